@@ -1,0 +1,235 @@
+"""Options of every stage, as frozen dataclasses: one description of each number, read by the code and the command line.
+
+Nothing here imports torch, so `--help` answers at once. A stage passes plain numbers on to the modules it builds; no
+module below a stage sees these classes. Sources of the numbers: docs/design.md and the presets in experiments/presets.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Device = Literal["auto", "cpu", "cuda"]
+Renderer = Literal["auto", "egl", "osmesa", "rays"]
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """The embedded play table."""
+
+    image_size: int = 64
+    """Side of both camera images as the networks see them, in pixels."""
+    supersample: int = 1
+    """Render at this multiple of the side and average down: small images without aliasing."""
+    renderer: Renderer = "auto"
+    """What draws the images. auto: the first that works of EGL, OSMesa and ray casting without GL."""
+    max_steps: int = 72
+    """Time limit of an episode, in control steps of 1/30 s."""
+
+
+@dataclass(frozen=True)
+class PlayConfig:
+    """Play data and demonstrations that are generated in the play table."""
+
+    frames: int = 40_000
+    """Frames of chained noisy skills and random moves."""
+    episode_frames: int = 360
+    """Frames between two resets of the table."""
+    near_misses: int = 150
+    """Sloppy, fast attempts of each task, failures included: they teach the model where a task fails."""
+    demos: int = 50
+    """Successful demonstrations of each task."""
+    demo_noise: float = 0.35
+    """Standard deviation of the demonstrator's correlated action noise, in units of the action."""
+    seed: int = 0
+    """Seed of the play data. All seeds of a study share one data set."""
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Sizes and training of the recurrent state-space model."""
+
+    cameras: tuple[str, ...] = ("rgb_static", "rgb_gripper")
+    """Which cameras the encoder sees and the decoder draws."""
+    deter: int = 1024
+    """Size D of the deterministic state."""
+    groups: int = 32
+    """Groups S of the stochastic state."""
+    classes: int = 32
+    """Classes C of each group."""
+    hidden: int = 1000
+    """Width of the layers inside the recurrent model."""
+    embed: int = 1536
+    """Size of the fused image embedding, to which the proprioception is appended."""
+    depth: int = 48
+    """Channels of the first convolution."""
+    unimix: float = 0.01
+    """Share of the uniform distribution mixed into every categorical."""
+    burn_in: int = 4
+    """How often the first frame is fed before a latent is used: one look does not fit into the code."""
+    decode_share: float = 1.0
+    """Share of the frames of a batch that are decoded."""
+    batch: int = 50
+    """Sequences per step."""
+    length: int = 50
+    """Frames per sequence."""
+    steps: int = 230_000
+    """Gradient steps."""
+    lr: float = 3e-4
+    """Learning rate of AdamW."""
+    warmup: int = 50
+    """Steps over which the learning rate rises."""
+    decay_from: float = 0.5
+    """Share of the steps after which the learning rate falls linearly to a tenth."""
+    weight_decay: float = 0.05
+    """Weight decay of AdamW."""
+    eps: float = 1e-5
+    """Epsilon of AdamW."""
+    clip: float = 100.0
+    """Largest norm of the gradient."""
+    bf16: bool = False
+    """Compute the networks in bfloat16 on a GPU."""
+    save_every: int = 500
+    """Steps between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class SuccessConfig:
+    """The latent success classifier, which is the reward in imagination."""
+
+    hidden: int = 256
+    """Width of its hidden layer."""
+    steps: int = 800
+    """Gradient steps."""
+    batch: int = 512
+    """Latents per step."""
+    lr: float = 1e-3
+    """Learning rate."""
+    dropout: float = 0.2
+    """Dropout in the hidden layer."""
+    contrastive: float = 0.1
+    """Scale of the NT-Xent term beside the cross-entropy."""
+    threshold: float = 0.9
+    """Probability from which an imagined state counts as success."""
+    held_out: float = 0.2
+    """Share of the episodes kept apart to measure precision and recall."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The diffusion policy."""
+
+    chunk: int = 4
+    """Actions K that one decision produces."""
+    denoising_steps: int = 20
+    """Denoising steps N."""
+    width: int = 512
+    """Width of the denoiser."""
+    blocks: int = 1
+    """Residual blocks of the denoiser."""
+
+
+@dataclass(frozen=True)
+class CloneConfig:
+    """Behaviour cloning of the diffusion policy."""
+
+    steps: int = 1_000
+    """Gradient steps."""
+    batch: int = 256
+    """Chunks per step."""
+    lr: float = 1e-3
+    """Learning rate at the start of its cosine."""
+    weight_decay: float = 1e-6
+    """Weight decay of AdamW."""
+    ema: float = 0.995
+    """Decay of the averaged weights, which are the policy."""
+    resamples: int = 4
+    """Posterior samples drawn of every demonstration, as augmentation."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """PPO over denoising steps inside the frozen world model (DPPO, DiWA)."""
+
+    iterations: int = 800
+    """Largest number of iterations."""
+    dreams: int = 50
+    """Imagined episodes per iteration."""
+    starts: int = 200
+    """Scenes of which the first frame starts a dream, drawn apart from the evaluation's."""
+    trained_steps: int = 10
+    """Last denoising steps that are trained; the earlier ones stay those of the cloned policy."""
+    epochs: int = 10
+    """Passes over each iteration's decisions."""
+    minibatch: int = 7_500
+    """Decisions per gradient step."""
+    lr: float = 1e-5
+    """Learning rate of the policy."""
+    critic_lr: float = 1e-3
+    """Learning rate of the critic."""
+    critic_width: int = 256
+    """Width of the critic."""
+    warmup: int = 2
+    """First iterations that train the critic alone."""
+    gamma: float = 0.999
+    """Discount per decision."""
+    gae_lambda: float = 0.95
+    """Lambda of generalised advantage estimation."""
+    gamma_denoising: float = 0.99
+    """Discount per denoising step, counted from the clean action."""
+    clip: float = 0.01
+    """Clip range of the last denoising step."""
+    clip_base: float = 0.001
+    """Clip range of the noisiest trained step."""
+    min_std: float = 0.1
+    """Smallest standard deviation while exploring and in log-probabilities."""
+    bc: float = 0.05
+    """Coefficient of the divergence from the cloned policy."""
+    target_kl: float = 1.0
+    """Approximate KL between two iterations beyond which an iteration's updates stop."""
+    max_divergence: float = 1e9
+    """Stop when the policy is further than this from the cloned one (mean KL per trained step)."""
+    max_imagined: float = 1.0
+    """Stop when imagined success reaches this: beyond it a policy learns to please the model."""
+    min_time: float = 0.0
+    """Stop when dreams succeed in less than this share of the cloned policy's time."""
+    evaluate_every: int = 25
+    """Iterations between two points of the curve of real success."""
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Episodes in the simulator."""
+
+    episodes: int = 50
+    """Start states per task, the first ones of the fixed list."""
+    curve_episodes: int = 0
+    """Start states per point of the PPO curve, taken from the other end of the list; 0 draws no real curve."""
+    parallel: int = 10
+    """Simulators stepped side by side. Results do not depend on it."""
+    videos: int = 2
+    """Episodes of each policy that are filmed."""
+    probes: int = 200
+    """Windows of held-out play for the open-loop measurements."""
+    horizon: int = 40
+    """Frames imagined open loop."""
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values."""
+    result: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return result
+
+
+def digest(*parts: Any) -> str:
+    """A short hash that names a configuration: equal settings, equal hash.
+
+    Args:
+        parts: dataclasses, or anything that JSON can hold.
+    """
+    plain = [to_dict(p) if dataclasses.is_dataclass(p) else p for p in parts]
+    text = json.dumps(plain, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

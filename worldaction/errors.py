@@ -1,0 +1,24 @@
+"""The one exception that means: the input was wrong, here is the value and here is the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input. The message is one line that names the value and the remedy; command lines print it bare."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """An error for a `name` that is not among `known`, with the nearest match.
+
+    Args:
+        kind: what the name stands for, such as "task".
+        name: what the user gave.
+        known: every valid name.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+    return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,97 @@
+"""Counter-based random numbers: the same number for the same (seed, stream, row, step), whatever the batch split.
+
+Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), in int64 tensor arithmetic, so that
+the identical stream is available on every device and in the kernels. Dreams and evaluations draw from here, which is
+why their results do not depend on how many run side by side. Training loops use a `torch.Generator` instead.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_MASK = 0xFFFFFFFF
+
+
+class Stream(IntEnum):
+    """Independent streams under one seed: a new use of randomness gets a new member, never a shared one."""
+
+    POSTERIOR = 0
+    PRIOR = 1
+    POLICY = 2
+    START = 3
+
+
+def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
+    """Ten rounds of Philox4x32.
+
+    Args:
+        counter: [..., 4] int64, each in [0, 2**32).
+        key: two words in [0, 2**32).
+
+    Returns:
+        [..., 4] int64, each in [0, 2**32).
+    """
+    c0, c1, c2, c3 = counter.unbind(-1)
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
+        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return torch.stack([c0, c1, c2, c3], -1)
+
+
+def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of the 64-bit product of two 32-bit numbers, without overflowing int64."""
+    low_part = (a & 0xFFFF) * b
+    high_part = (a >> 16) * b + (low_part >> 16)
+    return high_part >> 16, ((high_part & 0xFFFF) << 16) | (low_part & 0xFFFF)
+
+
+def uniform(seed: int, stream: Stream, rows: Tensor, step: int, width: int) -> Tensor:
+    """Uniform numbers in (0, 1), `width` per row.
+
+    Args:
+        seed: any integer in [0, 2**32).
+        stream: which use of randomness this is.
+        rows: [B] int64, a global name for each row (the dream's or the episode's number).
+        step: the time step, in [0, 2**32).
+        width: how many numbers per row.
+
+    Returns:
+        [B, width] float32.
+    """
+    blocks = (width + 3) // 4
+    lane = torch.arange(blocks, device=rows.device)
+    # [B, blocks, 4]
+    counter = torch.stack(
+        [
+            lane.expand(len(rows), blocks),
+            rows[:, None].expand(-1, blocks) & _MASK,
+            torch.full((len(rows), blocks), step, device=rows.device),
+            torch.zeros(len(rows), blocks, dtype=torch.int64, device=rows.device),
+        ],
+        -1,
+    )
+    words = philox(counter, (seed & _MASK, int(stream))).flatten(1)[:, :width]
+    # 23 bits and a half: float32 holds the value exactly, so neither 0 nor 1 is ever returned
+    return ((words >> 9).to(torch.float32) + 0.5) / (1 << 23)
+
+
+def normal(seed: int, stream: Stream, rows: Tensor, step: int, width: int) -> Tensor:
+    """Standard normal numbers by Box-Muller, arguments as for `uniform`.
+
+    Returns:
+        [B, width] float32.
+    """
+    half = (width + 1) // 2
+    u, v = uniform(seed, stream, rows, step, 2 * half).chunk(2, -1)
+    radius = (-2.0 * u.log()).sqrt()
+    angle = 2.0 * math.pi * v
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], -1)[:, :width]

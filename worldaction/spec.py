@@ -1,0 +1,60 @@
+"""Names that every part of the project shares: axis letters, tensordict keys, and the shape of the robot's numbers.
+
+Axis letters, used in every shape comment and nowhere redefined:
+
+    B batch          T time (real frames)      H imagined horizon     A action
+    K action chunk   N denoising steps         S latent groups        C classes per group
+    D deterministic  E embedding               F feature = D + S * C
+
+Time: frame o_t is seen, action a_t is executed at t and leads to o_{t+1}. The recurrent model at t is fed a_{t-1},
+which is the null action at the first frame of an episode (``is_init``).
+
+This module imports nothing heavy, so that command lines can be parsed in a blink.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+# What the play store and every batch hold, one row per frame.
+STATIC: Final = "rgb_static"  # [H, W, 3] uint8, the camera that sees the table
+GRIPPER: Final = "rgb_gripper"  # [H, W, 3] uint8, the camera in the hand
+ROBOT: Final = "robot_obs"  # [15] float32, CALVIN's layout, see ROBOT_FIELDS
+SCENE: Final = "scene_obs"  # [24] float32, privileged: never an input of a network
+ACTION: Final = "action"  # [A] float32, a_t, executed at t
+PREVIOUS_ACTION: Final = "previous_action"  # [A] float32, a_{t-1}, the null action where is_init
+IS_INIT: Final = "is_init"  # [] bool, true at the first frame of an episode
+EPISODE: Final = "episode"  # [] int64, which episode the frame belongs to
+
+# What the world model adds. TorchRL's names; the Dreamer papers' names in brackets.
+EMBED: Final = "embed"  # [E] float32, e_t, the encoder's output
+BELIEF: Final = "belief"  # [D] float32, the deterministic state (deter, h)
+STATE: Final = "state"  # [S * C] float32, the stochastic state as one-hots (stoch, z), derived from CODE
+CODE: Final = "code"  # [S] uint8, the stochastic state as class indices: how latents are stored
+FEATURE: Final = "feature"  # [F] float32, [h; z]
+
+CAMERAS: Final = (STATIC, GRIPPER)
+
+ACTION_SIZE: Final = 7
+ROBOT_SIZE: Final = 15
+SCENE_SIZE: Final = 24
+
+# CALVIN's relative action: 3 translations, 3 Euler angles, gripper (-1 closed, +1 open).
+METRES_PER_UNIT: Final = 0.02
+RADIANS_PER_UNIT: Final = 0.05
+NULL_ACTION: Final = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+CONTROL_HZ: Final = 30
+
+# robot_obs: TCP position (m), TCP Euler xyz (rad), opening width (m), seven joints (rad), last gripper command.
+ROBOT_FIELDS: Final = {
+    "tcp_position": slice(0, 3),
+    "tcp_euler": slice(3, 6),
+    "gripper_width": slice(6, 7),
+    "joints": slice(7, 14),
+    "gripper_action": slice(14, 15),
+}
+
+# scene_obs: four joint values (m), two lights (0 or 1), then three blocks of position and Euler angles.
+SCENE_FIELDS: Final = {"slider": 0, "drawer": 1, "button": 2, "switch": 3, "lightbulb": 4, "led": 5}
+
+Split = Literal["training", "validation"]
