@@ -1,0 +1,1 @@
+"""Studies: from play data to curves and a report, in one command."""

@@ -1,0 +1,64 @@
+"""Packaging. The version, the dependencies and the entry points are written here and nowhere else."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+# One minor of TorchRL and TensorDict, locked together: their names move between minors.
+CORE = [
+    "torch>=2.10,<2.14",
+    "torchrl>=0.14,<0.15",
+    "tensordict>=0.14,<0.15",
+    "gymnasium>=1.2,<2",
+    "mujoco>=3.3",
+    "stable-baselines3>=2.8",
+    "numpy>=2",
+    "tensorboard",
+    "tyro",
+    "safetensors",
+    "matplotlib",
+    "imageio",
+    "imageio-ffmpeg",
+    "pillow>=10.1",
+    "tqdm",
+]
+
+EXTRAS = {
+    "test": ["pytest", "pytest-timeout", "ruff", "mypy"],
+}
+
+README = Path(__file__).parent / "README.md"
+
+setup(
+    name="worldaction",
+    version="0.1.0",
+    description="World models with inverse dynamics, diffusion policies, and PPO inside the frozen world model",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(
+        include=[f"{name}{below}" for name in ("worldaction", "envs", "agents", "experiments") for below in ("", ".*")]
+    ),
+    package_data={"": ["py.typed", "*.cu", "*.cuh", "*.cpp", "*.h", "*.xml", "*.json"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": ["worldaction = experiments.cli:main"],
+        "worldaction.losses": [
+            "reconstruction = worldaction.losses.reconstruction:Reconstruction",
+            "kl = worldaction.losses.kl:KL",
+            "inverse_dynamics = worldaction.losses.inverse_dynamics:InverseDynamics",
+        ],
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
