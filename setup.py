@@ -1,5 +1,6 @@
-"""Packaging. The version, the dependencies and the entry points are written here and nowhere else."""
+"""Packaging: the dependencies and the entry points. The version is written in worldaction/__init__.py alone."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -27,11 +28,14 @@ EXTRAS = {
     "test": ["pytest", "pytest-timeout", "ruff", "mypy"],
 }
 
-README = Path(__file__).parent / "README.md"
+HERE = Path(__file__).parent
+README = HERE / "README.md"
+# Read, not imported: building must not need torch.
+VERSION = re.findall(r'^__version__ = "(.+)"', (HERE / "worldaction/__init__.py").read_text(encoding="utf-8"), re.M)[0]
 
 setup(
     name="worldaction",
-    version="0.1.0",
+    version=VERSION,
     description="World models with inverse dynamics, diffusion policies, and PPO inside the frozen world model",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
