@@ -66,12 +66,12 @@ class WorldModelConfig:
     """Size of the fused image embedding, to which the proprioception is appended."""
     depth: int = 48
     """Channels of the first convolution."""
+    patch: int = 1
+    """Side of the patches folded into channels before the first convolution; 1 is DreamerV2's stack."""
     unimix: float = 0.01
     """Share of the uniform distribution mixed into every categorical."""
     burn_in: int = 4
     """How often the first frame is fed before a latent is used: one look does not fit into the code."""
-    decode_share: float = 1.0
-    """Share of the frames of a batch that are decoded."""
     batch: int = 50
     """Sequences per step."""
     length: int = 50

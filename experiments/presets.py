@@ -1,0 +1,183 @@
+"""The study's configuration and its presets. No torch here: the command line must answer at once.
+
+`paper` follows WAM and DiWA (docs/design.md names the sources); the others are sized for the machine they name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from worldaction.config import (
+    CloneConfig,
+    Device,
+    EvaluationConfig,
+    PlayConfig,
+    PolicyConfig,
+    PPOConfig,
+    SuccessConfig,
+    TableConfig,
+    WorldModelConfig,
+)
+
+EIGHT_TASKS = (
+    "open_drawer",
+    "close_drawer",
+    "move_slider_left",
+    "move_slider_right",
+    "turn_on_lightbulb",
+    "turn_off_lightbulb",
+    "turn_on_led",
+    "turn_off_led",
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Play data to verdict: BC against PPO in imagination."""
+
+    preset: str = "paper"
+    """Which preset this started from."""
+    tasks: tuple[str, ...] = EIGHT_TASKS
+    """Tasks to learn."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of world model and policies; the play data is shared."""
+    losses: tuple[str, ...] = ("reconstruction=1,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
+    """Losses of the world model: NAME[=SCALE][,OPTION=VALUE...] or module:Class; see `worldaction losses`."""
+    play: str | None = None
+    """A recorded CALVIN data set to train the world model on instead of the embedded table's play."""
+    run_dir: str | None = None
+    """Folder of the run; by default runs/calvin/<preset>-<time>."""
+    device: Device = "auto"
+    """Where to compute. auto takes a GPU if there is one."""
+    workers: int = 0
+    """Processes for data, tasks and evaluation; 0 takes one per core, four at most."""
+    table: TableConfig = field(default_factory=TableConfig)
+    data: PlayConfig = field(default_factory=PlayConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    success: SuccessConfig = field(default_factory=SuccessConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    clone: CloneConfig = field(default_factory=CloneConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+PAPER = Study(
+    data=PlayConfig(frames=500_000, near_misses=300),
+    clone=CloneConfig(steps=50_000, lr=1e-4),
+    success=SuccessConfig(steps=2_000, contrastive=1.0),
+    evaluation=EvaluationConfig(episodes=1_000, parallel=50, horizon=50),
+)
+
+QUICK = Study(
+    preset="quick",
+    tasks=("open_drawer", "move_slider_left"),
+    losses=("reconstruction=1,proprio=50,share=0.25", "kl=0.3,free_nats=1", "inverse_dynamics=100,hidden=256"),
+    table=TableConfig(image_size=32, supersample=2),
+    data=PlayConfig(frames=40_000, near_misses=150, demos=50),
+    world_model=WorldModelConfig(
+        cameras=("rgb_static",),
+        deter=256,
+        groups=16,
+        classes=8,
+        hidden=200,
+        embed=200,
+        depth=32,
+        patch=2,
+        burn_in=5,
+        batch=16,
+        length=24,
+        steps=3_000,
+        lr=1e-3,
+        weight_decay=0.01,
+    ),
+    policy=PolicyConfig(denoising_steps=10, width=256),
+    clone=CloneConfig(steps=1_000),
+    ppo=PPOConfig(
+        iterations=20,
+        dreams=256,
+        trained_steps=5,
+        epochs=5,
+        minibatch=1_024,
+        lr=3e-4,
+        clip=0.1,
+        clip_base=0.02,
+        bc=0.05,
+        max_imagined=0.95,
+        min_time=0.75,
+        evaluate_every=0,
+    ),
+    evaluation=EvaluationConfig(episodes=50),
+)
+
+SMALL = replace(
+    QUICK,
+    preset="small",
+    tasks=EIGHT_TASKS,
+    losses=("reconstruction=1,proprio=50,share=0.25", "kl=0.3,free_nats=1", "inverse_dynamics=100"),
+    table=TableConfig(image_size=64),
+    data=PlayConfig(frames=100_000),
+    world_model=WorldModelConfig(
+        deter=512,
+        groups=24,
+        classes=16,
+        hidden=400,
+        embed=400,
+        depth=32,
+        patch=4,
+        burn_in=5,
+        batch=16,
+        length=32,
+        steps=15_000,
+        lr=6e-4,
+        weight_decay=0.01,
+    ),
+    evaluation=EvaluationConfig(episodes=100),
+)
+
+BASE = replace(
+    SMALL,
+    preset="base",
+    losses=("reconstruction=1,proprio=50", "kl=0.3,free_nats=1", "inverse_dynamics=100"),
+    data=PlayConfig(frames=200_000),
+    world_model=WorldModelConfig(burn_in=5, batch=32, length=50, steps=50_000, bf16=True),
+    policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
+    clone=CloneConfig(steps=5_000),
+    ppo=replace(QUICK.ppo, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096),
+    evaluation=EvaluationConfig(episodes=200, parallel=20),
+)
+
+DEBUG = replace(
+    QUICK,
+    preset="debug",
+    tasks=("turn_on_led",),
+    losses=("reconstruction=1,proprio=50,share=0.25", "kl=0.3,free_nats=1", "inverse_dynamics=100,hidden=64"),
+    table=TableConfig(image_size=16, supersample=2),
+    data=PlayConfig(frames=600, episode_frames=100, near_misses=2, demos=4),
+    world_model=WorldModelConfig(
+        cameras=("rgb_static", "rgb_gripper"),
+        deter=32,
+        groups=4,
+        classes=4,
+        hidden=32,
+        embed=32,
+        depth=8,
+        patch=2,
+        burn_in=3,
+        batch=4,
+        length=12,
+        steps=60,
+        lr=1e-3,
+        weight_decay=0.01,
+        save_every=25,
+    ),
+    success=SuccessConfig(hidden=32, steps=60, batch=128),
+    policy=PolicyConfig(denoising_steps=4, width=32),
+    clone=CloneConfig(steps=60, batch=64, resamples=2),
+    ppo=replace(
+        QUICK.ppo, iterations=4, dreams=16, starts=8, trained_steps=2, epochs=2, minibatch=64, warmup=1, evaluate_every=2
+    ),
+    evaluation=EvaluationConfig(episodes=4, curve_episodes=2, parallel=4, videos=1, probes=8, horizon=10),
+)
+
+PRESETS = {study.preset: study for study in (DEBUG, QUICK, SMALL, BASE, PAPER)}
+DEFAULT = "quick"

@@ -1,0 +1,54 @@
+"""Inverse dynamics: which action lies between two frames? (WAM, arXiv 2603.28955, eq. 7)
+
+The head reads the encoder's embeddings (e_t, e_{t+1}) and never the recurrent latents: h_{t+1} was computed from a_t, so
+a head on latents reads the answer off instead of looking for it in the images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tensordict import TensorDict
+
+from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.nets import mlp
+from worldaction.rssm import Latents
+from worldaction.spec import IS_INIT, PREVIOUS_ACTION
+
+if TYPE_CHECKING:
+    from worldaction.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `InverseDynamics`."""
+
+    scale: float = 1000.0
+    """Weight of the mean absolute error per action dimension (the paper's lambda_act)."""
+    hidden: int = 512
+    """Width of the two hidden layers."""
+
+
+class InverseDynamics(Loss):
+    """Mean absolute error of the action predicted from two successive embeddings."""
+
+    name = "inverse_dynamics"
+    Options = Options
+    needs = frozenset({"embed"})
+    predicts_actions = True
+
+    def __init__(self, options: Options, shapes: Shapes) -> None:
+        super().__init__(options, shapes)
+        self.head = mlp([2 * shapes.embed, options.hidden, options.hidden, shapes.action])
+
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+        """See `Loss.forward`; the value of frame t is the error of a_t, and the last frame has no pair."""
+        predicted = self.head(torch.cat([latents.embed[:, :-1], latents.embed[:, 1:]], -1))
+        # the action that led into t + 1 is the one executed at t; [B, T - 1]
+        error = (predicted - batch[PREVIOUS_ACTION][:, 1:]).abs().mean(-1)
+        valid = ~batch[IS_INIT][:, 1:]
+        value = torch.nn.functional.pad(error, (0, 1))
+        mask = torch.nn.functional.pad(valid, (0, 1))
+        return LossOutput(value, mask)

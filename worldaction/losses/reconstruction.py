@@ -1,0 +1,71 @@
+"""Reconstruction of the cameras and of the proprioception from the latent feature (DreamerV2; LUMOS for the images)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.nets import Decoder, mlp
+from worldaction.rssm import Latents
+from worldaction.spec import ROBOT
+
+if TYPE_CHECKING:
+    from worldaction.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of `Reconstruction`."""
+
+    scale: float = 1.0
+    """Weight of the loss."""
+    proprio: float = 1.0
+    """Weight of the standardised proprioception's squared error beside the pixels'."""
+    share: float = 1.0
+    """Share of the frames of a batch whose images are drawn: drawing is most of the cost of a step."""
+
+
+class Reconstruction(Loss):
+    """Half the squared error, summed over pixels and cameras: a Gaussian likelihood of unit variance."""
+
+    name = "reconstruction"
+    Options = Options
+    needs = frozenset({"belief", "state"})
+
+    def __init__(self, options: Options, shapes: Shapes) -> None:
+        super().__init__(options, shapes)
+        self.decoder = Decoder(
+            shapes.cameras,
+            inputs=shapes.feature,
+            image_size=shapes.image_size,
+            depth=shapes.depth,
+            patch=shapes.patch,
+        )
+        self.proprio_net = mlp([shapes.feature, shapes.hidden, shapes.proprio])
+
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+        """See `Loss.forward`."""
+        feature = latents.feature
+        batch_size, time = feature.shape[:2]
+        drawn = torch.randperm(time, device=feature.device)[: max(1, round(time * self.options.share))]
+        images = self._images(feature[:, drawn], batch, drawn)
+        # each drawn frame stands for time / drawn frames, so that the mean over time is unbiased; [B, T]
+        pixels = feature.new_zeros(batch_size, time).index_copy(1, drawn, images * (time / len(drawn)))
+        error = self.proprio_net(feature) - batch["target", ROBOT]
+        body = 0.5 * error.square().sum(-1)
+        metrics = {"pixels": images.detach().mean(), "proprio": body.detach().mean()}
+        return LossOutput(pixels + self.options.proprio * body, metrics=metrics)
+
+    def _images(self, feature: Tensor, batch: TensorDict, drawn: Tensor) -> Tensor:
+        """Half the squared pixel error, [B, drawn]."""
+        pictures = self.decoder(feature.flatten(0, 1))
+        total = feature.new_zeros(feature.shape[:2])
+        for camera, picture in pictures.items():
+            error = picture - batch["target", camera][:, drawn].flatten(0, 1)
+            total = total + 0.5 * error.square().sum((1, 2, 3)).unflatten(0, feature.shape[:2])
+        return total

@@ -1,0 +1,134 @@
+"""Finding losses by name and reading them from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import os
+import pkgutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worldaction.errors import UserError, unknown
+from worldaction.losses.base import Loss, Shapes
+
+GROUP = "worldaction.losses"
+_PLUMBING = {"base", "registry"}
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss as the user wrote it: where it is, and what it was given."""
+
+    target: str  # a name, or module:Class
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        """Back to the command line's form, which `parse` reads."""
+        scale = [value for key, value in self.options if key == "scale"]
+        rest = [f"{key}={value}" for key, value in self.options if key != "scale"]
+        parts = ([f"{self.target}={scale[0]}"] if scale else [self.target]) + rest
+        return ",".join(parts)
+
+
+def parse(text: str) -> LossSpec:
+    """Read ``NAME[=SCALE][,OPTION=VALUE...]``."""
+    head, *rest = text.split(",")
+    target, _, scale = head.partition("=")
+    pairs = [("scale", scale)] if scale else []
+    for part in rest:
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise UserError(f"loss {text!r}: {part!r} is not OPTION=VALUE; write for instance kl=0.3,free_nats=1")
+        pairs.append((key, value))
+    if not target:
+        raise UserError(f"loss {text!r} has no name; write for instance inverse_dynamics=1.0")
+    return LossSpec(target, tuple(pairs))
+
+
+def merge(given: Sequence[str], preset: Sequence[str]) -> tuple[str, ...]:
+    """The user's list, each entry completed by the preset's options for the same loss.
+
+    So that ``--losses reconstruction kl`` means the preset without its other losses, not losses with other settings.
+    """
+    base = {parse(text).target: dict(parse(text).options) for text in preset}
+    merged = []
+    for text in given:
+        spec = parse(text)
+        options = base.get(spec.target, {}) | dict(spec.options)
+        merged.append(str(LossSpec(spec.target, tuple(options.items()))))
+    return tuple(merged)
+
+
+def available() -> dict[str, str]:
+    """Every loss that has a name, and the ``module:Class`` it stands for."""
+    found: dict[str, str] = {}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        found[entry.name] = entry.value
+    package = importlib.import_module("worldaction.losses")
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name not in _PLUMBING:
+            for cls in _losses_in(f"worldaction.losses.{module.name}"):
+                found[cls.name] = f"{cls.__module__}:{cls.__name__}"
+    return found
+
+
+def _losses_in(module: str) -> list[type[Loss]]:
+    loaded = importlib.import_module(module)
+    members = [m for m in vars(loaded).values() if isinstance(m, type) and issubclass(m, Loss)]
+    return [m for m in members if m.__module__ == loaded.__name__ and getattr(m, "name", None)]
+
+
+def find(target: str) -> type[Loss]:
+    """The class behind a name or a ``module:Class``."""
+    known = available()
+    path = target if ":" in target else known.get(target)
+    if path is None:
+        raise unknown("loss", target, known)
+    module_name, _, class_name = path.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        remedy = "run from the folder that holds it, or install it"
+        raise UserError(f"loss {target!r}: there is no module {module_name!r}; {remedy}") from None
+    cls = getattr(module, class_name, None)
+    if not (isinstance(cls, type) and issubclass(cls, Loss)):
+        names = [c.__name__ for c in _losses_in(module_name)]
+        raise UserError(f"loss {target!r}: {class_name!r} is no worldaction.losses.Loss there; found {names}")
+    return cls
+
+
+def _convert(cls: type[Loss], key: str, value: str) -> Any:
+    fields = {f.name: f for f in dataclasses.fields(cls.Options)}
+    if key not in fields:
+        raise unknown(f"option of loss {cls.name}:", key, fields)
+    kind = type(fields[key].default)
+    try:
+        return value.lower() in {"1", "true", "yes"} if kind is bool else kind(value)
+    except ValueError:
+        raise UserError(f"loss {cls.name}: {key}={value!r} is no {kind.__name__}; give a number") from None
+
+
+def build(texts: Iterable[str], shapes: Shapes) -> dict[str, Loss]:
+    """The losses of a list, by name, in order.
+
+    Args:
+        texts: entries in the form that `parse` reads.
+        shapes: sizes of the model.
+    """
+    losses: dict[str, Loss] = {}
+    for text in texts:
+        spec = parse(text)
+        cls = find(spec.target)
+        options = cls.Options(**{key: _convert(cls, key, value) for key, value in spec.options})
+        if cls.name in losses:
+            raise UserError(f"loss {cls.name!r} is listed twice; name each loss once")
+        losses[cls.name] = cls(options, shapes)
+    return losses

@@ -1,0 +1,1 @@
+"""Measurements of a trained world model on play that it was not trained on."""

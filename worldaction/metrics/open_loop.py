@@ -1,0 +1,76 @@
+"""Open-loop imagination against recorded play: how far ahead can the model be trusted?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from worldaction.latents import EpisodeLatents, encode, imagine_recorded
+from worldaction.metrics.images import psnr, ssim
+from worldaction.rssm import Latent
+from worldaction.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Windows seen up to the context and imagined after it."""
+
+    episodes: EpisodeLatents  # M windows of context + H frames, filtered
+    imagined: Latent  # [M, context + H, ...], equal to the filtered latents up to the context
+    context: int
+
+    def frames_after(self) -> Tensor:
+        """[M, H] indices into the store of the frames that were imagined."""
+        return self.episodes.frame[:, self.context :]
+
+
+@torch.no_grad()
+def open_loop(
+    model: WorldModel, frames: TensorDictBase, starts: Tensor, *, context: int, horizon: int, seed: int
+) -> OpenLoop:
+    """Filter `context` frames of each window, then imagine the rest under the recorded actions.
+
+    Args:
+        model: the frozen world model.
+        frames: [N] frames of a play store.
+        starts: [M] first frames of windows that lie inside an episode.
+        context: frames that are seen.
+        horizon: H, frames that are imagined.
+        seed: of the samples.
+    """
+    ranges = [(int(s), int(s) + context + horizon) for s in starts]
+    episodes = encode(model, frames, ranges, resamples=1, seed=seed)
+    begin = torch.full((1, len(ranges)), context - 1)
+    imagined, _ = imagine_recorded(model, frames, episodes, begin=begin, seed=seed)
+    return OpenLoop(episodes, Latent(imagined.belief[0], imagined.code[0]), context)
+
+
+@torch.no_grad()
+def image_fidelity(
+    model: WorldModel, frames: TensorDictBase, result: OpenLoop, *, chunk: int = 1024
+) -> dict[str, dict[str, Tensor]]:
+    """PSNR (dB) and SSIM of imagined images, averaged over windows.
+
+    Args:
+        model: with a decoder.
+        frames: [N] frames of a play store.
+        result: see `open_loop`.
+        chunk: images drawn at a time.
+
+    Returns:
+        "psnr" and "ssim" to camera to [H].
+    """
+    scores: dict[str, dict[str, Tensor]] = {"psnr": {}, "ssim": {}}
+    index = result.frames_after()
+    feature = model.feature(Latent(*(part[:, result.context :] for part in result.imagined))).flatten(0, 1)
+    drawn = [model.decode(part) for part in feature.split(chunk)]
+    for camera in model.config.cameras:
+        pictures = torch.cat([part[camera] for part in drawn]).cpu()
+        true = frames[camera][index.flatten()]
+        scores["psnr"][camera] = psnr(pictures, true).unflatten(0, index.shape).mean(0)
+        if pictures.shape[-2] >= 11:
+            scores["ssim"][camera] = ssim(pictures, true).unflatten(0, index.shape).mean(0)
+    return scores

@@ -1,0 +1,177 @@
+"""Networks that see and draw images, and the small blocks that the rest is built of.
+
+Two image stacks share one interface. ``patch == 1`` is DreamerV2's (four 4x4 convolutions of stride 2, deconvolutions of
+5, 5, 6, 6), as in LUMOS and DiWA, for 64x64 images. ``patch > 1`` folds patches into channels first: several times
+cheaper on a CPU at small sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from worldaction.errors import UserError
+from worldaction.spec import ROBOT_FIELDS
+
+PROPRIO_SIZE = 18
+"""Position 3, rotation 6, width 1, joints 7, gripper command 1."""
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers with layer norm and ELU between them; the last one is bare.
+
+    Args:
+        sizes: input, hidden ..., output.
+    """
+    layers: list[nn.Module] = []
+    for inner, outer in zip(sizes[:-2], sizes[1:-1], strict=True):
+        layers += [nn.Linear(inner, outer), nn.LayerNorm(outer), nn.ELU()]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def proprio(robot_obs: Tensor) -> Tensor:
+    """Robot observation with its Euler angles replaced by two columns of the rotation matrix, which have no jumps.
+
+    Zhou et al. 2019, "On the continuity of rotation representations"; DiWA's input.
+
+    Args:
+        robot_obs: [..., 15], angles of R = Rz Ry Rx in rad.
+
+    Returns:
+        [..., 18].
+    """
+    euler = robot_obs[..., ROBOT_FIELDS["tcp_euler"]]
+    (cx, cy, cz), (sx, sy, sz) = euler.cos().unbind(-1), euler.sin().unbind(-1)
+    rotation = torch.stack(
+        [cz * cy, sz * cy, -sy, cz * sy * sx - sz * cx, sz * sy * sx + cz * cx, cy * sx],
+        -1,
+    )
+    return torch.cat([robot_obs[..., ROBOT_FIELDS["tcp_position"]], rotation, robot_obs[..., 6:]], -1)
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 images [..., H, W, 3] to float [..., 3, H, W] in [-0.5, 0.5]."""
+    return image.movedim(-1, -3).float() / 255.0 - 0.5
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Float images [..., 3, H, W] in [-0.5, 0.5] to uint8 [..., H, W, 3]."""
+    return ((image + 0.5).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).movedim(-3, -1)
+
+
+def _dreamer_encoder(image_size: int, depth: int) -> tuple[nn.Sequential, int]:
+    if image_size != 64:
+        raise UserError(f"image size {image_size} does not fit patch 1, whose convolutions need 64; set patch to 2 or more")
+    channels = [3, depth, 2 * depth, 4 * depth, 8 * depth]
+    layers: list[nn.Module] = []
+    for inner, outer in zip(channels[:-1], channels[1:], strict=True):
+        layers += [nn.Conv2d(inner, outer, 4, 2), nn.ELU()]
+    return nn.Sequential(*layers, nn.Flatten()), 8 * depth * 2 * 2
+
+
+def _dreamer_decoder(inputs: int, depth: int) -> nn.Sequential:
+    layers: list[nn.Module] = [nn.Linear(inputs, 32 * depth), nn.Unflatten(-1, (32 * depth, 1, 1))]
+    channels, kernels = [32 * depth, 4 * depth, 2 * depth, depth, 3], [5, 5, 6, 6]
+    for inner, outer, kernel in zip(channels[:-1], channels[1:], kernels, strict=True):
+        layers += [nn.ConvTranspose2d(inner, outer, kernel, 2), nn.ELU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _halvings(image_size: int, patch: int) -> int:
+    """How often a folded image is halved on its way to 4x4."""
+    side, halvings = image_size // patch, 0
+    while side > 4 and side % 2 == 0:
+        side, halvings = side // 2, halvings + 1
+    if image_size % patch or side != 4 or halvings == 0:
+        raise UserError(f"image size {image_size} does not fit patch {patch}; it must be patch times 8, 16, 32, ...")
+    return halvings
+
+
+def _patch_encoder(image_size: int, depth: int, patch: int) -> tuple[nn.Sequential, int]:
+    layers: list[nn.Module] = [nn.PixelUnshuffle(patch)]
+    channels = 3 * patch**2
+    for level in range(_halvings(image_size, patch)):
+        outer = depth * 2**level
+        layers += [nn.Conv2d(channels, outer, 3, 2, 1), nn.ELU()]
+        channels = outer
+    return nn.Sequential(*layers, nn.Flatten()), channels * 16
+
+
+def _patch_decoder(inputs: int, image_size: int, depth: int, patch: int) -> nn.Sequential:
+    halvings = _halvings(image_size, patch)
+    channels = depth * 2 ** (halvings - 1)
+    layers: list[nn.Module] = [nn.Linear(inputs, channels * 16), nn.Unflatten(-1, (channels, 4, 4)), nn.ELU()]
+    for _ in range(halvings - 1):
+        layers += [nn.Conv2d(channels, 2 * channels, 3, 1, 1), nn.PixelShuffle(2), nn.ELU()]
+        channels //= 2
+    # the last doubling and the unfolding of the patches in one shuffle
+    scale = 2 * patch
+    return nn.Sequential(*layers, nn.Conv2d(channels, 3 * scale**2, 3, 1, 1), nn.PixelShuffle(scale))
+
+
+class Encoder(nn.Module):
+    """Cameras and proprioception to one embedding: a stream per camera, fused, with the proprioception appended."""
+
+    def __init__(self, cameras: Sequence[str], *, image_size: int, depth: int, patch: int, size: int) -> None:
+        """
+        Args:
+            cameras: names of the cameras, in order.
+            image_size: side of the square images.
+            depth: channels of the first convolution.
+            patch: side of the patches folded into channels; 1 is DreamerV2's stack.
+            size: width of the fused image embedding.
+        """
+        super().__init__()
+        self.streams = nn.ModuleDict()
+        flat = 0
+        for camera in cameras:
+            stream, width = _dreamer_encoder(image_size, depth) if patch == 1 else _patch_encoder(image_size, depth, patch)
+            self.streams[camera] = stream
+            flat += width
+        self.fuse = nn.Sequential(nn.Linear(flat, size), nn.LayerNorm(size), nn.ELU())
+        self.size = size + PROPRIO_SIZE
+
+    def forward(self, images: dict[str, Tensor], proprioception: Tensor) -> Tensor:
+        """
+        Args:
+            images: camera to float [M, 3, H, W].
+            proprioception: [M, 18], standardised.
+
+        Returns:
+            [M, E].
+        """
+        seen = torch.cat([stream(images[camera]) for camera, stream in self.streams.items()], -1)
+        return torch.cat([self.fuse(seen), proprioception], -1)
+
+
+class Decoder(nn.Module):
+    """Latent features to the cameras' images."""
+
+    def __init__(self, cameras: Sequence[str], *, inputs: int, image_size: int, depth: int, patch: int) -> None:
+        """
+        Args:
+            cameras: names of the cameras.
+            inputs: size F of the latent feature.
+            image_size: side of the square images.
+            depth: channels of the last convolution.
+            patch: as for `Encoder`.
+        """
+        super().__init__()
+        self.streams = nn.ModuleDict(
+            {
+                c: _dreamer_decoder(inputs, depth) if patch == 1 else _patch_decoder(inputs, image_size, depth, patch)
+                for c in cameras
+            }
+        )
+
+    def forward(self, feature: Tensor) -> dict[str, Tensor]:
+        """
+        Args:
+            feature: [M, F].
+
+        Returns:
+            camera to float [M, 3, H, W], in [-0.5, 0.5] where the model is right.
+        """
+        return {camera: stream(feature) for camera, stream in self.streams.items()}

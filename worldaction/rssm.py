@@ -1,0 +1,189 @@
+"""Recurrent state-space model with discrete latents (DreamerV2, Hafner et al. 2021), written for TorchRL's keys.
+
+    belief h_t = GRU(h_{t-1}, z_{t-1}, a_{t-1})
+    posterior z_t ~ q(z | h_t, e_t)      what the model believes after it has looked
+    prior     z_t ~ p(z | h_t)           what it expects before it looks, and all that imagination has
+
+TorchRL has no class for this model (its RSSMPriorV3 has another recurrent cell); those serve as oracles in the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldaction.kernels.categorical.reference import probabilities, sample
+from worldaction.kernels.rollout.reference import PriorWeights, gru, prior_step
+from worldaction.nets import mlp
+from worldaction.spec import NULL_ACTION
+
+
+class Latent(NamedTuple):
+    """The state of the world model, in the form in which it is stored and passed on."""
+
+    belief: Tensor  # [..., D] float32
+    code: Tensor  # [..., S] uint8
+
+    def index(self, rows: Tensor | slice) -> Latent:
+        """The latents of some rows of the first axis."""
+        return Latent(self.belief[rows], self.code[rows])
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a training batch looks like from inside the model: the taps that losses read."""
+
+    embed: Tensor  # [B, T, E]
+    belief: Tensor  # [B, T, D]
+    state: Tensor  # [B, T, S * C], one-hot forward, gradient of the probabilities backward
+    posterior: Tensor  # [B, T, S, C] probabilities
+    prior: Tensor  # [B, T, S, C] probabilities
+
+    @property
+    def feature(self) -> Tensor:
+        """[B, T, F], belief and state side by side."""
+        return torch.cat([self.belief, self.state], -1)
+
+
+def one_hot(code: Tensor, classes: int) -> Tensor:
+    """Class indices [..., S] to flat one-hots [..., S * C], float32."""
+    return F.one_hot(code.long(), classes).to(torch.float32).flatten(-2)
+
+
+def straight_through(probs: Tensor, uniform: Tensor) -> Tensor:
+    """A one-hot sample whose gradient is that of the probabilities (Bengio et al. 2013).
+
+    Args:
+        probs: [..., S, C].
+        uniform: [..., S].
+
+    Returns:
+        [..., S * C].
+    """
+    hard = F.one_hot(sample(probs.detach(), uniform).long(), probs.shape[-1]).to(probs.dtype)
+    # exact one-hots forward: (hard - p) + p would leave rounding dust on them
+    return (hard + (probs - probs.detach())).flatten(-2)
+
+
+class RSSM(nn.Module):
+    """The recurrent core. Randomness is always an argument."""
+
+    def __init__(
+        self, *, embed: int, action: int, deter: int, groups: int, classes: int, hidden: int, unimix: float
+    ) -> None:
+        """
+        Args:
+            embed: size E of the encoder's output.
+            action: size A.
+            deter: size D.
+            groups: S.
+            classes: C.
+            hidden: width U of the inner layers.
+            unimix: share of the uniform distribution in every categorical.
+        """
+        super().__init__()
+        self.deter, self.groups, self.classes, self.unimix = deter, groups, classes, unimix
+        flat = groups * classes
+        self.input_state = nn.Linear(flat, hidden, bias=False)
+        self.input_action = nn.Linear(action, hidden)
+        self.input_norm = nn.LayerNorm(hidden)
+        self.gates = nn.Linear(hidden + deter, 3 * deter, bias=False)
+        self.gates_norm = nn.LayerNorm(3 * deter)
+        self.prior_net = mlp([deter, hidden, flat])
+        self.posterior_embed = nn.Linear(embed, hidden)
+        self.posterior_belief = nn.Linear(deter, hidden, bias=False)
+        self.posterior_norm = nn.LayerNorm(hidden)
+        self.posterior_logits = nn.Linear(hidden, flat)
+
+    def observe(
+        self, embed: Tensor, previous_action: Tensor, is_init: Tensor, uniform: Tensor, *, burn_in: int = 1
+    ) -> Latents:
+        """Filter a batch of windows, each from an empty state.
+
+        Args:
+            embed: [B, T, E].
+            previous_action: [B, T, A], a_{t-1}.
+            is_init: [B, T] bool; resets (h, z) before the frame is taken in, and never touches the action.
+            uniform: [B, burn_in - 1 + T, S].
+            burn_in: how often the first frame is seen; all but the last time with the null action, and not returned.
+        """
+        batch, lead = embed.shape[0], burn_in - 1
+        null = previous_action.new_tensor(NULL_ACTION).expand(batch, lead, -1)
+        actions = self.input_action(torch.cat([null, previous_action], 1)).unbind(1)
+        looks = self.posterior_embed(embed)
+        looks = torch.cat([looks[:, :1].expand(-1, lead, -1), looks], 1).unbind(1)
+        # [T, B, 1], one where the state is kept; the burn-in starts from zeros and is kept
+        keep = (~is_init).to(embed.dtype).unsqueeze(-1).unbind(1)
+        belief, state = embed.new_zeros(batch, self.deter), embed.new_zeros(batch, self.groups * self.classes)
+        beliefs, states, posteriors = [], [], []
+        for step, (action, look) in enumerate(zip(actions, looks, strict=True)):
+            frame = step - lead
+            if frame > 0:
+                belief, state = belief * keep[frame], state * keep[frame]
+            belief = self._advance(belief, state, action)
+            probs = self._posterior(belief, look)
+            state = straight_through(probs, uniform[:, step])
+            if frame >= 0:
+                beliefs.append(belief)
+                states.append(state)
+                posteriors.append(probs)
+        stacked = torch.stack(beliefs, 1)
+        return Latents(
+            embed=embed,
+            belief=stacked,
+            state=torch.stack(states, 1),
+            posterior=torch.stack(posteriors, 1),
+            prior=self._probabilities(self.prior_net(stacked)),
+        )
+
+    def first(self, belief: Tensor, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
+        """`posterior` from the empty state: belief [B, D] zeros, and a state of zeros that no code stands for."""
+        state = belief.new_zeros(len(belief), self.groups * self.classes)
+        belief = self._advance(belief, state, self.input_action(previous_action))
+        return Latent(belief, sample(self._posterior(belief, self.posterior_embed(embed)), uniform))
+
+    def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
+        """Take in one frame: a_{t-1} [B, A] moved the world, e_t [B, E] is what is seen; uniform is [B, S]."""
+        state = one_hot(latent.code, self.classes)
+        belief = self._advance(latent.belief, state, self.input_action(previous_action))
+        probs = self._posterior(belief, self.posterior_embed(embed))
+        return Latent(belief, sample(probs, uniform))
+
+    def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
+        """Imagine one frame: a_t [B, A] is executed; uniform is [B, S]."""
+        return Latent(*prior_step(self.prior_weights(), *latent, action, uniform, unimix=self.unimix))
+
+    def prior_weights(self) -> PriorWeights:
+        """The prior's weights in the order in which kernels take them; views, except for one transposed matrix."""
+        first, norm, last = self.prior_net[0], self.prior_net[1], self.prior_net[3]
+        return PriorWeights(
+            state_rows=self._state_rows(),
+            action=self.input_action.weight,
+            input_bias=self.input_action.bias,
+            input_norm=(self.input_norm.weight, self.input_norm.bias),
+            gates=self.gates.weight,
+            gates_norm=(self.gates_norm.weight, self.gates_norm.bias),
+            hidden=first.weight,
+            hidden_bias=first.bias,
+            hidden_norm=(norm.weight, norm.bias),
+            logits=last.weight,
+            logits_bias=last.bias,
+        )
+
+    def _state_rows(self) -> Tensor:
+        return self.input_state.weight.t().contiguous()
+
+    def _advance(self, belief: Tensor, state: Tensor, action: Tensor) -> Tensor:
+        x = F.elu(self.input_norm(self.input_state(state) + action))
+        return gru(x, belief, self.gates.weight, (self.gates_norm.weight, self.gates_norm.bias))
+
+    def _posterior(self, belief: Tensor, look: Tensor) -> Tensor:
+        x = F.elu(self.posterior_norm(look + self.posterior_belief(belief)))
+        return self._probabilities(self.posterior_logits(x))
+
+    def _probabilities(self, logits: Tensor) -> Tensor:
+        return probabilities(logits.float().unflatten(-1, (self.groups, self.classes)), self.unimix)

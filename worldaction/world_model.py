@@ -1,0 +1,297 @@
+"""The world model: encoder, recurrent core, and a list of losses. play data -> [world model] -> latents.
+
+Training calls `losses_of`; everything after training calls `embed`, `start`, `posterior`, `prior`, `imagine`, `decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from worldaction.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.errors import UserError
+from worldaction.losses import Loss, Shapes, build
+from worldaction.losses.reconstruction import Reconstruction
+from worldaction.nets import PROPRIO_SIZE, Encoder, proprio, to_float, to_uint8
+from worldaction.random import Stream, uniform
+from worldaction.rssm import RSSM, Latent, Latents, one_hot
+from worldaction.spec import ACTION, ACTION_SIZE, BELIEF, CODE, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT
+
+Actor = Callable[[Latent, int], Tensor]
+"""Latent and step to actions [B, A]."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What it takes to build the same model again; saved beside the weights."""
+
+    cameras: tuple[str, ...]
+    image_size: int
+    deter: int
+    groups: int
+    classes: int
+    hidden: int
+    embed: int
+    depth: int
+    patch: int
+    unimix: float
+    burn_in: int
+    losses: tuple[str, ...]
+
+
+class WorldModel(nn.Module):
+    """RSSM with its encoder and losses."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(
+            config.cameras,
+            image_size=config.image_size,
+            depth=config.depth,
+            patch=config.patch,
+            size=config.embed,
+        )
+        self.rssm = RSSM(
+            embed=self.encoder.size,
+            action=ACTION_SIZE,
+            deter=config.deter,
+            groups=config.groups,
+            classes=config.classes,
+            hidden=config.hidden,
+            unimix=config.unimix,
+        )
+        self.register_buffer("proprio_mean", torch.zeros(PROPRIO_SIZE))
+        self.register_buffer("proprio_std", torch.ones(PROPRIO_SIZE))
+        self.losses = nn.ModuleDict(build(config.losses, self.shapes))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Sizes as losses see them."""
+        c = self.config
+        return Shapes(
+            embed=self.encoder.size,
+            deter=c.deter,
+            groups=c.groups,
+            classes=c.classes,
+            action=ACTION_SIZE,
+            proprio=PROPRIO_SIZE,
+            hidden=c.hidden,
+            cameras=c.cameras,
+            image_size=c.image_size,
+            depth=c.depth,
+            patch=c.patch,
+        )
+
+    @property
+    def feature_size(self) -> int:
+        """F = D + S * C."""
+        return self.shapes.feature
+
+    def standardise(self, robot_obs: Tensor) -> None:
+        """Set the scale of the proprioception from data.
+
+        Args:
+            robot_obs: [N, 15], the frames that the model is trained on.
+        """
+        values = proprio(robot_obs)
+        self.proprio_mean.copy_(values.mean(0))
+        # a dimension that hardly moves (the gripper command of a reaching task) must not be blown up
+        self.proprio_std.copy_(values.std(0).clamp_min(1e-2))
+
+    # Training ---------------------------------------------------------------------------------------------------------
+
+    def losses_of(self, batch: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor], Latents]:
+        """All losses of a batch, scaled.
+
+        Args:
+            batch: [B, T] frames as the play store holds them.
+
+        Returns:
+            the scaled scalar of each loss, the scalars to log, and the taps.
+        """
+        batch = self.with_targets(batch)
+        latents = self.filter(batch)
+        terms, metrics = {}, {}
+        for name, loss in self.losses.items():
+            output = loss(latents, batch, self)
+            mean = output.mean()
+            terms[name] = loss.options.scale * mean
+            metrics[f"loss/{name}"] = mean.detach()
+            metrics |= {f"metrics/{name}/{key}": value for key, value in output.metrics.items()}
+        return terms, metrics, latents
+
+    def with_targets(self, batch: TensorDictBase) -> TensorDict:
+        """The batch with float images [B, T, 3, H, W] and standardised proprioception [B, T, 18] under "target"."""
+        target = {camera: to_float(batch[camera]) for camera in self.config.cameras}
+        target[ROBOT] = self._proprio(batch[ROBOT])
+        return TensorDict({**dict(batch.items()), "target": target}, batch.batch_size, device=batch.device)
+
+    def filter(self, batch: TensorDictBase) -> Latents:
+        """Posterior of a batch with targets [B, T], each window from an empty state and after the burn-in."""
+        size, time = batch.batch_size
+        images = {camera: batch["target", camera].flatten(0, 1) for camera in self.config.cameras}
+        embed = self.encoder(images, batch["target", ROBOT].flatten(0, 1)).unflatten(0, (size, time))
+        draws = torch.rand(size, self.config.burn_in - 1 + time, self.config.groups, device=embed.device)
+        return self.rssm.observe(
+            embed, batch[PREVIOUS_ACTION], batch[IS_INIT], draws.clamp(1e-7, 1 - 1e-7), burn_in=self.config.burn_in
+        )
+
+    def shares(self, terms: Mapping[str, Tensor], latents: Latents) -> dict[str, Tensor]:
+        """Each loss's share of the gradient norm at the embedding: who is teaching the encoder?
+
+        Args:
+            terms: scaled losses, with their graph.
+            latents: taps of the same pass.
+        """
+        norms = {}
+        for name, term in terms.items():
+            (gradient,) = torch.autograd.grad(term, latents.embed, retain_graph=True, allow_unused=True)
+            norms[name] = term.new_zeros(()) if gradient is None else gradient.norm()
+        total = torch.stack(list(norms.values())).sum().clamp_min(1e-12)
+        return {f"gradient_share/{name}": norm / total for name, norm in norms.items()}
+
+    # Use --------------------------------------------------------------------------------------------------------------
+
+    def embed(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Encode frames.
+
+        Args:
+            observation: each camera uint8 [..., H, W, 3] and robot_obs [..., 15].
+
+        Returns:
+            [..., E].
+        """
+        lead = observation[ROBOT].shape[:-1]
+        images = {}
+        for camera in self.config.cameras:
+            if camera not in observation:
+                raise UserError(f"observation has no {camera!r}, which this model sees; it has {sorted(observation)}")
+            images[camera] = to_float(observation[camera]).reshape(-1, 3, self.config.image_size, self.config.image_size)
+        body = self._proprio(observation[ROBOT]).reshape(-1, PROPRIO_SIZE)
+        return self.encoder(images, body).reshape(*lead, -1)
+
+    def feature(self, latent: Latent) -> Tensor:
+        """[..., F], belief and one-hot state side by side."""
+        return torch.cat([latent.belief, one_hot(latent.code, self.config.classes)], -1)
+
+    def start(self, embed: Tensor, *, seed: int, rows: Tensor) -> Latent:
+        """The latent of an episode's first frame: it is fed `burn_in` times with the null action, as in training.
+
+        Args:
+            embed: [B, E].
+            seed: of the random numbers.
+            rows: [B] int64, global names of the episodes or dreams.
+        """
+        null = embed.new_tensor(NULL_ACTION).expand(len(embed), -1)
+        empty = embed.new_zeros(len(embed), self.config.deter)
+        latent: Latent | None = None
+        for look in range(self.config.burn_in):
+            draws = uniform(seed, Stream.START, rows, look, self.config.groups)
+            if latent is None:
+                latent = self.rssm.first(empty, null, embed, draws)
+            else:
+                latent = self.posterior(latent, null, embed, draws)
+        assert latent is not None
+        return latent
+
+    def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
+        """Take in one frame; see `RSSM.posterior`."""
+        return self.rssm.posterior(latent, previous_action, embed, uniform)
+
+    def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
+        """Imagine one frame; see `RSSM.prior`."""
+        return self.rssm.prior(latent, action, uniform)
+
+    def imagine(self, start: Latent, actor: Actor, horizon: int, *, seed: int, rows: Tensor | None = None) -> TensorDict:
+        """Roll the prior forward under an actor.
+
+        Args:
+            start: [B].
+            actor: latent and step to actions [B, A].
+            horizon: H.
+            seed: of the random numbers.
+            rows: [B] int64, global names of the dreams; 0 .. B-1 if not given.
+
+        Returns:
+            [B, H] in TorchRL's layout: root at t, ``next`` at t + 1, as views of one buffer.
+        """
+        rows = torch.arange(len(start.belief), device=start.belief.device) if rows is None else rows
+        latents, actions = [start], []
+        for step in range(horizon):
+            actions.append(actor(latents[-1], step))
+            draws = uniform(seed, Stream.PRIOR, rows, step, self.config.groups)
+            latents.append(self.prior(latents[-1], actions[-1], draws))
+        belief, code = (torch.stack(parts, 1) for parts in zip(*latents, strict=True))
+        size = [len(rows), horizon]
+        return TensorDict(
+            {
+                BELIEF: belief[:, :-1],
+                CODE: code[:, :-1],
+                ACTION: torch.stack(actions, 1),
+                "next": TensorDict({BELIEF: belief[:, 1:], CODE: code[:, 1:]}, size),
+            },
+            size,
+        )
+
+    def decode(self, feature: Tensor) -> dict[str, Tensor]:
+        """Draw what a feature [..., F] stands for: camera to uint8 [..., H, W, 3]."""
+        if "reconstruction" not in self.losses:
+            raise UserError(f"this model has no decoder: its losses are {list(self.losses)}; train with reconstruction")
+        drawer = self.losses["reconstruction"]
+        assert isinstance(drawer, Reconstruction)
+        pictures = drawer.decoder(feature.reshape(-1, feature.shape[-1]))
+        return {c: to_uint8(p).reshape(*feature.shape[:-1], *to_uint8(p).shape[1:]) for c, p in pictures.items()}
+
+    def draws_images(self) -> bool:
+        """Whether `decode` works."""
+        return "reconstruction" in self.losses
+
+    def _proprio(self, robot_obs: Tensor) -> Tensor:
+        return (proprio(robot_obs) - self.proprio_mean) / self.proprio_std
+
+    # Disk -------------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and model.safetensors into a folder."""
+        from worldaction.config import to_dict
+
+        write_json(folder / "config.json", to_dict(self.config))
+        save_tensors(folder / "model.safetensors", dict(self.state_dict()))
+
+    @classmethod
+    def load(cls, folder: Path, *, losses: Sequence[str] | None = ()) -> WorldModel:
+        """Read a saved model, frozen and in evaluation mode.
+
+        Args:
+            folder: holds config.json and model.safetensors.
+            losses: names of the losses whose networks are wanted, such as the decoder's "reconstruction"; None for all.
+        """
+        values: dict[str, Any] = read_json(folder / "config.json")
+        values |= {key: tuple(values[key]) for key in ("cameras", "losses")}
+        if losses is not None:
+            values["losses"] = tuple(t for t in values["losses"] if t.split("=")[0].split(",")[0] in losses)
+        model = cls(ModelConfig(**values))
+        weights = load_tensors(folder / "model.safetensors")
+        wanted = model.state_dict().keys()
+        missing = [key for key in wanted if key not in weights]
+        if missing:
+            raise UserError(f"{folder / 'model.safetensors'} lacks {missing[0]!r}; it was written by another version")
+        model.load_state_dict({key: weights[key] for key in wanted})
+        return model.eval().requires_grad_(False)
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum that is minimised."""
+    return torch.stack(list(terms.values())).sum()
+
+
+def losses(model: WorldModel) -> list[Loss]:
+    """The losses of a model, typed."""
+    return [loss for loss in model.losses.values() if isinstance(loss, Loss)]
