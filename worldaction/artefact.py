@@ -1,0 +1,319 @@
+"""Files that are either whole or absent: JSON, tensors, checkpoints, and the folder of a stage with its manifest.
+
+Everything is written beside its destination, flushed to disk and renamed, so that a process killed at any moment leaves
+the old file or the new one. Nothing that is read here can run code: JSON and safetensors only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from worldaction.config import digest
+from worldaction.errors import UserError
+
+CHECKPOINT_FORMAT = "worldaction checkpoint 1"
+PACKAGES = ("worldaction", "torch", "torchrl", "tensordict", "numpy", "mujoco", "gymnasium", "safetensors")
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename is safe only once its folder is on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_file(path: Path) -> None:
+    """Make a closed file's content durable."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to, which takes the place of `path` when the block ends without an error.
+
+    Args:
+        path: the file to replace; its folder is created.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        fsync_file(temporary)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# --- JSON and tensors -------------------------------------------------------------------------------------------------
+
+
+def plain(value: Any) -> Any:
+    """`value` in JSON's own types; NaN and infinities, which JSON lacks, become null.
+
+    Args:
+        value: nested dicts, lists, tuples and dataclasses of numbers, strings, paths and one-element arrays.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Tensor | np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as readable JSON, atomically; see `plain` for what may be in it."""
+    text = json.dumps(plain(value), indent=2, allow_nan=False)
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """What `write_json` wrote.
+
+    Raises:
+        UserError: the file is missing or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run the stage that writes it") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and write it again") from error
+
+
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named tensors as safetensors, atomically.
+
+    Args:
+        path: the file.
+        tensors: name to tensor of any shape and device.
+        metadata: strings to keep beside them.
+    """
+    # copies, because safetensors refuses tensors that share memory, such as tied weights
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    with replacing(Path(path)) as temporary:
+        save_file(copies, temporary, metadata=dict(metadata or {}))
+
+
+def load_tensors(path: Path | str) -> dict[str, Tensor]:
+    """The named tensors of a safetensors file, on the CPU.
+
+    Raises:
+        UserError: the file is missing, truncated or of another format.
+    """
+    return _read_safetensors(Path(path))[0]
+
+
+def load_metadata(path: Path | str) -> dict[str, str]:
+    """The strings kept in a safetensors file; raises as `load_tensors`."""
+    return _read_safetensors(Path(path), tensors=False)[1]
+
+
+def _read_safetensors(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = file.keys() if tensors else []
+            # cloned, so that the file may be replaced while its tensors live
+            values = {name: file.get_tensor(name).clone() for name in names}
+            return values, dict(file.metadata() or {})
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; run the stage that writes it") from None
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is truncated or no safetensors file ({error}); write it again") from error
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+class Checkpoint(NamedTuple):
+    """What `save_checkpoint` was given."""
+
+    state: Any
+    """Nested dicts, lists and tuples of CPU tensors and plain values."""
+    extra: dict[str, Any]
+    """The plain JSON part."""
+
+
+def save_checkpoint(path: Path | str, state: Any, *, extra: Mapping[str, Any] | None = None) -> None:
+    """Write the state of models, optimisers and generators as one safetensors file, atomically.
+
+    Args:
+        path: the file.
+        state: nested dicts (keys: strings or integers), lists and tuples of tensors, numbers, strings, booleans, None;
+            for instance `{"model": model.state_dict(), "optimiser": optimiser.state_dict(), "rng": rng.get_state()}`.
+        extra: plain JSON values, such as the step and the digest of the settings.
+
+    Raises:
+        TypeError: a leaf of `state` is of another type.
+    """
+    tensors: dict[str, Tensor] = {}
+    skeleton = _strip(state, "", tensors)
+    metadata = {"format": CHECKPOINT_FORMAT, "state": json.dumps(skeleton), "extra": json.dumps(plain(extra or {}))}
+    save_tensors(path, tensors, metadata)
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read what `save_checkpoint` wrote, bit for bit.
+
+    Raises:
+        UserError: the file is missing, truncated, or not a checkpoint of this library.
+    """
+    tensors, metadata = _read_safetensors(Path(path))
+    if metadata.get("format") != CHECKPOINT_FORMAT:
+        raise UserError(f"{path} is no checkpoint of this version ({metadata.get('format')!r}); train again")
+    try:
+        return Checkpoint(_fill(json.loads(metadata["state"]), tensors), json.loads(metadata["extra"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is a damaged checkpoint ({error!r}); delete it and train again") from error
+
+
+def _strip(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """The structure of `value` for JSON, its tensors moved to `tensors`. Containers become one-key tagged dicts."""
+    if isinstance(value, Tensor):
+        name = f"{len(tensors):05d}{path}"
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        if bad := [key for key in value if type(key) not in (str, int)]:
+            raise TypeError(f"key {bad[0]!r} under {path or '/'} of a checkpoint is neither a string nor an integer")
+        return {"dict": [[key, _strip(item, f"{path}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        tag = "list" if isinstance(value, list) else "tuple"
+        return {tag: [_strip(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} at {path or '/'} cannot be kept in a checkpoint")
+
+
+def _fill(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_strip`."""
+    if not isinstance(value, dict):
+        return value
+    ((tag, content),) = value.items()
+    if tag == "tensor":
+        return tensors[content]
+    if tag == "dict":
+        return {key: _fill(item, tensors) for key, item in content}
+    items = [_fill(item, tensors) for item in content]
+    return {"list": list, "tuple": tuple}[tag](items)
+
+
+# --- the folder of a stage --------------------------------------------------------------------------------------------
+
+
+class Artefact:
+    """The folder of one stage: which settings made it, whether it is complete, what came out.
+
+    `made_by.json` is written when work begins and `manifest.json` when it ends, so a folder left by an interrupted run
+    of other settings is told apart from one that can be resumed.
+
+    Args:
+        path: the stage's folder; created by the first use of `folder`.
+        made_by: everything that determines the result: settings, seed, and the `digest` of each input.
+
+    Raises:
+        UserError: the folder was made by other settings.
+    """
+
+    def __init__(self, path: Path | str, *, made_by: Mapping[str, Any]) -> None:
+        self.path = Path(path)
+        self.made_by: dict[str, Any] = plain(made_by)
+        self._since = time.monotonic()
+        if (self.path / "made_by.json").exists():
+            self._check(read_json(self.path / "made_by.json"))
+
+    @property
+    def digest(self) -> str:
+        """A short hash of `made_by`, for the stages that build on this one."""
+        return digest(self.made_by)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stage has finished with these settings."""
+        return (self.path / "manifest.json").exists() and (self.path / "made_by.json").exists()
+
+    @property
+    def folder(self) -> Path:
+        """The folder to write into."""
+        if not (self.path / "made_by.json").exists():
+            write_json(self.path / "made_by.json", self.made_by)
+        return self.path
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What `finish` was given."""
+        results: dict[str, Any] = read_json(self.path / "manifest.json")["results"]
+        return results
+
+    def finish(self, results: Mapping[str, Any]) -> None:
+        """Declare the stage complete.
+
+        Args:
+            results: numbers and names worth keeping, as plain values.
+        """
+        seconds = round(time.monotonic() - self._since, 3)
+        manifest = {"made_by": self.made_by, "results": results, "versions": versions(), "seconds": seconds}
+        write_json(self.folder / "manifest.json", manifest)
+
+    def _check(self, found: Any) -> None:
+        wanted, found = _flatten(self.made_by), _flatten(found)
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                had, has = found.get(name, "not set"), wanted.get(name, "not set")
+                raise UserError(f"{self.path} was made with {name} = {had}, not {has}; delete it or use another run")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the installed packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted names."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return flat

@@ -1,0 +1,169 @@
+"""What a play store holds and how `store.json` says so: episodes, segments, and the row of every key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+
+from worldaction import spec
+from worldaction.artefact import read_json, write_json
+from worldaction.errors import UserError
+
+FORMAT = "worldaction play store 1"
+Kind = Literal["play", "near_miss", "demo"]
+VECTORS = {spec.ROBOT: spec.ROBOT_SIZE, spec.SCENE: spec.SCENE_SIZE, spec.ACTION: spec.ACTION_SIZE}
+# a little more than 1, because actions come as rounded float64
+MAX_ACTION = 1.0 + 1e-4
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Frames `start` to `stop` (exclusive) of a store, recorded without an interruption."""
+
+    start: int
+    length: int
+    kind: Kind = "play"
+    split: spec.Split = "training"
+    scene: str = ""
+    """Which table it was recorded on, where the source says so."""
+
+    @property
+    def stop(self) -> int:
+        """One past the last frame."""
+        return self.start + self.length
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Frames `start` to `stop` (exclusive), inside one episode, in which `task` is attempted."""
+
+    task: str
+    start: int
+    stop: int
+    success: bool = True
+
+    @property
+    def length(self) -> int:
+        """How many frames it has."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class StoreMeta:
+    """Where a store's frames come from."""
+
+    image_size: int
+    """Side of the images in pixels."""
+    source: str
+    """What made the frames, such as "playtable" or "calvin"."""
+    renderer: str
+    """What drew the images."""
+    seed: int | None
+    """The seed of generated data; None for recordings."""
+    cameras: tuple[str, ...]
+    """Which of `spec.CAMERAS` the store has."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The settings that made the frames."""
+
+
+class Description(NamedTuple):
+    """The content of `store.json`."""
+
+    frames: int
+    meta: StoreMeta
+    episodes: list[Episode]
+    segments: list[Segment]
+    checksums: dict[str, str]
+
+
+class Row(NamedTuple):
+    """One key of one frame."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def rows(image_size: int, cameras: Sequence[str]) -> dict[str, Row]:
+    """Every key of a store with the shape and type of one frame of it.
+
+    Args:
+        image_size: side of the images in pixels.
+        cameras: which cameras the store has.
+    """
+    images = {camera: Row((image_size, image_size, 3), torch.uint8) for camera in cameras}
+    vectors = {key: Row((size,), torch.float32) for key, size in VECTORS.items()}
+    derived = {
+        spec.PREVIOUS_ACTION: Row((spec.ACTION_SIZE,), torch.float32),
+        spec.IS_INIT: Row((), torch.bool),
+        spec.EPISODE: Row((), torch.int64),
+    }
+    return images | vectors | derived
+
+
+def recorded(shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Any]:
+    """How tensordict's meta.json describes a leaf; with it `TensorDict.load_memmap` reads the folder too."""
+    return {"device": "cpu", "shape": list(shape), "dtype": str(dtype), "is_nested": False}
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write `store.json`."""
+    frames, meta, episodes, segments, checksums = description
+    head = {"format": FORMAT, "frames": frames, **dataclasses.asdict(meta)}
+    write_json(folder / "store.json", head | {"checksums": checksums, "segments": segments, "episodes": episodes})
+
+
+def read_description(folder: Path) -> Description:
+    """Read and check `store.json`.
+
+    Raises:
+        UserError: it is missing, damaged, of another version, or its numbers contradict each other.
+    """
+    path = folder / "store.json"
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path} does not describe a play store of this version; convert or generate the data again")
+    try:
+        description = _parse(content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); convert or generate the data again") from error
+    if problem := _contradiction(description):
+        raise UserError(f"{path}: {problem}; convert or generate the data again")
+    return description
+
+
+def _parse(content: Mapping[str, Any]) -> Description:
+    names = [f.name for f in dataclasses.fields(StoreMeta) if f.name != "cameras"]
+    meta = StoreMeta(**{name: content[name] for name in names}, cameras=tuple(content["cameras"]))
+    episodes = [Episode(**item) for item in content["episodes"]]
+    segments = [Segment(**item) for item in content["segments"]]
+    numbers = [content["frames"], meta.image_size, *(n for e in episodes for n in (e.start, e.length))]
+    numbers += [n for s in segments for n in (s.start, s.stop)]
+    if any(type(number) is not int for number in numbers):
+        raise TypeError("a frame number is no integer")
+    return Description(content["frames"], meta, episodes, segments, dict(content["checksums"]))
+
+
+def _contradiction(description: Description) -> str | None:
+    """What is wrong with the numbers, if anything."""
+    frames, meta, episodes, segments, _ = description
+    if frames < 1 or not episodes:
+        return "the store has no frames"
+    if unknown := set(meta.cameras) - set(spec.CAMERAS):
+        return f"unknown camera {unknown.pop()!r}"
+    position = 0
+    for i, episode in enumerate(episodes):
+        if episode.start != position or episode.length < 1:
+            return f"episode {i} starts at frame {episode.start} with {episode.length} frames, expected {position}"
+        if episode.kind not in get_args(Kind) or episode.split not in get_args(spec.Split):
+            return f"episode {i} is of kind {episode.kind!r} and split {episode.split!r}"
+        position = episode.stop
+    if position != frames:
+        return f"the episodes have {position} frames together, the store says {frames}"
+    if bad := next((s for s in segments if not 0 <= s.start < s.stop <= frames), None):
+        return f"segment {bad.task} from {bad.start} to {bad.stop} lies outside the {frames} frames"
+    return None
