@@ -1,0 +1,1 @@
+"""What acts: the diffusion policy, its cloning from demonstrations, its fine-tuning inside the frozen world model."""

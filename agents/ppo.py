@@ -1,0 +1,428 @@
+"""PPO over denoising steps inside the frozen world model (DPPO, arXiv 2409.00588; DiWA, arXiv 2508.03645).
+
+Two processes lie inside each other. The outer one takes decisions in dreams and is rewarded with 1 for success; the
+inner one denoises each decision's action chunk. The last denoising steps are Gaussian policies: they are what is
+trained, all with the advantage of their decision. What keeps the policy from learning to please the model is a penalty
+on its divergence from the cloned policy, and rules that stop the run without asking a simulator.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from agents.critic import Critic
+from agents.diffusion import DiffusionPolicy, TunedPolicy, gaussian_log_prob
+from agents.gae import gae
+from agents.imagination import Dream, DreamModel, Success, dream
+from worldaction.errors import UserError
+from worldaction.rssm import Latent
+
+Report = Callable[[int, Mapping[str, float]], None]
+
+
+@dataclass(frozen=True)
+class PPOOptions:
+    """Numbers of a run.
+
+    Attributes:
+        iterations: largest number of iterations.
+        dreams: dreams per iteration.
+        decisions: decisions H after which a dream is cut off.
+        threshold: probability from which an imagined state counts as success.
+        trained_steps: last denoising steps N' that are trained.
+        epochs: passes over the decisions of an iteration.
+        minibatch: largest number of decisions per gradient step.
+        lr: learning rate of the policy.
+        critic_lr: learning rate of the critic.
+        critic_width: width of the critic.
+        warmup: first iterations, which train the critic alone.
+        gamma: discount per decision.
+        gae_lambda: decay of the trace of the advantage.
+        gamma_denoising: discount per denoising step, counted from the action.
+        clip: clip range of the last denoising step.
+        clip_base: clip range of the noisiest trained step.
+        min_std: smallest standard deviation of a denoising step.
+        bc: coefficient of the divergence from the cloned policy.
+        target_kl: approximate KL beyond which the policy rests for the remainder of an iteration.
+        max_divergence: stop when the policy is further than this from the cloned one.
+        max_imagined: stop when imagined success reaches this.
+        min_time: stop when dreams succeed in less than this share of the cloned policy's time.
+        ramp: iterations over which the policy's learning rate rises; the first ones overshoot without.
+    """
+
+    iterations: int
+    dreams: int
+    decisions: int
+    threshold: float
+    trained_steps: int
+    epochs: int
+    minibatch: int
+    lr: float
+    critic_lr: float
+    critic_width: int
+    warmup: int
+    gamma: float
+    gae_lambda: float
+    gamma_denoising: float
+    clip: float
+    clip_base: float
+    min_std: float
+    bc: float
+    target_kl: float
+    max_divergence: float
+    max_imagined: float
+    min_time: float
+    ramp: int = 3
+
+
+def clip_schedule(trained_steps: int, clip: float, clip_base: float, *, rate: float = 3.0) -> Tensor:
+    """Clip ranges, exponential in the step and smallest at the noisiest, in the order of a chain (DPPO).
+
+    Args:
+        trained_steps: N'.
+        clip: range of the last step.
+        clip_base: range of the noisiest step.
+        rate: how late the range opens.
+
+    Returns:
+        [N'].
+    """
+    progress = torch.arange(trained_steps, dtype=torch.float64) / max(trained_steps - 1, 1)
+    if trained_steps == 1:
+        progress = torch.ones(1, dtype=torch.float64)
+    return (clip_base + (clip - clip_base) * torch.expm1(rate * progress) / math.expm1(rate)).float()
+
+
+def denoising_discount(trained_steps: int, gamma: float) -> Tensor:
+    """gamma ** k, so 1 for the step that yields the action, in the order of a chain: [N']."""
+    return gamma ** torch.arange(trained_steps - 1, -1, -1, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The constants of the surrogate objective.
+
+    Attributes:
+        clip: [N'] clip ranges.
+        discount: [N'] weights of the advantage.
+        std: [N'] standard deviations of the trained steps.
+        bc: coefficient of the divergence.
+    """
+
+    clip: Tensor
+    discount: Tensor
+    std: Tensor
+    bc: float
+
+
+class Decisions(NamedTuple):
+    """Decisions to learn from.
+
+    Attributes:
+        feature: [M, F].
+        states: [M, N' + 1, K * A], see `Chain`.
+        base_means: [M, N', K * A] under the cloned policy.
+        log_prob: [M, N'] under the policy that dreamed.
+        advantage: [M].
+        target: [M] of the value.
+    """
+
+    feature: Tensor
+    states: Tensor
+    base_means: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    target: Tensor
+
+    def take(self, rows: Tensor) -> Decisions:
+        """Some of the decisions."""
+        return Decisions(*(value[rows] for value in self))
+
+
+class PolicyLoss(NamedTuple):
+    """The policy's loss and what to know about it; all [] but the clip fractions."""
+
+    total: Tensor
+    surrogate: Tensor
+    divergence: Tensor
+    clip_fraction: Tensor  # [N'] share of ratios outside the clip range
+    approx_kl: Tensor
+
+
+def divergence(means: Tensor, base_means: Tensor, std: Tensor) -> Tensor:
+    """KL between Gaussians of equal deviation, averaged over steps and numbers of the chunk.
+
+    Args:
+        means, base_means: [..., N', X].
+        std: [N'].
+    """
+    return ((means - base_means) / std.unsqueeze(-1)).square().mean() / 2.0
+
+
+def policy_loss(policy: DiffusionPolicy, batch: Decisions, objective: Objective) -> PolicyLoss:
+    """The clipped surrogate of every trained denoising step, plus the divergence from the cloned policy.
+
+    Args:
+        policy: the trained copy.
+        batch: [M] decisions; advantages are normalised within it.
+        objective: see `Objective`.
+    """
+    advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std(correction=0) + 1e-8)
+    weighted = advantage[:, None] * objective.discount
+    means = chain_means(policy, batch.feature, batch.states)
+    change = gaussian_log_prob(batch.states[:, 1:], means, objective.std) - batch.log_prob
+    ratio = change.exp()
+    clipped = torch.minimum(torch.maximum(ratio, 1.0 - objective.clip), 1.0 + objective.clip)
+    surrogate = -torch.minimum(ratio * weighted, clipped * weighted).mean()
+    apart = divergence(means, batch.base_means, objective.std)
+    return PolicyLoss(
+        total=surrogate + objective.bc * apart,
+        surrogate=surrogate.detach(),
+        divergence=apart.detach(),
+        clip_fraction=((ratio.detach() - 1.0).abs() > objective.clip).float().mean(0),
+        approx_kl=(ratio.detach() - 1.0 - change.detach()).mean(),
+    )
+
+
+def chain_means(policy: DiffusionPolicy, feature: Tensor, states: Tensor) -> Tensor:
+    """The means of the trained steps, with gradient, given where the chain was before each of them.
+
+    Args:
+        policy: the trained copy.
+        feature: [M, F].
+        states: [M, N' + 1, X].
+
+    Returns:
+        [M, N', X].
+    """
+    steps = torch.arange(states.shape[1] - 2, -1, -1, device=states.device)
+    return policy.mean(policy.condition(feature)[:, None], states[:, :-1], steps)
+
+
+class PPO:
+    """One fine-tuning run, an iteration at a time.
+
+    After each `iterate` the whole state can be taken by `state_dict`, and a run that goes on from there is equal to the
+    bit on a CPU. Which iterate is the result is fixed in advance: if a rule stopped the run, the last one before it
+    fired, else the last one. `policy` is that iterate once `finished`.
+    """
+
+    def __init__(
+        self,
+        model: DreamModel,
+        cloned: DiffusionPolicy,
+        success: Success,
+        starts: Latent,
+        options: PPOOptions,
+        *,
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            model: the frozen world model.
+            cloned: the cloned policy.
+            success: the frozen success classifier.
+            starts: [P] latents among which each dream draws its start.
+            options: see `PPOOptions`.
+            seed: of the dreams, the critic's weights and the minibatches.
+        """
+        device = starts.belief.device
+        self.model, self.success, self.starts, self.options, self.seed = model, success, starts, options, seed
+        base = copy.deepcopy(cloned).eval().requires_grad_(False)
+        tuned = copy.deepcopy(cloned).eval().requires_grad_(True)
+        self.policy = TunedPolicy(base, tuned, trained_steps=options.trained_steps)
+        self.previous = {name: value.clone() for name, value in tuned.state_dict().items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.critic = Critic(base.config["feature_size"], options.critic_width).to(device)
+        self.policy_optimiser = torch.optim.AdamW(tuned.parameters(), lr=options.lr, weight_decay=0.0, fused=True)
+        self.critic_optimiser = torch.optim.AdamW(
+            self.critic.parameters(), lr=options.critic_lr, weight_decay=0.0, fused=True
+        )
+        self.objective = Objective(
+            clip=clip_schedule(options.trained_steps, options.clip, options.clip_base).to(device),
+            discount=denoising_discount(options.trained_steps, options.gamma_denoising).to(device),
+            std=base.schedule.sigma[: options.trained_steps].flip(0).clamp(min=options.min_std),
+            bc=options.bc,
+        )
+        self.generator = torch.Generator().manual_seed(seed)
+        self.iteration, self.stopped = 0, ""
+        # dreams of the cloned policy that succeeded, and the actions they took
+        self.cloned_successes, self.cloned_actions = 0, 0
+
+    @property
+    def finished(self) -> bool:
+        """No iteration is left, or a rule has stopped the run; `stopped` says which."""
+        return bool(self.stopped) or self.iteration >= self.options.iterations
+
+    def run(self, report: Report) -> TunedPolicy:
+        """Iterate to the end; `report` is called after each iteration with its number, from 1, and its metrics."""
+        while not self.finished:
+            metrics = self.iterate()
+            report(self.iteration, metrics)
+        return self.policy
+
+    def iterate(self) -> dict[str, float]:
+        """Dream with the current policy, see whether a rule stops the run, and learn from the dreams."""
+        night = self._dream()
+        metrics = night.summary()
+        apart = divergence(night.means[night.alive], night.base_means[night.alive], self.objective.std)
+        metrics["ppo/divergence"] = apart.item()
+        self.iteration += 1
+        self._remember_cloned(night)
+        self.stopped = self._stop_rule(metrics)
+        if self.stopped:
+            self.policy.tuned.load_state_dict(self.previous)
+            return metrics
+        self.previous = {name: value.clone() for name, value in self.policy.tuned.state_dict().items()}
+        metrics |= self._learn(night)
+        if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
+            raise UserError(f"{bad[0]} is not finite at PPO iteration {self.iteration}; lower the learning rate")
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a run needs to go on: nested dicts of tensors and plain values."""
+        return {
+            "tuned": self.policy.tuned.state_dict(),
+            "previous": self.previous,
+            "critic": self.critic.state_dict(),
+            "policy_optimiser": self.policy_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "iteration": self.iteration,
+            "stopped": self.stopped,
+            "cloned_successes": self.cloned_successes,
+            "cloned_actions": self.cloned_actions,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state that `state_dict` gave."""
+        for name in ("critic", "policy_optimiser", "critic_optimiser"):
+            getattr(self, name).load_state_dict(copy.deepcopy(state[name]))
+        self.policy.tuned.load_state_dict(state["tuned"])
+        self.previous = {name: value.clone() for name, value in state["previous"].items()}
+        self.generator.set_state(state["generator"])
+        for name in ("iteration", "stopped", "cloned_successes", "cloned_actions"):
+            setattr(self, name, state[name])
+
+    def _dream(self) -> Dream:
+        """A batch of exploring dreams; their names go on counting from iteration to iteration."""
+        device = self.starts.belief.device
+        count = self.options.dreams
+        start = torch.randint(len(self.starts.belief), (count,), generator=self.generator).to(device)
+        return dream(
+            self.model,
+            self.policy,
+            self.success,
+            Latent(self.starts.belief[start], self.starts.code[start]),
+            decisions=self.options.decisions,
+            threshold=self.options.threshold,
+            seed=self.seed,
+            rows=torch.arange(count, device=device) + self.iteration * count,
+            min_std=self.options.min_std,
+        )
+
+    def _remember_cloned(self, night: Dream) -> None:
+        """While the policy is still the cloned one, add to what is known of its time to success."""
+        if self.iteration <= self.options.warmup + 1:
+            self.cloned_successes += int((night.success_step > 0).sum())
+            self.cloned_actions += int(night.success_step.sum())
+
+    def _stop_rule(self, metrics: Mapping[str, float]) -> str:
+        """The name of the rule that the dreaming policy breaks, or nothing."""
+        usual = self.cloned_actions / max(self.cloned_successes, 1)
+        if metrics["ppo/divergence"] > self.options.max_divergence:
+            return "max_divergence"
+        if metrics["imagined/success"] >= self.options.max_imagined:
+            return "max_imagined"
+        if metrics.get("imagined/time", math.inf) < self.options.min_time * usual:
+            return "min_time"
+        return ""
+
+    def _learn(self, night: Dream) -> dict[str, float]:
+        """Fit the critic and, after the warm-up, the policy to a batch of dreams."""
+        data, metrics = self._decisions(night)
+        # without a single success the advantages are the critic's errors, and there is nothing to learn from them
+        active = self.iteration > self.options.warmup and bool(night.success.any())
+        self._set_rate()
+        value_losses, policy_losses = [], []
+        for _ in range(self.options.epochs):
+            order = torch.randperm(len(data.target), generator=self.generator).to(data.target.device)
+            # parts of equal size: a small remainder would have a gradient of noise
+            for rows in order.chunk(math.ceil(len(order) / self.options.minibatch)):
+                batch = data.take(rows)
+                value_losses.append(self._value_step(batch))
+                if active:
+                    policy_losses.append(self._policy_step(batch))
+                    active = policy_losses[-1].approx_kl.item() <= self.options.target_kl
+        metrics["ppo/value_loss"] = torch.stack(value_losses).mean().item()
+        metrics["ppo/policy_steps"] = float(len(policy_losses))
+        return metrics | _averages(policy_losses)
+
+    def _decisions(self, night: Dream) -> tuple[Decisions, dict[str, float]]:
+        """The decisions that were taken, with log-probabilities, advantages and value targets."""
+        alive = night.alive
+        feature = night.feature[alive]
+        with torch.no_grad():
+            # [B, H]
+            value = torch.zeros_like(alive, dtype=feature.dtype).masked_scatter(alive, self.critic(feature))
+            next_value = torch.cat([value[:, 1:], self.critic(night.last_feature)[:, None]], 1)
+        truncated = torch.zeros_like(alive)
+        truncated[:, -1] = alive[:, -1] & ~night.success[:, -1]
+        advantage, target = gae(
+            night.success.to(value.dtype),
+            value,
+            next_value,
+            night.success,
+            truncated,
+            alive,
+            gamma=self.options.gamma,
+            gae_lambda=self.options.gae_lambda,
+        )
+        states = night.states[alive]
+        log_prob = gaussian_log_prob(states[:, 1:], night.means[alive], self.objective.std)
+        data = Decisions(feature, states, night.base_means[alive], log_prob, advantage[alive], target[alive])
+        unexplained = (data.target - value[alive]).var(correction=0) / (data.target.var(correction=0) + 1e-8)
+        return data, {"ppo/explained_variance": 1.0 - unexplained.item()}
+
+    def _set_rate(self) -> None:
+        """The policy's learning rate rises over the first iterations after the warm-up."""
+        share = min(1.0, max(self.iteration - self.options.warmup, 0) / max(self.options.ramp, 1))
+        for group in self.policy_optimiser.param_groups:
+            group["lr"] = self.options.lr * share
+
+    def _value_step(self, batch: Decisions) -> Tensor:
+        loss = 0.5 * (self.critic(batch.feature) - batch.target).square().mean()
+        self.critic_optimiser.zero_grad()
+        loss.backward()
+        self.critic_optimiser.step()
+        return loss.detach()
+
+    def _policy_step(self, batch: Decisions) -> PolicyLoss:
+        loss = policy_loss(self.policy.tuned, batch, self.objective)
+        self.policy_optimiser.zero_grad()
+        loss.total.backward()
+        self.policy_optimiser.step()
+        return loss._replace(total=loss.total.detach())
+
+
+def _averages(losses: list[PolicyLoss]) -> dict[str, float]:
+    """Metrics of an iteration's gradient steps; none if the policy rested."""
+    if not losses:
+        return {}
+    mean = PolicyLoss(*(torch.stack(values).mean(0) for values in zip(*losses, strict=True)))
+    steps = len(mean.clip_fraction)
+    fractions = {f"ppo/clip_fraction/{steps - 1 - i}": v.item() for i, v in enumerate(mean.clip_fraction)}
+    return {
+        "ppo/policy_loss": mean.surrogate.item(),
+        "ppo/approx_kl": mean.approx_kl.item(),
+        "ppo/clip_fraction": mean.clip_fraction.mean().item(),
+        **fractions,
+    }
