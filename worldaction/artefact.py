@@ -7,6 +7,7 @@ the old file or the new one. Nothing that is read here can run code: JSON and sa
 from __future__ import annotations
 
 import dataclasses
+import glob
 import importlib.metadata
 import json
 import math
@@ -59,6 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path)
         yield temporary
         fsync_file(temporary)
         os.replace(temporary, path)
@@ -67,6 +69,17 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete the temporary files of writers that were killed: a checkpoint's can be large."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        try:
+            os.kill(int(leftover.suffixes[-2][1:]), 0)
+        except ProcessLookupError:
+            leftover.unlink(missing_ok=True)
+        except (PermissionError, ValueError):
+            continue  # another user's process, or a file that is not ours
 
 
 # --- JSON and tensors -------------------------------------------------------------------------------------------------
