@@ -1,0 +1,14 @@
+"""Environments: the embedded play table, CALVIN's task oracle, and the frozen world model as an environment.
+
+Importing this package registers `worldaction/PlayTable-v0` with Gymnasium and loads no simulator.
+"""
+
+from __future__ import annotations
+
+import gymnasium
+
+PLAY_TABLE_ID = "worldaction/PlayTable-v0"
+
+if PLAY_TABLE_ID not in gymnasium.registry:
+    # the time limit lives in the environment itself, so that it also holds without gymnasium.make
+    gymnasium.register(id=PLAY_TABLE_ID, entry_point="envs.playtable.env:PlayTableEnv")

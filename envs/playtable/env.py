@@ -1,0 +1,319 @@
+"""The play table as a Gymnasium environment: CALVIN's observations, relative actions, lights and success.
+
+One compiled model and one renderer serve all environments of a process; each environment owns its state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import gymnasium
+import mujoco
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from envs.playtable import scene
+from envs.playtable.ik import kinematics
+from envs.playtable.render import choose, renderer
+from envs.playtable.robot import FINGER_CLOSED, FINGER_OPEN, HOME
+from envs.playtable.rotation import Array, to_euler, to_matrix, wrap
+from envs.tasks import RANGES, TASKS, Task, get_task
+from worldaction.errors import UserError, unknown
+from worldaction.spec import (
+    ACTION_SIZE,
+    CAMERAS,
+    CONTROL_HZ,
+    METRES_PER_UNIT,
+    RADIANS_PER_UNIT,
+    ROBOT,
+    ROBOT_SIZE,
+    SCENE,
+    SCENE_FIELDS,
+    SCENE_SIZE,
+)
+
+Observation = dict[str, Any]
+
+# how far the target may run ahead of the TCP (m): CALVIN has no such leash, and winds up against obstacles
+LEASH: Final = 0.06
+# keeps the Euler angles away from their singularity (rad); CALVIN's data stays within 0.82
+STEEPEST_PITCH: Final = 1.2
+# the TCP at the start: CALVIN's home, and how far it is displaced (m, rad)
+START_POSITION: Final = np.array([0.026, -0.231, 0.571])
+START_EULER: Final = np.array([np.pi, 0.0, np.pi / 2])
+START_LOW, START_HIGH = np.array([-0.20, -0.06, -0.06]), np.array([0.15, 0.06, 0.08])
+START_TILT, START_YAW = 0.1, 0.3
+BLOCK_LOW, BLOCK_HIGH, BLOCK_GAP = np.array([0.0, -0.15]), np.array([0.35, -0.06]), 0.085
+RENDER_SIZE: Final = 200
+START_JOINTS: Final = ("slider", "drawer", "switch", "led")
+
+
+class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
+    """Eight tasks at CALVIN's table.
+
+    Observation: `rgb_static`, `rgb_gripper` [s, s, 3] uint8, `robot_obs` [15] and `scene_obs` [24] float32.
+    Action: [7] in [-1, 1], relative: 0.02 m, 0.05 rad of Euler angle per unit in the world frame, gripper open above 0.
+    Reward 1 and `terminated` when the task is done (CALVIN's oracle), `truncated` after `max_steps`.
+
+    Args:
+        task: name of the task, see `envs.tasks.TASKS`.
+        image_size: side of both images (pixels).
+        supersample: draw at this multiple of the side and average down.
+        renderer: "auto", "egl", "osmesa" or "rays".
+        max_steps: time limit (control steps of 1/30 s).
+        render_mode: None or "rgb_array", a static view of 200 pixels from `render`.
+        cameras: False leaves the images out, and never touches a renderer.
+
+    Raises:
+        UserError: unknown task or renderer, or a number out of range.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
+
+    def __init__(
+        self,
+        task: str = "open_drawer",
+        *,
+        image_size: int = 64,
+        supersample: int = 1,
+        renderer: str = "auto",
+        max_steps: int = 72,
+        render_mode: str | None = None,
+        cameras: bool = True,
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"render_mode {render_mode!r} is not supported; use None or 'rgb_array'")
+        if max_steps < 1 or image_size < 1 or supersample < 1:
+            raise UserError(
+                f"max_steps {max_steps}, image_size {image_size}, supersample {supersample}: all must be >= 1"
+            )
+        self.render_mode, self.max_steps = render_mode, max_steps
+        self.renderer = choose(renderer) if cameras or render_mode else "none"
+        self._image_settings = (image_size, supersample)
+        self._default_task = self.task = get_task(task)
+        self._index = _Index.of_model()
+        self.data = mujoco.MjData(scene.model())
+        self.observation_space = _observation_space(image_size if cameras else None)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
+        self._has_cameras = cameras
+
+    # ---- Gymnasium
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """A new episode, whose start is a function of the seed and the task alone.
+
+        Args:
+            seed: names the start. Without it the environment's own generator draws one.
+            options: "task", a name, for this episode only; "scene", values of slider, drawer, switch (m) or led
+                (0 or 1) instead of drawn ones.
+
+        Raises:
+            UserError: an option, task or scene entry that does not exist, or a value outside its range.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        for option in options:
+            if option not in ("task", "scene"):
+                raise unknown("option", option, ("task", "scene"))
+        self.task = get_task(options["task"]) if options.get("task") else self._default_task
+        start_seed = int(self.np_random.integers(2**31)) if seed is None else seed
+        rng = np.random.default_rng([start_seed, list(TASKS).index(self.task.name)])
+        self._place(rng, {**draw_scene(self.task, rng), **_checked(options.get("scene") or {})})
+        self.steps = 0
+        self.start_scene = self.scene_obs()
+        return self._observe(), self._info(success=False)
+
+    def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One control step of 1/30 s.
+
+        Args:
+            action: [7], clipped to [-1, 1].
+
+        Raises:
+            UserError: the action has another shape, or is not finite.
+        """
+        command = np.asarray(action, np.float64)
+        if command.shape != (ACTION_SIZE,) or not np.isfinite(command).all():
+            raise UserError(f"action {action!r} must be {ACTION_SIZE} finite numbers in [-1, 1]")
+        self._command(np.clip(command, -1, 1))
+        mujoco.mj_step(scene.model(), self.data, nstep=scene.SUBSTEPS)
+        self._settle()
+        self.steps += 1
+        success = bool(self.task.achieved(self.start_scene, self.scene_obs()))
+        return self._observe(), float(success), success, self.steps >= self.max_steps, self._info(success=success)
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """The static view, [200, 200, 3], if `render_mode` is "rgb_array"."""
+        if self.render_mode is None:
+            return None
+        return renderer(self.renderer, ("static",), RENDER_SIZE).draw(self.data, self._lit())[0]
+
+    # ---- what is observed
+
+    def robot_obs(self) -> Array:
+        """[15] in CALVIN's layout, see `worldaction.spec.ROBOT_FIELDS`."""
+        data, index = self.data, self._index
+        width = data.qpos[index.fingers].sum()
+        pose = [self.tcp_position, self.tcp_euler, [width], data.qpos[index.arm], [self.gripper_action]]
+        return np.concatenate(pose)
+
+    def scene_obs(self) -> Array:
+        """[24] in CALVIN's layout, see `worldaction.spec.SCENE_FIELDS`."""
+        data = self.data
+        values = np.zeros(SCENE_SIZE)
+        for name, address in self._index.joints.items():
+            values[SCENE_FIELDS[name]] = data.qpos[address]
+        values[SCENE_FIELDS["lightbulb"]], values[SCENE_FIELDS["led"]] = self.lightbulb, self.led
+        for place, body in enumerate(self._index.blocks):
+            values[6 + 6 * place : 9 + 6 * place] = data.xpos[body]
+            values[9 + 6 * place : 12 + 6 * place] = to_euler(data.xmat[body].reshape(3, 3))
+        return values
+
+    @property
+    def tcp_position(self) -> Array:
+        """[3] where the point between the fingertips is (m)."""
+        position: Array = self.data.site_xpos[self._index.tcp].copy()
+        return position
+
+    @property
+    def tcp_euler(self) -> Array:
+        """[3] how the hand is turned (rad)."""
+        return to_euler(self.data.site_xmat[self._index.tcp].reshape(3, 3))
+
+    def site(self, name: str) -> Array:
+        """[3] where a named site is: drawer_handle, slider_handle, switch_lever, button (m)."""
+        position: Array = self.data.site(name).xpos.copy()
+        return position
+
+    def _observe(self) -> Observation:
+        observation: Observation = {}
+        if self._has_cameras:
+            images = renderer(self.renderer, scene.CAMERAS, *self._image_settings).draw(self.data, self._lit())
+            observation.update(zip(CAMERAS, images, strict=True))
+        observation[ROBOT] = self.robot_obs().astype(np.float32)
+        observation[SCENE] = self.scene_obs().astype(np.float32)
+        return observation
+
+    def _info(self, *, success: bool) -> dict[str, Any]:
+        return {"success": success, "is_success": success, "task_description": self.task.description}
+
+    def _lit(self) -> Mapping[str, bool]:
+        return {"led": self.led, "lightbulb": self.lightbulb}
+
+    # ---- how it moves
+
+    def _place(self, rng: np.random.Generator, values: Mapping[str, float]) -> None:
+        """Sets the whole state: table, blocks, robot, targets."""
+        model, data, index = scene.model(), self.data, self._index
+        mujoco.mj_resetData(model, data)
+        for name in ("slider", "drawer", "switch"):
+            data.qpos[index.joints[name]] = values[name]
+        self.led, self._pressed, self.gripper_action = bool(values["led"]), False, 1.0
+        joints = draw_arm(rng)
+        data.qpos[index.arm], data.qpos[index.fingers] = joints, FINGER_OPEN
+        data.ctrl[:7], data.ctrl[7] = joints, FINGER_OPEN
+        self._place_blocks(rng)
+        mujoco.mj_forward(model, data)
+        self._settle()
+        self._joint_target = joints
+        self.target_position, self.target_euler = self.tcp_position, self.tcp_euler
+
+    def _place_blocks(self, rng: np.random.Generator) -> None:
+        for address, place in zip(self._index.free_joints, draw_blocks(rng), strict=True):
+            x, y, yaw = place
+            self.data.qpos[address : address + 3] = x, y, scene.TABLE_TOP + 0.02
+            self.data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
+
+    def _command(self, action: Array) -> None:
+        """Moves the integrated target, as CALVIN's robot does, and hands it to the servos."""
+        tcp = self.tcp_position
+        ahead = self.target_position + METRES_PER_UNIT * action[:3] - tcp
+        self.target_position = tcp + np.clip(ahead, -LEASH, LEASH)
+        euler = wrap(self.target_euler + RADIANS_PER_UNIT * action[3:6])
+        euler[1] = np.clip(euler[1], -STEEPEST_PITCH, STEEPEST_PITCH)
+        self.target_euler = euler
+        self._joint_target = kinematics().inverse(self._joint_target, self.target_position, to_matrix(euler))
+        self.gripper_action = 1.0 if action[6] > 0 else -1.0
+        self.data.ctrl[:7] = self._joint_target
+        self.data.ctrl[7] = FINGER_OPEN if self.gripper_action > 0 else FINGER_CLOSED
+
+    def _settle(self) -> None:
+        """Brings poses and cameras up to date with the joints, and switches the lights."""
+        model, data = scene.model(), self.data
+        mujoco.mj_kinematics(model, data)
+        mujoco.mj_camlight(model, data)
+        pressed = bool(data.qpos[self._index.joints["button"]] > scene.BUTTON_TRIGGER)
+        if pressed and not self._pressed:
+            self.led = not self.led
+        self._pressed = pressed
+        self.lightbulb = bool(data.qpos[self._index.joints["switch"]] > scene.SWITCH_TRIGGER)
+
+
+class _Index:
+    """Where things are in the arrays of the model."""
+
+    def __init__(self) -> None:
+        model = scene.model()
+        self.tcp = model.site("tcp").id
+        self.arm = np.array([model.joint(f"joint{n}").qposadr[0] for n in range(1, 8)])
+        self.fingers = np.array([model.joint(f"finger_{side}").qposadr[0] for side in ("left", "right")])
+        self.joints = {name: model.joint(name).qposadr[0] for name in ("slider", "drawer", "button", "switch")}
+        self.free_joints = [model.joint(name).qposadr[0] for name in scene.BLOCKS]
+        self.blocks = [model.body(name).id for name in scene.BLOCKS]
+
+    @staticmethod
+    @lru_cache(maxsize=1)
+    def of_model() -> _Index:
+        return _Index()
+
+
+def draw_scene(task: Task, rng: np.random.Generator) -> dict[str, float]:
+    """Start values of slider, drawer, switch (m) and led (0 or 1) that leave the task to be done."""
+    values = {
+        "slider": float(rng.choice([0.0, 0.28])),
+        "drawer": float(rng.choice([0.0, 0.20])),
+        "switch": float(rng.choice([0.0, RANGES["switch"]])),
+        "led": float(rng.integers(2)),
+    }
+    values[task.joint] = float(rng.uniform(*task.start))
+    return values
+
+
+def draw_arm(rng: np.random.Generator) -> Array:
+    """Joints [7] (rad) that hold the TCP near CALVIN's home, displaced, tilted and turned a little."""
+    position = START_POSITION + rng.uniform(START_LOW, START_HIGH)
+    euler = START_EULER + rng.uniform(-1, 1, 3) * [START_TILT, START_TILT, START_YAW]
+    return kinematics().inverse(HOME, position, to_matrix(euler), iterations=100)
+
+
+def draw_blocks(rng: np.random.Generator) -> list[tuple[float, float, float]]:
+    """Position on the table (m) and yaw (rad) of every block, none touching another."""
+    places: list[tuple[float, float, float]] = []
+    while len(places) < len(scene.BLOCKS):
+        x, y = rng.uniform(BLOCK_LOW, BLOCK_HIGH)
+        if all(np.hypot(x - a, y - b) > BLOCK_GAP for a, b, _ in places):
+            places.append((float(x), float(y), float(rng.uniform(-np.pi, np.pi))))
+    return places
+
+
+def _checked(values: Mapping[str, float]) -> Mapping[str, float]:
+    for name, value in values.items():
+        if name not in START_JOINTS:
+            raise unknown("scene entry", name, START_JOINTS)
+        if not 0 <= value <= RANGES[name]:
+            raise UserError(f"scene entry {name} = {value} is outside 0..{RANGES[name]}")
+    return values
+
+
+def _observation_space(image_size: int | None) -> gymnasium.spaces.Dict:
+    spaces: dict[str, gymnasium.Space[Any]] = {}
+    if image_size is not None:
+        for camera in CAMERAS:
+            spaces[camera] = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+    for name, length in ((ROBOT, ROBOT_SIZE), (SCENE, SCENE_SIZE)):
+        spaces[name] = gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float32)
+    return gymnasium.spaces.Dict(spaces)

@@ -1,0 +1,192 @@
+"""Scripted experts of the eight tasks: a few waypoints of the TCP each, followed with relative actions.
+
+The drawer is hooked behind its bar and pushed at its bar with closed fingers, door and switch are grasped, the button
+is pressed from above. They make the demonstrations and, spoilt on purpose, the play data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from envs.playtable.env import PlayTableEnv
+from envs.playtable.rotation import Array, wrap
+from envs.tasks import RANGES, get_task
+from worldaction.errors import UserError
+from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT
+
+OPEN, CLOSED = 1.0, -1.0
+# fingers down and opening along x; the switch is reached leaning forward, or the arm is too short
+DOWN: Final = np.array([np.pi, 0.0, np.pi / 2])
+LEANING: Final = np.array([np.pi, -0.45, 1.2])
+UP_THE_PANEL: Final = np.array([0.0, 0.5, np.sqrt(0.75)])
+LONGEST_WAYPOINT: Final = 45
+
+
+@dataclass(frozen=True)
+class Waypoint:
+    """Where the TCP shall go next."""
+
+    position: Array
+    """[3] in the world, or the offset from where the TCP is when the waypoint begins (m)."""
+    euler: Array
+    """[3] rad."""
+    gripper: float
+    tolerance: float
+    """How near is there (m)."""
+    speed: float
+    """Largest step of the target per control step (units of 2 cm)."""
+    dwell: int = 0
+    """Control steps to stay there."""
+    relative: bool = False
+
+
+class Expert:
+    """Solves one task from the state the environment is in.
+
+    Args:
+        env: the environment it acts in, just reset or in the middle of play.
+        task: name of the task.
+        rng: needed for `offset` and `haste` only.
+        offset: standard deviation of a displacement of all waypoints (m).
+        haste: 0 is careful, 1 multiplies tolerances by up to 3 and speeds by up to 1.6.
+
+    Raises:
+        UserError: unknown task, or randomness without a generator.
+    """
+
+    def __init__(
+        self,
+        env: PlayTableEnv,
+        task: str,
+        rng: np.random.Generator | None = None,
+        *,
+        offset: float = 0.0,
+        haste: float = 0.0,
+    ) -> None:
+        self._env = env
+        self._waypoints = _waypoints(env, get_task(task).name)
+        if offset or haste:
+            if rng is None:
+                raise UserError(f"an expert with offset {offset} and haste {haste} needs a generator: pass rng")
+            self._waypoints = _spoil(self._waypoints, rng, offset, haste)
+        self._goal: Array | None = None
+        self._age = self._dwelt = 0
+        self.done = False
+
+    def act(self) -> Array:
+        """The next action [7]; once `done`, the null action with the gripper as it is."""
+        if self.done or not self._waypoints:
+            self.done = True
+            return np.array([0, 0, 0, 0, 0, 0, self._env.gripper_action])
+        waypoint = self._waypoints[0]
+        if self._goal is None:
+            self._goal = waypoint.position + (self._env.tcp_position if waypoint.relative else 0)
+        action = steer(self._env, self._goal, waypoint.euler, waypoint.gripper, waypoint.speed)
+        self._age += 1
+        self._dwelt += bool(np.linalg.norm(self._goal - self._env.tcp_position) < waypoint.tolerance)
+        if self._dwelt > waypoint.dwell or self._age > LONGEST_WAYPOINT:
+            self._waypoints = self._waypoints[1:]
+            self._goal, self._age, self._dwelt = None, 0, 0
+        return action
+
+
+def steer(env: PlayTableEnv, position: Array, euler: Array, gripper: float, speed: float = 1.0) -> Array:
+    """The action [7] that moves the target straight towards a pose.
+
+    Args:
+        env: whose target it is.
+        position: [3] in the world (m).
+        euler: [3] (rad).
+        gripper: -1 closed, +1 open.
+        speed: largest translation, in units of the action.
+    """
+    move = (position - env.target_position) / METRES_PER_UNIT
+    move *= min(1.0, speed / max(float(np.linalg.norm(move)), 1e-9))
+    turn = np.clip(wrap(euler - env.target_euler) / RADIANS_PER_UNIT, -1, 1)
+    return np.clip(np.concatenate([move, turn, [gripper]]), -1, 1)
+
+
+def _spoil(waypoints: list[Waypoint], rng: np.random.Generator, offset: float, haste: float) -> list[Waypoint]:
+    shift = rng.normal(0, offset, 3)
+    spoilt = []
+    for waypoint in waypoints:
+        tolerance = waypoint.tolerance * (1 + haste * rng.uniform(0, 2))
+        speed = min(1.0, waypoint.speed * (1 + haste * rng.uniform(0, 0.6)))
+        position = waypoint.position + (0 if waypoint.relative else shift)
+        spoilt.append(replace(waypoint, position=position, tolerance=tolerance, speed=speed))
+    return spoilt
+
+
+def _waypoints(env: PlayTableEnv, task: str) -> list[Waypoint]:
+    if task.endswith("drawer"):
+        return _drawer(env, opening=task == "open_drawer")
+    if "slider" in task:
+        return _slider(env, left=task == "move_slider_left")
+    if "lightbulb" in task:
+        return _switch(env, on=task == "turn_on_lightbulb")
+    return _button(env)
+
+
+def _retreat(euler: Array, gripper: float) -> Waypoint:
+    return Waypoint(_by(0, -0.03, 0.07), euler, gripper, 0.02, 0.8, relative=True)
+
+
+def _release(euler: Array) -> Waypoint:
+    return Waypoint(np.zeros(3), euler, OPEN, 0.05, 0.5, dwell=4, relative=True)
+
+
+def _by(x: float, y: float, z: float) -> Array:
+    return np.array([x, y, z])
+
+
+def _drawer(env: PlayTableEnv, *, opening: bool) -> list[Waypoint]:
+    handle = env.site("drawer_handle")
+    drawer = env.scene_obs()[1]
+    behind = handle + _by(0, 0.033, -0.006) if opening else handle + _by(0, -0.027, 0.0)
+    travel = -(RANGES["drawer"] - drawer) if opening else drawer + 0.01
+    return [
+        Waypoint(_by(behind[0], behind[1], 0.51), DOWN, CLOSED, 0.02, 1.0),
+        Waypoint(behind, DOWN, CLOSED, 0.008, 0.8),
+        Waypoint(behind + _by(0, travel, 0), DOWN, CLOSED, 0.012, 0.7, dwell=2),
+        _retreat(DOWN, CLOSED),
+    ]
+
+
+def _slider(env: PlayTableEnv, *, left: bool) -> list[Waypoint]:
+    handle = env.site("slider_handle")
+    slider = env.scene_obs()[0]
+    travel = -(RANGES["slider"] - slider + 0.02) if left else slider + 0.02
+    return [
+        Waypoint(handle + _by(0, -0.06, 0.05), DOWN, OPEN, 0.02, 1.0),
+        Waypoint(handle, DOWN, OPEN, 0.010, 0.8),
+        Waypoint(handle, DOWN, CLOSED, 0.03, 0.5, dwell=5),
+        Waypoint(handle + _by(travel, 0, 0), DOWN, CLOSED, 0.012, 0.7, dwell=2),
+        _release(DOWN),
+        _retreat(DOWN, OPEN),
+    ]
+
+
+def _switch(env: PlayTableEnv, *, on: bool) -> list[Waypoint]:
+    lever = env.site("switch_lever") + _by(0, 0, -0.005)
+    switch = env.scene_obs()[3]
+    travel = UP_THE_PANEL * (RANGES["switch"] - switch + 0.012 if on else -switch - 0.012)
+    return [
+        Waypoint(lever + _by(-0.01, -0.05, 0.06), LEANING, OPEN, 0.02, 1.0),
+        Waypoint(lever, LEANING, OPEN, 0.010, 0.8),
+        Waypoint(lever, LEANING, CLOSED, 0.03, 0.5, dwell=5),
+        Waypoint(lever + travel, LEANING, CLOSED, 0.012, 0.7, dwell=2),
+        _release(LEANING),
+        _retreat(LEANING, OPEN),
+    ]
+
+
+def _button(env: PlayTableEnv) -> list[Waypoint]:
+    cap = env.site("button")
+    return [
+        Waypoint(cap + _by(0, 0, 0.06), DOWN, CLOSED, 0.015, 1.0),
+        Waypoint(cap + _by(0, 0, -0.005), DOWN, CLOSED, 0.008, 0.7, dwell=1),
+        _retreat(DOWN, CLOSED),
+    ]

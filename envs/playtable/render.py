@@ -1,0 +1,212 @@
+"""Images of the table by EGL, OSMesa, or rays: one interface, no environment variables, no display.
+
+A GL context is made on the first image, never on import and never in a constructor, so that a process can still fork
+before it draws. One process uses one GL backend. Rays need no GL at all and give nearly the same picture.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import logging
+import os
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.playtable import scene
+from envs.playtable.robot import VISIBLE
+from envs.playtable.rotation import Array
+from worldaction.errors import UserError, unknown
+
+Image = NDArray[np.uint8]
+
+GL_BACKENDS: Final = ("egl", "osmesa")
+PACKAGES: Final = {"egl": "libegl1 libgl1-mesa-dri libopengl0", "osmesa": "libosmesa6"}
+LARGEST_SIDE: Final = 4096
+PROBE_SECONDS: Final = 60
+
+_log = logging.getLogger(__name__)
+
+
+class Renderer(ABC):
+    """Draws the cameras of a state. Holds buffers and no state of the table, so environments may share it."""
+
+    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int) -> None:
+        if size < 1 or supersample < 1 or size * supersample > LARGEST_SIDE:
+            raise UserError(f"image_size {size} times supersample {supersample} must lie in 1..{LARGEST_SIDE}")
+        self.name = name
+        self._cameras = [scene.model().camera(camera).id for camera in cameras]
+        self._size, self._supersample = size, supersample
+        self._side = size * supersample
+
+    def draw(self, data: Any, lit: Mapping[str, bool]) -> list[Image]:
+        """One image [size, size, 3] per camera.
+
+        Args:
+            data: mujoco.MjData with up-to-date kinematics and cameras.
+            lit: for each name of `scene.LIGHTS`, whether it is on.
+        """
+        model = scene.model()
+        for light, (off, on) in scene.LIGHTS.items():
+            model.geom(light).rgba[:3] = on if lit[light] else off
+        return [self._shrink(image) for image in self._draw(data)]
+
+    @abstractmethod
+    def _draw(self, data: Any) -> list[Image]:
+        """One image [side, side, 3] per camera."""
+
+    def _shrink(self, image: Image) -> Image:
+        size, k = self._size, self._supersample
+        if k == 1:
+            return image
+        total = image.reshape(size, k, size, k, 3).sum((1, 3), dtype=np.uint32)
+        return ((total + k * k // 2) // (k * k)).astype(np.uint8)
+
+
+class GLRenderer(Renderer):
+    """Classic MuJoCo rendering off screen; the views lie side by side in one buffer and are read back at once."""
+
+    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int) -> None:
+        super().__init__(name, cameras, size, supersample)
+        model = scene.model()
+        self._gl = _gl_context(name)
+        self._gl.make_current()
+        self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
+        atexit.register(self._context.free)
+        mujoco.mjr_resizeOffscreen(self._side * len(cameras), self._side, self._context)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
+        self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom)
+        for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
+            self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = False
+        self._options, self._camera = mujoco.MjvOption(), mujoco.MjvCamera()
+        self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
+        self._pixels = np.empty((self._side, self._side * len(cameras), 3), np.uint8)
+
+    def _draw(self, data: Any) -> list[Image]:
+        model, side, everything = scene.model(), self._side, mujoco.mjtCatBit.mjCAT_ALL.value
+        self._gl.make_current()
+        for place, camera in enumerate(self._cameras):
+            self._camera.fixedcamid = camera
+            if place == 0:
+                mujoco.mjv_updateScene(model, data, self._options, None, self._camera, everything, self._scene)
+            else:
+                mujoco.mjv_updateCamera(model, data, self._camera, self._scene)
+            mujoco.mjr_render(mujoco.MjrRect(place * side, 0, side, side), self._scene, self._context)
+        whole = mujoco.MjrRect(0, 0, side * len(self._cameras), side)
+        mujoco.mjr_readPixels(self._pixels, None, whole, self._context)
+        # [side, side, 3] each; GL counts rows from below
+        views = np.split(self._pixels[::-1], len(self._cameras), axis=1)
+        return [np.ascontiguousarray(view) for view in views]
+
+
+class RayRenderer(Renderer):
+    """One ray per pixel and Lambert's law with the lights that GL uses: about six times slower, needs no library."""
+
+    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int) -> None:
+        super().__init__(name, cameras, size, supersample)
+        rays = self._side**2
+        self._groups = np.zeros(6, np.uint8)
+        self._groups[VISIBLE] = 1
+        self._geoms, self._distances, self._normals = np.zeros(rays, np.int32), np.zeros(rays), np.zeros(3 * rays)
+        self._directions = {camera: self._pixel_directions(camera) for camera in self._cameras}
+
+    def _pixel_directions(self, camera: int) -> Array:
+        """[rays, 3] unit vectors in the camera's frame, row by row from the top left."""
+        half = np.tan(np.deg2rad(scene.model().cam_fovy[camera]) / 2)
+        across = ((np.arange(self._side) + 0.5) / self._side * 2 - 1) * half
+        y, x = np.meshgrid(-across, across, indexing="ij")
+        rays = np.stack([x, y, -np.ones_like(x)], -1).reshape(-1, 3)
+        unit: Array = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        return unit
+
+    def _draw(self, data: Any) -> list[Image]:
+        return [self._trace(data, camera) for camera in self._cameras]
+
+    def _trace(self, data: Any, camera: int) -> Image:
+        model = scene.model()
+        frame = data.cam_xmat[camera].reshape(3, 3)
+        rays = self._directions[camera] @ frame.T
+        mujoco.mj_multiRay(
+            model, data, data.cam_xpos[camera], rays.ravel(), self._groups, 1, -1,
+            self._geoms, self._distances, self._normals, len(rays), model.vis.map.zfar,
+        )  # fmt: skip
+        # [rays, 3]
+        normals, colours = self._normals.reshape(-1, 3), model.geom_rgba[self._geoms, :3]
+        brightness = np.zeros_like(normals)
+        for lamp in range(model.nlight):
+            facing = np.clip(-normals @ model.light_dir[lamp], 0, 1)[:, None]
+            brightness += model.light_ambient[lamp] + facing * model.light_diffuse[lamp]
+        shaded = np.clip(colours * brightness, 0, 1)
+        shaded[self._geoms < 0] = 0
+        return (shaded * 255 + 0.5).astype(np.uint8).reshape(self._side, self._side, 3)
+
+
+def choose(name: str) -> str:
+    """The renderer that a name stands for: itself, or for "auto" the first that works of EGL, OSMesa and rays.
+
+    Raises:
+        UserError: there is no renderer of that name.
+    """
+    if name not in ("auto", "rays", *GL_BACKENDS):
+        raise unknown("renderer", name, ("auto", "rays", *GL_BACKENDS))
+    return _first_that_works() if name == "auto" else name
+
+
+@lru_cache(maxsize=8)
+def renderer(name: str, cameras: tuple[str, ...], size: int, supersample: int = 1) -> Renderer:
+    """The process's one renderer with these settings.
+
+    Args:
+        name: what `choose` returned.
+        cameras: names of cameras, "static" or "gripper".
+        size: side of the images (pixels).
+        supersample: draw at this multiple of the size and average down.
+
+    Raises:
+        UserError: the backend does not work here; the message names the packages it needs.
+    """
+    make = RayRenderer if name == "rays" else GLRenderer
+    return make(name, cameras, size, supersample)
+
+
+@lru_cache(maxsize=1)
+def _first_that_works() -> str:
+    """Tried in processes of their own: a broken driver may crash, and a failed import of one spoils the other."""
+    for backend in GL_BACKENDS:
+        search = f"import sys; sys.path[:] = {sys.path!r}; "
+        trial = search + f"from envs.playtable import render; render.renderer({backend!r}, ('static',), 16)"
+        try:
+            command = [sys.executable, "-c", trial]
+            result = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            _log.info("renderer %s: no answer within %d s", backend, PROBE_SECONDS)
+            continue
+        if result.returncode == 0:
+            return backend
+        reason = result.stderr.strip().splitlines()
+        _log.info("renderer %s: %s", backend, reason[-1] if reason else f"exit status {result.returncode}")
+    return "rays"
+
+
+@lru_cache(maxsize=1)
+def _gl_context(backend: str) -> Any:
+    # Mesa's software rasteriser: threads cost more than they give at this size, and make fork hang
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+    try:
+        context = importlib.import_module(f"mujoco.{backend}").GLContext(64, 64)
+        context.make_current()
+    # PyOpenGL fails in as many ways as there are broken installations
+    except Exception as error:
+        raise UserError(
+            f"renderer {backend!r} does not work here ({type(error).__name__}: {error}); "
+            f"apt-get install {PACKAGES[backend]}, or choose renderer 'auto'"
+        ) from error
+    return context

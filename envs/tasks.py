@@ -1,0 +1,125 @@
+"""CALVIN's oracle for the eight articulated-object tasks, the starts that make them possible, and the seed ranges.
+
+The inequalities are those of CALVIN's new_playtable_tasks.yaml (Mees et al. 2022): strict, and comparing the scene now
+with the scene at the start of the episode. This module needs numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from worldaction.errors import UserError, unknown
+from worldaction.spec import SCENE_FIELDS, SCENE_SIZE
+
+RANGES: Final = {"slider": 0.28, "drawer": 0.22, "button": 0.02, "switch": 0.088, "lightbulb": 1.0, "led": 1.0}
+"""Largest value of each entry of `scene_obs` that a task moves; the smallest is zero (m; lights 0 or 1)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: which number of the scene has to change, in which direction, and by how much."""
+
+    name: str
+    description: str
+    """What a person would say to the robot."""
+    field: str
+    """The entry of `scene_obs` that is judged."""
+    sign: int
+    """+1 if it has to rise, -1 if it has to fall."""
+    delta: float
+    """By how much it has to change since the start (m; lights 0.5)."""
+    limit: float
+    """Beyond which value `satisfied` holds (m; lights 0.5)."""
+    joint: str
+    """The entry of `scene_obs` that is set at the start of an episode."""
+    start: tuple[float, float]
+    """Range it is drawn from at the start: the whole range satisfies the task's precondition."""
+
+    def achieved(self, start_scene: ArrayLike, scene: ArrayLike) -> NDArray[np.bool_]:
+        """CALVIN's oracle: has the task been done since the start?
+
+        Args:
+            start_scene: [..., 24] the scene at the start of the episode.
+            scene: [..., 24] the scene now.
+
+        Returns:
+            [...] bool.
+        """
+        change = self._value(scene) - self._value(start_scene)
+        return np.asarray(self.sign * change > self.delta)
+
+    def satisfied(self, scene: ArrayLike) -> NDArray[np.bool_]:
+        """The label of a single scene, which implies `achieved` for every start of `start`.
+
+        Args:
+            scene: [..., 24].
+
+        Returns:
+            [...] bool.
+        """
+        return np.asarray(self.sign * (self._value(scene) - self.limit) > 0)
+
+    def possible(self, scene: ArrayLike) -> NDArray[np.bool_]:
+        """Is there room left to do the task within the joint's range?
+
+        Args:
+            scene: [..., 24].
+
+        Returns:
+            [...] bool.
+        """
+        goal = self._value(scene) + self.sign * self.delta
+        return np.asarray((goal > 0) & (goal < RANGES[self.field]))
+
+    def _value(self, scene: ArrayLike) -> NDArray[np.float64]:
+        array = np.asarray(scene, dtype=np.float64)
+        if array.shape[-1:] != (SCENE_SIZE,):
+            raise UserError(f"scene_obs has shape {array.shape}; its last axis must have {SCENE_SIZE} entries")
+        value: NDArray[np.float64] = array[..., SCENE_FIELDS[self.field]]
+        return value
+
+
+_ALL: Sequence[Task] = (
+    Task("open_drawer", "pull the handle to open the drawer", "drawer", 1, 0.12, 0.135, "drawer", (0.0, 0.015)),
+    Task("close_drawer", "push the handle to close the drawer", "drawer", -1, 0.12, 0.07, "drawer", (0.19, 0.22)),
+    Task("move_slider_left", "push the sliding door to the left", "slider", 1, 0.15, 0.175, "slider", (0.0, 0.025)),
+    Task("move_slider_right", "push the sliding door to the right", "slider", -1, 0.15, 0.1, "slider", (0.25, 0.28)),
+    Task("turn_on_lightbulb", "turn on the light bulb", "lightbulb", 1, 0.5, 0.5, "switch", (0.0, 0.01)),
+    Task("turn_off_lightbulb", "turn off the light bulb", "lightbulb", -1, 0.5, 0.5, "switch", (0.08, 0.088)),
+    Task("turn_on_led", "press the button to turn on the led", "led", 1, 0.5, 0.5, "led", (0.0, 0.0)),
+    Task("turn_off_led", "press the button to turn off the led", "led", -1, 0.5, 0.5, "led", (1.0, 1.0)),
+)
+
+TASKS: Final[dict[str, Task]] = {task.name: task for task in _ALL}
+
+SEEDS: Final[dict[str, int]] = {
+    "play": 1_000_000,
+    "demos": 2_000_000,
+    "near_misses": 3_000_000,
+    "dream_starts": 4_000_000,
+    "evaluation": 5_000_000,
+}
+"""First seed of each use. A use owns the million seeds from there on, so no two uses ever share a start."""
+
+SEEDS_PER_USE: Final = 1_000_000
+
+
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UserError: there is no such task; the message names the nearest one.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    return TASKS[name]
+
+
+def possible_tasks(scene: ArrayLike) -> list[str]:
+    """Names of the tasks that a scene [24] leaves to do."""
+    return [task.name for task in TASKS.values() if task.possible(scene)]
