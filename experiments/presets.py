@@ -152,7 +152,7 @@ DEBUG = replace(
     tasks=("turn_on_led",),
     losses=("reconstruction=1,proprio=50,share=0.25", "kl=0.3,free_nats=1", "inverse_dynamics=100,hidden=64"),
     table=TableConfig(image_size=16, supersample=2),
-    data=PlayConfig(frames=600, episode_frames=100, near_misses=2, demos=4),
+    data=PlayConfig(frames=1_000, episode_frames=100, near_misses=2, demos=4),
     world_model=WorldModelConfig(
         cameras=("rgb_static", "rgb_gripper"),
         deter=32,
@@ -174,7 +174,15 @@ DEBUG = replace(
     policy=PolicyConfig(denoising_steps=4, width=32),
     clone=CloneConfig(steps=60, batch=64, resamples=2),
     ppo=replace(
-        QUICK.ppo, iterations=4, dreams=16, starts=8, trained_steps=2, epochs=2, minibatch=64, warmup=1, evaluate_every=2
+        QUICK.ppo,
+        iterations=4,
+        dreams=16,
+        starts=8,
+        trained_steps=2,
+        epochs=2,
+        minibatch=64,
+        warmup=1,
+        evaluate_every=2,
     ),
     evaluation=EvaluationConfig(episodes=4, curve_episodes=2, parallel=4, videos=1, probes=8, horizon=10),
 )

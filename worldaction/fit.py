@@ -126,7 +126,7 @@ class Fit:
             loss: of a step: the scalar to minimise, and a function that gives the figures to log.
             report: called after each step.
         """
-        self._resume()
+        self.resume()
         with stop_signal() as stop:
             while self.step < self.steps:
                 figures = self._advance(loss)
@@ -162,10 +162,16 @@ class Fit:
         }
         save_checkpoint(self.checkpoint, state)
 
-    def _resume(self) -> None:
-        if self.checkpoint is None or not self.checkpoint.exists():
+    def discard(self) -> None:
+        """Delete the checkpoint, once what was trained has been saved elsewhere."""
+        if self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
+
+    def resume(self) -> None:
+        """Take up the checkpoint, if there is one; `run` does this too."""
+        if self.checkpoint is None or self.step or not self.checkpoint.exists():
             return
-        state = load_checkpoint(self.checkpoint)
+        state = load_checkpoint(self.checkpoint).state
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = int(state["step"])

@@ -63,7 +63,9 @@ def to_uint8(image: Tensor) -> Tensor:
 
 def _dreamer_encoder(image_size: int, depth: int) -> tuple[nn.Sequential, int]:
     if image_size != 64:
-        raise UserError(f"image size {image_size} does not fit patch 1, whose convolutions need 64; set patch to 2 or more")
+        raise UserError(
+            f"image size {image_size} does not fit patch 1, whose convolutions need 64; set patch to 2 or more"
+        )
     channels = [3, depth, 2 * depth, 4 * depth, 8 * depth]
     layers: list[nn.Module] = []
     for inner, outer in zip(channels[:-1], channels[1:], strict=True):
@@ -127,7 +129,9 @@ class Encoder(nn.Module):
         self.streams = nn.ModuleDict()
         flat = 0
         for camera in cameras:
-            stream, width = _dreamer_encoder(image_size, depth) if patch == 1 else _patch_encoder(image_size, depth, patch)
+            stream, width = (
+                _dreamer_encoder(image_size, depth) if patch == 1 else _patch_encoder(image_size, depth, patch)
+            )
             self.streams[camera] = stream
             flat += width
         self.fuse = nn.Sequential(nn.Linear(flat, size), nn.LayerNorm(size), nn.ELU())

@@ -173,7 +173,9 @@ class WorldModel(nn.Module):
         for camera in self.config.cameras:
             if camera not in observation:
                 raise UserError(f"observation has no {camera!r}, which this model sees; it has {sorted(observation)}")
-            images[camera] = to_float(observation[camera]).reshape(-1, 3, self.config.image_size, self.config.image_size)
+            images[camera] = to_float(observation[camera]).reshape(
+                -1, 3, self.config.image_size, self.config.image_size
+            )
         body = self._proprio(observation[ROBOT]).reshape(-1, PROPRIO_SIZE)
         return self.encoder(images, body).reshape(*lead, -1)
 
@@ -209,7 +211,9 @@ class WorldModel(nn.Module):
         """Imagine one frame; see `RSSM.prior`."""
         return self.rssm.prior(latent, action, uniform)
 
-    def imagine(self, start: Latent, actor: Actor, horizon: int, *, seed: int, rows: Tensor | None = None) -> TensorDict:
+    def imagine(
+        self, start: Latent, actor: Actor, horizon: int, *, seed: int, rows: Tensor | None = None
+    ) -> TensorDict:
         """Roll the prior forward under an actor.
 
         Args:

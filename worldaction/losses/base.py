@@ -87,5 +87,5 @@ class Loss(nn.Module, ABC):
             model: the world model, for losses that run it forward.
         """
 
-    def after_step(self) -> None:  # noqa: B027 - optional
+    def after_step(self) -> None:
         """Called after each optimiser step, for instance to move EMA targets."""

@@ -31,7 +31,10 @@ def ssim(predicted: Tensor, true: Tensor) -> Tensor:
     """
     lead = predicted.shape[:-3]
     # channels become images; [M, 1, H, W]
-    x, y = (image.float().reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2).flatten(0, 1)[:, None] for image in (predicted, true))
+    x, y = (
+        image.float().reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2).flatten(0, 1)[:, None]
+        for image in (predicted, true)
+    )
     grid = torch.arange(11, dtype=torch.float32, device=x.device) - 5.0
     line = torch.softmax(-grid.square() / (2.0 * 1.5**2), 0)
 

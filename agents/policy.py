@@ -1,0 +1,246 @@
+"""The policy as users load and call it: world model, denoiser, and the state that ties an episode together.
+
+    policy = Policy.from_pretrained("runs/.../policies/open_drawer-ppo")
+    action, state = policy.predict(observation, state, episode_start)          # Stable-Baselines3's convention
+    policy.reset(); action = policy.select_action(observation)                 # LeRobot's
+    policy(tensordict)["action"]                                               # TorchRL's
+
+One decision yields a chunk of K actions; the world model takes in every frame in between.
+
+    frame      0    1    2    3    4    5    6    7
+    filtered   x    x    x    x    x    x    x    x
+    decided    x    .    .    .    x    .    .    .
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from agents.diffusion import DiffusionPolicy, TunedPolicy
+from worldaction.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.errors import UserError
+from worldaction.random import Stream, normal, uniform
+from worldaction.rssm import Latent
+from worldaction.spec import ACTION, IS_INIT, NULL_ACTION, ROBOT
+from worldaction.world_model import ModelConfig, WorldModel
+
+
+@dataclass
+class PolicyState:
+    """What one batch of episodes remembers between two frames."""
+
+    latent: Latent  # [B]
+    action: Tensor  # [B, A], the last one given
+    chunk: Tensor  # [B, K, A], the current decision
+    age: Tensor  # [B] int64, frames since that decision
+    frame: int  # frames since the state was made: names the random numbers
+
+
+class Policy:
+    """A world model and a diffusion policy on its latents."""
+
+    def __init__(self, model: WorldModel, actor: DiffusionPolicy | TunedPolicy, *, task: str, seed: int = 0) -> None:
+        """
+        Args:
+            model: frozen world model.
+            actor: cloned or fine-tuned policy on its features.
+            task: what it does.
+            seed: of its random numbers.
+        """
+        self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
+        self._session: PolicyState | None = None
+
+    # One frame --------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Mapping[str, Tensor],
+        state: PolicyState | None,
+        *,
+        start: Tensor,
+        rows: Tensor,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, PolicyState]:
+        """Take in a frame of every episode and give every episode its next action.
+
+        Args:
+            observation: cameras uint8 [B, H, W, 3] and robot_obs [B, 15].
+            state: what the last call returned; None before the first.
+            start: [B] bool, the frame is an episode's first.
+            rows: [B] int64, global names of the episodes: equal names, equal random numbers.
+            deterministic: sample by DDIM, so that only the initial noise is random.
+
+        Returns:
+            actions [B, A] and the state for the next call.
+        """
+        embed = self.model.embed(observation)
+        fresh = None if state is not None and not bool(start.any()) else self._begin(embed, rows)
+        if state is None:
+            assert fresh is not None
+            state = fresh
+        else:
+            state = self._follow(state, embed, rows)
+            if fresh is not None:
+                state = _where(start, fresh, state)
+        due = state.age % self.actor.chunk == 0
+        if bool(due.any()):
+            decided = self._decide(state, rows, deterministic)
+            state.chunk = torch.where(due[:, None, None], decided, state.chunk)
+            state.age = torch.where(due, 0, state.age)
+        action = state.chunk[torch.arange(len(rows)), state.age]
+        return action, PolicyState(state.latent, action, state.chunk, state.age + 1, state.frame + 1)
+
+    def _begin(self, embed: Tensor, rows: Tensor) -> PolicyState:
+        size = len(embed)
+        null = embed.new_tensor(NULL_ACTION)
+        return PolicyState(
+            latent=self.model.start(embed, seed=self.seed, rows=rows),
+            action=null.expand(size, -1),
+            chunk=null.expand(size, self.actor.chunk, -1),
+            age=torch.zeros(size, dtype=torch.int64, device=embed.device),
+            frame=0,
+        )
+
+    def _follow(self, state: PolicyState, embed: Tensor, rows: Tensor) -> PolicyState:
+        draws = uniform(self.seed, Stream.POSTERIOR, rows, state.frame, self.model.config.groups)
+        latent = self.model.posterior(state.latent, state.action, embed, draws)
+        return PolicyState(latent, state.action, state.chunk, state.age, state.frame)
+
+    def _decide(self, state: PolicyState, rows: Tensor, deterministic: bool) -> Tensor:
+        steps, width = self.actor.noise_shape
+        noise = normal(self.seed, Stream.POLICY, rows, state.frame, steps * width).view(-1, steps, width)
+        sampler = "ddim" if deterministic else "ddpm"
+        return self.actor.sample(self.model.feature(state.latent), noise, sampler=sampler)  # type: ignore[arg-type]
+
+    # Stable-Baselines3, LeRobot, TorchRL ------------------------------------------------------------------------------
+
+    def predict(
+        self,
+        observation: Mapping[str, Any],
+        state: PolicyState | None = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, PolicyState]:
+        """As Stable-Baselines3's `predict`; one observation or a batch of them.
+
+        Args:
+            observation: arrays with the keys of the play table.
+            state: what the last call returned.
+            episode_start: [B] bool; where true the state is forgotten. None: only if there is no state.
+            deterministic: see `act`.
+        """
+        tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
+        single = tensors[ROBOT].ndim == 1
+        if single:
+            tensors = {key: value[None] for key, value in tensors.items()}
+        size = len(tensors[ROBOT])
+        fresh = torch.full((size,), state is None)
+        if episode_start is not None:
+            fresh = fresh | torch.as_tensor(np.asarray(episode_start, dtype=bool)).reshape(-1)
+        device = self.model.proprio_mean.device
+        tensors = {key: value.to(device) for key, value in tensors.items()}
+        action, state = self.act(
+            tensors, state, start=fresh.to(device), rows=torch.arange(size, device=device), deterministic=deterministic
+        )
+        numbers = action.cpu().numpy()
+        return (numbers[0] if single else numbers), state
+
+    def reset(self) -> None:
+        """Forget the episode that `select_action` follows."""
+        self._session = None
+
+    def select_action(self, observation: Mapping[str, Any]) -> np.ndarray:
+        """As LeRobot's `select_action`: the next action of the episode that began at the last `reset`."""
+        action, self._session = self.predict(observation, self._session)
+        return action
+
+    def __call__(self, frame: TensorDictBase) -> TensorDictBase:
+        """As a TorchRL policy: reads observations and is_init of [B] frames, writes "action"."""
+        start = frame.get(IS_INIT, None)
+        observation = {key: frame[key].cpu().numpy() for key in self._keys(frame)}
+        start = None if start is None else start.cpu().numpy().reshape(-1)
+        action, self._session = self.predict(observation, self._session, start)
+        return frame.set(ACTION, torch.as_tensor(action, device=frame.device))
+
+    def _keys(self, observation: Any) -> list[str]:
+        keys = [*self.model.config.cameras, ROBOT]
+        missing = [key for key in keys if key not in observation.keys()]  # noqa: SIM118 - TensorDict has no `in`
+        if missing:
+            raise UserError(f"observation has no {missing[0]!r}; this policy sees {', '.join(keys)}")
+        return keys
+
+    # Disk -------------------------------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors, which `from_pretrained` reads."""
+        folder = Path(folder)
+        tuned = isinstance(self.actor, TunedPolicy)
+        values = {
+            "task": self.task,
+            "seed": self.seed,
+            "model": asdict(self.model.config) | {"losses": ()},
+            "actor": self.actor.config,
+            "tuned": tuned,
+        }
+        weights = {f"model.{k}": v for k, v in self.model.state_dict().items() if not k.startswith("losses.")}
+        weights |= {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
+        save_tensors(folder / "model.safetensors", weights)
+        write_json(folder / "config.json", values)
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Policy:
+        """Read what `save_pretrained` wrote.
+
+        Args:
+            folder: holds config.json and model.safetensors.
+            device: where to compute.
+        """
+        folder = Path(folder)
+        values = read_json(folder / "config.json")
+        sizes = values["model"] | {"cameras": tuple(values["model"]["cameras"]), "losses": ()}
+        model = WorldModel(ModelConfig(**sizes))
+        actor = build_actor(values["actor"])
+        weights = load_tensors(folder / "model.safetensors")
+        for prefix, module in (("model.", model), ("actor.", actor)):
+            part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+            if part.keys() != module.state_dict().keys():
+                raise UserError(
+                    f"{folder / 'model.safetensors'} does not match its config.json; export the policy again"
+                )
+            module.load_state_dict(part)
+        for module in (model, actor):
+            module.to(device).eval().requires_grad_(False)
+        return cls(model, actor, task=values["task"], seed=values["seed"])
+
+
+def build_actor(config: Mapping[str, Any]) -> DiffusionPolicy | TunedPolicy:
+    """An untrained actor from its `config`."""
+    values = dict(config)
+    trained = values.pop("trained_steps", None)
+    if trained is None:
+        return DiffusionPolicy(**values)
+    return TunedPolicy(DiffusionPolicy(**values), DiffusionPolicy(**values), trained_steps=trained)
+
+
+def _where(start: Tensor, fresh: PolicyState, old: PolicyState) -> PolicyState:
+    """The fresh state where an episode starts, else the old one."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(start.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return PolicyState(
+        latent=Latent(pick(fresh.latent.belief, old.latent.belief), pick(fresh.latent.code, old.latent.code)),
+        action=pick(fresh.action, old.action),
+        chunk=pick(fresh.chunk, old.chunk),
+        age=pick(fresh.age, old.age),
+        frame=old.frame,
+    )

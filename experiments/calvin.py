@@ -1,0 +1,32 @@
+"""The study: play data --> world model --> latents --> BC --> imagination --> PPO --> evaluation --> curves.
+
+python -m experiments.calvin [debug|quick|small|base|paper] [--tasks ...] [--seeds ...] [--losses ...]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the study that the arguments describe."""
+    from experiments.cli import parse_study
+
+    study, resume, only_print = parse_study(arguments)
+    if only_print:
+        import json
+
+        from worldaction.config import to_dict
+
+        print(json.dumps(to_dict(study), indent=2))
+        return
+    from experiments.stages import conduct
+
+    conduct(study, resume)
+
+
+if __name__ == "__main__":
+    from experiments.cli import guarded
+
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

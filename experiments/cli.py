@@ -1,0 +1,147 @@
+"""The command lines. Nothing heavy is imported before the arguments are known to be good."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.presets import DEFAULT, EIGHT_TASKS, PRESETS, Study
+from worldaction.errors import UserError, unknown
+
+_USAGE = """python -m experiments.calvin [PRESET] [OPTIONS]
+
+From play data to the verdict BC against PPO in imagination. PRESET is one of {presets}; {default} if none is given.
+--resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
+
+
+def guarded(main: Callable[[], None]) -> int:
+    """Run a command; user errors become one line, interruptions say how to go on.
+
+    Returns:
+        the exit status: 0, 2 for a user error, 130 for an interruption.
+    """
+    try:
+        main()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; go on with --resume and the run's folder\n")
+        return 130
+    return 0
+
+
+def parse_study(arguments: Sequence[str]) -> tuple[Study, Path | None, bool]:
+    """The study a command line asks for.
+
+    Args:
+        arguments: without the program's name.
+
+    Returns:
+        the study, the folder to resume if any, and whether the settings are only to be printed.
+    """
+    rest = list(arguments)
+    only_print = "--print-config" in rest
+    if only_print:
+        rest.remove("--print-config")
+    resume = _take(rest, "--resume")
+    if resume is not None:
+        if rest:
+            raise UserError(
+                f"--resume takes the run's own settings, so {rest[0]!r} cannot be given with it; leave it out"
+            )
+        return load_study(Path(resume)), Path(resume), only_print
+    name = rest.pop(0) if rest and not rest[0].startswith("-") else DEFAULT
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return check(_parse_options(PRESETS[name], rest)), None, only_print
+
+
+def _take(arguments: list[str], option: str) -> str | None:
+    """Remove ``option VALUE`` or ``option=VALUE`` and return the value."""
+    for i, argument in enumerate(arguments):
+        if argument == option:
+            if i + 1 == len(arguments):
+                raise UserError(f"{option} needs a value, such as {option} runs/calvin/quick-...")
+            value = arguments[i + 1]
+            del arguments[i : i + 2]
+            return value
+        if argument.startswith(option + "="):
+            del arguments[i]
+            return argument.partition("=")[2]
+    return None
+
+
+def _parse_options(preset: Study, rest: list[str]) -> Study:
+    import tyro
+
+    study = tyro.cli(
+        Study,
+        default=preset,
+        args=rest,
+        prog="python -m experiments.calvin",
+        description=_USAGE.format(presets=", ".join(PRESETS), default=DEFAULT),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+    )
+    return replace(study, preset=preset.preset, losses=_complete(study.losses, preset.losses))
+
+
+def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...]:
+    """Losses named on the command line keep the preset's options for what they do not say."""
+    if given == preset:
+        return given
+    from worldaction.losses import merge
+
+    return merge(given, preset)
+
+
+def check(study: Study) -> Study:
+    """Refuse what cannot work, before anything is computed."""
+    for task in study.tasks:
+        if task not in EIGHT_TASKS:
+            raise unknown("task", task, EIGHT_TASKS)
+    for name, values in (("tasks", study.tasks), ("seeds", study.seeds), ("losses", study.losses)):
+        if not values:
+            raise UserError(f"--{name} is empty; give at least one")
+        if len(set(values)) != len(values):
+            raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    chunk, steps = study.policy.chunk, study.table.max_steps
+    if steps % chunk:
+        raise UserError(f"the time limit of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
+    if study.ppo.trained_steps > study.policy.denoising_steps:
+        raise UserError(
+            f"--ppo.trained-steps {study.ppo.trained_steps} exceeds the {study.policy.denoising_steps} denoising steps"
+        )
+    return study
+
+
+def load_study(folder: Path) -> Study:
+    """The settings of a run."""
+    from worldaction.artefact import read_json
+
+    if not (folder / "config.json").exists():
+        raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
+    study: Study = from_dict(Study, read_json(folder / "config.json"))
+    return study
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """A configuration from plain JSON values, the inverse of `worldaction.config.to_dict`."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in fields(cls)}
+    for name in values:
+        if name not in known:
+            raise unknown(f"setting of {cls.__name__}", name, known)
+    built = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            value = from_dict(typing.cast(type, kind), value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)

@@ -1,0 +1,197 @@
+"""The folder of a run: settings, where each stage's artefact lies, and what made it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.cli import load_study
+from experiments.presets import Study
+from worldaction.artefact import Artefact, versions, write_json
+from worldaction.config import to_dict
+from worldaction.errors import UserError
+
+LOGGER = logging.getLogger("worldaction")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study and its folder."""
+
+    study: Study
+    folder: Path
+
+    @classmethod
+    def create(cls, study: Study) -> Run:
+        """A new run, or the one in `run_dir` if it has the same settings."""
+        study = replace(study, workers=study.workers or min(4, os.cpu_count() or 1))
+        device(study)
+        name = f"{study.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = Path(study.run_dir) if study.run_dir else Path("runs") / "calvin" / name
+        study = replace(study, run_dir=None)
+        if (folder / "config.json").exists():
+            _refuse_other(load_study(folder), study, folder)
+        else:
+            write_json(folder / "config.json", to_dict(study))
+        run = cls(study, folder)
+        run._write_env()
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run."""
+        study = load_study(folder)
+        device(study)
+        return cls(study, folder)
+
+    def _write_env(self) -> None:
+        values = {
+            "versions": versions(),
+            "commit": commit(),
+            "platform": platform.platform(),
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "device": device_name(self.study),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        write_json(self.folder / "env.json", values)
+
+    # Artefacts --------------------------------------------------------------------------------------------------------
+
+    def play(self) -> Artefact:
+        """Play data, shared by all seeds."""
+        if self.study.play is not None:
+            made_by: dict[str, Any] = {
+                "play": str(Path(self.study.play).resolve()),
+                "size": self.study.table.image_size,
+            }
+        else:
+            made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
+        return Artefact(self.folder / "artefacts" / "play", made_by=made_by)
+
+    def world_model(self, seed: int) -> Artefact:
+        """The trained world model of a seed."""
+        made_by = {
+            "play": self.play().digest,
+            "world_model": to_dict(self.study.world_model),
+            "losses": self.study.losses,
+            "seed": seed,
+            "threads": self.threads,
+        }
+        return Artefact(self.folder / "artefacts" / f"seed{seed}" / "world_model", made_by=made_by)
+
+    def fidelity(self, seed: int) -> Artefact:
+        """Measurements of that model."""
+        made_by = {
+            "world_model": self.world_model(seed).digest,
+            "probes": self.study.evaluation.probes,
+            "horizon": self.study.evaluation.horizon,
+        }
+        return Artefact(self.folder / "artefacts" / f"seed{seed}" / "fidelity", made_by=made_by)
+
+    def task(self, seed: int, task: str, stage: str) -> Artefact:
+        """One of the stages of a task: success, clone, ppo, evaluation."""
+        settings: dict[str, dict[str, Any]] = {
+            "success": {"world_model": self.world_model(seed).digest, "success": to_dict(self.study.success)},
+            "clone": {
+                "world_model": self.world_model(seed).digest,
+                "policy": to_dict(self.study.policy),
+                "clone": to_dict(self.study.clone),
+            },
+        }
+        if stage in ("ppo", "evaluation"):
+            settings["ppo"] = {
+                "success": self.task(seed, task, "success").digest,
+                "clone": self.task(seed, task, "clone").digest,
+                "ppo": to_dict(self.study.ppo),
+                "table": to_dict(self.study.table),
+                "curve": self.study.evaluation.curve_episodes,
+            }
+        if stage == "evaluation":
+            settings["evaluation"] = {
+                "ppo": self.task(seed, task, "ppo").digest,
+                "evaluation": to_dict(self.study.evaluation),
+            }
+        made_by = settings[stage] | {"seed": seed, "task": task}
+        return Artefact(self.folder / "artefacts" / f"seed{seed}" / task / stage, made_by=made_by)
+
+    @property
+    def log(self) -> Path:
+        """Where the console's lines are kept."""
+        return self.folder / "console.log"
+
+    @property
+    def threads(self) -> int:
+        """Threads of a world model's training: the cores, shared by the seeds that train side by side."""
+        return max(1, self.study.workers // len(self.study.seeds))
+
+    @property
+    def command(self) -> str:
+        """What the user types to go on."""
+        return f"python -m experiments.calvin --resume {self.folder}"
+
+
+def device(study: Study) -> torch.device:
+    """Where to compute.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if study.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA GPU is available to torch; use --device cpu or auto")
+    if study.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")
+
+
+def device_name(study: Study) -> str:
+    """The device in words."""
+    chosen = device(study)
+    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def commit() -> str:
+    """The commit of the sources, with a plus if they were changed; empty outside a checkout."""
+    try:
+        here = Path(__file__).resolve().parent
+        name = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=here, capture_output=True, text=True)
+        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return name.stdout.strip() + ("+" if dirty.stdout.strip() else "") if name.returncode == 0 else ""
+
+
+def _refuse_other(old: Study, new: Study, folder: Path) -> None:
+    before, now = to_dict(old), to_dict(new)
+    for key in now:
+        if before[key] != now[key]:
+            part = _first_difference(before[key], now[key], key)
+            raise UserError(
+                f"{folder} holds a run with other settings ({part}); give another --run-dir, or --resume it"
+            )
+
+
+def _first_difference(before: Any, now: Any, name: str) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in now:
+            if before.get(key) != now[key]:
+                return _first_difference(before.get(key), now[key], f"{name}.{key}")
+    return f"{name} {before!r}, not {now!r}"

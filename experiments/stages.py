@@ -1,0 +1,259 @@
+"""One function for every arrow: play data --> world model --> latents --> BC --> imagination --> PPO --> evaluation.
+
+Each reads artefacts of the arrows before it, writes its own, does nothing if that is complete, and goes on if it was
+interrupted. `conduct` calls them in order; nothing else knows the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.learn import learn_task
+from experiments.play import make_play
+from experiments.pool import run_jobs
+from experiments.presets import Study
+from experiments.report import console_table, write_report
+from experiments.run import LOGGER, Run, device
+from experiments.summary import summarise
+from experiments.video import open_loop_video
+from worldaction.errors import UserError
+from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
+from worldaction.losses.registry import find, parse
+from worldaction.metrics.open_loop import image_fidelity, open_loop
+from worldaction.metrics.probes import auroc, predict, r2, ridge
+from worldaction.play.store import PlayStore
+from worldaction.play.windows import WindowSampler, window_batches
+from worldaction.record import Recorder, progress, setup_logging
+from worldaction.rssm import Latent
+from worldaction.spec import IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, SCENE, SCENE_FIELDS
+from worldaction.world_model import ModelConfig, WorldModel, total
+
+LOG_EVERY = 25
+SHARES_EVERY = 250
+CONTEXT = 8
+"""Frames that are seen before open-loop imagination begins."""
+
+
+def conduct(study: Study, resume: Path | None) -> None:
+    """Run a study to its report.
+
+    Args:
+        study: the settings.
+        resume: an existing run to go on with, of these settings.
+    """
+    for text in study.losses:
+        find(parse(text).target)
+    run = Run.open(resume) if resume is not None else Run.create(study)
+    setup_logging(run.log)
+    LOGGER.info("run folder %s", run.folder)
+    try:
+        _stages(run)
+    except (Interrupted, KeyboardInterrupt):
+        LOGGER.warning("interrupted, nothing is lost; go on with: %s", run.command)
+        raise KeyboardInterrupt from None
+
+
+def _stages(run: Run) -> None:
+    study = run.study
+    make_play(run)
+    run_jobs([partial(train_world_model, run.folder, seed) for seed in study.seeds], _side_by_side(run), log=run.log)
+    run_jobs([partial(measure_world_model, run.folder, seed) for seed in study.seeds], study.workers, log=run.log)
+    if study.play is None:
+        jobs = [partial(learn_task, run.folder, seed, task) for seed in study.seeds for task in study.tasks]
+        run_jobs(jobs, study.workers, log=run.log)
+    else:
+        LOGGER.info("recorded play has no simulator here: policies are not trained, the world model is measured")
+    summary = summarise(run)
+    write_report(run.folder)
+    LOGGER.info("\n%s", console_table(summary))
+    LOGGER.info("report: %s", run.folder / "report.html")
+
+
+def _side_by_side(run: Run) -> int:
+    """Processes for world models: on a GPU one after the other, on a CPU one for each seed."""
+    return 1 if device(run.study).type == "cuda" else min(run.study.workers, len(run.study.seeds))
+
+
+# World model ----------------------------------------------------------------------------------------------------------
+
+
+def model_config(study: Study, cameras: tuple[str, ...]) -> ModelConfig:
+    """The sizes of the study's world model.
+
+    Args:
+        study: the settings.
+        cameras: which cameras the play data have.
+    """
+    sizes = study.world_model
+    missing = [camera for camera in sizes.cameras if camera not in cameras]
+    if missing:
+        raise UserError(
+            f"the play data have no {missing[0]!r}; they have {', '.join(cameras)}: set --world-model.cameras"
+        )
+    return ModelConfig(
+        cameras=sizes.cameras,
+        image_size=study.table.image_size,
+        deter=sizes.deter,
+        groups=sizes.groups,
+        classes=sizes.classes,
+        hidden=sizes.hidden,
+        embed=sizes.embed,
+        depth=sizes.depth,
+        patch=sizes.patch,
+        unimix=sizes.unimix,
+        burn_in=sizes.burn_in,
+        losses=study.losses,
+    )
+
+
+def train_world_model(folder: Path, seed: int) -> None:
+    """play data --> world model."""
+    run = Run.open(folder)
+    artefact = run.world_model(seed)
+    if artefact.complete:
+        return
+    torch.set_num_threads(run.threads)
+    sizes, where = run.study.world_model, device(run.study)
+    store = PlayStore.open(run.play().path / "store")
+    torch.manual_seed(seed)
+    model = WorldModel(model_config(run.study, store.meta.cameras))
+    model.standardise(store.frames[ROBOT])
+    model.to(where)
+    keys = [*sizes.cameras, ROBOT, PREVIOUS_ACTION, "action", IS_INIT]
+    batches = window_batches(store, batch=sizes.batch, length=sizes.length, seed=seed, keys=keys)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=sizes.lr, weight_decay=sizes.weight_decay, eps=sizes.eps, fused=True
+    )
+    fit = Fit(
+        model,
+        optimizer,
+        steps=sizes.steps,
+        factor=partial(linear_decay, steps=sizes.steps, warmup=sizes.warmup, decay_from=sizes.decay_from),
+        clip=sizes.clip,
+        checkpoint=artefact.folder / "checkpoint.safetensors",
+        save_every=sizes.save_every,
+        also={"batches": batches},
+    )
+
+    def loss(step: int) -> tuple[Tensor, Any]:
+        batch = as_episode_starts(batches.sample()).to(where, non_blocking=True)
+        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=sizes.bf16 and where.type == "cuda"):
+            terms, metrics, latents = model.losses_of(batch)
+        check_finite(terms, step, batch, artefact.folder)
+        if step % SHARES_EVERY == 0:
+            metrics |= model.shares(terms, latents)
+        return total(terms), lambda: {key: float(value) for key, value in metrics.items()}
+
+    fit.resume()
+    with (
+        Recorder(run.folder, f"seed{seed}-world_model") as recorder,
+        progress(sizes.steps, f"world model, seed {seed}", "step", initial=fit.step) as bar,
+    ):
+        recorder.rewind(f"seed{seed}/world_model", fit.step)
+
+        def report(step: int, figures: Mapping[str, float]) -> None:
+            for one in (loss_module for loss_module in model.losses.values()):
+                one.after_step()
+            bar.update(1)
+            if step % LOG_EVERY == 0 or step == 1:
+                recorder.log(step, figures, prefix=f"seed{seed}/world_model")
+
+        fit.run(loss, report)
+    model.save(artefact.folder)
+    artefact.finish(
+        {"parameters": sum(p.numel() for p in model.parameters()), "skipped_frames": batches.skipped_frames}
+    )
+    fit.discard()
+
+
+def as_episode_starts(batch: Any) -> Any:
+    """Windows [B, T] as if an episode began with each of them: as every dream and every evaluation does."""
+    batch[PREVIOUS_ACTION] = batch[PREVIOUS_ACTION].clone()
+    batch[PREVIOUS_ACTION][:, 0] = torch.tensor(NULL_ACTION)
+    return batch
+
+
+# Fidelity -------------------------------------------------------------------------------------------------------------
+
+
+def measure_world_model(folder: Path, seed: int) -> None:
+    """Open-loop fidelity, probes and a film, on play that the model was not trained on."""
+    run = Run.open(folder)
+    artefact = run.fidelity(seed)
+    if artefact.complete:
+        return
+    options = run.study.evaluation
+    store = PlayStore.open(run.play().path / "store")
+    model = WorldModel.load(run.world_model(seed).path, losses=("reconstruction",)).to(device(run.study))
+    length = CONTEXT + options.horizon
+    starts = {split: windows(store, split, length, options.probes, seed) for split in ("training", "validation")}
+    rolls = {
+        split: open_loop(model, store.frames, where, context=CONTEXT, horizon=options.horizon, seed=seed)
+        for split, where in starts.items()
+    }
+    results: dict[str, Any] = {"probes": _probes(model, store, rolls)}
+    if model.draws_images():
+        fidelity = image_fidelity(model, store.frames, rolls["validation"])
+        results |= {name: {c: v.tolist() for c, v in scores.items()} for name, scores in fidelity.items()}
+        _film(run, model, store, rolls["validation"], seed)
+    artefact.finish(results)
+
+
+def windows(store: PlayStore, split: str, length: int, count: int, seed: int) -> Tensor:
+    """First frames of windows of play drawn from a split, [count]."""
+    episodes = [e for e in store.episodes if e.split == split and e.kind == "play"]
+    sampler = WindowSampler(episodes, length=length, seed=seed)
+    index, _ = sampler.sample(None, count * length)
+    return index.view(count, length)[:, 0]
+
+
+def _probes(model: WorldModel, store: PlayStore, rolls: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What a linear probe reads off latents: seen, imagined up to 8 frames ahead, and the rest of the horizon."""
+    fitted = rolls["training"]
+    # a probe is fitted on filtered latents of training play and read on validation play; [M * T, F]
+    seen = model.feature(Latent(*(part[0] for part in fitted.episodes.latent))).flatten(0, 1)
+    scene = store.frames[SCENE][fitted.episodes.frame.flatten()].to(seen.device)
+    weights = ridge(seen, scene, penalty=30.0)
+    test = rolls["validation"]
+    filtered = model.feature(Latent(*(part[0] for part in test.episodes.latent)))
+    dreamed = model.feature(test.imagined)
+    parts = {
+        "seen": (filtered, slice(CONTEXT // 2, None)),
+        "imagined_8": (dreamed, slice(CONTEXT, CONTEXT + 8)),
+        "imagined_late": (dreamed, slice(CONTEXT + 8, None)),
+    }
+    return {
+        name: _read(weights, feature[:, span], store.frames[SCENE][test.episodes.frame[:, span]])
+        for name, (feature, span) in parts.items()
+    }
+
+
+def _read(weights: Tensor, feature: Tensor, scene: Tensor) -> dict[str, float]:
+    read = predict(weights, feature).flatten(0, 1).cpu()
+    true = scene.flatten(0, 1)
+    scores = {
+        f"r2_{name}": r2(read[:, SCENE_FIELDS[name]], true[:, SCENE_FIELDS[name]])
+        for name in ("slider", "drawer", "switch")
+    }
+    for name in ("lightbulb", "led"):
+        scores[f"auroc_{name}"] = auroc(read[:, SCENE_FIELDS[name]], true[:, SCENE_FIELDS[name]] > 0.5)
+    return scores
+
+
+def _film(run: Run, model: WorldModel, store: PlayStore, roll: Any, seed: int) -> None:
+    """True, imagined and error of the windows in which most happens."""
+    change = store.frames[SCENE][roll.episodes.frame]
+    moved = (change[:, -1, :6] - change[:, CONTEXT, :6]).abs() / torch.tensor([0.28, 0.22, 0.02, 0.088, 1.0, 1.0])
+    pick = moved.sum(-1).argsort(descending=True)[:3]
+    pictures = model.decode(model.feature(roll.imagined.index(pick.to(roll.imagined.belief.device))))
+    for camera, imagined in pictures.items():
+        true = store.frames[camera][roll.episodes.frame[pick].flatten()].unflatten(0, (len(pick), -1))
+        path = run.folder / "videos" / f"open_loop-seed{seed}-{camera}.mp4"
+        names = [f"window {i + 1}" for i in range(len(pick))]
+        open_loop_video(true.numpy(), imagined.cpu().numpy(), path, context=CONTEXT, labels=names)
