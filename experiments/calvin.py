@@ -5,6 +5,7 @@ python -m experiments.calvin [debug|quick|small|base|paper] [--tasks ...] [--see
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str]) -> None:
 
         print(json.dumps(to_dict(study), indent=2))
         return
+    # waiting threads that spin slow each other down several times over; torch reads this when it is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.stages import conduct
 
     conduct(study, resume)

@@ -145,3 +145,32 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
             value = tuple(value)
         built[name] = value
     return cls(**built)
+
+
+def main() -> None:
+    """The `worldaction` command."""
+    sys.exit(guarded(lambda: _command(sys.argv[1:])))
+
+
+def _command(arguments: Sequence[str]) -> None:
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="worldaction", description="World-action models for robot learning.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="what works on this machine, and what to install for the rest")
+    commands.add_parser("losses", help="every loss that --losses knows")
+    report = commands.add_parser("report", help="write a run's report.html again")
+    report.add_argument("run", type=Path, help="the run's folder")
+    chosen = parser.parse_args(arguments)
+    if chosen.command == "doctor":
+        from experiments.doctor import table
+
+        print(table())
+    elif chosen.command == "losses":
+        from worldaction.losses import describe
+
+        print(describe())
+    else:
+        from experiments.report import write_report
+
+        print(write_report(chosen.run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class TaskRun:
         self.study, self.device = self.run.study, device(self.run.study)
         self.prefix = f"seed{seed}/{task}"
         self.store = PlayStore.open(self.run.play().path / "store")
+        # images of another renderer would be foreign to the model; where this one is missing, the table says so
+        self.table = replace(self.study.table, renderer=self.store.meta.renderer)
         self.model = WorldModel.load(self.run.world_model(seed).path).to(self.device)
 
     def label(self, frame: Tensor) -> Tensor:
@@ -227,7 +230,7 @@ def load_clone(here: TaskRun) -> DiffusionPolicy:
 
 def dream_starts(here: TaskRun) -> Latent:
     """Latents of rendered start scenes, apart from those of the evaluation, [P]."""
-    env = make_table(here.task, here.study.table)
+    env = make_table(here.task, here.table)
     seen = [env.reset(seed=SEEDS["dream_starts"] + n)[0] for n in range(here.study.ppo.starts)]
     env.close()
     keys = [*here.model.config.cameras, ROBOT]
@@ -291,7 +294,7 @@ def _real_point(here: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: 
     # from the far end of the list, so that the final evaluation's start states stay unseen
     indices = range(START_STATES - episodes, START_STATES)
     result = evaluate(
-        here.policy(ppo.policy), here.study.table, indices=indices, parallel=here.study.evaluation.parallel
+        here.policy(ppo.policy), here.table, indices=indices, parallel=here.study.evaluation.parallel
     )
     curve.append({"iteration": ppo.iteration, **result.to_dict()})
     recorder.log(ppo.iteration, {"real/success": result.rate}, prefix=here.prefix)
@@ -339,7 +342,7 @@ def compare(here: TaskRun) -> None:
             policy.save_pretrained(here.run.folder / "policies" / f"{here.task}-seed{here.seed}-{name}")
             results[name] = evaluate(
                 policy,
-                here.study.table,
+                here.table,
                 indices=range(options.episodes),
                 parallel=options.parallel,
                 films=options.videos,

@@ -29,7 +29,7 @@ from worldaction.metrics.open_loop import image_fidelity, open_loop
 from worldaction.metrics.probes import auroc, predict, r2, ridge
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler, window_batches
-from worldaction.record import Recorder, progress, setup_logging
+from worldaction.record import Recorder, progress, setup_logging, write_csv
 from worldaction.rssm import Latent
 from worldaction.spec import IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, SCENE, SCENE_FIELDS
 from worldaction.world_model import ModelConfig, WorldModel, total
@@ -69,6 +69,7 @@ def _stages(run: Run) -> None:
         run_jobs(jobs, study.workers, log=run.log)
     else:
         LOGGER.info("recorded play has no simulator here: policies are not trained, the world model is measured")
+    write_csv(run.folder)
     summary = summarise(run)
     write_report(run.folder)
     LOGGER.info("\n%s", console_table(summary))

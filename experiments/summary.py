@@ -27,7 +27,8 @@ def summarise(run: Run) -> Json:
         "commit": commit(),
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
-        "seconds": _seconds(run),
+        "seconds": _since_start(run),
+        "stage_seconds": _stage_seconds(run),
         "world_model": _world_model([run.fidelity(seed).results for seed in seeds], study.losses),
     }
     if study.play is None:
@@ -107,11 +108,13 @@ def _world_model(results: Sequence[Json], losses: Sequence[str]) -> Json:
     return found
 
 
-def _seconds(run: Run) -> Json:
-    """Wall time of the stages, as their manifests have it, and since the run began."""
-    stages: Json = {}
-    for path in sorted((run.folder / "artefacts").rglob("manifest.json")):
-        name = str(path.parent.relative_to(run.folder / "artefacts"))
-        stages[name] = read_json(path)["seconds"]
+def _stage_seconds(run: Run) -> Json:
+    """Wall time of each stage, as its manifest has it."""
+    root = run.folder / "artefacts"
+    return {str(p.parent.relative_to(root)): read_json(p)["seconds"] for p in sorted(root.rglob("manifest.json"))}
+
+
+def _since_start(run: Run) -> int:
+    """Wall time since the run began, pauses included."""
     started = time.mktime(time.strptime(read_json(run.folder / "env.json")["started"][:19], "%Y-%m-%dT%H:%M:%S"))
-    return {"stages": stages, "since_start": round(time.time() - started)}
+    return round(time.time() - started)

@@ -9,6 +9,6 @@ any installed package, or as ``module:Class`` from the working directory. On the
 """
 
 from worldaction.losses.base import Loss, LossOutput, Shapes
-from worldaction.losses.registry import LossSpec, available, build, merge, parse
+from worldaction.losses.registry import LossSpec, available, build, describe, merge, parse
 
-__all__ = ["Loss", "LossOutput", "LossSpec", "Shapes", "available", "build", "merge", "parse"]
+__all__ = ["Loss", "LossOutput", "LossSpec", "Shapes", "available", "build", "describe", "merge", "parse"]

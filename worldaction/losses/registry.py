@@ -105,6 +105,17 @@ def find(target: str) -> type[Loss]:
     return cls
 
 
+def describe() -> str:
+    """A table of every named loss: its default scale, the taps it reads, and what it is."""
+    lines = []
+    for name in sorted(available()):
+        cls = find(name)
+        scale = dataclasses.fields(cls.Options)[0].default
+        first = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
+        lines.append(f"{name:<18} scale {scale:<8g} reads {', '.join(sorted(cls.needs)):<18} {first}")
+    return "\n".join(lines)
+
+
 def _convert(cls: type[Loss], key: str, value: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls.Options)}
     if key not in fields:

@@ -1,0 +1,43 @@
+"""What works on this machine: `worldaction doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+
+import imageio_ffmpeg
+import torch
+
+from envs.playtable.render import GL_BACKENDS, PACKAGES, works
+from worldaction.artefact import versions
+
+
+def findings() -> Iterator[tuple[str, str, str]]:
+    """Name, state and, where something is missing, the remedy."""
+    for name, version in versions().items():
+        yield name, version, ""
+    yield "platform", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", ""
+    if torch.cuda.is_available():
+        yield "GPU", torch.cuda.get_device_name(), ""
+    else:
+        yield "GPU", "none", "not needed; install a CUDA build of torch to use one"
+    yield "torch threads", str(torch.get_num_threads()), _waiting()
+    for name in GL_BACKENDS:
+        good = works(name)
+        yield f"renderer {name}", "works" if good else "missing", "" if good else f"apt-get install {PACKAGES[name]}"
+    yield "renderer rays", "works", "slower than the others, and needs no library"
+    yield "ffmpeg", imageio_ffmpeg.get_ffmpeg_version(), ""
+
+
+def _waiting() -> str:
+    if os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE":
+        return ""
+    return "set OMP_WAIT_POLICY=PASSIVE on a shared machine: spinning threads slow each other down"
+
+
+def table() -> str:
+    """All findings, aligned."""
+    rows = list(findings())
+    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
+    return "\n".join(f"{a:<{first}}  {b:<{second}}  {c}".rstrip() for a, b, c in rows)
