@@ -115,7 +115,9 @@ def play_episode(env: PlayTableEnv, seed: int, frames: int) -> Arrays:
         "switch": rng.choice([0.0, 0.088]),
         "led": float(rng.integers(2)),
     }
-    recorder = Recorder(env, env.reset(seed=seed, options={"scene": scene})[0])
+    # any task will do, if it is always the same: the start depends on it
+    start = {"task": "open_drawer", "scene": scene}
+    recorder = Recorder(env, env.reset(seed=seed, options=start)[0])
     while len(recorder) < frames:
         left = frames - len(recorder)
         if rng.random() < RANDOM_SHARE:

@@ -32,6 +32,9 @@ GL_BACKENDS: Final = ("egl", "osmesa")
 PACKAGES: Final = {"egl": "libegl1 libgl1-mesa-dri libopengl0", "osmesa": "libosmesa6"}
 LARGEST_SIDE: Final = 4096
 PROBE_SECONDS: Final = 60
+# importing a backend of mujoco sets this variable, which must not decide what other processes can draw with
+PLATFORM_VARIABLE: Final = "PYOPENGL_PLATFORM"
+_PLATFORM: Final = os.environ.get(PLATFORM_VARIABLE)
 
 _log = logging.getLogger(__name__)
 
@@ -80,9 +83,8 @@ class GLRenderer(Renderer):
         self._gl = _gl_context(name)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
-        atexit.register(self._context.free)
+        atexit.register(self._free)
         mujoco.mjr_resizeOffscreen(self._side * len(cameras), self._side, self._context)
-        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom)
         for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
             self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = False
@@ -90,9 +92,16 @@ class GLRenderer(Renderer):
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
         self._pixels = np.empty((self._side, self._side * len(cameras), 3), np.uint8)
 
+    def _free(self) -> None:
+        # before the display goes: handlers run in reverse order, and the display's was registered earlier
+        self._gl.make_current()
+        self._context.free()
+
     def _draw(self, data: Any) -> list[Image]:
         model, side, everything = scene.model(), self._side, mujoco.mjtCatBit.mjCAT_ALL.value
         self._gl.make_current()
+        # another renderer of this process may have bound its own buffer since
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         for place, camera in enumerate(self._cameras):
             self._camera.fixedcamid = camera
             if place == 0:
@@ -157,7 +166,9 @@ def choose(name: str) -> str:
     """
     if name not in ("auto", "rays", *GL_BACKENDS):
         raise unknown("renderer", name, ("auto", "rays", *GL_BACKENDS))
-    return _first_that_works() if name == "auto" else name
+    if name != "auto":
+        return name
+    return next((backend for backend in GL_BACKENDS if works(backend)), "rays")
 
 
 @lru_cache(maxsize=8)
@@ -177,23 +188,26 @@ def renderer(name: str, cameras: tuple[str, ...], size: int, supersample: int = 
     return make(name, cameras, size, supersample)
 
 
-@lru_cache(maxsize=1)
-def _first_that_works() -> str:
-    """Tried in processes of their own: a broken driver may crash, and a failed import of one spoils the other."""
-    for backend in GL_BACKENDS:
-        search = f"import sys; sys.path[:] = {sys.path!r}; "
-        trial = search + f"from envs.playtable import render; render.renderer({backend!r}, ('static',), 16)"
-        try:
-            command = [sys.executable, "-c", trial]
-            result = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            _log.info("renderer %s: no answer within %d s", backend, PROBE_SECONDS)
-            continue
-        if result.returncode == 0:
-            return backend
+@lru_cache
+def works(backend: str) -> bool:
+    """Whether EGL or OSMesa draws here. Tried in a process of its own, once: a broken driver may crash it, and a failed
+    import of one backend would spoil the other."""
+    search = f"import sys; sys.path[:] = {sys.path!r}; "
+    trial = search + f"from envs.playtable import render; render.renderer({backend!r}, ('static',), 16)"
+    environment = {name: value for name, value in os.environ.items() if name != PLATFORM_VARIABLE}
+    if _PLATFORM is not None:
+        environment[PLATFORM_VARIABLE] = _PLATFORM
+    try:
+        result = subprocess.run(
+            [sys.executable, "-c", trial], env=environment, capture_output=True, text=True, timeout=PROBE_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        _log.info("renderer %s: no answer within %d s", backend, PROBE_SECONDS)
+        return False
+    if result.returncode:
         reason = result.stderr.strip().splitlines()
         _log.info("renderer %s: %s", backend, reason[-1] if reason else f"exit status {result.returncode}")
-    return "rays"
+    return result.returncode == 0
 
 
 @lru_cache(maxsize=1)

@@ -23,7 +23,7 @@ FINGER_CLOSED: Final = -0.005
 
 # the arm follows its target like CALVIN's: half of a small step after one control step
 STIFFNESS: Final = (4500.0, 4500.0, 3500.0, 3500.0, 2000.0, 2000.0, 2000.0)
-LAG: Final = 1 / 24
+LAG: Final = 1 / 20
 TORQUE: Final = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)
 
 WHITE: Final = (0.93, 0.93, 0.93, 1.0)
@@ -175,7 +175,7 @@ def _add_actuators(spec: Any) -> None:
     for number, link in enumerate(LINKS):
         kp, torque = STIFFNESS[number], TORQUE[number]
         _add_servo(spec, f"joint{number + 1}", kp, kp * LAG, torque, link.limits)
-    _add_servo(spec, "finger_left", 800.0, 60.0, 40.0, (FINGER_CLOSED, FINGER_OPEN))
+    _add_servo(spec, "finger_left", 800.0, 30.0, 40.0, (FINGER_CLOSED, FINGER_OPEN))
 
 
 def _add_servo(spec: Any, joint: str, kp: float, kv: float, force: float, limits: tuple[float, float]) -> None:

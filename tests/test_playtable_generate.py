@@ -1,0 +1,140 @@
+"""Generated data: a function of seeds, replayable, and in the store as planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from envs.playtable import generate
+from envs.playtable.env import PlayTableEnv
+from envs.playtable.generate import Job, Noise, demo_episode, generate_shard, near_miss_episode, plan, play_episode
+from envs.tasks import SEEDS, SEEDS_PER_USE, TASKS
+from worldaction.config import PlayConfig, TableConfig
+from worldaction.errors import UserError
+from worldaction.play.store import PlayStore, concatenate
+
+
+@pytest.fixture(scope="module")
+def blind() -> PlayTableEnv:
+    """A table without cameras."""
+    return PlayTableEnv(cameras=False)
+
+
+def test_play_has_the_length_asked_for_and_depends_on_the_seed_alone(blind: PlayTableEnv) -> None:
+    first = play_episode(blind, 7, 100)
+    other_table = PlayTableEnv("turn_off_led", cameras=False)
+    again = play_episode(other_table, 7, 100)
+    assert {key: array.shape for key, array in first.items()} == {
+        "robot_obs": (100, 15),
+        "scene_obs": (100, 24),
+        "action": (100, 7),
+    }
+    for key, array in first.items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, again[key])
+    assert not np.array_equal(first["action"], play_episode(blind, 8, 100)["action"])
+    assert np.abs(first["action"]).max() <= 1
+
+
+def test_executing_the_recorded_actions_gives_the_recorded_frames(blind: PlayTableEnv) -> None:
+    arrays, _ = demo_episode(blind, "open_drawer", 3, 0.3)
+    observation, _ = blind.reset(seed=3, options={"task": "open_drawer"})
+    for time, action in enumerate(arrays["action"]):
+        np.testing.assert_allclose(arrays["robot_obs"][time], observation["robot_obs"], atol=1e-4)
+        np.testing.assert_allclose(arrays["scene_obs"][time], observation["scene_obs"], atol=1e-3)
+        observation, *_ = blind.step(action)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_steady_demonstration_ends_four_frames_after_success(blind: PlayTableEnv, task: str) -> None:
+    arrays, success = demo_episode(blind, task, 50, 0.05)
+    done = TASKS[task].achieved(arrays["scene_obs"][0], arrays["scene_obs"])
+    assert success
+    assert int(done.argmax()) == len(done) - 1 - generate.DEMO_TAIL
+
+
+def test_a_demonstrator_gives_up(blind: PlayTableEnv) -> None:
+    arrays, success = demo_episode(blind, "open_drawer", 50, 3.0)
+    assert not success
+    assert len(arrays["action"]) == generate.DEMO_LIMIT
+
+
+def test_near_misses_sometimes_fail_and_sometimes_succeed(blind: PlayTableEnv) -> None:
+    outcomes = []
+    for seed in range(24):
+        arrays, success = near_miss_episode(blind, "open_drawer", seed)
+        achieved = TASKS["open_drawer"].achieved(arrays["scene_obs"][0], arrays["scene_obs"]).any()
+        assert success == achieved or success  # the last frame's result is not recorded
+        outcomes.append(success)
+    assert 2 <= sum(outcomes) <= 22
+
+
+def test_noise_has_the_deviation_and_the_memory_it_promises() -> None:
+    noise = Noise(np.random.default_rng(0), 0.1)
+    values = np.stack([noise.add(np.zeros(7)) for _ in range(6000)])
+    late = values[100:, :6]
+    np.testing.assert_allclose(late.std(0), 0.1, rtol=0.1)
+    correlation = (late[1:] * late[:-1]).mean(0) / late.var(0)
+    np.testing.assert_allclose(correlation, generate.MEMORY, atol=0.06)
+    assert not values[:, 6].any()
+
+
+def test_no_seed_is_planned_twice_and_each_kind_stays_in_its_range() -> None:
+    jobs = [job for seed in range(3) for job in plan(PlayConfig(frames=4000, near_misses=20, demos=10, seed=seed))]
+    names = {"play": "play", "near_miss": "near_misses", "demo": "demos"}
+    used = set()
+    for job in jobs:
+        base = SEEDS[names[job.kind]]
+        assert base <= job.seed < base + SEEDS_PER_USE
+        for seed in range(job.seed, job.seed + (generate.ATTEMPTS if job.kind == "demo" else 1)):
+            assert (seed, job.task) not in used
+            used.add((seed, job.task))
+    assert len([job for job in jobs if job.kind == "demo"]) == 3 * 8 * 10
+    assert {job.split for job in jobs if job.kind != "demo"} == {"training", "validation"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (PlayConfig(seed=-1), "seed -1"),
+        (PlayConfig(seed=20), "seed 20"),
+        (PlayConfig(demos=5000), "demos = 5000"),
+        (PlayConfig(frames=0), "frames 0"),
+    ],
+)
+def test_a_plan_that_needs_more_seeds_than_there_are_is_refused(config: PlayConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        plan(config)
+
+
+def test_shards_joined_hold_the_same_frames_as_one_shard(tmp_path: Path) -> None:
+    table = TableConfig(image_size=16)
+    jobs = [
+        Job("play", 1, frames=30, split="validation"),
+        Job("near_miss", 2, "turn_on_led"),
+        Job("demo", 3, "turn_on_led", noise=0.3),
+    ]
+    counts: list[int] = []
+    generate_shard(tmp_path / "whole", jobs, table, progress=counts.append)
+    for number, job in enumerate(jobs):
+        generate_shard(tmp_path / str(number), [job], table)
+    whole = PlayStore.open(tmp_path / "whole")
+    joined = concatenate([PlayStore.open(tmp_path / str(number)) for number in range(3)], tmp_path / "joined")
+    assert sum(counts) == len(whole)
+    assert len(counts) == 3
+    assert whole.episodes == joined.episodes
+    assert whole.segments == joined.segments
+    for key in whole.frames.keys():  # noqa: SIM118 (a TensorDict iterates over rows)
+        assert (whole.frames[key] == joined.frames[key]).all()
+    assert whole.episodes[0].kind == "play"
+    demos = whole.demonstrations("turn_on_led", kind="demo")
+    assert len(demos) == 1
+    assert whole.meta.renderer in ("egl", "osmesa", "rays")
+
+
+def test_a_demonstration_that_cannot_succeed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate, "ATTEMPTS", 1)
+    with pytest.raises(UserError, match="lower demo_noise"):
+        generate_shard(tmp_path / "x", [Job("demo", 3, "open_drawer", noise=5.0)], TableConfig(16, renderer="rays"))
