@@ -234,7 +234,7 @@ def _grid(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
 def _label(axis: Axes, title: str, x: str) -> None:
     axis.set_title(_words(title), loc="left", fontsize=9.5, fontweight="bold")
     axis.set_xlabel(x)
-    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
 
 
 def _success_panel(axis: Axes, curve: TaskCurve) -> None:

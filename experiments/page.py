@@ -34,6 +34,7 @@ figure { margin: 12px 0 24px; } figure img { max-width: 100%; display: block; }
 figure video { max-width: 100%; display: block; background: #f4f5f7; margin-bottom: 8px; }
 figcaption { font-size: 13px; } a { color: var(--real); }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--real); }
+.text td, .text th { text-align: left !important; }
 .settings td { white-space: normal; word-break: break-word; padding-top: 2px; padding-bottom: 2px; font-size: 13px; }
 @media print { details { display: none; } body { max-width: none; } figure { break-inside: avoid; } }
 """
@@ -56,12 +57,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, total: Sequence
         head: names of the columns.
         rows: as many cells each.
         total: a last row that stands out.
-        kind: class of the table.
+        kind: "text" where the other columns are text too, "text settings" for long lists.
     """
     lines = [_row("th", head)] + [_row("td", row) for row in rows]
     if total:
         lines.append(_row("td", total, kind="total"))
-    return f'<div class="scroll"><table class="{kind}">\n' + "\n".join(lines) + "\n</table></div>"
+    return f'<div class="scroll"><table class="{kind or "numbers"}">\n' + "\n".join(lines) + "\n</table></div>"
 
 
 def picture(png: bytes, description: str, *, csv: str = "", caption: str = "") -> str:
@@ -88,7 +89,7 @@ def film(path: Path, folder: Path) -> str:
     name = path.relative_to(folder).as_posix()
     small = path.stat().st_size <= LARGEST_INSIDE
     source = _inside(path.read_bytes(), "video/mp4") if small else escape(name)
-    title = " / ".join(path.relative_to(folder).with_suffix("").parts[1:]).replace("_", " ")
+    title = " / ".join(path.relative_to(folder).with_suffix("").parts[1:]).replace("_", " ").replace("-", ", ")
     video = f'<video controls loop muted playsinline preload="metadata" src="{source}"></video>'
     stills = path.with_suffix(".png")
     if stills.exists():

@@ -209,7 +209,7 @@ def _seeds_table(run: RunFiles) -> str:
         for seed in task.get("per_seed", [])
     ]
     head = ("task", "seed", "BC", "PPO", "imagined BC", "imagined PPO", "iterations", "why PPO ended")
-    return details("Every seed", table(head, rows)) if rows else ""
+    return details("Every seed", table(head, rows, kind="text")) if rows else ""
 
 
 def _curves(run: RunFiles) -> str:
@@ -232,12 +232,17 @@ def _episodes(run: RunFiles) -> str:
     for path in sorted((run.folder / "evaluation").rglob("*.json")):
         name = path.relative_to(run.folder / "evaluation").with_suffix("").as_posix()
         for label, outcomes in _outcomes(_json(path), name):
-            rows.append((escape(words(label)), f"{sum(outcomes)} of {len(outcomes)}", squares(outcomes)))
+            rows.append(
+                (escape(words(label).replace("-", ", ")), f"{sum(outcomes)} of {len(outcomes)}", squares(outcomes))
+            )
     if not rows:
         return ""
     return section(
         "Every episode",
-        details("Outcomes by start state: a filled square is a success", table(("evaluation", "", ""), rows)),
+        details(
+            "Outcomes by start state: a filled square is a success",
+            table(("evaluation", "successes", "in order of the start states"), rows, kind="text"),
+        ),
     )
 
 
@@ -270,7 +275,7 @@ def _probes(probes: Mapping[str, Mapping[str, float]]) -> str:
 def _made_by(run: RunFiles) -> str:
     def listing(values: Json) -> str:
         rows = [(escape(name), f"{escape(str(value))}") for name, value in _flat(values)]
-        return table(("name", "value"), rows, kind="settings") if rows else ""
+        return table(("name", "value"), rows, kind="text settings") if rows else ""
 
     return section(
         "What made it", details("Settings", listing(run.config)), details("Versions and machine", listing(run.env))

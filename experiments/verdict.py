@@ -6,7 +6,7 @@ The summary is that of `experiments/report.py`, as plain JSON values.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.statistics import Estimate, Interval, average
@@ -43,19 +43,17 @@ def comparisons(summary: Summary) -> dict[str, Comparison]:
 def overall(summary: Summary) -> Comparison:
     """The comparison on the average of the tasks, of which there is at least one.
 
-    Stored values come first; intervals of the rates follow from those of the tasks, which are independent.
+    The stored difference comes first; everything else follows from the tasks, which are independent.
     """
     tasks = list(comparisons(summary).values())
-    stored = summary.get("average") or {}
-    imagined = stored.get("imagined") or {}
-    kept = stored.get("difference")
+    kept = (summary.get("average") or {}).get("difference")
     return Comparison(
         None,
         average([task.bc for task in tasks]),
         average([task.ppo for task in tasks]),
         _estimate(kept, "value") if kept else average([task.difference for task in tasks]),
-        imagined.get("bc"),
-        imagined.get("ppo"),
+        _mean([task.imagined_bc for task in tasks]),
+        _mean([task.imagined_ppo for task in tasks]),
     )
 
 
@@ -95,7 +93,7 @@ def console_table(summary: Summary) -> str:
         return verdict(summary)
     if len(tasks) > 1:
         tasks["average"] = overall(summary)
-    head = ("task", "n", "BC", "PPO", "PPO - BC", "imagined BC, PPO", "gap")
+    head = ("task", "n", "BC", "PPO", "PPO - BC", "imagined BC, PPO", "imagined - real")
     rows = [head, *(_console_row(name, task) for name, task in tasks.items())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -145,6 +143,12 @@ def _comparison(task: Mapping[str, Any]) -> Comparison:
 
 def _estimate(value: Mapping[str, Any], key: str) -> Estimate:
     return Estimate(value[key], Interval(*value["interval"]))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one is unknown: an average over fewer tasks would be compared with one over all."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 def _console_row(name: str, task: Comparison) -> tuple[str, ...]:
