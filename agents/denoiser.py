@@ -1,7 +1,8 @@
 """The network inside the diffusion policy: a residual MLP that predicts the noise in an action chunk.
 
 What it sees of the world enters as one vector, computed once per decision and shared by all denoising steps; the
-denoising step enters as a row of a table. Shape of the network after DPPO (Ren et al. 2024, arXiv 2409.00588).
+denoising step enters as a row of a table. Sizes after DPPO (Ren et al. 2024, arXiv 2409.00588). The activation before
+the last layer, which DPPO leaves out, makes demonstrations that go one way or the other come out as such.
 """
 
 from __future__ import annotations

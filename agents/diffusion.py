@@ -335,8 +335,8 @@ def denoise(
     count = total if steps is None else steps
     if not 0 < count <= total or (sampler == "ddpm" and count != total):
         raise UserError(f"{count} steps of {sampler} with a schedule of {total}; give {total}, or fewer with ddim")
-    # the noisiest step is always among them
-    visited = [total - 1 - i * total // count for i in range(count)]
+    # evenly spaced from the noisiest step to the last
+    visited = [round((total - 1) * (1.0 - i / max(count - 1, 1))) for i in range(count)]
     x, added = noise[:, 0], noise[:, 1:].clamp(-NOISE_CLIP, NOISE_CLIP)
     for i, (k, previous) in enumerate(zip(visited, [*visited[1:], -1], strict=True)):
         mean, std = schedule.ddim_step(predict(x, k), x, k, previous, eta=etas[sampler])

@@ -329,20 +329,25 @@ class PPO:
             min_std=self.options.min_std,
         )
 
+    @property
+    def _untouched(self) -> bool:
+        """The policy that dreams in this iteration is still the cloned one."""
+        return self.iteration <= self.options.warmup + 1
+
     def _remember_cloned(self, night: Dream) -> None:
-        """While the policy is still the cloned one, add to what is known of its time to success."""
-        if self.iteration <= self.options.warmup + 1:
+        """Add to what is known of the cloned policy's time to success."""
+        if self._untouched:
             self.cloned_successes += int((night.success_step > 0).sum())
             self.cloned_actions += int(night.success_step.sum())
 
     def _stop_rule(self, metrics: Mapping[str, float]) -> str:
         """The name of the rule that the dreaming policy breaks, or nothing."""
-        usual = self.cloned_actions / max(self.cloned_successes, 1)
         if metrics["ppo/divergence"] > self.options.max_divergence:
             return "max_divergence"
         if metrics["imagined/success"] >= self.options.max_imagined:
             return "max_imagined"
-        if metrics.get("imagined/time", math.inf) < self.options.min_time * usual:
+        usual = self.cloned_actions / max(self.cloned_successes, 1)
+        if not self._untouched and metrics.get("imagined/time", math.inf) < self.options.min_time * usual:
             return "min_time"
         return ""
 

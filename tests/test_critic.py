@@ -1,0 +1,27 @@
+"""The critic can learn a value."""
+
+from __future__ import annotations
+
+import torch
+
+from agents.critic import Critic
+
+
+def test_critic_fits_a_smooth_value_from_examples() -> None:
+    torch.manual_seed(0)
+    critic, feature = Critic(4, 32), torch.randn(512, 4)
+    value = feature[:, 0].tanh()
+    optimiser = torch.optim.AdamW(critic.parameters(), lr=1e-2)
+    for _ in range(100):
+        loss = (critic(feature) - value).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss < 0.05 * value.var()
+
+
+def test_value_has_one_number_per_state_and_no_look_at_the_others() -> None:
+    torch.manual_seed(0)
+    critic, feature = Critic(4, 8), torch.randn(5, 3, 4)
+    assert critic(feature).shape == (5, 3)
+    assert torch.allclose(critic(feature)[2, 1], critic(feature[2, 1]), atol=1e-6)

@@ -1,0 +1,256 @@
+"""PPO over denoising steps: its parts against closed forms, and the whole in a world whose best policy is known."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from latent_world import DECISIONS, FEATURE, Goal, World, mediocre, starts
+from torch import Tensor
+
+from agents.diffusion import DiffusionPolicy, TunedPolicy, gaussian_log_prob
+from agents.imagination import dream
+from agents.ppo import PPO, Decisions, Objective, PPOOptions, clip_schedule, denoising_discount, divergence, policy_loss
+from worldaction.artefact import load_checkpoint, save_checkpoint
+
+CLONED = mediocre()
+OPTIONS = PPOOptions(
+    iterations=12,
+    dreams=128,
+    decisions=DECISIONS,
+    threshold=0.5,
+    trained_steps=4,
+    epochs=5,
+    minibatch=256,
+    lr=1e-3,
+    critic_lr=2e-3,
+    critic_width=32,
+    warmup=2,
+    gamma=0.99,
+    gae_lambda=0.95,
+    gamma_denoising=0.99,
+    clip=0.1,
+    clip_base=0.02,
+    min_std=0.1,
+    bc=0.01,
+    target_kl=1.0,
+    max_divergence=1e9,
+    max_imagined=1.01,
+    min_time=0.0,
+)
+
+
+def make(goal: Goal | None = None, *, seed: int = 0, **changes: Any) -> PPO:
+    return PPO(World(), CLONED, goal or Goal(), starts(4), dataclasses.replace(OPTIONS, **changes), seed=seed)
+
+
+def run(ppo: PPO) -> list[dict[str, float]]:
+    history: list[dict[str, float]] = []
+    ppo.run(lambda iteration, metrics: history.append(dict(metrics)))
+    return history
+
+
+def success_rate(policy: DiffusionPolicy | TunedPolicy) -> float:
+    rows = torch.arange(256)
+    night = dream(World(), policy, Goal(), starts(256), decisions=DECISIONS, threshold=0.5, seed=99, rows=rows)
+    return night.summary()["imagined/success"]
+
+
+def weights(ppo: PPO) -> Tensor:
+    return torch.nn.utils.parameters_to_vector(ppo.policy.tuned.parameters()).detach().clone()
+
+
+# Parts ----------------------------------------------------------------------------------------------------------------
+
+
+def test_clip_ranges_are_those_of_dppo() -> None:
+    expected = [0.0010, 0.0012, 0.0015, 0.0018, 0.0023, 0.0030, 0.0040, 0.0054, 0.0073, 0.0100]
+    assert clip_schedule(10, 0.01, 0.001).tolist() == pytest.approx(expected, abs=6e-5)
+    assert clip_schedule(1, 0.01, 0.001).tolist() == pytest.approx([0.01])
+
+
+def test_advantage_counts_most_at_the_last_denoising_step() -> None:
+    discount = denoising_discount(10, 0.99)
+    assert discount[0].item() == pytest.approx(0.9135, abs=1e-4)
+    assert discount[-1] == 1
+    assert (discount.diff() > 0).all()
+
+
+def test_divergence_is_the_kl_of_gaussians_per_number() -> None:
+    means, base = torch.randn(2, 6, 3, 5, generator=torch.Generator().manual_seed(0))
+    std = torch.tensor([0.3, 0.2, 0.1])
+    spread = std[:, None].expand_as(means)
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.Normal(means, spread), torch.distributions.Normal(base, spread)
+    )
+    assert divergence(means, base, std).item() == pytest.approx(kl.mean().item(), rel=1e-5)
+
+
+def decisions(count: int = 40) -> tuple[TunedPolicy, Decisions, Objective]:
+    """Decisions of the cloned policy with made-up advantages."""
+    generator = torch.Generator().manual_seed(0)
+    feature = torch.randn(count, FEATURE, generator=generator)
+    policy = TunedPolicy(CLONED, copy.deepcopy(CLONED).requires_grad_(True), trained_steps=4)
+    chain = policy.chain(feature, torch.randn(count, *CLONED.noise_shape, generator=generator), min_std=0.1)
+    std = CLONED.schedule.sigma[:4].flip(0).clamp(min=0.1)
+    batch = Decisions(
+        feature,
+        chain.states,
+        chain.base_means,
+        gaussian_log_prob(chain.states[:, 1:], chain.means, std),
+        torch.randn(count, generator=generator),
+        torch.zeros(count),
+    )
+    return policy, batch, Objective(clip_schedule(4, 0.05, 0.01), denoising_discount(4, 0.9), std, bc=0.5)
+
+
+def test_policy_that_dreamed_has_ratio_one() -> None:
+    policy, batch, objective = decisions()
+    loss = policy_loss(policy.tuned, batch, objective)
+    assert loss.surrogate.item() == pytest.approx(0, abs=1e-5)  # the mean of normalised advantages
+    assert loss.approx_kl.item() == pytest.approx(0, abs=1e-6)
+    assert loss.clip_fraction.tolist() == [0] * 4
+    assert loss.divergence.item() == pytest.approx(0, abs=1e-8)
+
+
+def test_loss_is_the_clipped_surrogate_of_every_step_computed_one_at_a_time() -> None:
+    policy, batch, objective = decisions()
+    with torch.no_grad():
+        for parameter in policy.tuned.parameters():
+            parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    loss = policy_loss(policy.tuned, batch, objective)
+    advantage = (batch.advantage - batch.advantage.mean()) / batch.advantage.std(correction=0)
+    condition = policy.tuned.condition(batch.feature)
+    terms, outside, apart = [], [0] * 4, []
+    for i in range(4):
+        k = torch.tensor(3 - i)
+        mean, std = policy.tuned.mean(condition, batch.states[:, i], k), float(objective.std[i])
+        clip, weight = float(objective.clip[i]), 0.9 ** float(k)
+        for b in range(len(batch.feature)):
+            now = gaussian_log_prob(batch.states[b, i + 1], mean[b], torch.tensor(std)).item()
+            ratio, a = math.exp(now - batch.log_prob[b, i].item()), weight * float(advantage[b])
+            terms.append(min(ratio * a, min(max(ratio, 1 - clip), 1 + clip) * a))
+            outside[i] += abs(ratio - 1) > clip
+            apart += (((mean[b] - batch.base_means[b, i]) / std) ** 2 / 2).tolist()
+    assert loss.surrogate.item() == pytest.approx(-sum(terms) / len(terms), rel=1e-4)
+    assert loss.divergence.item() == pytest.approx(sum(apart) / len(apart), rel=1e-4)
+    assert loss.total.item() == pytest.approx(loss.surrogate.item() + 0.5 * loss.divergence.item(), rel=1e-5)
+    assert loss.clip_fraction.tolist() == pytest.approx([n / len(batch.feature) for n in outside])
+
+
+def test_clipped_ratios_give_no_gradient() -> None:
+    policy, batch, objective = decisions()
+    # the dreaming policy had found every step less likely by far, and all advantages are equal but one bad one
+    batch = batch._replace(
+        log_prob=batch.log_prob - 1.0, advantage=torch.ones(40).index_fill(0, torch.tensor([0]), -40)
+    )
+    batch = batch._replace(log_prob=batch.log_prob.index_fill(0, torch.tensor([0]), 50.0))
+    policy_loss(policy.tuned, batch, dataclasses.replace(objective, bc=0.0)).total.backward()
+    assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in policy.tuned.parameters())
+
+
+# The whole ------------------------------------------------------------------------------------------------------------
+
+
+def test_ppo_turns_a_mediocre_policy_into_a_good_one() -> None:
+    before, ppo = success_rate(CLONED), make()
+    history = run(ppo)
+    assert before < 0.3
+    assert success_rate(ppo.policy) > 0.9
+    assert ppo.iteration == len(history) == OPTIONS.iterations
+    assert history[-1]["imagined/time"] < history[0]["imagined/time"]
+    assert history[-1]["ppo/divergence"] > history[3]["ppo/divergence"] > 0
+    # pushing harder is all there is to learn: the tuned steps, not the frozen ones, do it
+    assert torch.equal(weights(make()), torch.nn.utils.parameters_to_vector(ppo.policy.base.parameters()))
+
+
+def test_without_policy_iterations_the_policy_stays_the_cloned_one() -> None:
+    ppo = make(iterations=3, warmup=3)
+    critic = torch.nn.utils.parameters_to_vector(ppo.critic.parameters()).detach().clone()
+    history = run(ppo)
+    assert torch.equal(weights(ppo), weights(make()))
+    assert success_rate(ppo.policy) == pytest.approx(success_rate(CLONED), abs=0.02)
+    assert all(metrics["ppo/policy_steps"] == 0 and "ppo/policy_loss" not in metrics for metrics in history)
+    assert not torch.equal(torch.nn.utils.parameters_to_vector(ppo.critic.parameters()), critic)
+
+
+def test_without_any_success_there_is_nothing_to_learn() -> None:
+    ppo = make(Goal(99.0), iterations=4, warmup=0)
+    run(ppo)
+    assert torch.equal(weights(ppo), weights(make()))
+
+
+def test_divergence_coefficient_holds_the_policy_back() -> None:
+    free, held = (run(make(iterations=7, bc=bc))[-1]["ppo/divergence"] for bc in (0.0, 10.0))
+    assert held < free / 2
+
+
+def test_target_kl_lets_the_policy_rest_for_the_remainder_of_an_iteration() -> None:
+    metrics = run(make(iterations=3, target_kl=0.0))[-1]
+    assert metrics["ppo/policy_steps"] < 5
+    assert run(make(iterations=3))[-1]["ppo/policy_steps"] >= 15
+
+
+def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path) -> None:
+    whole = make(iterations=6)
+    expected = run(whole)
+    first = make(iterations=6)
+    found = [first.iterate() for _ in range(4)]
+    save_checkpoint(tmp_path / "ppo.safetensors", first.state_dict())
+    first.iterate()  # going on does not disturb what was saved
+    second = make(iterations=6)
+    second.load_state_dict(load_checkpoint(tmp_path / "ppo.safetensors").state)
+    assert second.iteration == 4
+    found += run(second)
+    assert found == expected
+    assert torch.equal(weights(second), weights(whole))
+
+
+def test_seeds_differ() -> None:
+    assert run(make(iterations=1)) != run(make(iterations=1, seed=1))
+
+
+@pytest.fixture(scope="module")
+def unstopped() -> tuple[list[Tensor], list[dict[str, float]], float]:
+    """Weights that dreamed in each iteration, their metrics, and the cloned policy's time to success."""
+    ppo = make()
+    iterates, history = [], []
+    while not ppo.finished:
+        iterates.append(weights(ppo))
+        history.append(ppo.iterate())
+    return iterates, history, ppo.cloned_actions / ppo.cloned_successes
+
+
+@pytest.mark.parametrize(("rule", "limit"), [("max_imagined", 0.5), ("max_divergence", 0.01), ("min_time", 0.96)])
+def test_rule_stops_the_run_at_the_iterate_before_it_was_broken(
+    unstopped: tuple[list[Tensor], list[dict[str, float]], float], rule: str, limit: float
+) -> None:
+    iterates, history, usual = unstopped
+    breaks = {
+        "max_imagined": lambda metrics: metrics["imagined/success"] >= limit,
+        "max_divergence": lambda metrics: metrics["ppo/divergence"] > limit,
+        "min_time": lambda metrics: metrics["imagined/time"] < limit * usual,
+    }[rule]
+    broken = next(i for i, metrics in enumerate(history) if breaks(metrics))
+    assert broken > OPTIONS.warmup
+    stopped = make(**{rule: limit})
+    run(stopped)
+    assert stopped.stopped == rule
+    assert stopped.iteration == broken + 1 < OPTIONS.iterations
+    assert torch.equal(weights(stopped), iterates[broken - 1])
+    assert not torch.equal(weights(stopped), iterates[broken])
+
+
+def test_stopped_run_stays_stopped_after_a_resume() -> None:
+    stopped = make(max_imagined=0.0)
+    run(stopped)
+    again = make(max_imagined=0.0)
+    again.load_state_dict(stopped.state_dict())
+    assert again.finished
+    assert again.stopped == "max_imagined"
+    assert run(again) == []
