@@ -82,7 +82,7 @@ def find_calvin(path: Path | str) -> CalvinSet:
 
 
 def read_calvin(
-    source: Path | str, path: Path | str, *, image_size: int, progress: Callable[[int, int], None] | None = None
+    source: Path | str, path: Path | str, *, image_size: int, progress: Callable[[int], object] | None = None
 ) -> PlayStore:
     """Convert a CALVIN data set into a play store.
 
@@ -93,7 +93,7 @@ def read_calvin(
         source: the folder that holds `training` and `validation`.
         path: the store to create.
         image_size: side of the store's images in pixels, at most that of the recordings.
-        progress: called with the frames done and their total.
+        progress: called with the number of frames just read; `len(find_calvin(source))` is their total.
 
     Raises:
         UserError: `source` is no CALVIN set, or one of its files is missing, damaged or does not fit; names the file.
@@ -101,7 +101,6 @@ def read_calvin(
     found = find_calvin(source)
     reader = _FrameReader(found.splits[0].path(found.splits[0].episodes[0][0]), image_size)
     config = {"path": str(found.root.resolve()), "recorded_images": {k: list(v) for k, v in reader.images.items()}}
-    done = 0
     with StoreWriter(path, image_size=image_size, source="calvin", renderer="calvin", config=config) as writer:
         for split in found.splits:
             for first, last in split.episodes:
@@ -109,9 +108,8 @@ def read_calvin(
                 for start in range(first, last + 1, BLOCK):
                     numbers = range(start, min(start + BLOCK, last + 1))
                     writer.append(reader.block([split.path(number) for number in numbers]))
-                    done += len(numbers)
                     if progress is not None:
-                        progress(done, len(found))
+                        progress(len(numbers))
                 writer.end_episode(_inside(split.segments, first, last))
     return PlayStore.open(path)
 
