@@ -14,7 +14,8 @@ What it reads (each may be missing; then its part is left out):
                                     "stop_reason"}]}},
      "average": {"bc", "ppo", "difference": {"value", "interval"}, "imagined": {"bc", "ppo"}},
      "world_model": {"psnr": {camera: [by horizon, from 1]}, "ssim"?: the same,
-                     "probes"?: {where the latent comes from: {probe: score}}, "losses": [specification]},
+                     "per_seed"?: [{"probes": {where the latent comes from: {probe: score}}}],
+                     "losses": [specification]},
      "seeds": [int], "settings": hash, "renderer", "commit", "seconds", "cpu_seconds", "preset"}
 
 Metrics (`worldaction.record.read_metrics`), here as prefix/name: `seed0/world_model/loss/kl` and
@@ -258,17 +259,20 @@ def _world_model(run: RunFiles) -> str:
         if series:
             plot = panels(series, x_label="gradient step")
             parts.append(f"<h3>{title}</h3>" + _figure(run, kind, plot, f"{title} by gradient step"))
-    parts.append(_probes(model.get("probes") or {}))
+    parts.append(_probes([s["probes"] for s in model.get("per_seed") or [] if s.get("probes")]))
     return section("World model", *parts)
 
 
-def _probes(probes: Mapping[str, Mapping[str, float]]) -> str:
-    """A row a probe, a column for every place its latents come from."""
-    if not probes:
+def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
+    """A row a probe, a column for every place its latents come from, the mean over the seeds in it."""
+    if not seeds:
         return ""
-    names = dict.fromkeys(name for scores in probes.values() for name in scores)
-    rows = [(escape(words(n)), *(_number(scores.get(n)) for scores in probes.values())) for n in names]
-    head = ("linear probe of the true state", *(escape(words(where)) for where in probes))
+    places = list(seeds[0])
+    names = list(seeds[0][places[0]])
+    rows = [
+        (escape(words(name)), *(_number([seed[place][name] for seed in seeds]) for place in places)) for name in names
+    ]
+    head = ("linear probe of the true state", *(escape(words(place)) for place in places))
     return "<h3>What the latents know</h3>" + table(head, rows)
 
 
@@ -363,8 +367,9 @@ def _outcomes(value: Json, name: str) -> list[tuple[str, list[bool]]]:
     return [pair for label, part in inner for pair in _outcomes(part, label)]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else "-"
 
 
 def _duration(seconds: float | None) -> str:

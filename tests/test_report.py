@@ -39,10 +39,11 @@ def _summary(tasks: dict[str, tuple[int, int, float, float]] = TASKS, seeds: int
                 for s in range(seeds)
             ],
         }
+    probes = [{"seen": {"r2_drawer": 0.98}, "imagined": {"r2_drawer": imagined}} for imagined in (0.7, 0.8)]
     psnr = {"rgb_static": list(np.linspace(29, 19, 40)), "rgb_gripper": list(np.linspace(26, 15, 40))}
     return {
         "tasks": entries,
-        "world_model": {"psnr": psnr, "probes": {"seen": {"r2_drawer": 0.98}, "imagined": {"r2_drawer": 0.71}}},
+        "world_model": {"psnr": psnr, "per_seed": [{"probes": p} for p in probes]},
         "seeds": list(range(seeds)),
         "settings": "0123456789ab",
         "renderer": "egl",
@@ -148,6 +149,11 @@ def test_the_page_of_a_whole_run_has_every_part_and_closes_its_elements(whole: P
         assert part in outline.headings
     assert outline.kinds["video"] == 2
     assert outline.kinds["rect"] == 6
+
+
+def test_probes_are_averaged_over_seeds(whole: Path) -> None:
+    text = re.sub(r"<[^>]+>", " ", (whole / "report.html").read_text())
+    assert " ".join(text[text.index("r2 drawer") :].split()).startswith("r2 drawer 0.98 0.75")
 
 
 def test_the_page_needs_no_network_and_names_no_place_outside_its_folder(whole: Path) -> None:
