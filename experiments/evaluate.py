@@ -18,7 +18,7 @@ import envs  # noqa: F401 - registers the play table
 from agents.policy import Policy
 from envs.tasks import SEEDS, TASKS
 from worldaction.config import TableConfig
-from worldaction.spec import ROBOT, STATIC
+from worldaction.spec import ROBOT
 
 START_STATES = 1_000
 """Start states per task in the fixed list."""
@@ -83,15 +83,17 @@ def evaluate(
         table: the simulator's options.
         indices: start states of the fixed list.
         parallel: simulators stepped side by side.
-        films: how many of the first episodes are filmed.
+        films: how many of the first episodes are filmed, `parallel` at most.
         progress: called with the number of episodes that have just ended.
     """
-    simulators = [make_table(policy.task, table) for _ in range(min(parallel, len(indices)))]
+    count = min(parallel, len(indices))
+    # films are for people, who want to see more than the networks do
+    simulators = [make_table(policy.task, table, render_mode="rgb_array" if i < films else None) for i in range(count)]
     parts = []
     try:
         for at in range(0, len(indices), len(simulators)):
             wave = list(indices[at : at + len(simulators)])
-            parts.append(_wave(policy, simulators[: len(wave)], wave, films=max(0, films - at)))
+            parts.append(_wave(policy, simulators[: len(wave)], wave, films=films if at == 0 else 0))
             if progress is not None:
                 progress(len(wave))
     finally:
@@ -109,7 +111,7 @@ def _wave(policy: Policy, simulators: Sequence[gym.Env[Any, Any]], wave: Sequenc
     """Episodes side by side, until the last one ends; those that have ended wait."""
     seeds = [start_seed(policy.task, index) for index in wave]
     seen = [s.reset(seed=seed)[0] for s, seed in zip(simulators, seeds, strict=True)]
-    reels = [[o[STATIC]] for o in seen[:films]]
+    reels = [[_picture(s)] for s in simulators[:films]]
     rows = torch.tensor(wave)
     success, steps = np.zeros(len(wave), bool), np.zeros(len(wave), int)
     running, state, start = np.ones(len(wave), bool), None, torch.ones(len(wave), dtype=torch.bool)
@@ -122,8 +124,14 @@ def _wave(policy: Policy, simulators: Sequence[gym.Env[Any, Any]], wave: Sequenc
             success[i] = info["is_success"]
             running[i] = not (terminated or truncated)
             if i < len(reels):
-                reels[i].append(seen[i][STATIC])
+                reels[i].append(_picture(simulators[i]))
     return Evaluation(np.asarray(wave), success, steps, [np.stack(reel) for reel in reels])
+
+
+def _picture(simulator: gym.Env[Any, Any]) -> np.ndarray:
+    picture = simulator.render()
+    assert isinstance(picture, np.ndarray)
+    return picture
 
 
 def _stack(seen: Sequence[dict[str, np.ndarray]], policy: Policy) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from envs.playtable.generate import Job, generate_shard, plan
 from experiments.pool import run_jobs
 from experiments.run import LOGGER, Run
 from worldaction.errors import UserError
+from worldaction.play.calvin import find_calvin, read_calvin
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.record import progress
 
@@ -25,11 +26,10 @@ def make_play(run: Run) -> None:
         return
     path = artefact.folder / "store"
     if run.study.play is not None:
-        from worldaction.play.calvin import read_calvin
-
         shutil.rmtree(path, ignore_errors=True)
-        with progress(None, "reading play", "frame") as bar:
-            store = read_calvin(Path(run.study.play), path, image_size=run.study.table.image_size, progress=bar.update)
+        source = Path(run.study.play)
+        with progress(len(find_calvin(source)), "reading play", "frame") as bar:
+            store = read_calvin(source, path, image_size=run.study.table.image_size, progress=bar.update)
     else:
         store = _generate(run, artefact.folder, path)
     if len(store) == 0:
