@@ -25,6 +25,7 @@ class Stream(IntEnum):
     PRIOR = 1
     POLICY = 2
     START = 3
+    SCENE = 4  # which of the given starts a dream begins at
 
 
 def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
@@ -54,14 +55,14 @@ def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
     return high_part >> 16, ((high_part & 0xFFFF) << 16) | (low_part & 0xFFFF)
 
 
-def uniform(seed: int, stream: Stream, rows: Tensor, step: int, width: int) -> Tensor:
+def uniform(seed: int, stream: Stream, rows: Tensor, step: int | Tensor, width: int) -> Tensor:
     """Uniform numbers in (0, 1), `width` per row.
 
     Args:
         seed: any integer in [0, 2**32).
         stream: which use of randomness this is.
         rows: [B] int64, a global name for each row (the dream's or the episode's number).
-        step: the time step, in [0, 2**32).
+        step: the time step, in [0, 2**32); [B] int64 where the rows are at different ones.
         width: how many numbers per row.
 
     Returns:
@@ -69,12 +70,14 @@ def uniform(seed: int, stream: Stream, rows: Tensor, step: int, width: int) -> T
     """
     blocks = (width + 3) // 4
     lane = torch.arange(blocks, device=rows.device)
+    if not isinstance(step, Tensor):
+        step = torch.full_like(rows, step)
     # [B, blocks, 4]
     counter = torch.stack(
         [
             lane.expand(len(rows), blocks),
             rows[:, None].expand(-1, blocks) & _MASK,
-            torch.full((len(rows), blocks), step, device=rows.device),
+            step[:, None].expand(-1, blocks),
             torch.zeros(len(rows), blocks, dtype=torch.int64, device=rows.device),
         ],
         -1,
