@@ -164,8 +164,6 @@ class DiffusionPolicy(nn.Module):
         binary: dimensions of an action that are thresholded at 0 to -1 or +1; the last is CALVIN's gripper.
     """
 
-    trained_steps = 0
-
     def __init__(
         self,
         feature_size: int,

@@ -10,21 +10,30 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from agents.critic import Critic
-from agents.diffusion import DiffusionPolicy, TunedPolicy, gaussian_log_prob
-from agents.gae import gae
+from agents.diffusion import DiffusionPolicy, TunedPolicy
 from agents.imagination import Dream, DreamModel, Success, dream
+from agents.objective import (
+    Decisions,
+    Objective,
+    PolicyLoss,
+    clip_schedule,
+    decisions_of,
+    denoising_discount,
+    divergence,
+    explained_variance,
+    policy_loss,
+)
 from worldaction.errors import UserError
+from worldaction.fit import Report
 from worldaction.rssm import Latent
-
-Report = Callable[[int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -80,130 +89,6 @@ class PPOOptions:
     max_imagined: float
     min_time: float
     ramp: int = 3
-
-
-def clip_schedule(trained_steps: int, clip: float, clip_base: float, *, rate: float = 3.0) -> Tensor:
-    """Clip ranges, exponential in the step and smallest at the noisiest, in the order of a chain (DPPO).
-
-    Args:
-        trained_steps: N'.
-        clip: range of the last step.
-        clip_base: range of the noisiest step.
-        rate: how late the range opens.
-
-    Returns:
-        [N'].
-    """
-    progress = torch.arange(trained_steps, dtype=torch.float64) / max(trained_steps - 1, 1)
-    if trained_steps == 1:
-        progress = torch.ones(1, dtype=torch.float64)
-    return (clip_base + (clip - clip_base) * torch.expm1(rate * progress) / math.expm1(rate)).float()
-
-
-def denoising_discount(trained_steps: int, gamma: float) -> Tensor:
-    """gamma ** k, so 1 for the step that yields the action, in the order of a chain: [N']."""
-    return gamma ** torch.arange(trained_steps - 1, -1, -1, dtype=torch.float32)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The constants of the surrogate objective.
-
-    Attributes:
-        clip: [N'] clip ranges.
-        discount: [N'] weights of the advantage.
-        std: [N'] standard deviations of the trained steps.
-        bc: coefficient of the divergence.
-    """
-
-    clip: Tensor
-    discount: Tensor
-    std: Tensor
-    bc: float
-
-
-class Decisions(NamedTuple):
-    """Decisions to learn from.
-
-    Attributes:
-        feature: [M, F].
-        states: [M, N' + 1, K * A], see `Chain`.
-        base_means: [M, N', K * A] under the cloned policy.
-        log_prob: [M, N'] under the policy that dreamed.
-        advantage: [M].
-        target: [M] of the value.
-    """
-
-    feature: Tensor
-    states: Tensor
-    base_means: Tensor
-    log_prob: Tensor
-    advantage: Tensor
-    target: Tensor
-
-    def take(self, rows: Tensor) -> Decisions:
-        """Some of the decisions."""
-        return Decisions(*(value[rows] for value in self))
-
-
-class PolicyLoss(NamedTuple):
-    """The policy's loss and what to know about it; all [] but the clip fractions."""
-
-    total: Tensor
-    surrogate: Tensor
-    divergence: Tensor
-    clip_fraction: Tensor  # [N'] share of ratios outside the clip range
-    approx_kl: Tensor
-
-
-def divergence(means: Tensor, base_means: Tensor, std: Tensor) -> Tensor:
-    """KL between Gaussians of equal deviation, averaged over steps and numbers of the chunk.
-
-    Args:
-        means, base_means: [..., N', X].
-        std: [N'].
-    """
-    return ((means - base_means) / std.unsqueeze(-1)).square().mean() / 2.0
-
-
-def policy_loss(policy: DiffusionPolicy, batch: Decisions, objective: Objective) -> PolicyLoss:
-    """The clipped surrogate of every trained denoising step, plus the divergence from the cloned policy.
-
-    Args:
-        policy: the trained copy.
-        batch: [M] decisions; advantages are normalised within it.
-        objective: see `Objective`.
-    """
-    advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std(correction=0) + 1e-8)
-    weighted = advantage[:, None] * objective.discount
-    means = chain_means(policy, batch.feature, batch.states)
-    change = gaussian_log_prob(batch.states[:, 1:], means, objective.std) - batch.log_prob
-    ratio = change.exp()
-    clipped = torch.minimum(torch.maximum(ratio, 1.0 - objective.clip), 1.0 + objective.clip)
-    surrogate = -torch.minimum(ratio * weighted, clipped * weighted).mean()
-    apart = divergence(means, batch.base_means, objective.std)
-    return PolicyLoss(
-        total=surrogate + objective.bc * apart,
-        surrogate=surrogate.detach(),
-        divergence=apart.detach(),
-        clip_fraction=((ratio.detach() - 1.0).abs() > objective.clip).float().mean(0),
-        approx_kl=(ratio.detach() - 1.0 - change.detach()).mean(),
-    )
-
-
-def chain_means(policy: DiffusionPolicy, feature: Tensor, states: Tensor) -> Tensor:
-    """The means of the trained steps, with gradient, given where the chain was before each of them.
-
-    Args:
-        policy: the trained copy.
-        feature: [M, F].
-        states: [M, N' + 1, X].
-
-    Returns:
-        [M, N', X].
-    """
-    steps = torch.arange(states.shape[1] - 2, -1, -1, device=states.device)
-    return policy.mean(policy.condition(feature)[:, None], states[:, :-1], steps)
 
 
 class PPO:
@@ -353,7 +238,14 @@ class PPO:
 
     def _learn(self, night: Dream) -> dict[str, float]:
         """Fit the critic and, after the warm-up, the policy to a batch of dreams."""
-        data, metrics = self._decisions(night)
+        data, value = decisions_of(
+            night,
+            self.critic,
+            gamma=self.options.gamma,
+            gae_lambda=self.options.gae_lambda,
+            std=self.objective.std,
+        )
+        metrics = {"ppo/explained_variance": explained_variance(value, data.target).item()}
         # without a single success the advantages are the critic's errors, and there is nothing to learn from them
         active = self.iteration > self.options.warmup and bool(night.success.any())
         self._set_rate()
@@ -370,32 +262,6 @@ class PPO:
         metrics["ppo/value_loss"] = torch.stack(value_losses).mean().item()
         metrics["ppo/policy_steps"] = float(len(policy_losses))
         return metrics | _averages(policy_losses)
-
-    def _decisions(self, night: Dream) -> tuple[Decisions, dict[str, float]]:
-        """The decisions that were taken, with log-probabilities, advantages and value targets."""
-        alive = night.alive
-        feature = night.feature[alive]
-        with torch.no_grad():
-            # [B, H]
-            value = torch.zeros_like(alive, dtype=feature.dtype).masked_scatter(alive, self.critic(feature))
-            next_value = torch.cat([value[:, 1:], self.critic(night.last_feature)[:, None]], 1)
-        truncated = torch.zeros_like(alive)
-        truncated[:, -1] = alive[:, -1] & ~night.success[:, -1]
-        advantage, target = gae(
-            night.success.to(value.dtype),
-            value,
-            next_value,
-            night.success,
-            truncated,
-            alive,
-            gamma=self.options.gamma,
-            gae_lambda=self.options.gae_lambda,
-        )
-        states = night.states[alive]
-        log_prob = gaussian_log_prob(states[:, 1:], night.means[alive], self.objective.std)
-        data = Decisions(feature, states, night.base_means[alive], log_prob, advantage[alive], target[alive])
-        unexplained = (data.target - value[alive]).var(correction=0) / (data.target.var(correction=0) + 1e-8)
-        return data, {"ppo/explained_variance": 1.0 - unexplained.item()}
 
     def _set_rate(self) -> None:
         """The policy's learning rate rises over the first iterations after the warm-up."""
