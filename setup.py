@@ -18,7 +18,6 @@ CORE = [
     "tyro",
     "safetensors",
     "matplotlib",
-    "imageio",
     "imageio-ffmpeg",
     "pillow>=10.1",
     "tqdm",
