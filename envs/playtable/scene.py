@@ -205,7 +205,7 @@ def _add_drawer(world: Any) -> None:
 
 def _add_slider(world: Any) -> None:
     door = _panel_body(world, "slider")
-    _slide(door, "slider", (-1, 0, 0), friction=3, damping=6)
+    _slide(door, "slider", (-1, 0, 0), friction=4, damping=6)
     _box(door, (-0.10, 0.18), (0.005, 0.225), (0.001, 0.013), DOOR, mass=0.8)
     for y in (0.05, 0.17):
         _bar(door, (0.04, y, 0.012), (0.04, y, 0.069), 0.009, BLACK, mass=0.03)
@@ -215,7 +215,7 @@ def _add_slider(world: Any) -> None:
 
 def _add_switch(world: Any) -> None:
     switch = _panel_body(world, "switch")
-    _slide(switch, "switch", (0, 1, 0), friction=2, damping=3)
+    _slide(switch, "switch", (0, 1, 0), friction=4, damping=3)
     _box(switch, (0.255, 0.345), (0.0606, 0.0906), (0.002, 0.014), (0.25, 0.25, 0.30, 1), mass=0.05)
     _bar(switch, (0.30, 0.0756, 0.01), (0.30, 0.0756, 0.066), 0.012, KNOB, mass=0.03, condim=4)
     switch.add_site(name="switch_lever", pos=[0.30, 0.0756, 0.055], group=4)
