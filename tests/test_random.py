@@ -1,4 +1,4 @@
-"""The counter-based generator is Philox, its numbers are what they claim to be, and they belong to rows, not to batches."""
+"""The counter-based generator is Philox, its numbers are what they claim to be, and they belong to rows, not batches."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def test_rows_give_the_same_numbers_in_any_batch() -> None:
     assert torch.equal(uniform(5, Stream.POLICY, rows[order], 9, 6), whole[order])
     for i in range(4):
         assert torch.equal(uniform(5, Stream.POLICY, rows[i : i + 1], 9, 6), whole[i : i + 1])
-        assert torch.equal(normal(5, Stream.POLICY, rows[i : i + 1], 9, 6), normal(5, Stream.POLICY, rows, 9, 6)[i, None])
+        assert torch.equal(
+            normal(5, Stream.POLICY, rows[i : i + 1], 9, 6), normal(5, Stream.POLICY, rows, 9, 6)[i, None]
+        )
 
 
 def test_a_wider_draw_begins_with_the_narrow_one() -> None:

@@ -1,7 +1,7 @@
 """Losses of the world model: a list, in which reconstruction and KL are entries like any other.
 
-A loss is one class in one file. It is found by name in this folder, under the entry-point group ``worldaction.losses`` of
-any installed package, or as ``module:Class`` from the working directory. On the command line:
+A loss is one class in one file. It is found by name in this folder, under the entry-point group ``worldaction.losses``
+of any installed package, or as ``module:Class`` from the working directory. On the command line:
 
     --losses reconstruction kl inverse_dynamics=1.0 my_losses:Mine=0.1
 

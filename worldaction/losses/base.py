@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
@@ -49,22 +50,24 @@ class LossOutput:
         """The masked mean, zero where nothing counts."""
         if self.mask is None:
             return self.value.mean()
-        return (self.value * self.mask).sum() / self.mask.sum().clamp_min(1)
+        # selected, not multiplied: a masked value may be anything, and zero times NaN is NaN
+        return torch.where(self.mask, self.value, 0.0).sum() / self.mask.sum().clamp_min(1)
 
 
 class Loss(nn.Module, ABC):
     """One dynamics loss. Subclass it in a file of its own; nothing else has to change.
 
     A subclass defines ``name``, a frozen dataclass ``Options`` whose first field is ``scale``, ``needs`` (which of the
-    taps ``embed``, ``belief``, ``state``, ``posterior``, ``prior`` it reads), and `forward`. Masking, averaging, scaling
-    and logging are done by the world model.
+    taps ``embed``, ``belief``, ``state``, ``posterior``, ``prior`` it reads), and `forward`. Masking, averaging,
+    scaling and logging are done by the world model. `worldaction.losses.contract` checks all of this.
     """
 
     name: ClassVar[str]
     Options: ClassVar[type]
     needs: ClassVar[frozenset[str]]
     predicts_actions: ClassVar[bool] = False
-    """Losses that predict actions must pass the noise-observation leak test of the contract."""
+    """Losses that predict actions must pass the noise-observation leak test of the contract; their value, or their
+    metric "l1" if they have one, is the mean absolute error per action dimension."""
 
     def __init__(self, options: Any, shapes: Shapes) -> None:
         """

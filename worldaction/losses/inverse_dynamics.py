@@ -1,7 +1,7 @@
 """Inverse dynamics: which action lies between two frames? (WAM, arXiv 2603.28955, eq. 7)
 
-The head reads the encoder's embeddings (e_t, e_{t+1}) and never the recurrent latents: h_{t+1} was computed from a_t, so
-a head on latents reads the answer off instead of looking for it in the images.
+The head reads the encoder's embeddings (e_t, e_{t+1}) and never the recurrent latents: h_{t+1} was computed from a_t,
+so a head on latents reads the answer off instead of looking for it in the images.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from worldaction.errors import UserError, unknown
 from worldaction.losses.base import Loss, Shapes
 
 GROUP = "worldaction.losses"
-_PLUMBING = {"base", "registry"}
+_PLUMBING = {"base", "contract", "registry"}
 
 
 @dataclass(frozen=True)

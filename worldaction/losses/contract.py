@@ -1,0 +1,327 @@
+"""What every loss must keep to, as functions: for the tests, and for whoever writes a loss.
+
+A check takes a loss class, runs it on a tiny untrained model with a batch of noise, and returns what is wrong, one
+sentence each; an empty list means that nothing was found. `check` runs them all:
+
+    from worldaction.losses.contract import check
+    print(check(MyLoss))
+
+The one that matters most is `check_leak`: where observations say nothing about the actions, a loss that predicts them
+must not do better than chance. If it does, it read the answer from a place into which the action had been fed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from worldaction.losses.base import Loss, LossOutput
+from worldaction.rssm import Latents
+from worldaction.spec import (
+    ACTION,
+    ACTION_SIZE,
+    CAMERAS,
+    EPISODE,
+    IS_INIT,
+    NULL_ACTION,
+    PREVIOUS_ACTION,
+    ROBOT,
+    ROBOT_SIZE,
+)
+from worldaction.world_model import ModelConfig, WorldModel
+
+TAPS = tuple(field.name for field in fields(Latents))
+CHANCE = 0.5
+"""Mean absolute error of the best constant guess of an action that is uniform in [-1, 1]."""
+LEAK = 0.45
+"""Error below which a loss knows what cannot be known."""
+
+IMAGE_SIZE = 16
+WINDOWS, FRAMES = 3, 8
+
+
+# The tiny world -------------------------------------------------------------------------------------------------------
+
+
+def tiny_model(losses: Sequence[str] = (), *, seed: int = 0, **sizes: Any) -> WorldModel:
+    """An untrained world model of 16 x 16 pixels that runs in a millisecond.
+
+    Args:
+        losses: as for `build`.
+        seed: of its weights.
+        sizes: fields of `ModelConfig` that differ.
+    """
+    config = ModelConfig(
+        cameras=CAMERAS,
+        image_size=IMAGE_SIZE,
+        deter=32,
+        groups=4,
+        classes=4,
+        hidden=32,
+        embed=32,
+        depth=4,
+        patch=2,
+        unimix=0.01,
+        burn_in=2,
+        losses=tuple(losses),
+    )
+    with seeded(seed):
+        return WorldModel(replace(config, **sizes))
+
+
+def noise_batch(windows: int = WINDOWS, frames: int = FRAMES, *, seed: int = 0) -> TensorDict:
+    """Frames [B, T] of noise, with actions that are uniform in [-1, 1] and have nothing to do with them.
+
+    The first window holds two episodes, and the others one.
+
+    Args:
+        windows: B.
+        frames: T.
+        seed: of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    image = (windows, frames, IMAGE_SIZE, IMAGE_SIZE, 3)
+    is_init = torch.zeros(windows, frames, dtype=torch.bool)
+    is_init[:, 0] = is_init[0, frames // 2] = True
+    action = torch.rand(windows, frames, ACTION_SIZE, generator=generator) * 2 - 1
+    # a_{t-1}
+    previous = action.roll(1, 1)
+    previous[is_init] = torch.tensor(NULL_ACTION)
+    values = {camera: torch.randint(256, image, generator=generator, dtype=torch.uint8) for camera in CAMERAS}
+    values |= {
+        ROBOT: torch.randn(windows, frames, ROBOT_SIZE, generator=generator),
+        ACTION: action,
+        PREVIOUS_ACTION: previous,
+        IS_INIT: is_init,
+        EPISODE: is_init.flatten().cumsum(0).view(windows, frames),
+    }
+    return TensorDict(values, [windows, frames])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's generator at a seed, and as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A loss, and everything that it is called with."""
+
+    loss: Loss
+    model: WorldModel
+    batch: TensorDict  # [B, T], with targets
+    latents: Latents  # each tap a leaf of its own
+
+    def run(self, seed: int = 0) -> LossOutput:
+        """Call the loss."""
+        with seeded(seed):
+            output: LossOutput = self.loss(self.latents, self.batch, self.model)
+        return output
+
+
+def trial(cls: type[Loss], *, seed: int = 0) -> Trial:
+    """A loss with its default options on noise."""
+    model = tiny_model(seed=seed)
+    with seeded(seed):
+        loss = cls(cls.Options(), model.shapes)
+        batch = model.with_targets(noise_batch(seed=seed))
+        return Trial(loss, model, batch, leaves(model.filter(batch)))
+
+
+def leaves(latents: Latents) -> Latents:
+    """The taps cut loose from each other, so that each has its own gradient."""
+    return Latents(**{tap: getattr(latents, tap).detach().clone().requires_grad_() for tap in TAPS})
+
+
+# The checks -----------------------------------------------------------------------------------------------------------
+
+
+def check_class(cls: type[Loss]) -> list[str]:
+    """The class attributes: a name, a frozen dataclass of options that starts with the scale, known taps."""
+    found = []
+    name = getattr(cls, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        found.append(f"class: name is {name!r}; give a name of letters, digits and underscores")
+    if not set(getattr(cls, "needs", ())) <= set(TAPS):
+        found.append(f"class: needs names {sorted(set(cls.needs) - set(TAPS))}; the taps are {', '.join(TAPS)}")
+    if not getattr(cls, "needs", ()):
+        found.append("class: needs is empty; name the taps that the loss reads")
+    options = getattr(cls, "Options", None)
+    if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
+        return [*found, "class: Options is no dataclass"]
+    if not options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        found.append("class: Options is not frozen")
+    members = fields(options)
+    if not members or members[0].name != "scale":
+        found.append("class: the first field of Options is not scale")
+    if bad := [one.name for one in members if type(one.default) not in (bool, int, float, str)]:
+        found.append(f"class: option {bad[0]!r} has no plain default, so the command line cannot set it")
+    return found
+
+
+def check_shapes(cls: type[Loss]) -> list[str]:
+    """The value is [B, T] or one number, finite; the mask [B, T] bool; metrics are scalars."""
+    one = trial(cls)
+    output, size = one.run(), one.batch.batch_size
+    found = []
+    if output.value.shape not in (size, torch.Size()):
+        found.append(f"shapes: the value is {list(output.value.shape)}, neither [B, T] = {list(size)} nor one number")
+    if not bool(torch.isfinite(output.value).all()):
+        found.append("shapes: the value is not finite")
+    mask = output.mask
+    if mask is not None and (mask.shape != output.value.shape or mask.dtype != torch.bool):
+        found.append(f"shapes: the mask is {mask.dtype} {list(mask.shape)}, not bool {list(output.value.shape)}")
+    elif mask is not None and not bool(mask.any()):
+        found.append("shapes: the mask is false everywhere, so nothing is learned")
+    for key, value in output.metrics.items():
+        if value.numel() != 1 or value.requires_grad:
+            found.append(f"shapes: metric {key!r} is no detached scalar")
+    return found
+
+
+def check_taps(cls: type[Loss]) -> list[str]:
+    """Gradients reach the taps in ``needs`` and no others, and every parameter of the loss that can be trained."""
+    one = trial(cls)
+    parameters = {key: value for key, value in one.loss.named_parameters() if value.requires_grad}
+    sources: dict[str, Tensor] = {tap: getattr(one.latents, tap) for tap in TAPS} | parameters
+    mean = one.run().mean()
+    if not mean.requires_grad:
+        return ["taps: the value has no gradient"]
+    gradients = torch.autograd.grad(mean, list(sources.values()), allow_unused=True)
+    reached = {key: gradient is not None and bool(gradient.any()) for key, gradient in zip(sources, gradients)}
+    found = [f"taps: the gradient is not finite at {k!r}" for k, g in zip(sources, gradients) if _broken(g)]
+    for tap in TAPS:
+        if reached[tap] and tap not in cls.needs:
+            found.append(f"taps: {tap!r} gets a gradient but is not in needs")
+        if not reached[tap] and tap in cls.needs:
+            found.append(f"taps: {tap!r} is in needs but gets no gradient")
+    return found + [f"taps: parameter {key!r} gets no gradient" for key in parameters if not reached[key]]
+
+
+def _broken(gradient: Tensor | None) -> bool:
+    return gradient is not None and not bool(torch.isfinite(gradient).all())
+
+
+def check_mask(cls: type[Loss]) -> list[str]:
+    """A loss that predicts actions does not count the null action before an episode, which nobody executed."""
+    if not cls.predicts_actions:
+        return []
+    one = trial(cls)
+    batch = one.batch.clone()
+    batch[PREVIOUS_ACTION][batch[IS_INIT]] = -torch.tensor(NULL_ACTION)
+    if torch.equal(one.run().mean(), replace(one, batch=batch).run().mean()):
+        return []
+    return ["mask: previous_action counts at is_init, where it is no action that anybody took"]
+
+
+def check_repeats(cls: type[Loss]) -> list[str]:
+    """The same torch seed gives the same value, and neither the batch nor the taps are written to."""
+    one = trial(cls)
+    batch, taps = one.batch.clone(), leaves(one.latents)
+    same = torch.equal(one.run().value, one.run().value)
+    found = [] if same else ["repeats: two calls with the same torch seed differ; draw random numbers from torch"]
+    written = [f"{key!r} of the batch" for key in batch.keys(True, True) if not torch.equal(batch[key], one.batch[key])]
+    written += [f"tap {tap!r}" for tap in TAPS if not torch.equal(getattr(taps, tap), getattr(one.latents, tap))]
+    return found + [f"repeats: {what} was written to" for what in written]
+
+
+def check_scale(cls: type[Loss]) -> list[str]:
+    """The scale is left to the world model, which applies it once."""
+    one = trial(cls)
+    with seeded(0):
+        louder = cls(replace(one.loss.options, scale=3.0 * one.loss.options.scale + 1.0), one.loss.shapes)
+    louder.load_state_dict(one.loss.state_dict())
+    if torch.equal(one.run().value, replace(one, loss=louder).run().value):
+        return []
+    return ["scale: the value depends on the scale, which the world model applies again"]
+
+
+def check_after_step(cls: type[Loss]) -> list[str]:
+    """`after_step` can be called after a step, and leaves the loss usable."""
+    one = trial(cls)
+    one.run().mean().backward()
+    one.loss.after_step()
+    if all(bool(torch.isfinite(value).all()) for value in one.loss.state_dict().values()):
+        return []
+    return ["after_step: it left numbers that are not finite"]
+
+
+def check_leak(cls: type[Loss]) -> list[str]:
+    """A loss that predicts actions is at chance where observations say nothing about them; see `action_error`."""
+    if not cls.predicts_actions:
+        return []
+    error = action_error(cls)
+    if error >= LEAK:
+        return []
+    return [
+        f"leak: actions are predicted from noise with an error of {error:.2f}, and chance is {CHANCE:.2f}; "
+        "read embed, not the recurrent taps that the action was fed to"
+    ]
+
+
+def action_error(cls: type[Loss], *, steps: int = 300, windows: int = 96, batch: int = 16, seed: int = 0) -> float:
+    """Error of actions that a loss's own networks, trained on noise, predict on other noise.
+
+    Args:
+        cls: a loss that predicts actions.
+        steps: gradient steps; the encoder and the recurrent model stay random.
+        windows: for training, and as many held out.
+        batch: windows per step.
+        seed: of everything.
+
+    Returns:
+        mean absolute error per action dimension, as the loss reports it (see `Loss.predicts_actions`).
+    """
+    model = tiny_model(seed=seed, deter=64, hidden=64).requires_grad_(False)
+    with seeded(seed):
+        loss = cls(cls.Options(), model.shapes)
+        data = [model.with_targets(noise_batch(windows, seed=seed + 1 + i)) for i in range(2)]
+        seen, held_out = (model.filter(frames) for frames in data)
+        if trained := [value for value in loss.parameters() if value.requires_grad]:
+            optimizer = torch.optim.Adam(trained, lr=2e-3)
+            for _ in range(steps):
+                rows = torch.randint(windows, (batch,))
+                optimizer.zero_grad()
+                loss(_rows(seen, rows), data[0][rows], model).mean().backward()
+                optimizer.step()
+                loss.after_step()
+        with torch.no_grad():
+            output = loss(held_out, data[1], model)
+    return float(output.metrics.get("l1", output.mean()))
+
+
+def _rows(latents: Latents, rows: Tensor) -> Latents:
+    return Latents(**{tap: getattr(latents, tap)[rows] for tap in TAPS})
+
+
+CHECKS: tuple[Callable[[type[Loss]], list[str]], ...] = (
+    check_taps,
+    check_mask,
+    check_repeats,
+    check_scale,
+    check_after_step,
+    check_leak,
+)
+
+
+def check(cls: type[Loss]) -> list[str]:
+    """All checks. Where the class or its shapes are wrong, the others are not tried.
+
+    Args:
+        cls: a loss, for instance from `registry.find`.
+
+    Returns:
+        what is wrong, one sentence each.
+    """
+    found = check_class(cls) or check_shapes(cls)
+    return found or [sentence for one in CHECKS for sentence in one(cls)]
