@@ -90,6 +90,15 @@ def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_slow_average_does_not_hold_a_short_run_at_its_initial_weights() -> None:
+    features, chunks = demonstrations()
+    initial, slow, last = (
+        torch.nn.utils.parameters_to_vector(clone(features, chunks, **SMALL | changes).parameters())
+        for changes in ({"steps": 0}, {"ema": 0.9999}, {"ema": 0.0})
+    )
+    assert (slow - initial).norm() > 0.3 * (last - initial).norm()
+
+
 def test_averaged_weights_follow_by_their_decay() -> None:
     slow, fast = (DiffusionPolicy(2, 1, chunk=1, denoising_steps=2, width=4) for _ in range(2))
     before = slow.denoiser.out.weight.clone()

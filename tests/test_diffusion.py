@@ -173,6 +173,12 @@ def test_tuned_policy_uses_its_copy_for_the_last_steps_only(sampler: str) -> Non
     )
 
 
+def test_sample_and_chain_hand_over_at_the_same_step() -> None:
+    tuned, (feature, noise) = TunedPolicy(make_policy(), make_policy(2), trained_steps=4), draw(8)
+    chain = tuned.chain(feature, noise, min_std=0.1)
+    assert torch.allclose(tuned.sample(feature, noise, min_std=0.1), chain.actions, atol=1e-5)
+
+
 def test_log_prob_is_the_mean_of_clamped_gaussian_log_densities() -> None:
     generator = torch.Generator().manual_seed(0)
     x, mean = torch.randn(2, 5, 7, generator=generator)

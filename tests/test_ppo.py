@@ -91,6 +91,20 @@ def test_without_any_success_there_is_nothing_to_learn() -> None:
     assert torch.equal(weights(ppo), weights(make()))
 
 
+def test_every_iteration_dreams_anew() -> None:
+    first, second = run(make(iterations=2))
+    assert first["ppo/divergence"] == second["ppo/divergence"] == 0
+    assert first["imagined/time"] != second["imagined/time"]
+
+
+def test_learning_rate_of_the_policy_rises_over_the_first_iterations() -> None:
+    slow, full = make(iterations=3, ramp=10), make(iterations=3, ramp=1)
+    for ppo in (slow, full):
+        run(ppo)
+    start = weights(make())
+    assert 0 < (weights(slow) - start).norm() < (weights(full) - start).norm() / 3
+
+
 def test_divergence_coefficient_holds_the_policy_back() -> None:
     free, held = (run(make(iterations=7, bc=bc))[-1]["ppo/divergence"] for bc in (0.0, 10.0))
     assert held < free / 2
@@ -150,6 +164,13 @@ def test_rule_stops_the_run_at_the_iterate_before_it_was_broken(
     assert stopped.iteration == broken + 1 < OPTIONS.iterations
     assert torch.equal(weights(stopped), iterates[broken - 1])
     assert not torch.equal(weights(stopped), iterates[broken])
+
+
+def test_cloned_policy_is_never_too_fast_for_itself() -> None:
+    ppo = make(min_time=9.0)
+    run(ppo)
+    assert ppo.stopped == "min_time"
+    assert ppo.iteration == OPTIONS.warmup + 2
 
 
 def test_stopped_run_stays_stopped_after_a_resume() -> None:

@@ -55,6 +55,13 @@ def test_classifier_tells_success_from_failure_on_new_latents(contrastive: float
     assert score.recall > 0.9
 
 
+def test_rare_successes_weigh_up_to_five_times() -> None:
+    label = torch.arange(1000) % 10 == 0
+    classifier = fit_success(torch.ones(1000, 12), label, **SMALL | {"contrastive": 0.0, "dropout": 0.0}, seed=0)
+    # nothing to go by: one in ten at a weight of five
+    assert classifier.probability(torch.ones(12)).item() == pytest.approx(0.5 / (0.5 + 0.9), abs=0.06)
+
+
 def test_contrastive_term_draws_successes_together() -> None:
     feature, label = labelled(seed=1)
     apart, together = (
