@@ -1,4 +1,4 @@
-"""The counter-based generator is Philox, its numbers are what they claim to be, and they belong to rows, not batches."""
+"""The generator is Philox, its numbers are what they claim to be, and they belong to rows, not to batches."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import math
 import os
 import pkgutil
 import sys
@@ -17,6 +18,7 @@ from worldaction.losses.base import Loss, Shapes
 
 GROUP = "worldaction.losses"
 _PLUMBING = {"base", "contract", "registry"}
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,18 @@ class LossSpec:
 def parse(text: str) -> LossSpec:
     """Read ``NAME[=SCALE][,OPTION=VALUE...]``."""
     head, *rest = text.split(",")
-    target, _, scale = head.partition("=")
-    pairs = [("scale", scale)] if scale else []
-    for part in rest:
-        key, equals, value = part.partition("=")
-        if not (key and equals and value):
-            raise UserError(f"loss {text!r}: {part!r} is not OPTION=VALUE; write for instance kl=0.3,free_nats=1")
-        pairs.append((key, value))
+    target, equals, scale = head.partition("=")
     if not target:
         raise UserError(f"loss {text!r} has no name; write for instance inverse_dynamics=1.0")
-    return LossSpec(target, tuple(pairs))
+    options: dict[str, str] = {}
+    for part in [f"scale={scale}", *rest] if equals else rest:
+        key, _, value = part.partition("=")
+        if not (key and value):
+            raise UserError(f"loss {text!r}: {part!r} is not OPTION=VALUE; write for instance kl=0.3,free_nats=1")
+        if key in options:
+            raise UserError(f"loss {text!r} gives {key!r} twice; give it once")
+        options[key] = value
+    return LossSpec(target, tuple(options.items()))
 
 
 def merge(given: Sequence[str], preset: Sequence[str]) -> tuple[str, ...]:
@@ -89,8 +93,11 @@ def find(target: str) -> type[Loss]:
     if path is None:
         raise unknown("loss", target, known)
     module_name, _, class_name = path.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if not module_name:
+        raise UserError(f"loss {target!r} names no module; write for instance my_losses:Mine")
+    if ":" in target and os.getcwd() not in sys.path:
+        # last, so that a file that happens to lie there hides no installed module
+        sys.path.append(os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -120,11 +127,18 @@ def _convert(cls: type[Loss], key: str, value: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls.Options)}
     if key not in fields:
         raise unknown(f"option of loss {cls.name}:", key, fields)
-    kind = type(fields[key].default)
+    kind: Any = type(fields[key].default)
+    if kind is bool:
+        if value.lower() not in _TRUTH:
+            raise UserError(f"loss {cls.name}: {key}={value!r} is neither true nor false; give a truth value")
+        return _TRUTH[value.lower()]
     try:
-        return value.lower() in {"1", "true", "yes"} if kind is bool else kind(value)
+        number = kind(value)
     except ValueError:
         raise UserError(f"loss {cls.name}: {key}={value!r} is no {kind.__name__}; give a number") from None
+    if kind is float and not math.isfinite(number):
+        raise UserError(f"loss {cls.name}: {key}={value!r} is not finite; give a number")
+    return number
 
 
 def build(texts: Iterable[str], shapes: Shapes) -> dict[str, Loss]:
