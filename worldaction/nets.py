@@ -61,11 +61,15 @@ def to_uint8(image: Tensor) -> Tensor:
     return ((image + 0.5).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).movedim(-3, -1)
 
 
-def _dreamer_encoder(image_size: int, depth: int) -> tuple[nn.Sequential, int]:
+def _need_64(image_size: int) -> None:
     if image_size != 64:
         raise UserError(
             f"image size {image_size} does not fit patch 1, whose convolutions need 64; set patch to 2 or more"
         )
+
+
+def _dreamer_encoder(image_size: int, depth: int) -> tuple[nn.Sequential, int]:
+    _need_64(image_size)
     channels = [3, depth, 2 * depth, 4 * depth, 8 * depth]
     layers: list[nn.Module] = []
     for inner, outer in zip(channels[:-1], channels[1:], strict=True):
@@ -73,7 +77,8 @@ def _dreamer_encoder(image_size: int, depth: int) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers, nn.Flatten()), 8 * depth * 2 * 2
 
 
-def _dreamer_decoder(inputs: int, depth: int) -> nn.Sequential:
+def _dreamer_decoder(inputs: int, image_size: int, depth: int) -> nn.Sequential:
+    _need_64(image_size)
     layers: list[nn.Module] = [nn.Linear(inputs, 32 * depth), nn.Unflatten(-1, (32 * depth, 1, 1))]
     channels, kernels = [32 * depth, 4 * depth, 2 * depth, depth, 3], [5, 5, 6, 6]
     for inner, outer, kernel in zip(channels[:-1], channels[1:], kernels, strict=True):
@@ -83,10 +88,10 @@ def _dreamer_decoder(inputs: int, depth: int) -> nn.Sequential:
 
 def _halvings(image_size: int, patch: int) -> int:
     """How often a folded image is halved on its way to 4x4."""
-    side, halvings = image_size // patch, 0
+    side, halvings = image_size // max(patch, 1), 0
     while side > 4 and side % 2 == 0:
         side, halvings = side // 2, halvings + 1
-    if image_size % patch or side != 4 or halvings == 0:
+    if patch < 1 or image_size % patch or side != 4 or halvings == 0:
         raise UserError(f"image size {image_size} does not fit patch {patch}; it must be patch times 8, 16, 32, ...")
     return halvings
 
@@ -163,12 +168,13 @@ class Decoder(nn.Module):
             patch: as for `Encoder`.
         """
         super().__init__()
-        self.streams = nn.ModuleDict(
-            {
-                c: _dreamer_decoder(inputs, depth) if patch == 1 else _patch_decoder(inputs, image_size, depth, patch)
-                for c in cameras
-            }
-        )
+        self.streams = nn.ModuleDict()
+        for camera in cameras:
+            self.streams[camera] = (
+                _dreamer_decoder(inputs, image_size, depth)
+                if patch == 1
+                else _patch_decoder(inputs, image_size, depth, patch)
+            )
 
     def forward(self, feature: Tensor) -> dict[str, Tensor]:
         """
