@@ -48,11 +48,11 @@ def test_nt_xent_is_finite_without_pairs_or_without_others(label: list[bool]) ->
 def test_classifier_tells_success_from_failure_on_new_latents(contrastive: float) -> None:
     classifier = fit_success(*labelled(), **SMALL | {"contrastive": contrastive}, seed=0)
     feature, label = labelled(seed=1)
-    score = precision_recall(classifier.probability(feature), label, 0.5)
+    score = precision_recall(classifier.probability(feature), label, 0.7)
     assert score.precision is not None
-    assert score.precision > 0.8
+    assert score.precision > 0.85
     assert score.recall is not None
-    assert score.recall > 0.9
+    assert score.recall > 0.85
 
 
 def test_rare_successes_weigh_up_to_five_times() -> None:

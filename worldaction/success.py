@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldaction.errors import UserError
-from worldaction.fit import Fit, Report
+from worldaction.fit import Fit, Report, cosine_decay
 
 TEMPERATURE = 0.5
+CONTRASTED = 128  # latents of a batch that are paired: the cost is quadratic (DiWA: 32)
 LARGEST_POSITIVE_WEIGHT = 5.0
 WEIGHT_DECAY = 0.01
 
@@ -61,13 +62,13 @@ def nt_xent(embedding: Tensor, label: Tensor, *, temperature: float = TEMPERATUR
         [] mean over the pairs; 0 if there are none.
     """
     unit = functional.normalize(embedding, dim=-1)
-    # [B, B]
-    similarity = unit @ unit.T / temperature
+    # [B, B], at most 0: the ratio does not change when all scores are lowered, and nothing overflows
+    score = (unit @ unit.T - 1.0) / temperature
+    share = score.exp()
     same = label[:, None] == label[None, :]
-    pairs = same & ~torch.eye(len(label), dtype=torch.bool, device=label.device)
-    others = similarity.masked_fill(same, torch.finfo(similarity.dtype).min).logsumexp(-1, keepdim=True)
-    loss = functional.softplus(others - similarity)
-    return (loss * pairs).sum() / pairs.sum().clamp(min=1)
+    others = (share * ~same).sum(-1, keepdim=True)
+    pairs = same.fill_diagonal_(False)
+    return (((share + others).log() - score) * pairs).sum() / pairs.sum().clamp(min=1)
 
 
 def fit_success(
@@ -92,7 +93,7 @@ def fit_success(
         dropout: dropout after it.
         steps: gradient steps.
         batch: latents per step.
-        lr: learning rate of AdamW.
+        lr: learning rate of AdamW, which falls by a cosine.
         contrastive: scale of the NT-Xent term.
         seed: seed of the weights, the batches and the dropout.
         report: called after each step with the number of finished steps and the metrics.
@@ -114,12 +115,13 @@ def fit_success(
             embedding, label = classifier.embedding(features[rows]), labels[rows]
             logit = classifier.head(embedding).squeeze(-1)
             entropy = functional.binary_cross_entropy_with_logits(logit, label.to(logit.dtype), pos_weight=weight)
-            contrast = nt_xent(embedding, label) if contrastive else torch.zeros_like(entropy)
+            contrast = nt_xent(embedding[:CONTRASTED], label[:CONTRASTED])
             figures = {"success/cross_entropy": entropy, "success/contrast": contrast}
             return entropy + contrastive * contrast, lambda: {name: v.item() for name, v in figures.items()}
 
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=WEIGHT_DECAY, fused=True)
-        Fit(classifier, optimiser, steps=steps, factor=lambda step: 1.0).run(loss, report or _ignore)
+        fit = Fit(classifier, optimiser, steps=steps, factor=lambda step: cosine_decay(step, steps=steps))
+        fit.run(loss, report or _ignore)
     return classifier.eval().requires_grad_(False)
 
 
