@@ -28,7 +28,8 @@ class DreamEnv(EnvBase):
 
     Keys: `belief` [..., D], `code` [..., S] uint8, `feature` [..., F], `dream` and `dream_step` [..., 1] int64,
     `action` [..., A], carried out as `executed` says; reward (1 on success), done, terminated (success) and truncated
-    (horizon) [..., 1]. `reset(tensordict, set_state=True)` dreams on from given latents.
+    (horizon) [..., 1]. `reset(tensordict, set_state=True)` dreams on from given latents. A reset by hand of a tensordict
+    that holds latents needs `set_state=False` to begin anew: until 0.15 TorchRL warns and assumes the other.
     """
 
     batch_locked = False
@@ -76,7 +77,9 @@ class DreamEnv(EnvBase):
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         shape = self.batch_size if tensordict is None else tensordict.batch_size
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        moment = self._begin(torch.ones(shape, dtype=torch.bool).flatten() if mask is None else mask.flatten())
+        if mask is None:
+            mask = torch.ones(shape, dtype=torch.bool, device=self.device)
+        moment = self._begin(mask.flatten())
         if kwargs.get("set_state") and tensordict is not None:
             moment = _moment(_entries(moment, shape).update(tensordict.select(*self.state_spec.keys(), strict=False)))
         result = _entries(moment, shape).set(FEATURE, _shaped(self._dreams.feature(moment), shape))
