@@ -28,8 +28,8 @@ class DreamEnv(EnvBase):
 
     Keys: `belief` [..., D], `code` [..., S] uint8, `feature` [..., F], `dream` and `dream_step` [..., 1] int64,
     `action` [..., A], carried out as `executed` says; reward (1 on success), done, terminated (success) and truncated
-    (horizon) [..., 1]. `reset(tensordict, set_state=True)` dreams on from given latents. A reset by hand of a tensordict
-    that holds latents needs `set_state=False` to begin anew: until 0.15 TorchRL warns and assumes the other.
+    (horizon) [..., 1]. `reset(tensordict, set_state=True)` dreams on from given latents. A tensordict that holds
+    latents needs `set_state=False` to begin anew when it is reset by hand: TorchRL before 0.15 assumes the other.
     """
 
     batch_locked = False
