@@ -24,7 +24,7 @@ DREAM_STEP = "dream_step"
 
 
 class DreamEnv(EnvBase):
-    """A batch of dreams without memory: the next step depends on the tensordict that it is given, and on nothing else.
+    """A batch of dreams without memory: the next step depends on the seed and on the tensordict that it is given.
 
     Keys: `belief` [..., D], `code` [..., S] uint8, `feature` [..., F], `dream` and `dream_step` [..., 1] int64,
     `action` [..., A], carried out as `executed` says; reward (1 on success), done, terminated (success) and truncated
