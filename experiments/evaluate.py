@@ -118,7 +118,7 @@ def _wave(policy: Policy, simulators: Sequence[gym.Env[Any, Any]], wave: Sequenc
     while running.any():
         action, state = policy.act(_stack(seen, policy), state, start=start, rows=rows)
         start = torch.zeros_like(start)
-        for i in np.flatnonzero(running):
+        for i in np.flatnonzero(running).tolist():
             seen[i], _, terminated, truncated, info = simulators[i].step(action[i].cpu().numpy())
             steps[i] += 1
             success[i] = info["is_success"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from experiments.evaluate import START_STATES, Evaluation, evaluate, make_table
 from experiments.run import LOGGER, Run, device
 from experiments.video import Rollout, rollout_video
 from worldaction.artefact import load_checkpoint, load_tensors, read_json, save_checkpoint, save_tensors, write_json
-from worldaction.config import to_dict
+from worldaction.config import Renderer, to_dict
 from worldaction.errors import UserError
 from worldaction.latents import EpisodeLatents, encode, imagine_recorded
 from worldaction.play.store import PlayStore
@@ -46,7 +46,7 @@ class TaskRun:
         self.prefix = f"seed{seed}/{task}"
         self.store = PlayStore.open(self.run.play().path / "store")
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
-        self.table = replace(self.study.table, renderer=self.store.meta.renderer)
+        self.table = replace(self.study.table, renderer=cast(Renderer, self.store.meta.renderer))
         self.model = WorldModel.load(self.run.world_model(seed).path).to(self.device)
 
     def label(self, frame: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def _without(stage: str, figures: Mapping[str, float]) -> dict[str, float]:
 
 def _play_windows(here: TaskRun) -> dict[str, list[tuple[int, int]]]:
     """Windows of play for training and for measuring."""
-    found = {}
+    found: dict[str, list[tuple[int, int]]] = {}
     for name, split, count in (("training", "training", PLAY_WINDOWS), ("held_out", "validation", PLAY_WINDOWS // 3)):
         episodes = [e for e in here.store.episodes if e.split == split and e.kind == "play"]
         length = min(PLAY_LENGTH, max((e.length for e in episodes), default=0))
@@ -293,9 +293,7 @@ def _real_point(here: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: 
         return
     # from the far end of the list, so that the final evaluation's start states stay unseen
     indices = range(START_STATES - episodes, START_STATES)
-    result = evaluate(
-        here.policy(ppo.policy), here.table, indices=indices, parallel=here.study.evaluation.parallel
-    )
+    result = evaluate(here.policy(ppo.policy), here.table, indices=indices, parallel=here.study.evaluation.parallel)
     curve.append({"iteration": ppo.iteration, **result.to_dict()})
     recorder.log(ppo.iteration, {"real/success": result.rate}, prefix=here.prefix)
 
@@ -348,7 +346,7 @@ def compare(here: TaskRun) -> None:
                 films=options.videos,
                 progress=bar.update,
             )
-    values = {name: result.to_dict() for name, result in results.items()}
+    values: dict[str, Any] = {name: result.to_dict() for name, result in results.items()}
     values |= {"task": here.task, "seed": here.seed}
     write_json(here.run.folder / "evaluation" / f"{here.task}-seed{here.seed}.json", values)
     _film(here, results)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 from envs.playtable.generate import Job, generate_shard, plan
+from envs.playtable.render import choose
 from experiments.pool import run_jobs
 from experiments.run import LOGGER, Run
+from worldaction.config import Renderer
 from worldaction.errors import UserError
 from worldaction.play.calvin import find_calvin, read_calvin
 from worldaction.play.store import PlayStore, concatenate
@@ -47,8 +51,10 @@ def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
     paths = [folder / "shards" / f"{number:04d}" for number in range(len(shards))]
     study = run.study
     if not path.exists():
+        # chosen once, here: all shards must be drawn alike
+        table = replace(study.table, renderer=cast(Renderer, choose(study.table.renderer)))
         jobs = [
-            partial(generate_shard, where, jobs, study.table, seed=study.data.seed, config=study.data)
+            partial(generate_shard, where, jobs, table, seed=study.data.seed, config=study.data)
             for where, jobs in zip(paths, shards, strict=True)
             if not where.exists()
         ]

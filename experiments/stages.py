@@ -159,7 +159,7 @@ def train_world_model(folder: Path, seed: int) -> None:
         recorder.rewind(f"seed{seed}/world_model", fit.step)
 
         def report(step: int, figures: Mapping[str, float]) -> None:
-            for one in (loss_module for loss_module in model.losses.values()):
+            for one in model.each_loss().values():
                 one.after_step()
             bar.update(1)
             if step % LOG_EVERY == 0 or step == 1:

@@ -1,7 +1,7 @@
 """Options of every stage, as frozen dataclasses: one description of each number, read by the code and the command line.
 
 Nothing here imports torch, so `--help` answers at once. A stage passes plain numbers on to the modules it builds; no
-module below a stage sees these classes. Sources of the numbers: docs/design.md and the presets in experiments/presets.py.
+module below a stage sees these classes. The presets are in experiments/presets.py.
 """
 
 from __future__ import annotations

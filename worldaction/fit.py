@@ -1,4 +1,4 @@
-"""The one optimisation loop: learning rate, clipping, finite checks, reports, checkpoints, and a polite end on signals."""
+"""The one optimisation loop: learning rate, clipping, finite checks, reports, checkpoints, a polite end on signals."""
 
 from __future__ import annotations
 

@@ -45,10 +45,8 @@ def embed_frames(model: WorldModel, frames: TensorDictBase, index: Tensor, *, ch
     """
     device = model.proprio_mean.device
     keys = [*model.config.cameras, ROBOT]
-    parts = []
-    for part in index.split(chunk):
-        parts.append(model.embed({key: frames[key][part].to(device) for key in keys}))
-    return torch.cat(parts)
+    parts = [{key: frames[key][part].to(device) for key in keys} for part in index.split(chunk)]
+    return torch.cat([model.embed(part) for part in parts])
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
 """Networks that see and draw images, and the small blocks that the rest is built of.
 
-Two image stacks share one interface. ``patch == 1`` is DreamerV2's (four 4x4 convolutions of stride 2, deconvolutions of
-5, 5, 6, 6), as in LUMOS and DiWA, for 64x64 images. ``patch > 1`` folds patches into channels first: several times
+Two image stacks share one interface. ``patch == 1`` is DreamerV2's (four 4x4 convolutions of stride 2, deconvolutions
+of 5, 5, 6, 6), as in LUMOS and DiWA, for 64x64 images. ``patch > 1`` folds patches into channels first: several times
 cheaper on a CPU at small sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
         sizes: input, hidden ..., output.
     """
     layers: list[nn.Module] = []
-    for inner, outer in zip(sizes[:-2], sizes[1:-1], strict=True):
+    for inner, outer in pairwise(sizes[:-1]):
         layers += [nn.Linear(inner, outer), nn.LayerNorm(outer), nn.ELU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
@@ -72,7 +73,7 @@ def _dreamer_encoder(image_size: int, depth: int) -> tuple[nn.Sequential, int]:
     _need_64(image_size)
     channels = [3, depth, 2 * depth, 4 * depth, 8 * depth]
     layers: list[nn.Module] = []
-    for inner, outer in zip(channels[:-1], channels[1:], strict=True):
+    for inner, outer in pairwise(channels):
         layers += [nn.Conv2d(inner, outer, 4, 2), nn.ELU()]
     return nn.Sequential(*layers, nn.Flatten()), 8 * depth * 2 * 2
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.kernels.rollout.reference import PriorWeights, gru, prior_step
 from worldaction.nets import mlp
@@ -28,7 +29,7 @@ class Latent(NamedTuple):
     belief: Tensor  # [..., D] float32
     code: Tensor  # [..., S] uint8
 
-    def index(self, rows: Tensor | slice) -> Latent:
+    def index(self, rows: Tensor | slice) -> Latent:  # type: ignore[override] # a batch's index, not a tuple's
         """The latents of some rows of the first axis."""
         return Latent(self.belief[rows], self.code[rows])
 
@@ -86,6 +87,8 @@ class RSSM(nn.Module):
             unimix: share of the uniform distribution in every categorical.
         """
         super().__init__()
+        if not 2 <= classes <= 256:
+            raise UserError(f"{classes} classes per group; give 2 to 256, because a class is stored in a byte")
         self.deter, self.groups, self.classes, self.unimix = deter, groups, classes, unimix
         flat = groups * classes
         self.input_state = nn.Linear(flat, hidden, bias=False)
@@ -159,7 +162,10 @@ class RSSM(nn.Module):
 
     def prior_weights(self) -> PriorWeights:
         """The prior's weights in the order in which kernels take them; views, except for one transposed matrix."""
-        first, norm, last = self.prior_net[0], self.prior_net[1], self.prior_net[3]
+        first, norm, _, last = self.prior_net
+        assert isinstance(first, nn.Linear)
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(last, nn.Linear)
         return PriorWeights(
             state_rows=self._state_rows(),
             action=self.input_action.weight,

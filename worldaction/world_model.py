@@ -48,6 +48,9 @@ class ModelConfig:
 class WorldModel(nn.Module):
     """RSSM with its encoder and losses."""
 
+    proprio_mean: Tensor
+    proprio_std: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
@@ -119,13 +122,17 @@ class WorldModel(nn.Module):
         batch = self.with_targets(batch)
         latents = self.filter(batch)
         terms, metrics = {}, {}
-        for name, loss in self.losses.items():
+        for name, loss in self.each_loss().items():
             output = loss(latents, batch, self)
             mean = output.mean()
             terms[name] = loss.options.scale * mean
             metrics[f"loss/{name}"] = mean.detach()
             metrics |= {f"metrics/{name}/{key}": value for key, value in output.metrics.items()}
         return terms, metrics, latents
+
+    def each_loss(self) -> dict[str, Loss]:
+        """The losses by name, in their order."""
+        return {name: loss for name, loss in self.losses.items() if isinstance(loss, Loss)}
 
     def with_targets(self, batch: TensorDictBase) -> TensorDict:
         """The batch with float images [B, T, 3, H, W] and standardised proprioception [B, T, 18] under "target"."""
@@ -152,8 +159,10 @@ class WorldModel(nn.Module):
         """
         norms = {}
         for name, term in terms.items():
-            (gradient,) = torch.autograd.grad(term, latents.embed, retain_graph=True, allow_unused=True)
-            norms[name] = term.new_zeros(()) if gradient is None else gradient.norm()
+            gradients: list[Tensor | None] = list(
+                torch.autograd.grad(term, latents.embed, retain_graph=True, allow_unused=True)
+            )
+            norms[name] = term.new_zeros(()) if gradients[0] is None else gradients[0].norm()
         total = torch.stack(list(norms.values())).sum().clamp_min(1e-12)
         return {f"gradient_share/{name}": norm / total for name, norm in norms.items()}
 
@@ -193,14 +202,11 @@ class WorldModel(nn.Module):
         """
         null = embed.new_tensor(NULL_ACTION).expand(len(embed), -1)
         empty = embed.new_zeros(len(embed), self.config.deter)
-        latent: Latent | None = None
-        for look in range(self.config.burn_in):
-            draws = uniform(seed, Stream.START, rows, look, self.config.groups)
-            if latent is None:
-                latent = self.rssm.first(empty, null, embed, draws)
-            else:
-                latent = self.posterior(latent, null, embed, draws)
-        assert latent is not None
+        looks = range(self.config.burn_in)
+        draws = [uniform(seed, Stream.START, rows, look, self.config.groups) for look in looks]
+        latent = self.rssm.first(empty, null, embed, draws[0])
+        for look in draws[1:]:
+            latent = self.posterior(latent, null, embed, look)
         return latent
 
     def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
@@ -250,8 +256,10 @@ class WorldModel(nn.Module):
             raise UserError(f"this model has no decoder: its losses are {list(self.losses)}; train with reconstruction")
         drawer = self.losses["reconstruction"]
         assert isinstance(drawer, Reconstruction)
-        pictures = drawer.decoder(feature.reshape(-1, feature.shape[-1]))
-        return {c: to_uint8(p).reshape(*feature.shape[:-1], *to_uint8(p).shape[1:]) for c, p in pictures.items()}
+        flat = drawer.decoder(feature.reshape(-1, feature.shape[-1]))
+        pictures = {camera: to_uint8(picture) for camera, picture in flat.items()}
+        lead = feature.shape[:-1]
+        return {camera: picture.reshape(*lead, *picture.shape[1:]) for camera, picture in pictures.items()}
 
     def draws_images(self) -> bool:
         """Whether `decode` works."""
@@ -294,8 +302,3 @@ class WorldModel(nn.Module):
 def total(terms: Mapping[str, Tensor]) -> Tensor:
     """The sum that is minimised."""
     return torch.stack(list(terms.values())).sum()
-
-
-def losses(model: WorldModel) -> list[Loss]:
-    """The losses of a model, typed."""
-    return [loss for loss in model.losses.values() if isinstance(loss, Loss)]

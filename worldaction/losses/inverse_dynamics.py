@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class InverseDynamicsOptions:
     """Options of `InverseDynamics`."""
 
     scale: float = 1000.0
@@ -35,11 +35,11 @@ class InverseDynamics(Loss):
     """Mean absolute error of the action predicted from two successive embeddings."""
 
     name = "inverse_dynamics"
-    Options = Options
+    Options = InverseDynamicsOptions
     needs = frozenset({"embed"})
     predicts_actions = True
 
-    def __init__(self, options: Options, shapes: Shapes) -> None:
+    def __init__(self, options: InverseDynamicsOptions, shapes: Shapes) -> None:
         super().__init__(options, shapes)
         self.head = mlp([2 * shapes.embed, options.hidden, options.hidden, shapes.action])
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class KLOptions:
     """Options of `KL`."""
 
     scale: float = 0.3
@@ -43,7 +43,7 @@ class KL(Loss):
     """The prior learns to expect what the posterior saw, and the posterior to see what can be expected."""
 
     name = "kl"
-    Options = Options
+    Options = KLOptions
     needs = frozenset({"posterior", "prior"})
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:

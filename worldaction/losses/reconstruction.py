@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Options:
+class ReconstructionOptions:
     """Options of `Reconstruction`."""
 
     scale: float = 1.0
@@ -34,10 +34,10 @@ class Reconstruction(Loss):
     """Half the squared error, summed over pixels and cameras: a Gaussian likelihood of unit variance."""
 
     name = "reconstruction"
-    Options = Options
+    Options = ReconstructionOptions
     needs = frozenset({"belief", "state"})
 
-    def __init__(self, options: Options, shapes: Shapes) -> None:
+    def __init__(self, options: ReconstructionOptions, shapes: Shapes) -> None:
         super().__init__(options, shapes)
         self.decoder = Decoder(
             shapes.cameras,
