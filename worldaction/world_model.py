@@ -6,7 +6,7 @@ Training calls `losses_of`; everything after training calls `embed`, `start`, `p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,22 @@ from torch import Tensor, nn
 
 from worldaction.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.errors import UserError
-from worldaction.losses import Loss, Shapes, build
+from worldaction.losses import Loss, Shapes, build, parse
 from worldaction.losses.reconstruction import Reconstruction
 from worldaction.nets import PROPRIO_SIZE, Encoder, proprio, to_float, to_uint8
 from worldaction.random import Stream, uniform
 from worldaction.rssm import RSSM, Latent, Latents, one_hot
-from worldaction.spec import ACTION, ACTION_SIZE, BELIEF, CODE, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT
+from worldaction.spec import (
+    ACTION,
+    ACTION_SIZE,
+    BELIEF,
+    CODE,
+    IS_INIT,
+    NULL_ACTION,
+    PREVIOUS_ACTION,
+    ROBOT,
+    ROBOT_SIZE,
+)
 
 Actor = Callable[[Latent, int], Tensor]
 """Latent and step to actions [B, A]."""
@@ -44,6 +54,19 @@ class ModelConfig:
     burn_in: int
     losses: tuple[str, ...]
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: Path) -> ModelConfig:
+        """From what JSON gives.
+
+        Args:
+            values: every field.
+            source: where they come from, for the error.
+        """
+        if wrong := sorted(values.keys() ^ {field.name for field in fields(cls)}):
+            has = "has an unknown" if wrong[0] in values else "lacks"
+            raise UserError(f"{source} {has} {wrong[0]!r}; it was written by another version, train the model again")
+        return cls(**{**values, "cameras": tuple(values["cameras"]), "losses": tuple(values["losses"])})
+
 
 class WorldModel(nn.Module):
     """RSSM with its encoder and losses."""
@@ -53,6 +76,8 @@ class WorldModel(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        if config.burn_in < 1:
+            raise UserError(f"burn_in is {config.burn_in}; the first frame must be seen once or more")
         self.config = config
         self.encoder = Encoder(
             config.cameras,
@@ -177,16 +202,28 @@ class WorldModel(nn.Module):
         Returns:
             [..., E].
         """
-        lead = observation[ROBOT].shape[:-1]
-        images = {}
-        for camera in self.config.cameras:
-            if camera not in observation:
-                raise UserError(f"observation has no {camera!r}, which this model sees; it has {sorted(observation)}")
-            images[camera] = to_float(observation[camera]).reshape(
-                -1, 3, self.config.image_size, self.config.image_size
-            )
-        body = self._proprio(observation[ROBOT]).reshape(-1, PROPRIO_SIZE)
+        self._check(observation)
+        lead, side = observation[ROBOT].shape[:-1], self.config.image_size
+        images = {c: to_float(observation[c]).reshape(-1, 3, side, side) for c in self.config.cameras}
+        body = self._proprio(observation[ROBOT].float()).reshape(-1, PROPRIO_SIZE)
         return self.encoder(images, body).reshape(*lead, -1)
+
+    def _check(self, observation: Mapping[str, Tensor]) -> None:
+        """Refuse what this model cannot have been trained on: it would be encoded all the same, and mean nothing."""
+        wanted = (*self.config.cameras, ROBOT)
+        missing = [key for key in wanted if key not in observation.keys()]  # noqa: SIM118 - TensorDict has no `in`
+        if missing:
+            raise UserError(
+                f"observation has no {missing[0]!r}, which this model sees; it has {sorted(observation.keys())}"
+            )
+        robot, side = observation[ROBOT], self.config.image_size
+        if robot.shape[-1:] != (ROBOT_SIZE,):
+            raise UserError(f"{ROBOT!r} is {list(robot.shape)}; give [..., {ROBOT_SIZE}]")
+        for camera in self.config.cameras:
+            image, shape = observation[camera], [*robot.shape[:-1], side, side, 3]
+            if image.dtype != torch.uint8 or list(image.shape) != shape:
+                kind = str(image.dtype).removeprefix("torch.")
+                raise UserError(f"{camera!r} is {kind} {list(image.shape)}; this model sees uint8 {shape}")
 
     def feature(self, latent: Latent) -> Tensor:
         """[..., F], belief and one-hot state side by side."""
@@ -285,18 +322,32 @@ class WorldModel(nn.Module):
             folder: holds config.json and model.safetensors.
             losses: names of the losses whose networks are wanted, such as the decoder's "reconstruction"; None for all.
         """
-        values: dict[str, Any] = read_json(folder / "config.json")
-        values |= {key: tuple(values[key]) for key in ("cameras", "losses")}
+        config = ModelConfig.from_dict(read_json(folder / "config.json"), source=folder / "config.json")
         if losses is not None:
-            values["losses"] = tuple(t for t in values["losses"] if t.split("=")[0].split(",")[0] in losses)
-        model = cls(ModelConfig(**values))
-        weights = load_tensors(folder / "model.safetensors")
-        wanted = model.state_dict().keys()
-        missing = [key for key in wanted if key not in weights]
-        if missing:
-            raise UserError(f"{folder / 'model.safetensors'} lacks {missing[0]!r}; it was written by another version")
-        model.load_state_dict({key: weights[key] for key in wanted})
+            config = replace(config, losses=tuple(text for text in config.losses if parse(text).target in losses))
+        model = cls(config)
+        restore(model, load_tensors(folder / "model.safetensors"), source=folder / "model.safetensors")
         return model.eval().requires_grad_(False)
+
+
+def restore(module: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
+    """Load a module's weights; what it does not have is left out.
+
+    Args:
+        module: what to load into.
+        weights: by the names of its `state_dict`.
+        source: where they come from, for the error.
+
+    Raises:
+        UserError: one is missing or of another shape.
+    """
+    state = module.state_dict()
+    for key, value in state.items():
+        found = weights.get(key)
+        if found is None or found.shape != value.shape:
+            has = "lacks" if found is None else f"has {list(found.shape)} for"
+            raise UserError(f"{source} {has} {key!r}, which is {list(value.shape)} here; it does not fit its config")
+    module.load_state_dict({key: weights[key] for key in state})
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

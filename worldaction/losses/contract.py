@@ -197,7 +197,7 @@ def check_taps(cls: type[Loss]) -> list[str]:
     mean = one.run().mean()
     if not mean.requires_grad:
         return ["taps: the value has no gradient"]
-    gradients = torch.autograd.grad(mean, list(sources.values()), allow_unused=True)
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(mean, list(sources.values()), allow_unused=True)
     reached = {key: gradient is not None and bool(gradient.any()) for key, gradient in zip(sources, gradients)}
     found = [f"taps: the gradient is not finite at {k!r}" for k, g in zip(sources, gradients) if _broken(g)]
     for tap in TAPS:
