@@ -88,7 +88,7 @@ class PPOOptions:
     max_divergence: float
     max_imagined: float
     min_time: float
-    ramp: int = 3
+    ramp: int
 
 
 class PPO:

@@ -161,6 +161,7 @@ def _command(arguments: Sequence[str]) -> None:
     commands.add_parser("losses", help="every loss that --losses knows")
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", type=Path, help="the run's folder")
+    report.add_argument("--markdown", action="store_true", help="print the tables of docs/results.md instead")
     chosen = parser.parse_args(arguments)
     if chosen.command == "doctor":
         from experiments.doctor import table
@@ -170,6 +171,10 @@ def _command(arguments: Sequence[str]) -> None:
         from worldaction.losses import describe
 
         print(describe())
+    elif chosen.markdown:
+        from experiments.markdown import markdown
+
+        print(markdown(chosen.run))
     else:
         from experiments.report import write_report
 

@@ -99,6 +99,7 @@ QUICK = Study(
         epochs=5,
         minibatch=1_024,
         lr=3e-4,
+        ramp=3,
         clip=0.1,
         clip_base=0.02,
         bc=0.05,

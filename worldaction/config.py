@@ -174,6 +174,8 @@ class PPOConfig:
     """Width of the critic."""
     warmup: int = 2
     """First iterations that train the critic alone."""
+    ramp: int = 0
+    """Iterations after the warm-up over which the policy's learning rate rises: large ones overshoot at first."""
     gamma: float = 0.999
     """Discount per decision."""
     gae_lambda: float = 0.95
