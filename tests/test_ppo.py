@@ -29,6 +29,7 @@ OPTIONS = PPOOptions(
     critic_lr=2e-3,
     critic_width=32,
     warmup=2,
+    ramp=3,
     gamma=0.99,
     gae_lambda=0.95,
     gamma_denoising=0.99,
