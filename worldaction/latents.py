@@ -72,14 +72,19 @@ def encode(
     flat, where = frame.flatten().unique(return_inverse=True)
     embed = embed_frames(model, frames, flat)[where].unflatten(0, (len(ranges), time))
     previous = frames[PREVIOUS_ACTION][frame.flatten()].unflatten(0, (len(ranges), time)).to(embed.device)
-    latent = _filter(model, embed.repeat(resamples, 1, 1), previous.repeat(resamples, 1, 1), seed)
+    rows = _rows(frame, resamples, len(frames)).to(embed.device)
+    latent = _filter(model, embed.repeat(resamples, 1, 1), previous.repeat(resamples, 1, 1), rows, seed)
     shaped = Latent(*(part.unflatten(0, (resamples, len(ranges))) for part in latent))
     return EpisodeLatents(shaped, mask, frame)
 
 
-def _filter(model: WorldModel, embed: Tensor, previous_action: Tensor, seed: int) -> Latent:
+def _rows(frame: Tensor, resamples: int, total: int) -> Tensor:
+    """Names [R * M] for the random numbers, after the first frame: an episode's samples do not depend on the others."""
+    return (torch.arange(resamples)[:, None] * total + frame[:, 0]).flatten()
+
+
+def _filter(model: WorldModel, embed: Tensor, previous_action: Tensor, rows: Tensor, seed: int) -> Latent:
     """Posterior of padded episodes [B, T, E], as latents [B, T, ...]."""
-    rows = torch.arange(len(embed), device=embed.device)
     latent = model.start(embed[:, 0], seed=seed, rows=rows)
     found = [latent]
     for step in range(1, embed.shape[1]):
@@ -110,7 +115,7 @@ def imagine_recorded(
     flat = Latent(*(part.flatten(0, 1) for part in episodes.latent))
     actions = actions.repeat(resamples, 1, 1).to(flat.belief.device)
     first = begin.flatten().to(flat.belief.device)
-    rows = torch.arange(len(first), device=first.device)
+    rows = _rows(episodes.frame, resamples, len(frames)).to(first.device)
     latent = Latent(flat.belief[:, 0], flat.code[:, 0])
     found = [latent]
     for step in range(1, time):
