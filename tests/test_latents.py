@@ -1,4 +1,4 @@
-"""Latents of recorded episodes belong to their episode alone, and imagination takes over exactly where it is told to."""
+"""Latents of recorded episodes belong to their episode alone, and imagination takes over exactly where it is told."""
 
 from __future__ import annotations
 

@@ -1,0 +1,281 @@
+"""The optimisation loop: stopped anywhere and resumed, it gives the same weights to the bit; it stops where it must."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from worldaction.errors import UserError
+from worldaction.fit import Fit, Interrupted, check_finite, cosine_decay, linear_decay, random_state, set_random_state
+from worldaction.play.store import Episode
+from worldaction.play.windows import WindowSampler
+
+STEPS = 9
+
+Loss = Callable[[int], tuple[Tensor, Callable[[], Mapping[str, float]]]]
+
+
+class Job:
+    """A small training with everything that has a state: dropout, AdamW, a sampler with its own generator, buffers."""
+
+    def __init__(self, checkpoint: Path | None = None, *, save_every: int = 0, steps: int = STEPS) -> None:
+        torch.manual_seed(0)
+        self.module = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.data = torch.randn(40, 3)
+        self.sampler = WindowSampler([Episode(0, 40)], length=4, seed=1)
+        self.fit = Fit(
+            self.module,
+            torch.optim.AdamW(self.module.parameters(), lr=1e-2),
+            steps=steps,
+            factor=partial(linear_decay, steps=steps, warmup=2, decay_from=0.5),
+            clip=1.0,
+            checkpoint=checkpoint,
+            save_every=save_every,
+            also={"sampler": self.sampler},
+        )
+        self.reports: list[tuple[int, dict[str, float]]] = []
+
+    def loss(self, step: int) -> tuple[Tensor, Callable[[], Mapping[str, float]]]:
+        index, _ = self.sampler.sample(None, 16)
+        value = (self.module(self.data[index]) - torch.randn(16, 1)).square().mean()
+        return value, lambda: {"loss": value.item()}
+
+    def report(self, step: int, figures: Mapping[str, float]) -> None:
+        self.reports.append((step, dict(figures)))
+
+    def run(self, loss: Loss | None = None, report: Callable[[int, Mapping[str, float]], None] | None = None) -> None:
+        self.fit.run(loss or self.loss, report or self.report)
+
+
+def state(job: Job) -> dict[str, Tensor]:
+    """Weights and the optimiser's moments."""
+    found = dict(job.module.state_dict())
+    for i, values in job.fit.optimizer.state_dict()["state"].items():
+        found |= {f"{i}/{key}": value for key, value in values.items()}
+    return found
+
+
+def assert_same(a: Job, b: Job) -> None:
+    left, right = state(a), state(b)
+    assert left.keys() == right.keys()
+    for key in left:
+        assert torch.equal(left[key], right[key]), key
+
+
+@pytest.fixture(scope="module")
+def whole() -> Job:
+    job = Job()
+    job.run()
+    return job
+
+
+# Resuming -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stop", range(1, STEPS + 1))
+def test_a_stop_after_any_step_is_made_good_to_the_bit(stop: int, tmp_path: Path, whole: Job) -> None:
+    first = Job(tmp_path / "c.safetensors")
+
+    def interrupt(step: int, figures: Mapping[str, float]) -> None:
+        first.report(step, figures)
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match=f"step {stop} of {STEPS}"):
+        first.run(report=interrupt)
+    second = Job(tmp_path / "c.safetensors")
+    torch.manual_seed(12345)  # another process would be anywhere
+    second.run()
+    assert_same(second, whole)
+    assert first.reports + second.reports == whole.reports
+
+
+@pytest.mark.parametrize("crash", [1, 3, 4, 5, 8])
+def test_a_crash_goes_back_to_the_last_checkpoint_and_ends_the_same(crash: int, tmp_path: Path, whole: Job) -> None:
+    first = Job(tmp_path / "c.safetensors", save_every=4)
+
+    def fail(step: int) -> tuple[Tensor, Callable[[], Mapping[str, float]]]:
+        if step == crash:
+            raise KeyError("a crash")
+        return first.loss(step)
+
+    with pytest.raises(KeyError):
+        first.run(fail)
+    second = Job(tmp_path / "c.safetensors", save_every=4)
+    second.run()
+    assert second.reports[0][0] == crash // 4 * 4 + 1
+    assert_same(second, whole)
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    Job(path, save_every=STEPS).run()
+    again = Job(path)
+    again.run()
+    assert again.reports == []
+    assert again.fit.step == STEPS
+    again.fit.discard()
+    assert not path.exists()
+    again.fit.discard()
+
+
+def test_resuming_tells_the_step_before_the_run(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    first = Job(path, save_every=4)
+    with pytest.raises(KeyError):
+        first.run(lambda step: first.loss(step) if step < 6 else {}[step])
+    second = Job(path)
+    second.fit.resume()
+    assert second.fit.step == 4
+
+
+def test_a_checkpoint_from_a_machine_without_a_gpu_is_taken_up_on_one_that_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(3)
+    saved = random_state()
+    expected = torch.rand(4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    restored: dict[int, Tensor] = {}
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: restored.update({device: state}))
+    set_random_state(saved)
+    assert torch.equal(torch.rand(4), expected)
+    set_random_state(saved | {"cuda1": torch.ones(2), "cuda7": torch.ones(2)})
+    assert list(restored) == [1]
+
+
+# Signals --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_step_saves_and_gives_the_handlers_back(number: signal.Signals, tmp_path: Path) -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    job = Job(tmp_path / "c.safetensors")
+
+    def loss(step: int) -> tuple[Tensor, Callable[[], Mapping[str, float]]]:
+        if step == 2:
+            os.kill(os.getpid(), number)
+        return job.loss(step)
+
+    with pytest.raises(Interrupted):
+        job.run(loss)
+    assert [step for step, _ in job.reports] == [1, 2, 3]
+    assert (tmp_path / "c.safetensors").exists()
+    assert {n: signal.getsignal(n) for n in before} == before
+
+
+def test_training_works_outside_the_main_thread(whole: Job) -> None:
+    job = Job()
+    thread = threading.Thread(target=job.run)
+    thread.start()
+    thread.join()
+    assert_same(job, whole)
+
+
+# One step -------------------------------------------------------------------------------------------------------------
+
+
+def descend(clip: float, scale: float) -> tuple[float, float]:
+    """How far one step of plain descent moves a parameter whose gradient is `scale`, and the norm that is logged."""
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    fit = Fit(module, torch.optim.SGD(module.parameters(), lr=1.0), steps=1, factor=lambda step: 1.0, clip=clip)
+    logged: dict[str, float] = {}
+    fit.run(lambda step: (scale * module.weight.sum(), dict), lambda step, figures: logged.update(figures))
+    return -module.weight.item(), logged["gradient_norm"]
+
+
+def test_the_gradient_itself_is_clipped_and_its_true_norm_is_logged() -> None:
+    assert descend(clip=5.0, scale=3.0) == pytest.approx((3.0, 3.0))
+    assert descend(clip=5.0, scale=50.0) == pytest.approx((5.0, 50.0), rel=1e-5)
+    assert descend(clip=math.inf, scale=50.0) == pytest.approx((50.0, 50.0))
+
+
+def test_gradients_do_not_pile_up() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    fit = Fit(module, torch.optim.SGD(module.parameters(), lr=1.0), steps=4, factor=lambda step: 1.0)
+    fit.run(lambda step: (module.weight.sum(), dict), lambda step, figures: None)
+    assert module.weight.item() == -4.0
+
+
+def test_every_group_follows_the_factor_of_its_own_rate() -> None:
+    module = nn.Linear(1, 1)
+    groups = [{"params": [module.weight], "lr": 1.0}, {"params": [module.bias], "lr": 0.1}]
+    optimizer = torch.optim.SGD(groups)
+    rates: list[list[float]] = []
+    fit = Fit(module, optimizer, steps=3, factor=lambda step: 1.0 / (step + 1))
+    fit.run(
+        lambda step: (module.weight.sum() + module.bias.sum(), dict),
+        lambda step, figures: rates.append([group["lr"] for group in optimizer.param_groups]),
+    )
+    assert rates == [pytest.approx([1.0 / k, 0.1 / k]) for k in (1, 2, 3)]
+
+
+# Numbers that are none ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_term_that_is_not_finite_is_named_and_its_batch_kept(bad: float, tmp_path: Path) -> None:
+    batch = TensorDict({"x": torch.arange(6.0).view(2, 3)}, [2, 3])
+    terms = {"reconstruction": torch.tensor(1.0), "kl": torch.tensor(bad)}
+    with pytest.raises(UserError, match=r"loss 'kl' is not finite at step 17; its batch is in .*non_finite_batch"):
+        check_finite(terms, 17, batch, tmp_path)
+    kept = TensorDict.load_memmap(tmp_path / "non_finite_batch")
+    assert torch.equal(kept["x"], batch["x"])
+    # once more, over what is there already
+    with pytest.raises(UserError):
+        check_finite(terms, 18, batch + 1, tmp_path)
+    assert torch.equal(TensorDict.load_memmap(tmp_path / "non_finite_batch")["x"], batch["x"] + 1)
+
+
+def test_finite_terms_pass_and_write_nothing(tmp_path: Path) -> None:
+    check_finite({"kl": torch.tensor(1e30)}, 0, TensorDict({}, [1]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="'kl' is not finite at step 0; lower"):
+        check_finite({"kl": torch.tensor(math.nan)}, 0, None, None)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_touches_the_weights() -> None:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    fit = Fit(module, torch.optim.SGD(module.parameters(), lr=1.0), steps=3, factor=lambda step: 1.0)
+    with pytest.raises(UserError, match="gradient is not finite at step 0"):
+        fit.run(lambda step: (module.weight.sqrt().sum(), dict), lambda step, figures: None)
+    assert module.weight.item() == 0.0
+
+
+# Schedules ------------------------------------------------------------------------------------------------------------
+
+
+def test_linear_decay_rises_stays_and_falls_to_a_tenth() -> None:
+    rate: Any = partial(linear_decay, steps=1000, warmup=10, decay_from=0.5)
+    assert rate(0) == pytest.approx(0.1)
+    assert rate(4) == pytest.approx(0.5)
+    assert rate(9) == rate(10) == rate(500) == 1.0
+    assert rate(750) == pytest.approx(0.55)
+    assert rate(1000) == pytest.approx(0.1)
+    assert all(rate(i) >= rate(i + 1) for i in range(10, 1000))
+
+
+def test_linear_decay_without_rise_or_fall_is_flat() -> None:
+    assert [linear_decay(i, steps=5, warmup=0, decay_from=1.0) for i in range(5)] == [1.0] * 5
+    assert linear_decay(5, steps=5, warmup=0, decay_from=0.0, final=0.0) == pytest.approx(0.0)
+
+
+def test_cosine_decay_starts_at_one_and_ends_at_its_floor() -> None:
+    assert cosine_decay(0, steps=100) == 1.0
+    assert cosine_decay(50, steps=100, final=0.2) == pytest.approx(0.6)
+    assert cosine_decay(100, steps=100) == pytest.approx(0.05)
