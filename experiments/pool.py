@@ -76,11 +76,15 @@ def _with_one_thread(job: Job) -> Any:
 
 
 def _stop(pool: ProcessPoolExecutor) -> None:
-    """Cancel what waits, and ask what runs to save and end."""
+    """Cancel what waits, and end the processes; one that is in the middle of training saves first."""
+    # taken here, because a pool that is shut down forgets them
+    processes = list((pool._processes or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
-    for process in list((pool._processes or {}).values()):
-        if process.is_alive() and process.pid is not None:
-            os.kill(process.pid, signal.SIGTERM)
+    # again and again: a process that has saved may find a job that was on its way to it already
+    while alive := [process for process in processes if process.is_alive()]:
+        for process in alive:
+            process.terminate()
+        wait_for([process.sentinel for process in alive], timeout=1.0)
 
 
 def _enter(log: Path | None) -> None:
@@ -89,6 +93,8 @@ def _enter(log: Path | None) -> None:
 
     from worldaction.record import setup_logging
 
+    # a terminal's Ctrl-C reaches every process; the parent alone decides, and ends the others by SIGTERM
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     setup_logging(log)
     threading.Thread(target=_follow_parent, daemon=True).start()
