@@ -30,7 +30,7 @@ from worldaction.errors import UserError
 from worldaction.random import Stream, normal, uniform
 from worldaction.rssm import Latent
 from worldaction.spec import ACTION, IS_INIT, NULL_ACTION, ROBOT
-from worldaction.world_model import ModelConfig, WorldModel
+from worldaction.world_model import ModelConfig, WorldModel, restore
 
 
 @dataclass
@@ -82,7 +82,11 @@ class Policy:
         Returns:
             actions [B, A] and the state for the next call.
         """
+        if state is not None and len(state.age) != len(rows):
+            raise UserError(f"the state is of {len(state.age)} episodes and the observation of {len(rows)}; start anew")
         embed = self.model.embed(observation)
+        if embed.shape[:-1] != rows.shape:
+            raise UserError(f"observations {list(embed.shape[:-1])} with {len(rows)} names; give one name a row")
         fresh = None if state is not None and not bool(start.any()) else self._begin(embed, rows)
         if state is None:
             assert fresh is not None
@@ -206,18 +210,14 @@ class Policy:
         """
         folder = Path(folder)
         values = read_json(folder / "config.json")
-        sizes = values["model"] | {"cameras": tuple(values["model"]["cameras"]), "losses": ()}
-        model = WorldModel(ModelConfig(**sizes))
+        if missing := [key for key in ("task", "seed", "model", "actor") if key not in values]:
+            raise UserError(f"{folder / 'config.json'} has no {missing[0]!r}, so it is no policy's; give its folder")
+        model = WorldModel(ModelConfig.from_dict(values["model"], source=folder / "config.json"))
         actor = build_actor(values["actor"])
         weights = load_tensors(folder / "model.safetensors")
         for prefix, module in (("model.", model), ("actor.", actor)):
             part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            if part.keys() != module.state_dict().keys():
-                raise UserError(
-                    f"{folder / 'model.safetensors'} does not match its config.json; export the policy again"
-                )
-            module.load_state_dict(part)
-        for module in (model, actor):
+            restore(module, part, source=folder / "model.safetensors")
             module.to(device).eval().requires_grad_(False)
         return cls(model, actor, task=values["task"], seed=values["seed"])
 
