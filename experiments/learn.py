@@ -264,6 +264,8 @@ def finetune(here: TaskRun, recorder: Recorder) -> None:
         ppo.load_state_dict(saved.state)
         curve = saved.extra["curve"]
     recorder.rewind(here.prefix, ppo.iteration)
+    # apart, for a point is measured before its iteration and kept only by that iteration's checkpoint
+    recorder.rewind(f"{here.prefix}/real", curve[-1]["iteration"] if curve else -1)
     name = f"PPO {here.task}, seed {here.seed}"
     with progress(options.iterations, name, "iteration", initial=ppo.iteration) as bar:
         while not ppo.finished:
@@ -295,7 +297,7 @@ def _real_point(here: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: 
     indices = range(START_STATES - episodes, START_STATES)
     result = evaluate(here.policy(ppo.policy), here.table, indices=indices, parallel=here.study.evaluation.parallel)
     curve.append({"iteration": ppo.iteration, **result.to_dict()})
-    recorder.log(ppo.iteration, {"real/success": result.rate}, prefix=here.prefix)
+    recorder.log(ppo.iteration, {"success": result.rate}, prefix=f"{here.prefix}/real")
 
 
 def _imagined(here: TaskRun, actor: TunedPolicy, classifier: SuccessClassifier, starts: Latent) -> dict[str, float]:
