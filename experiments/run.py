@@ -39,10 +39,11 @@ class Run:
         study = replace(study, run_dir=None)
         if (folder / "config.json").exists():
             _refuse_other(load_study(folder), study, folder)
-        else:
-            write_json(folder / "config.json", to_dict(study))
+            return cls(study, folder)
         run = cls(study, folder)
+        # first, because a folder with a config.json is a run
         run._write_env()
+        write_json(folder / "config.json", to_dict(study))
         return run
 
     @classmethod
