@@ -73,6 +73,14 @@ def test_a_class_without_probability_is_never_drawn(generator: torch.Generator) 
     assert set(drawn.tolist()) == {1, 3}
 
 
+def test_only_the_ratios_of_the_probabilities_count(generator: torch.Generator) -> None:
+    probs = probabilities(torch.randn(500, 8, generator=generator), 0.01)
+    uniform = torch.rand(500, generator=generator).clamp_min(1e-7)
+    # powers of two, which round nothing
+    for scale in (0.5, 4.0):
+        assert torch.equal(sample(probs * scale, uniform), sample(probs, uniform))
+
+
 def test_the_result_is_a_class_even_where_sums_round_above_one() -> None:
     probs = torch.full((1, 255), 1 / 255)
     for scale in (1.0, 1.00001, 0.99999):

@@ -17,7 +17,7 @@ from agents.policy import Policy, PolicyState
 from worldaction.artefact import load_tensors, save_tensors
 from worldaction.errors import UserError
 from worldaction.losses.contract import noise_batch, seeded, tiny_model
-from worldaction.random import Stream, normal
+from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, ACTION_SIZE, GRIPPER, IS_INIT, ROBOT, STATIC
 
 CHUNK = 3
@@ -100,6 +100,18 @@ def test_the_world_model_takes_in_every_frame_between_decisions(policy: Policy) 
     seen, missed = predictions(policy, stream), predictions(policy, blinked)
     assert np.array_equal(seen[:CHUNK], missed[:CHUNK])
     assert not np.array_equal(seen[CHUNK:], missed[CHUNK:])
+
+
+def test_the_filter_is_fed_the_action_that_was_executed(policy: Policy) -> None:
+    stream = episodes(2)
+    action, state = policy.predict(frame(stream, 0))
+    for t in range(1, FRAMES):
+        embed = policy.model.embed({key: torch.from_numpy(value) for key, value in frame(stream, t).items()})
+        draws = uniform(0, Stream.POSTERIOR, torch.arange(2), t, policy.model.config.groups)
+        expected = policy.model.posterior(state.latent, torch.from_numpy(action), embed, draws)
+        action, state = policy.predict(frame(stream, t), state)
+        assert torch.equal(state.latent.belief, expected.belief)
+        assert torch.equal(state.latent.code, expected.code)
 
 
 def test_calling_it_again_gives_the_same_and_another_seed_gives_another_episode(policy: Policy) -> None:

@@ -181,8 +181,8 @@ def test_rows_of_latents_are_picked_together() -> None:
 
 def test_the_gradient_of_a_sample_is_that_of_its_probabilities() -> None:
     generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(5, S, C, generator=generator, requires_grad=True)
-    weight, uniform = torch.randn(5, S * C, generator=generator), torch.rand(5, S, generator=generator)
+    logits = torch.randn(500, S, C, generator=generator, requires_grad=True)
+    weight, uniform = torch.randn(500, S * C, generator=generator), torch.rand(500, S, generator=generator)
     probs = probabilities(logits, 0.01)
     drawn = straight_through(probs, uniform)
     assert torch.equal(drawn.detach(), one_hot(sample(probs, uniform), C))
