@@ -104,7 +104,9 @@ def check(study: Study) -> Study:
     for task in study.tasks:
         if task not in EIGHT_TASKS:
             raise unknown("task", task, EIGHT_TASKS)
-    for name, values in (("tasks", study.tasks), ("seeds", study.seeds), ("losses", study.losses)):
+    lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
+    lists["world-model.cameras"] = study.world_model.cameras
+    for name, values in lists.items():
         if not values:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):

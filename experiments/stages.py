@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.evaluate import START_STATES
 from experiments.learn import learn_task
 from experiments.play import make_play
 from experiments.pool import run_jobs
@@ -24,14 +25,13 @@ from experiments.summary import summarise
 from experiments.video import open_loop_video
 from worldaction.errors import UserError
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
-from worldaction.losses.registry import find, parse
 from worldaction.metrics.open_loop import image_fidelity, open_loop
 from worldaction.metrics.probes import auroc, predict, r2, ridge
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler, window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
 from worldaction.rssm import Latent
-from worldaction.spec import IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, SCENE, SCENE_FIELDS
+from worldaction.spec import CAMERAS, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, SCENE, SCENE_FIELDS
 from worldaction.world_model import ModelConfig, WorldModel, total
 
 LOG_EVERY = 25
@@ -47,8 +47,9 @@ def conduct(study: Study, resume: Path | None) -> None:
         study: the settings.
         resume: an existing run to go on with, of these settings.
     """
-    for text in study.losses:
-        find(parse(text).target)
+    # built once for nothing: sizes and losses that do not fit are refused before any data are made
+    WorldModel(model_config(study, CAMERAS))
+    _check_start_states(study)
     run = Run.open(resume) if resume is not None else Run.create(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
@@ -59,14 +60,26 @@ def conduct(study: Study, resume: Path | None) -> None:
         raise KeyboardInterrupt from None
 
 
+def _check_start_states(study: Study) -> None:
+    """A policy is not tested on the start states of its own curve, nor on another task's."""
+    episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
+    if not 1 <= episodes <= START_STATES - curve:
+        raise UserError(
+            f"--evaluation.episodes {episodes}: give 1 to {START_STATES - curve}, "
+            f"for there are {START_STATES} start states and the curve takes {curve}"
+        )
+
+
 def _stages(run: Run) -> None:
     study = run.study
     make_play(run)
-    run_jobs([partial(train_world_model, run.folder, seed) for seed in study.seeds], _side_by_side(run), log=run.log)
-    run_jobs([partial(measure_world_model, run.folder, seed) for seed in study.seeds], study.workers, log=run.log)
+    models = [partial(train_world_model, run.folder, s) for s in study.seeds if not run.world_model(s).complete]
+    run_jobs(models, _side_by_side(run), log=run.log)
+    measurements = [partial(measure_world_model, run.folder, s) for s in study.seeds if not run.fidelity(s).complete]
+    run_jobs(measurements, study.workers, log=run.log)
     if study.play is None:
-        jobs = [partial(learn_task, run.folder, seed, task) for seed in study.seeds for task in study.tasks]
-        run_jobs(jobs, study.workers, log=run.log)
+        todo = [(s, t) for s in study.seeds for t in study.tasks if not run.task(s, t, "evaluation").complete]
+        run_jobs([partial(learn_task, run.folder, seed, task) for seed, task in todo], study.workers, log=run.log)
     else:
         LOGGER.info("recorded play has no simulator here: policies are not trained, the world model is measured")
     write_csv(run.folder)
