@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_study import Started, assert_same_run, finished_run, metrics, options, study
+from tiny_study import Started, assert_same_run, evaluations, finished_run, metrics, options, study, weights
+
+from experiments import learn
 
 TASK = "artefacts/seed0/turn_on_led"
 # what a run leaves behind in the order of its stages: sign that a stage is at work, and what it has not finished yet
@@ -65,3 +68,74 @@ def scalars(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
             tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
         }
     return found
+
+
+@pytest.mark.parametrize("saves", [0, 1, 2])
+def test_a_point_of_the_real_curve_is_recorded_once_though_ppo_ends_before_it_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saves: int
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run(), run)
+    for stage in ("ppo", "evaluation"):
+        shutil.rmtree(run / TASK / stage)
+    (run / "metrics" / "seed0-turn_on_led.jsonl").unlink()
+    save, left = learn.save_checkpoint, iter([True] * saves)
+
+    def end_instead(*args: Any, **kwargs: Any) -> None:
+        if not next(left, False):
+            raise KeyboardInterrupt
+        save(*args, **kwargs)
+
+    monkeypatch.setattr(learn, "save_checkpoint", end_instead)
+    with pytest.raises(KeyboardInterrupt):
+        learn.learn_task(run, 0, "turn_on_led")
+    monkeypatch.undo()
+    learn.learn_task(run, 0, "turn_on_led")
+    ours, theirs = ([m for m in metrics(r) if "real" in str(m)] for r in (run, finished_run()))
+    assert ours == theirs
+
+
+@pytest.mark.timeout(600)
+def test_two_workers_end_with_their_parent_and_go_on_to_the_numbers_of_one(
+    start: Callable[..., Started], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    killed = start(*options(run_dir="run", workers=2), "--seeds", "0", "1")
+    killed.wait_for(lambda: list(run.glob("artefacts/*/world_model/checkpoint.safetensors")))
+    # the parent and two workers at least
+    assert len(killed.members()) >= 3
+    killed.signal(signal.SIGKILL, alone=True)
+    wait_until_gone(killed, seconds=10)
+
+    interrupted = start("--resume", "run")
+    interrupted.wait_for(lambda: list(run.glob("artefacts/*/*/ppo/checkpoint.safetensors")))
+    # to every process, as a terminal does
+    interrupted.signal(signal.SIGINT)
+    status, said = interrupted.end()
+    assert status == 130
+    assert "go on with: python -m experiments.calvin --resume run" in said
+    assert "Traceback" not in said
+    wait_until_gone(interrupted, seconds=2)
+
+    result = study("--resume", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    ours, alone = of_seed(0, run), of_seed(0, finished_run())
+    assert ours == alone
+    assert of_seed(1, run)["weights"] != alone["weights"]
+
+
+def wait_until_gone(process: Started, *, seconds: float) -> None:
+    """No process of the session is left soon."""
+    end = time.monotonic() + seconds
+    while process.members() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert process.members() == []
+
+
+def of_seed(seed: int, run: Path) -> dict[str, Any]:
+    """What a run came to for one of its seeds."""
+    return {
+        "evaluation": evaluations(run)[f"turn_on_led-seed{seed}.json"],
+        "metrics": [line for line in metrics(run) if line["prefix"].startswith(f"seed{seed}/")],
+        "weights": {name: value.tolist() for name, value in weights(run) if f"seed{seed}" in name},
+    }

@@ -61,7 +61,7 @@ def options(**changes: Any) -> list[str]:
 
 
 def command(arguments: Sequence[str], *, shard_frames: int = 0) -> list[str]:
-    """What a shell would start; with `shard_frames`, play data come in shards of that size, so that there are several."""
+    """What a shell would start; `shard_frames` makes the play data come in several shards."""
     if not shard_frames:
         return [sys.executable, "-m", "experiments.calvin", *arguments]
     script = (
@@ -87,7 +87,7 @@ def study(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 @functools.cache
 def finished_run() -> Path:
-    """The folder of one uninterrupted run with one worker, made once for all tests of this process; do not change it."""
+    """The folder of one uninterrupted run with one worker, made once for all tests; do not change it."""
     parent = Path(tempfile.mkdtemp(prefix="tiny_study"))
     atexit.register(shutil.rmtree, parent, ignore_errors=True)
     result = study(*options(run_dir="run", workers=1), cwd=parent)
