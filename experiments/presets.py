@@ -73,12 +73,11 @@ QUICK = Study(
     tasks=("open_drawer", "move_slider_left"),
     losses=("reconstruction=1,proprio=50,share=0.25", "kl=0.3,free_nats=1", "inverse_dynamics=100,hidden=256"),
     table=TableConfig(image_size=32, supersample=2),
-    data=PlayConfig(frames=40_000, near_misses=150, demos=50),
+    data=PlayConfig(frames=40_000, near_misses=300, demos=50, demo_noise=0.5),
     world_model=WorldModelConfig(
-        cameras=("rgb_static",),
         deter=256,
-        groups=16,
-        classes=8,
+        groups=32,
+        classes=16,
         hidden=200,
         embed=200,
         depth=32,
@@ -86,7 +85,7 @@ QUICK = Study(
         burn_in=5,
         batch=16,
         length=24,
-        steps=3_000,
+        steps=4_500,
         lr=1e-3,
         weight_decay=0.01,
     ),
@@ -105,9 +104,9 @@ QUICK = Study(
         bc=0.05,
         max_imagined=0.95,
         min_time=0.75,
-        evaluate_every=0,
+        evaluate_every=5,
     ),
-    evaluation=EvaluationConfig(episodes=50),
+    evaluation=EvaluationConfig(episodes=50, curve_episodes=20),
 )
 
 SMALL = replace(
