@@ -17,6 +17,11 @@ _USAGE = """python -m experiments.calvin [PRESET] [OPTIONS]
 From play data to the verdict BC against PPO in imagination. PRESET is one of {presets}; {default} if none is given.
 --resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
 
+_MAY_BE_ZERO = {
+    "workers", "seed", "near_misses", "blocks", "warmup", "save_every",
+    "iterations", "evaluate_every", "curve_episodes", "videos",
+}  # fmt: skip
+
 
 def guarded(main: Callable[[], None]) -> int:
     """Run a command; user errors become one line, interruptions say how to go on.
@@ -101,6 +106,7 @@ def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...
 
 def check(study: Study) -> Study:
     """Refuse what cannot work, before anything is computed."""
+    _check_counts(study)
     for task in study.tasks:
         if task not in EIGHT_TASKS:
             raise unknown("task", task, EIGHT_TASKS)
@@ -119,6 +125,16 @@ def check(study: Study) -> Study:
             f"--ppo.trained-steps {study.ppo.trained_steps} exceeds the {study.policy.denoising_steps} denoising steps"
         )
     return study
+
+
+def _check_counts(config: Any, prefix: str = "--") -> None:
+    """Whole numbers count something: refuse those below 1, or below 0 where nothing is a choice."""
+    for field in fields(config):
+        value, option = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        if is_dataclass(value):
+            _check_counts(value, f"{option}.")
+        elif type(value) is int and value < (0 if field.name in _MAY_BE_ZERO else 1):
+            raise UserError(f"{option} {value}: give {0 if field.name in _MAY_BE_ZERO else 1} or more")
 
 
 def load_study(folder: Path) -> Study:

@@ -27,6 +27,7 @@ from worldaction.errors import UserError
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
 from worldaction.metrics.open_loop import image_fidelity, open_loop
 from worldaction.metrics.probes import auroc, predict, r2, ridge
+from worldaction.play.calvin import find_calvin
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler, window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
@@ -50,6 +51,8 @@ def conduct(study: Study, resume: Path | None) -> None:
     # built once for nothing: sizes and losses that do not fit are refused before any data are made
     WorldModel(model_config(study, CAMERAS))
     _check_start_states(study)
+    if resume is None and study.play is not None:
+        find_calvin(study.play)
     run = Run.open(resume) if resume is not None else Run.create(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
@@ -73,6 +76,7 @@ def _check_start_states(study: Study) -> None:
 def _stages(run: Run) -> None:
     study = run.study
     make_play(run)
+    _check_lengths(run)
     models = [partial(train_world_model, run.folder, s) for s in study.seeds if not run.world_model(s).complete]
     run_jobs(models, _side_by_side(run), log=run.log)
     measurements = [partial(measure_world_model, run.folder, s) for s in study.seeds if not run.fidelity(s).complete]
@@ -87,6 +91,25 @@ def _stages(run: Run) -> None:
     write_report(run.folder)
     LOGGER.info("\n%s", console_table(summary))
     LOGGER.info("report: %s", run.folder / "report.html")
+
+
+def _check_lengths(run: Run) -> None:
+    """Episodes are as long as the windows of training and of the measurements, which may be hours later."""
+    episodes, horizon = PlayStore.open(run.play().path / "store").episodes, run.study.evaluation.horizon
+    play = [e for e in episodes if e.kind == "play"]
+    training, validation = ([e for e in play if e.split == split] for split in ("training", "validation"))
+    length = run.study.world_model.length
+    for option, needed, split, found in (
+        (f"--world-model.length {length}", length, "training", [e for e in episodes if e.split == "training"]),
+        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "training", training),
+        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "validation", validation),
+    ):
+        longest = max((e.length for e in found), default=0)
+        if longest < needed:
+            raise UserError(
+                f"{option} needs episodes of {needed} frames, the longest for {split} has {longest}; "
+                "lower it, or take more and longer play"
+            )
 
 
 def _side_by_side(run: Run) -> int:
