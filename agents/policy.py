@@ -159,7 +159,10 @@ class Policy:
         return (numbers[0] if single else numbers), state
 
     def reset(self) -> None:
-        """Forget the episode that `select_action` follows."""
+        """Forget the episode that `select_action` follows.
+
+        The random numbers begin again too: an episode is a function of what is seen and of the policy's seed.
+        """
         self._session = None
 
     def select_action(self, observation: Mapping[str, Any]) -> np.ndarray:
@@ -187,13 +190,11 @@ class Policy:
     def save_pretrained(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors, which `from_pretrained` reads."""
         folder = Path(folder)
-        tuned = isinstance(self.actor, TunedPolicy)
         values = {
             "task": self.task,
             "seed": self.seed,
             "model": asdict(self.model.config) | {"losses": ()},
             "actor": self.actor.config,
-            "tuned": tuned,
         }
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items() if not k.startswith("losses.")}
         weights |= {f"actor.{k}": v for k, v in self.actor.state_dict().items()}

@@ -22,8 +22,8 @@ def _origin(summary: dict[str, Any], made: dict[str, Any]) -> str:
     minutes = summary["seconds"] / 60
     where = f"{made['device']} of {made['cores']} cores ({made['processor']})"
     return (
-        f"{made['started'][:10]}, commit {summary['commit']}, preset {summary['preset']}, settings {summary['settings']}, "
-        f"seeds {' '.join(map(str, summary['seeds']))}, {where}, renderer {summary['renderer']}, {minutes:.0f} minutes."
+        f"{made['started'][:10]}, commit {summary['commit']}, preset {summary['preset']}, "
+        f"settings {summary['settings']}, seeds {' '.join(map(str, summary['seeds']))}, {where}, renderer {summary['renderer']}, {minutes:.0f} minutes."
     )
 
 
@@ -35,13 +35,16 @@ def _seeds(summary: dict[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, task in summary["tasks"].items():
-        for seed in task["per_seed"]:
-            rows.append(
-                f"| {name} | {seed['seed']} | {count[name]} | {_percent(seed['bc'])} | {_percent(seed['ppo'])} "
-                f"| {_points(seed['difference'])} | {_percent(seed['imagined_bc'])}, {_percent(seed['imagined_ppo'])} "
-                f"| {seed['iterations']} | {seed['stop_reason']} |"
-            )
+        rows += [_seed(name, count[name], seed) for seed in task["per_seed"]]
     return rows
+
+
+def _seed(name: str, n: int, seed: dict[str, Any]) -> str:
+    return (
+        f"| {name} | {seed['seed']} | {n} | {_percent(seed['bc'])} | {_percent(seed['ppo'])} "
+        f"| {_points(seed['difference'])} | {_percent(seed['imagined_bc'])}, {_percent(seed['imagined_ppo'])} "
+        f"| {seed['iterations']} | {seed['stop_reason']} |"
+    )
 
 
 def _tasks(summary: dict[str, Any]) -> list[str]:

@@ -220,3 +220,9 @@ def test_the_description_has_a_line_for_every_named_loss() -> None:
     lines = describe().splitlines()
     assert [line.split()[0] for line in lines] == sorted(available())
     assert all("scale" in line and "reads" in line for line in lines)
+
+
+def test_a_tap_that_does_not_exist_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find("kl"), "needs", frozenset({"posterier"}))
+    with pytest.raises(UserError, match=r"posterier.*did you mean 'posterior'"):
+        build(["kl"], SHAPES)

@@ -131,7 +131,7 @@ class WorldModel(nn.Module):
         values = proprio(robot_obs)
         self.proprio_mean.copy_(values.mean(0))
         # a dimension that hardly moves (the gripper command of a reaching task) must not be blown up
-        self.proprio_std.copy_(values.std(0).clamp_min(1e-2))
+        self.proprio_std.copy_(values.std(0, correction=0).clamp_min(1e-2))
 
     # Training ---------------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from worldaction.errors import UserError, unknown
 from worldaction.losses.base import Loss, Shapes
+from worldaction.rssm import Latents
 
 GROUP = "worldaction.losses"
+TAPS = tuple(field.name for field in dataclasses.fields(Latents))
 _PLUMBING = {"base", "contract", "registry"}
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
@@ -155,5 +157,8 @@ def build(texts: Iterable[str], shapes: Shapes) -> dict[str, Loss]:
         options = cls.Options(**{key: _convert(cls, key, value) for key, value in spec.options})
         if cls.name in losses:
             raise UserError(f"loss {cls.name!r} is listed twice; name each loss once")
+        for tap in cls.needs:
+            if tap not in TAPS:
+                raise unknown(f"tap that loss {cls.name} needs:", tap, TAPS)
         losses[cls.name] = cls(options, shapes)
     return losses
