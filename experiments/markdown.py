@@ -21,10 +21,14 @@ def markdown(folder: Path) -> str:
 def _origin(summary: dict[str, Any], made: dict[str, Any]) -> str:
     minutes = summary["seconds"] / 60
     where = f"{made['device']} of {made['cores']} cores ({made['processor']})"
-    return (
-        f"{made['started'][:10]}, commit {summary['commit']}, preset {summary['preset']}, "
-        f"settings {summary['settings']}, seeds {' '.join(map(str, summary['seeds']))}, {where}, renderer {summary['renderer']}, {minutes:.0f} minutes."
-    )
+    parts = [
+        made["started"][:10],
+        f"commit {summary['commit']}",
+        f"preset {summary['preset']}, settings {summary['settings']}, seeds {' '.join(map(str, summary['seeds']))}",
+        f"{made['device']} of {made['cores']} cores ({made['processor']}), renderer {summary['renderer']}",
+        f"{minutes:.0f} minutes",
+    ]
+    return ", ".join(parts) + "."
 
 
 def _seeds(summary: dict[str, Any]) -> list[str]:
