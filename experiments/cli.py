@@ -18,7 +18,7 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 --resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
 
 _MAY_BE_ZERO = {
-    "workers", "seed", "near_misses", "blocks", "warmup", "save_every",
+    "workers", "seed", "near_misses", "blocks", "warmup", "ramp", "save_every",
     "iterations", "evaluate_every", "curve_episodes", "videos",
 }  # fmt: skip
 
