@@ -223,4 +223,6 @@ def _gl_context(backend: str) -> Any:
             f"renderer {backend!r} does not work here ({type(error).__name__}: {error}); "
             f"apt-get install {PACKAGES[backend]}, or choose renderer 'auto'"
         ) from error
+    # handlers run in reverse order, so after the renderers': OSMesa's destructor fails once Python is half gone
+    atexit.register(context.free)
     return context
