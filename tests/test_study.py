@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from experiments.statistics import wilson
 from worldaction.config import TableConfig
 
 SAMPLES = ROOT.parent / "shared" / "data"
+TASK = "artefacts/seed0/turn_on_led"
 
 
 @pytest.fixture(scope="session")
@@ -234,3 +235,74 @@ def test_a_world_model_is_trained_and_measured_on_recorded_play(
     assert all(0 < value < 60 for value in psnr)
     assert "tasks" not in found
     assert (tmp_path / "run" / "report.html").exists()
+
+
+# Damaged runs ---------------------------------------------------------------------------------------------------------
+
+
+def truncate(path: Path) -> None:
+    """What a full disk leaves of a file."""
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def other_settings(run: Path) -> None:
+    """Artefacts of a run under the settings of another one."""
+    config = values(run / "config.json")
+    config["world_model"]["lr"] = 0.5
+    (run / "config.json").write_text(json.dumps(config))
+
+
+def other_sizes(run: Path) -> None:
+    """A world model under the description of a larger one."""
+    path = run / "artefacts/seed0/world_model/config.json"
+    path.write_text(json.dumps(values(path) | {"deter": 72}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "value", "remedy"),
+    [
+        (lambda run: truncate(run / "artefacts/seed0/world_model/model.safetensors"), "model.safetensors", "again"),
+        (lambda run: truncate(run / f"{TASK}/clone/actor.safetensors"), "actor.safetensors", "again"),
+        (lambda run: truncate(run / "config.json"), "config.json is damaged", "write it again"),
+        (lambda run: truncate(run / "artefacts/play/store/store.json"), "store.json", ""),
+        (other_settings, "world_model.lr = 0.002, not 0.5", "delete it or use another run"),
+        (other_sizes, "artefacts/seed0/world_model/model.safetensors", ""),
+    ],
+    ids=["world model", "policy", "settings", "play", "settings of another run", "sizes of another model"],
+)
+def test_a_damaged_run_is_refused_by_the_file_that_is_damaged(
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    damage: Callable[[Path], None],
+    value: str,
+    remedy: str,
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / TASK / "evaluation")
+    damage(copy)
+    capsys.readouterr()
+    assert guarded(lambda: main(["--resume", str(copy)])) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert value in last
+    assert remedy in last
+
+
+def test_a_truncated_checkpoint_is_refused_by_name(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    model = copy / "artefacts/seed0/world_model"
+    (model / "manifest.json").unlink()
+    (model / "model.safetensors").rename(model / "checkpoint.safetensors")
+    for damage, value in ((lambda path: None, "no checkpoint of this version"), (truncate, "truncated")):
+        damage(model / "checkpoint.safetensors")
+        capsys.readouterr()
+        assert guarded(lambda: main(["--resume", str(copy)])) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("error: ")
+        assert "checkpoint.safetensors" in last
+        assert value in last
