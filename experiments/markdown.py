@@ -20,7 +20,6 @@ def markdown(folder: Path) -> str:
 
 def _origin(summary: dict[str, Any], made: dict[str, Any]) -> str:
     minutes = summary["seconds"] / 60
-    where = f"{made['device']} of {made['cores']} cores ({made['processor']})"
     parts = [
         made["started"][:10],
         f"commit {summary['commit']}",
