@@ -29,7 +29,7 @@ from worldaction.record import Recorder, progress
 from worldaction.rssm import Latent
 from worldaction.spec import ACTION, ROBOT, SCENE
 from worldaction.success import SuccessClassifier, fit_success, precision_recall
-from worldaction.world_model import WorldModel
+from worldaction.world_model import WorldModel, restore
 
 PLAY_WINDOWS, PLAY_LENGTH = 150, 48
 """Windows of play beside the attempts of the task, from which the classifier learns what else there is."""
@@ -198,8 +198,7 @@ def clone_policy(here: TaskRun, recorder: Recorder) -> None:
             seed=here.seed,
             report=report,
         )
-    save_tensors(artefact.folder / "actor.safetensors", policy.state_dict())
-    write_json(artefact.folder / "actor.json", policy.config)
+    save_actor(artefact.folder, policy)
     artefact.finish({"demonstrations": len(demos), "frames": chunks.shape[0]})
 
 
@@ -216,13 +215,18 @@ def demonstrations(
     return features, torch.cat(parts).to(features.device)
 
 
-def load_clone(here: TaskRun) -> DiffusionPolicy:
-    """The cloned policy."""
-    folder = here.run.task(here.seed, here.task, "clone").path
-    policy = build_actor(read_json(folder / "actor.json"))
-    policy.load_state_dict(load_tensors(folder / "actor.safetensors"))
-    assert isinstance(policy, DiffusionPolicy)
-    return policy.to(here.device).eval().requires_grad_(False)
+def save_actor(folder: Path, actor: DiffusionPolicy | TunedPolicy) -> None:
+    """Write an actor into a stage's folder."""
+    save_tensors(folder / "actor.safetensors", actor.state_dict())
+    write_json(folder / "actor.json", actor.config)
+
+
+def load_actor(here: TaskRun, stage: str) -> DiffusionPolicy | TunedPolicy:
+    """The frozen policy of a stage: "clone" or "ppo"."""
+    folder = here.run.task(here.seed, here.task, stage).path
+    actor = build_actor(read_json(folder / "actor.json"))
+    restore(actor, load_tensors(folder / "actor.safetensors"), source=folder / "actor.safetensors")
+    return actor.to(here.device).eval().requires_grad_(False)
 
 
 # PPO ------------------------------------------------------------------------------------------------------------------
@@ -255,7 +259,9 @@ def finetune(here: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     options, classifier, starts = ppo_options(here), load_classifier(here), dream_starts(here)
-    ppo = PPO(here.model, load_clone(here), classifier, starts, options, seed=here.seed)
+    cloned = load_actor(here, "clone")
+    assert isinstance(cloned, DiffusionPolicy)
+    ppo = PPO(here.model, cloned, classifier, starts, options, seed=here.seed)
     calibration = {"bc": _imagined(here, ppo.policy, classifier, starts)}
     checkpoint = artefact.folder / "checkpoint.safetensors"
     curve: list[dict[str, Any]] = []
@@ -275,8 +281,7 @@ def finetune(here: TaskRun, recorder: Recorder) -> None:
             bar.update(1, imagined=metrics["imagined/success"])
             save_checkpoint(checkpoint, ppo.state_dict(), extra={"curve": curve})
     calibration["ppo"] = _imagined(here, ppo.policy, classifier, starts)
-    save_tensors(artefact.folder / "actor.safetensors", ppo.policy.state_dict())
-    write_json(artefact.folder / "actor.json", ppo.policy.config)
+    save_actor(artefact.folder, ppo.policy)
     artefact.finish(
         {
             "imagined": calibration,
@@ -317,15 +322,6 @@ def _imagined(here: TaskRun, actor: TunedPolicy, classifier: SuccessClassifier, 
     return {key.partition("/")[2]: value for key, value in night.summary().items()}
 
 
-def load_tuned(here: TaskRun) -> TunedPolicy:
-    """The fine-tuned policy."""
-    folder = here.run.task(here.seed, here.task, "ppo").path
-    policy = build_actor(read_json(folder / "actor.json"))
-    policy.load_state_dict(load_tensors(folder / "actor.safetensors"))
-    assert isinstance(policy, TunedPolicy)
-    return policy.to(here.device).eval().requires_grad_(False)
-
-
 # Evaluation -----------------------------------------------------------------------------------------------------------
 
 
@@ -337,8 +333,8 @@ def compare(here: TaskRun) -> None:
     options = here.study.evaluation
     results: dict[str, Evaluation] = {}
     with progress(2 * options.episodes, f"evaluation {here.task}, seed {here.seed}", "episode") as bar:
-        for name, actor in (("bc", load_clone(here)), ("ppo", load_tuned(here))):
-            policy = here.policy(actor)
+        for name, stage in (("bc", "clone"), ("ppo", "ppo")):
+            policy = here.policy(load_actor(here, stage))
             policy.save_pretrained(here.run.folder / "policies" / f"{here.task}-seed{here.seed}-{name}")
             results[name] = evaluate(
                 policy,

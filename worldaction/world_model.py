@@ -15,6 +15,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
 from worldaction.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.config import to_dict
 from worldaction.errors import UserError
 from worldaction.losses import Loss, Shapes, build, parse
 from worldaction.losses.reconstruction import Reconstruction
@@ -309,8 +310,6 @@ class WorldModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors into a folder."""
-        from worldaction.config import to_dict
-
         write_json(folder / "config.json", to_dict(self.config))
         save_tensors(folder / "model.safetensors", dict(self.state_dict()))
 
