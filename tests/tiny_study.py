@@ -163,9 +163,9 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def summary(run: Path) -> dict[str, Any]:
-    """summary.json without what depends on the clock."""
+    """summary.json without what depends on the clock, and on who commits meanwhile."""
     values: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return {key: value for key, value in values.items() if "seconds" not in key}
+    return {key: value for key, value in values.items() if "seconds" not in key and key != "commit"}
 
 
 def weights(run: Path) -> Iterator[tuple[str, torch.Tensor]]:

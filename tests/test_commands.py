@@ -1,0 +1,202 @@
+"""Every command that the documents show does what they say. A new one fails here until it has an entry in the table."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_study import ROOT, environment, files, finished_run, study, summary
+
+from envs.tasks import SEEDS
+from experiments import cli
+from experiments.calvin import main
+from experiments.cli import guarded, parse_study
+from experiments.evaluate import make_table
+from experiments.presets import PRESETS
+from worldaction.artefact import read_json
+from worldaction.config import TableConfig
+
+DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+STUDY = "python -m experiments.calvin"
+
+
+def shown() -> list[str]:
+    """Commands of ours in the documents: in blocks of code, and in the middle of a sentence."""
+    found = []
+    for name in DOCUMENTS:
+        text = (ROOT / name).read_text()
+        blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL) + re.findall(r"^    (.*)$", text, re.MULTILINE)
+        lines = [line for block in blocks for line in block.splitlines()]
+        lines += re.findall(r"`([^`\n]+)`", text)
+        parts = [part for line in lines for part in re.sub(r"\s+#.*", "", line).split("&&")]
+        found += [re.sub(r"^(?:\.venv/bin/)?python3?\b", "python", part.strip()) for part in parts]
+    ours = (part for part in found if re.match(r"python -m (?!venv)|worldaction [a-z]", part))
+    return list(dict.fromkeys(ours))
+
+
+# What is checked of each ----------------------------------------------------------------------------------------------
+
+
+def means(preset: str, **changed: Any) -> Callable[[str], None]:
+    """The command line stands for a preset with these settings; the runs themselves are in test_study.py."""
+
+    def check(command: str) -> None:
+        study, resume, only_print = parse_study(command.removeprefix(STUDY).split())
+        different = {key for key, value in vars(study).items() if value != getattr(PRESETS[preset], key)}
+        assert different == changed.keys()
+        assert {key: getattr(study, key) for key in changed} == changed
+        assert resume is None
+        assert only_print == ("--print-config" in command)
+
+    return check
+
+
+def runs_at_a_small_size(command: str) -> None:
+    """`finished_run` is this command with smaller numbers."""
+    means("debug")(command)
+    assert (finished_run() / "report.html").exists()
+
+
+def goes_on(command: str) -> None:
+    """The example's folder replaced by one that exists."""
+    arguments = command.removeprefix(STUDY).split()
+    assert arguments[0] == "--resume"
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(finished_run(), f"{folder}/run")
+        assert guarded(lambda: main([arguments[0], f"{folder}/run"])) == 0
+
+
+def helps(command: str) -> None:
+    """Every part's options are listed."""
+    with pytest.raises(SystemExit) as end:
+        main(command.removeprefix(STUDY).split())
+    assert end.value.code == 0
+
+
+def prints(*words: str) -> Callable[[str], None]:
+    """A command of `worldaction` whose output holds these words."""
+
+    def check(command: str) -> None:
+        result = subprocess.run(
+            [*python("from experiments.cli import main; main()"), *command.split()[1:]],
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 0, result.stderr
+        assert all(word in result.stdout for word in words)
+
+    return check
+
+
+def python(script: str) -> list[str]:
+    """Python with a script."""
+    return [sys.executable, "-c", script]
+
+
+def has_markers(command: str) -> None:
+    """This suite; what it leaves out is marked as the document says."""
+    assert "markers" in (ROOT / "pyproject.toml").read_text()
+    assert "-m 'not slow and not gpu'" in (ROOT / "pyproject.toml").read_text()
+
+
+TABLE: dict[str, Callable[[str], None]] = {
+    STUDY: means("quick"),
+    f"{STUDY} debug": runs_at_a_small_size,
+    f"{STUDY} quick --seeds 0 1 2": means("quick", seeds=(0, 1, 2)),
+    f"{STUDY} quick --tasks open_drawer turn_on_led": means("quick", tasks=("open_drawer", "turn_on_led")),
+    f"{STUDY} quick --losses reconstruction kl": means("quick", losses=PRESETS["quick"].losses[:2]),
+    f"{STUDY} small --print-config": means("small"),
+    f"{STUDY} --resume runs/calvin/quick-...": goes_on,
+    f"{STUDY} debug --play path/to/task_D_D": means("debug", play="path/to/task_D_D"),
+    f"{STUDY} quick --help": helps,
+    f"{STUDY} debug --losses reconstruction kl my_losses:Mine=0.1": means(
+        "debug", losses=(*PRESETS["debug"].losses[:2], "my_losses:Mine=0.1")
+    ),
+    "worldaction doctor": prints("torch", "renderer rays", "ffmpeg", "cores"),
+    "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
+    "python -m pytest": has_markers,
+}
+
+
+@pytest.mark.parametrize("command", sorted({*TABLE, *shown()}))
+def test_a_command_of_the_documents_does_what_it_says(command: str) -> None:
+    assert command in shown(), "no document shows this command any more: take it out of the table"
+    assert command in TABLE, "a new command in the documents: say in the table how it is tested"
+    TABLE[command](command)
+
+
+def test_the_command_worldaction_is_the_one_that_is_tested_here() -> None:
+    (target,) = re.findall(r'"worldaction = ([\w.:]+)"', (ROOT / "setup.py").read_text())
+    module, _, function = target.partition(":")
+    assert getattr(importlib.import_module(module), function) is cli.main
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A finished run that may be changed."""
+    shutil.copytree(finished_run(), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_report_can_be_written_again_from_the_files_of_the_run(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy / "report.html").unlink()
+    cli._command(["report", str(copy)])
+    assert capsys.readouterr().out.strip() == str(copy / "report.html")
+    assert (copy / "report.html").read_text() == (finished_run() / "report.html").read_text()
+    assert files(copy) == files(finished_run())
+
+
+def test_the_tables_of_a_run_come_as_markdown_with_its_numbers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli._command(["report", str(copy), "--markdown"])
+    said = capsys.readouterr().out
+    assert "turn_on_led" in said
+    assert read_json(copy / "summary.json")["settings"] in said
+    rows = [line for line in said.splitlines() if line.startswith("|")]
+    assert len(rows) >= 3
+    columns = {line.count("|") for line in rows[:3]}
+    assert len(columns) == 1
+
+
+def test_a_report_of_a_folder_that_is_no_run_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments in (["report", str(tmp_path)], ["report", str(tmp_path / "none"), "--markdown"]):
+        assert guarded(lambda arguments=arguments: cli._command(arguments)) == 2  # type: ignore[misc]
+        said = capsys.readouterr().err
+        assert said.startswith("error: ")
+        assert said.count("\n") == 1
+
+
+def test_the_policy_example_of_the_readme_runs_as_it_stands() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "Policy.from_pretrained" in block]
+    folder = finished_run() / "policies" / "turn_on_led-seed0-ppo"
+    example = re.sub(r'from_pretrained\("[^"]*"\)', f"from_pretrained({str(folder)!r})", example)
+    table = make_table("turn_on_led", TableConfig(image_size=32, supersample=2))
+    names: dict[str, Any] = {"observation": table.reset(seed=SEEDS["evaluation"])[0]}
+    exec(example, names)  # a text of our own
+    table.close()
+    assert names["action"].shape == (7,)
+    assert np.abs(names["action"]).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_debug_preset_runs_as_the_readme_shows_it(tmp_path: Path) -> None:
+    result = study("debug", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (run,) = (tmp_path / "runs" / "calvin").iterdir()
+    assert run.name.startswith("debug-")
+    assert summary(run)["tasks"]["turn_on_led"]["n"] == PRESETS["debug"].evaluation.episodes
