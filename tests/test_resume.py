@@ -16,14 +16,18 @@ from tiny_study import Started, assert_same_run, evaluations, finished_run, metr
 from experiments import learn
 
 TASK = "artefacts/seed0/turn_on_led"
-# what a run leaves behind in the order of its stages: sign that a stage is at work, and what it has not finished yet
+# what there is when a stage has just begun or is at work, what it has not finished then, and what ends it
 STAGES = {
-    "play data": ("artefacts/play/shards/0001", "artefacts/play/manifest.json"),
-    "world model": ("artefacts/seed0/world_model/checkpoint.safetensors", "artefacts/seed0/world_model/manifest.json"),
-    "success": (f"{TASK}/success/made_by.json", f"{TASK}/success/manifest.json"),
-    "clone": (f"{TASK}/clone/manifest.json", f"{TASK}/ppo/manifest.json"),
-    "ppo": (f"{TASK}/ppo/checkpoint.safetensors", f"{TASK}/ppo/manifest.json"),
-    "evaluation": ("policies/turn_on_led-seed0-ppo/config.json", f"{TASK}/evaluation/manifest.json"),
+    "play data": ("artefacts/play/shards/0001", "artefacts/play", signal.SIGKILL),
+    "world model": (
+        "artefacts/seed0/world_model/checkpoint.safetensors",
+        "artefacts/seed0/world_model",
+        signal.SIGKILL,
+    ),
+    "success": ("artefacts/seed0/fidelity/manifest.json", f"{TASK}/success", signal.SIGKILL),
+    "clone": (f"{TASK}/success/manifest.json", f"{TASK}/clone", signal.SIGKILL),
+    "ppo": (f"{TASK}/ppo/checkpoint.safetensors", f"{TASK}/ppo", signal.SIGKILL),
+    "evaluation": ("policies/turn_on_led-seed0-ppo/config.json", f"{TASK}/evaluation", signal.SIGINT),
 }
 
 
@@ -42,16 +46,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
 
 
 @pytest.mark.timeout(600)
-def test_a_run_killed_in_every_stage_ends_as_if_it_had_not_been(start: Callable[..., Started], tmp_path: Path) -> None:
+def test_a_run_ended_in_every_stage_comes_to_the_same_numbers(start: Callable[..., Started], tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = options(run_dir="run", workers=1)
-    for at_work, unfinished in STAGES.values():
-        study_process = start(*arguments, shard_frames=150)
-        study_process.wait_for((run / at_work).exists)
-        study_process.signal(signal.SIGKILL)
-        assert study_process.end()[0] == -signal.SIGKILL
-        assert not (run / unfinished).exists()
+    for at_work, unfinished, number in STAGES.values():
+        process = start(*arguments, shard_frames=150)
+        process.wait_for((run / at_work).exists)
+        process.signal(number)
+        status, said = process.end()
+        assert status == (130 if number == signal.SIGINT else -number)
+        assert not (run / unfinished / "manifest.json").exists()
         arguments = ["--resume", "run"]
+    # the last one was asked politely
+    assert "go on with: python -m experiments.calvin --resume run" in said
     result = study(*arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert_same_run(run, finished_run())

@@ -191,3 +191,5 @@ def assert_same_run(one: Path, other: Path) -> None:
     differing = [name for name in first if not torch.equal(first[name], second[name])]
     assert differing == []
     assert files(one) == files(other)
+    for path in one.rglob("*.memmap"):
+        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes(), path
