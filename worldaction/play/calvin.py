@@ -165,7 +165,8 @@ def _check_vector(vector: np.ndarray, label: str, size: int) -> None:
 def _opened(path: Path) -> Iterator[NpzFile]:
     """The arrays of an `.npz`, read on demand; whatever a damaged file raises names the file."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # opened here, because np.load leaks the file when it is no archive
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             if not isinstance(arrays, NpzFile):
                 raise ValueError("it is no archive")
             yield arrays
