@@ -1,6 +1,7 @@
 """One core per test process, the same on every machine: set before torch, MuJoCo or Mesa start their threads."""
 
 import os
+import signal
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,3 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+# A process started in the background ignores Ctrl-C and hands that down, and there is nothing to test then.
+signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -20,7 +21,10 @@ print(env.reset(seed=0)[0]["rgb_static"].shape)
 def test_a_process_that_has_drawn_ends_without_a_word(name: str) -> None:
     if name in GL_BACKENDS and not works(name):
         pytest.skip(f"{name} is not installed")
-    run = subprocess.run([sys.executable, "-c", DRAW.format(name=name)], capture_output=True, text=True, timeout=100)
+    # a test before this one may have drawn by another library, and MuJoCo leaves its name in the environment
+    clean = {key: value for key, value in os.environ.items() if key not in ("PYOPENGL_PLATFORM", "MUJOCO_GL")}
+    command = [sys.executable, "-c", DRAW.format(name=name)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=100, env=clean)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "(16, 16, 3)"
     assert run.stderr == ""
