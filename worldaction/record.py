@@ -10,6 +10,7 @@ import csv
 import json
 import logging
 import math
+import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -180,7 +181,7 @@ def _cut_half_line(path: Path) -> None:
 
 
 class Progress:
-    """A bar with rate and time left on a terminal, and a line of the log every ten seconds elsewhere.
+    """A bar with rate and time left on a terminal, and a line of the log every ten seconds elsewhere and in workers.
 
     Made by `progress`; a context manager.
 
@@ -198,7 +199,8 @@ class Progress:
         self.done = self._initial = initial
         self._figures: dict[str, float] = {}
         self._since = self._said = time.monotonic()
-        self._plain = not sys.stderr.isatty()
+        # the bars of several processes would overwrite each other
+        self._plain = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
         options = {"total": total, "desc": description, "unit": f" {unit}", "initial": initial}
         self._bar = tqdm(**options, dynamic_ncols=True, smoothing=0.1, mininterval=0.2, disable=self._plain)
 
