@@ -43,7 +43,7 @@ class Rollout(NamedTuple):
     label: str
     """Who acts, such as "BC"."""
     frames: Pixels
-    """[T, H, W, 3]."""
+    """[T, H, W, 3], the one before the first step included."""
     success: bool
 
 
@@ -189,7 +189,7 @@ def _cell(rollout: Rollout, time: int, fps: int) -> Pixels:
     last = len(rollout.frames) - 1
     text, colour = rollout.label, RUNNING
     if time >= last:
-        text = f"{text}: {'success' if rollout.success else 'failed'} after {(last + 1) / fps:.1f} s"
+        text = f"{text}: {'success' if rollout.success else 'failed'} after {last / fps:.1f} s"
         colour = SUCCEEDED if rollout.success else FAILED
     return _captioned(_framed(_enlarge(rollout.frames[min(time, last)]), colour), text)
 
@@ -202,7 +202,7 @@ def _strip(rollout: Rollout, count: int = 8) -> Pixels:
     stills = [_framed(_enlarge(rollout.frames[t], CELL // 2), c) for t, c in zip(times, colours, strict=True)]
     stills += [np.full_like(stills[0], 255)] * (count - len(stills))
     outcome = "success" if rollout.success else "failed"
-    return _captioned(tile(stills, count), f"{rollout.label}: {outcome} after {len(rollout.frames)} steps")
+    return _captioned(tile(stills, count), f"{rollout.label}: {outcome} after {len(rollout.frames) - 1} steps")
 
 
 def _spread(frames: Pixels, count: int) -> list[int]:
