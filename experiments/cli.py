@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -37,6 +38,9 @@ def guarded(main: Callable[[], None]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; go on with --resume and the run's folder\n")
         return 130
+    except BrokenPipeError:
+        # `... --help | head` has read enough; Python must not try to flush the rest
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
