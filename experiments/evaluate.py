@@ -19,6 +19,7 @@ from agents.policy import Policy
 from envs.tasks import SEEDS, TASKS
 from worldaction.config import TableConfig
 from worldaction.spec import ROBOT
+from worldaction.world_model import WorldModel
 
 START_STATES = 1_000
 """Start states per task in the fixed list."""
@@ -116,7 +117,7 @@ def _wave(policy: Policy, simulators: Sequence[gym.Env[Any, Any]], wave: Sequenc
     success, steps = np.zeros(len(wave), bool), np.zeros(len(wave), int)
     running, state, start = np.ones(len(wave), bool), None, torch.ones(len(wave), dtype=torch.bool)
     while running.any():
-        action, state = policy.act(_stack(seen, policy), state, start=start, rows=rows)
+        action, state = policy.act(stack(seen, policy.model), state, start=start, rows=rows)
         start = torch.zeros_like(start)
         for i in np.flatnonzero(running).tolist():
             seen[i], _, terminated, truncated, info = simulators[i].step(action[i].cpu().numpy())
@@ -134,7 +135,8 @@ def _picture(simulator: gym.Env[Any, Any]) -> np.ndarray:
     return picture
 
 
-def _stack(seen: Sequence[dict[str, np.ndarray]], policy: Policy) -> dict[str, torch.Tensor]:
-    device = policy.model.proprio_mean.device
-    keys = [*policy.model.config.cameras, ROBOT]
+def stack(seen: Sequence[dict[str, np.ndarray]], model: WorldModel) -> dict[str, torch.Tensor]:
+    """Observations of several tables as one batch of what the model sees, on its device."""
+    device = model.proprio_mean.device
+    keys = [*model.config.cameras, ROBOT]
     return {key: torch.from_numpy(np.stack([o[key] for o in seen])).to(device) for key in keys}

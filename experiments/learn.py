@@ -16,7 +16,7 @@ from agents.imagination import dream
 from agents.policy import Policy, build_actor
 from agents.ppo import PPO, PPOOptions
 from envs.tasks import SEEDS, get_task
-from experiments.evaluate import START_STATES, Evaluation, evaluate, make_table
+from experiments.evaluate import START_STATES, Evaluation, evaluate, make_table, stack
 from experiments.run import LOGGER, Run, device
 from experiments.video import Rollout, rollout_video
 from worldaction.artefact import load_checkpoint, load_tensors, read_json, save_checkpoint, save_tensors, write_json
@@ -27,7 +27,7 @@ from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler
 from worldaction.record import Recorder, progress
 from worldaction.rssm import Latent
-from worldaction.spec import ACTION, ROBOT, SCENE
+from worldaction.spec import ACTION, SCENE
 from worldaction.success import SuccessClassifier, fit_success, precision_recall
 from worldaction.world_model import WorldModel, restore
 
@@ -237,10 +237,8 @@ def dream_starts(here: TaskRun) -> Latent:
     env = make_table(here.task, here.table)
     seen = [env.reset(seed=SEEDS["dream_starts"] + n)[0] for n in range(here.study.ppo.starts)]
     env.close()
-    keys = [*here.model.config.cameras, ROBOT]
-    frames = {key: torch.stack([torch.from_numpy(o[key]) for o in seen]).to(here.device) for key in keys}
     with torch.no_grad():
-        embed = here.model.embed(frames)
+        embed = here.model.embed(stack(seen, here.model))
         return here.model.start(embed, seed=here.seed, rows=torch.arange(len(embed), device=here.device))
 
 

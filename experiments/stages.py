@@ -32,11 +32,12 @@ from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler, window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
 from worldaction.rssm import Latent
-from worldaction.spec import CAMERAS, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, SCENE, SCENE_FIELDS
+from worldaction.spec import ACTION, CAMERAS, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, SCENE, SCENE_FIELDS
 from worldaction.world_model import ModelConfig, WorldModel, total
 
 LOG_EVERY = 25
 SHARES_EVERY = 250
+"""A multiple of LOG_EVERY."""
 CONTEXT = 8
 """Frames that are seen before open-loop imagination begins."""
 
@@ -162,7 +163,7 @@ def train_world_model(folder: Path, seed: int) -> None:
     model = WorldModel(model_config(run.study, store.meta.cameras))
     model.standardise(store.frames[ROBOT])
     model.to(where)
-    keys = [*sizes.cameras, ROBOT, PREVIOUS_ACTION, "action", IS_INIT]
+    keys = [*sizes.cameras, ROBOT, PREVIOUS_ACTION, ACTION, IS_INIT]
     batches = window_batches(store, batch=sizes.batch, length=sizes.length, seed=seed, keys=keys)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=sizes.lr, weight_decay=sizes.weight_decay, eps=sizes.eps, fused=True
@@ -183,7 +184,8 @@ def train_world_model(folder: Path, seed: int) -> None:
         with torch.autocast(where.type, dtype=torch.bfloat16, enabled=sizes.bf16 and where.type == "cuda"):
             terms, metrics, latents = model.losses_of(batch)
         check_finite(terms, step, batch, artefact.folder)
-        if step % SHARES_EVERY == 0:
+        # counted as the record counts, by finished steps, or what is computed here would not be recorded
+        if step == 0 or (step + 1) % SHARES_EVERY == 0:
             metrics |= model.shares(terms, latents)
         return total(terms), lambda: {key: float(value) for key, value in metrics.items()}
 

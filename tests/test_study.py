@@ -16,11 +16,13 @@ from tiny_study import ROOT, SETTINGS, Started, evaluations, files, finished_run
 
 from agents.policy import Policy
 from envs.tasks import SEEDS
+from experiments import stages
 from experiments.calvin import main
 from experiments.cli import guarded, load_study
 from experiments.evaluate import make_table
 from experiments.statistics import wilson
 from worldaction.config import TableConfig
+from worldaction.record import read_metrics
 
 SAMPLES = ROOT.parent / "shared" / "data"
 TASK = "artefacts/seed0/turn_on_led"
@@ -46,6 +48,18 @@ def test_the_folder_says_what_was_run_where_and_with_what(run: Path) -> None:
     assert {"torch", "mujoco", "python"} <= env["versions"].keys()
     assert env["device"] == "cpu" or env["device"]
     assert "run folder run" in (run / "console.log").read_text()
+
+
+def test_gradient_shares_are_recorded_all_through_the_training(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "artefacts" / "seed0")
+    monkeypatch.setattr(stages, "LOG_EVERY", 5)
+    monkeypatch.setattr(stages, "SHARES_EVERY", 10)
+    stages.train_world_model(tmp_path / "run", 0)
+    lines = [line for line in read_metrics(tmp_path / "run") if line["prefix"] == "seed0/world_model"]
+    assert [line["step"] for line in lines if "gradient_share/kl" in line] == [1, 10, 20, 30, 40]
 
 
 def test_every_stage_records_its_metrics_as_lines_csv_and_tensorboard(run: Path) -> None:
