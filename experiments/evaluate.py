@@ -113,9 +113,10 @@ def _wave(policy: Policy, simulators: Sequence[gym.Env[Any, Any]], wave: Sequenc
     seeds = [start_seed(policy.task, index) for index in wave]
     seen = [s.reset(seed=seed)[0] for s, seed in zip(simulators, seeds, strict=True)]
     reels = [[_picture(s)] for s in simulators[:films]]
-    rows = torch.tensor(wave)
+    where = policy.model.proprio_mean.device
+    rows = torch.tensor(wave, device=where)
     success, steps = np.zeros(len(wave), bool), np.zeros(len(wave), int)
-    running, state, start = np.ones(len(wave), bool), None, torch.ones(len(wave), dtype=torch.bool)
+    running, state, start = np.ones(len(wave), bool), None, torch.ones(len(wave), dtype=torch.bool, device=where)
     while running.any():
         action, state = policy.act(stack(seen, policy.model), state, start=start, rows=rows)
         start = torch.zeros_like(start)
