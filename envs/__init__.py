@@ -1,7 +1,7 @@
-"""Environments: the embedded play table, CALVIN's task oracle, and the frozen world model as an environment.
+"""Environments: the embedded play table, the real CALVIN table, its task oracle, and the frozen world model as a table.
 
-Importing this package registers `worldaction/PlayTable-v0` and `worldaction/Dream-v0` with Gymnasium, and loads neither
-a simulator nor torch.
+Importing this package registers `worldaction/PlayTable-v0`, `worldaction/Calvin-v0` and `worldaction/Dream-v0` with
+Gymnasium, and loads neither a simulator nor torch.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 import gymnasium
 
 PLAY_TABLE_ID = "worldaction/PlayTable-v0"
+CALVIN_ID = "worldaction/Calvin-v0"
 DREAM_ID = "worldaction/Dream-v0"
 
 if PLAY_TABLE_ID not in gymnasium.registry:
     # the time limit lives in the environment itself, so that it also holds without gymnasium.make
     gymnasium.register(id=PLAY_TABLE_ID, entry_point="envs.playtable.env:PlayTableEnv")
+
+if CALVIN_ID not in gymnasium.registry:
+    gymnasium.register(id=CALVIN_ID, entry_point="envs.calvin.env:CalvinEnv")
 
 if DREAM_ID not in gymnasium.registry:
     gymnasium.register(id=DREAM_ID, entry_point="envs.dream:DreamGymEnv")

@@ -1,0 +1,78 @@
+"""Where an episode in the real simulator begins: the state itself, drawn from a seed, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from envs.playtable.env import draw_arm, draw_blocks, draw_scene
+from envs.playtable.ik import kinematics
+from envs.playtable.rotation import to_euler
+from envs.tasks import RANGES, TASKS, Task
+from worldaction.errors import UserError
+from worldaction.spec import ROBOT_SIZE, SCENE_FIELDS, SCENE_SIZE
+
+Array = NDArray[np.float64]
+
+OPEN_WIDTH = 0.08
+# of every block's centre on the table (m)
+BLOCK_HEIGHT = 0.46
+
+
+class Start(NamedTuple):
+    """The state in which an episode begins."""
+
+    task: str
+    robot_obs: Array
+    """[15]; the joints, the width and the last gripper command decide."""
+    scene_obs: Array
+    """[24]."""
+
+
+def draw_start(task: Task, seed: int, values: Mapping[str, float] | None = None) -> Start:
+    """The start of a seed: the embedded table's, number by number, so that both can be compared start by start.
+
+    Args:
+        task: what has to be left to do.
+        seed: names the start, together with the task.
+        values: slider, drawer, switch (m) or led (0 or 1) instead of drawn ones.
+    """
+    rng = np.random.default_rng([seed, list(TASKS).index(task.name)])
+    scene = {**draw_scene(task, rng), **(values or {})}
+    joints = draw_arm(rng)
+    scene_obs = np.zeros(SCENE_SIZE)
+    for name, value in scene.items():
+        scene_obs[SCENE_FIELDS[name]] = value
+    scene_obs[SCENE_FIELDS["lightbulb"]] = scene["switch"] > RANGES["switch"] / 2
+    for place, (x, y, yaw) in enumerate(draw_blocks(rng)):
+        scene_obs[6 + 6 * place : 12 + 6 * place] = x, y, BLOCK_HEIGHT, 0, 0, yaw
+    return Start(task.name, _robot_obs(joints), scene_obs)
+
+
+def _robot_obs(joints: Array) -> Array:
+    position, rotation = kinematics().forward(joints)
+    robot_obs = np.concatenate([position, to_euler(rotation), [OPEN_WIDTH], joints, [1.0]])
+    assert robot_obs.shape == (ROBOT_SIZE,)
+    return robot_obs
+
+
+def check_states(robot_obs: Array, scene_obs: Array, label: str) -> None:
+    """Refuses what the simulator would only choke on.
+
+    Args:
+        robot_obs: should be [15].
+        scene_obs: should be [24].
+        label: whose they are, for the message.
+
+    Raises:
+        UserError: another shape, numbers that are not finite, or lights that are neither 0 nor 1.
+    """
+    for name, array, size in (("robot_obs", robot_obs, ROBOT_SIZE), ("scene_obs", scene_obs, SCENE_SIZE)):
+        if array.shape != (size,) or not np.isfinite(array).all():
+            raise UserError(f"{label}: {name} must be {size} finite numbers, not {array.tolist()!r:.80}")
+    lights = scene_obs[[SCENE_FIELDS["lightbulb"], SCENE_FIELDS["led"]]]
+    if not np.isin(lights, (0, 1)).all():
+        raise UserError(f"{label}: the lights in scene_obs are {lights.tolist()}; each must be 0 or 1")
