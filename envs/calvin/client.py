@@ -165,7 +165,7 @@ class Simulator:
         if os.getpid() != self._owner:
             raise UserError("a simulator belongs to the process that started it; make the environment in this one")
         if not self._end.alive:
-            raise SimulatorCrashed("the simulator has ended; reset the environment to start another")
+            raise UserError("the simulator has ended; start another, an environment does so when it is reset")
         self._count += 1
         patience = patience or self._patience
         try:

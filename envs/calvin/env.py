@@ -159,6 +159,8 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         command = np.asarray(action, np.float64)
         if command.shape != (ACTION_SIZE,) or not np.isfinite(command).all():
             raise UserError(f"action {action!r} must be {ACTION_SIZE} finite numbers in [-1, 1]")
+        if self._state is None:
+            raise UserError("there is no episode to go on with; call reset first")
         command = np.clip(command, -1, 1)
         command[6] = 1.0 if command[6] > 0 else -1.0
         with self._episode_lost_on_crash():
