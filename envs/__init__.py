@@ -1,4 +1,4 @@
-"""Environments: the embedded play table, the real CALVIN table, its task oracle, and the frozen world model as a table.
+"""Environments: the embedded play table, the real CALVIN simulator, the task oracle, and the frozen world model as one.
 
 Importing this package registers `worldaction/PlayTable-v0`, `worldaction/Calvin-v0` and `worldaction/Dream-v0` with
 Gymnasium, and loads neither a simulator nor torch.

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from envs.calvin.client import Array, Renderer, Scene, Settings, Simulator, SimulatorCrashed, State
 from envs.calvin.draws import Start, check_states, draw_start
 from envs.tasks import RANGES, get_task
+from worldaction.config import TableConfig
 from worldaction.errors import UserError, unknown
 from worldaction.play.images import area_mean
 from worldaction.spec import (
@@ -292,6 +293,18 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         except SimulatorCrashed:
             self.crashes, self._state = self.crashes + 1, None
             raise
+
+
+def calvin_table(table: TableConfig) -> CalvinEnv:
+    """CALVIN's table with a study's options, drawn by TinyRenderer unless the renderer is "egl".
+
+    Raises:
+        UserError: the simulator does not start, or the study asks for a renderer that CALVIN has not got.
+    """
+    if table.renderer not in ("auto", "egl"):
+        raise UserError(f"CALVIN cannot draw with {table.renderer!r}; set table.renderer to auto (TinyRenderer) or egl")
+    renderer: Renderer = "egl" if table.renderer == "egl" else "tiny"
+    return CalvinEnv(image_size=table.image_size, max_steps=table.max_steps, renderer=renderer)
 
 
 def _checked(values: dict[str, float]) -> dict[str, float]:

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from envs.playtable.env import PlayTableEnv
 from envs.playtable.rotation import Array, wrap
+from envs.table import Table
 from envs.tasks import RANGES, get_task
 from worldaction.errors import UserError
 from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT
@@ -59,7 +59,7 @@ class Expert:
 
     def __init__(
         self,
-        env: PlayTableEnv,
+        env: Table,
         task: str,
         rng: np.random.Generator | None = None,
         *,
@@ -93,7 +93,7 @@ class Expert:
         return action
 
 
-def steer(env: PlayTableEnv, position: Array, euler: Array, gripper: float, speed: float = 1.0) -> Array:
+def steer(env: Table, position: Array, euler: Array, gripper: float, speed: float = 1.0) -> Array:
     """The action [7] that moves the target straight towards a pose.
 
     Args:
@@ -120,7 +120,7 @@ def _spoil(waypoints: list[Waypoint], rng: np.random.Generator, offset: float, h
     return spoilt
 
 
-def _waypoints(env: PlayTableEnv, task: str) -> list[Waypoint]:
+def _waypoints(env: Table, task: str) -> list[Waypoint]:
     if task.endswith("drawer"):
         return _drawer(env, opening=task == "open_drawer")
     if "slider" in task:
@@ -142,7 +142,7 @@ def _by(x: float, y: float, z: float) -> Array:
     return np.array([x, y, z])
 
 
-def _drawer(env: PlayTableEnv, *, opening: bool) -> list[Waypoint]:
+def _drawer(env: Table, *, opening: bool) -> list[Waypoint]:
     handle = env.site("drawer_handle")
     drawer = env.scene_obs()[1]
     behind = handle + _by(0, 0.033, -0.006) if opening else handle + _by(0, -0.027, 0.0)
@@ -155,7 +155,7 @@ def _drawer(env: PlayTableEnv, *, opening: bool) -> list[Waypoint]:
     ]
 
 
-def _slider(env: PlayTableEnv, *, left: bool) -> list[Waypoint]:
+def _slider(env: Table, *, left: bool) -> list[Waypoint]:
     handle = env.site("slider_handle")
     slider = env.scene_obs()[0]
     travel = -(RANGES["slider"] - slider + 0.02) if left else slider + 0.02
@@ -169,7 +169,7 @@ def _slider(env: PlayTableEnv, *, left: bool) -> list[Waypoint]:
     ]
 
 
-def _switch(env: PlayTableEnv, *, on: bool) -> list[Waypoint]:
+def _switch(env: Table, *, on: bool) -> list[Waypoint]:
     lever = env.site("switch_lever") + _by(0, 0, -0.005)
     switch = env.scene_obs()[3]
     travel = UP_THE_PANEL * (RANGES["switch"] - switch + 0.012 if on else -switch - 0.012)
@@ -183,7 +183,7 @@ def _switch(env: PlayTableEnv, *, on: bool) -> list[Waypoint]:
     ]
 
 
-def _button(env: PlayTableEnv) -> list[Waypoint]:
+def _button(env: Table) -> list[Waypoint]:
     cap = env.site("button")
     return [
         Waypoint(cap + _by(0, 0, 0.06), DOWN, CLOSED, 0.015, 1.0),

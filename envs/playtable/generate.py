@@ -8,15 +8,16 @@ sees where a task fails; demonstrations succeed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from envs.playtable.env import Observation, PlayTableEnv
+from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, OPEN, Expert, steer
-from envs.playtable.rotation import Array
+from envs.table import Array, Observation, Table
 from envs.tasks import SEEDS, SEEDS_PER_USE, TASKS, get_task, possible_tasks
 from worldaction.config import PlayConfig, TableConfig, to_dict
 from worldaction.errors import UserError, unknown
@@ -77,7 +78,7 @@ class Noise:
 class Recorder:
     """Steps an environment and keeps what it saw and did."""
 
-    def __init__(self, env: PlayTableEnv, observation: Observation) -> None:
+    def __init__(self, env: Table, observation: Observation) -> None:
         self._env, self._observation = env, observation
         self._rows: list[dict[str, Any]] = []
         self.first_success: int | None = None
@@ -97,7 +98,7 @@ class Recorder:
         return {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
 
 
-def play_episode(env: PlayTableEnv, seed: int, frames: int) -> Arrays:
+def play_episode(env: Table, seed: int, frames: int) -> Arrays:
     """Chained skills and aimless moves from a random scene.
 
     Args:
@@ -127,7 +128,7 @@ def play_episode(env: PlayTableEnv, seed: int, frames: int) -> Arrays:
     return recorder.arrays()
 
 
-def _move_anywhere(env: PlayTableEnv, recorder: Recorder, rng: np.random.Generator, left: int) -> None:
+def _move_anywhere(env: Table, recorder: Recorder, rng: np.random.Generator, left: int) -> None:
     goal, gripper = rng.uniform(RANDOM_LOW, RANDOM_HIGH), rng.choice([CLOSED, OPEN])
     noise = Noise(rng, RANDOM_NOISE)
     for _ in range(min(left, int(rng.integers(*RANDOM_LENGTH)))):
@@ -136,7 +137,7 @@ def _move_anywhere(env: PlayTableEnv, recorder: Recorder, rng: np.random.Generat
         recorder.step(noise.add(action))
 
 
-def _try_skill(env: PlayTableEnv, recorder: Recorder, rng: np.random.Generator, left: int) -> None:
+def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: int) -> None:
     task = str(rng.choice(possible_tasks(env.scene_obs())))
     expert = Expert(env, task, rng, offset=float(rng.choice(PLAY_OFFSETS)))
     noise = Noise(rng, float(rng.choice(PLAY_NOISES)))
@@ -146,7 +147,7 @@ def _try_skill(env: PlayTableEnv, recorder: Recorder, rng: np.random.Generator, 
             break
 
 
-def demo_episode(env: PlayTableEnv, task: str, seed: int, noise: float) -> tuple[Arrays, bool]:
+def demo_episode(env: Table, task: str, seed: int, noise: float) -> tuple[Arrays, bool]:
     """One attempt of a careful but shaky demonstrator, cut soon after success.
 
     Args:
@@ -163,7 +164,7 @@ def demo_episode(env: PlayTableEnv, task: str, seed: int, noise: float) -> tuple
     return _attempt(expert, recorder, Noise(rng, noise), limit=DEMO_LIMIT, tail=DEMO_TAIL)
 
 
-def near_miss_episode(env: PlayTableEnv, task: str, seed: int) -> tuple[Arrays, bool]:
+def near_miss_episode(env: Table, task: str, seed: int) -> tuple[Arrays, bool]:
     """One sloppy, hasty attempt; arguments and results as for `demo_episode`."""
     rng = np.random.default_rng([seed, 2])
     offset = float(rng.choice(NEAR_MISS_OFFSETS))
@@ -173,7 +174,7 @@ def near_miss_episode(env: PlayTableEnv, task: str, seed: int) -> tuple[Arrays, 
 
 
 def _start(
-    env: PlayTableEnv, task: str, seed: int, rng: np.random.Generator, *, offset: float, haste: float = 0.0
+    env: Table, task: str, seed: int, rng: np.random.Generator, *, offset: float, haste: float = 0.0
 ) -> tuple[Expert, Recorder]:
     observation, _ = env.reset(seed=seed, options={"task": task})
     return Expert(env, task, rng, offset=offset, haste=haste), Recorder(env, observation)
@@ -238,6 +239,8 @@ def generate_shard(
     seed: int | None = None,
     config: PlayConfig | None = None,
     progress: Callable[[int], object] | None = None,
+    source: str = "playtable",
+    make: Callable[[TableConfig], Table] | None = None,
 ) -> None:
     """Makes episodes and writes them to a play store.
 
@@ -248,19 +251,29 @@ def generate_shard(
         seed: recorded in the store.
         config: recorded in the store beside the table.
         progress: called with the number of new frames after every episode.
+        source: recorded in the store: where the episodes were made.
+        make: builds the environment, such as `envs.calvin.env.calvin_table`; None builds the embedded table.
 
     Raises:
         UserError: the renderer does not work, a job is not possible, or the folder cannot be written.
     """
-    env = PlayTableEnv(image_size=table.image_size, supersample=table.supersample, renderer=table.renderer)
+    env = make(table) if make else embedded_table(table)
     recorded = {"table": {**to_dict(table), "renderer": env.renderer}, "play": to_dict(config) if config else None}
-    with StoreWriter(
-        path, image_size=table.image_size, source="playtable", renderer=env.renderer, seed=seed, config=recorded
-    ) as writer:
+    with (
+        closing(env),
+        StoreWriter(
+            path, image_size=table.image_size, source=source, renderer=env.renderer, seed=seed, config=recorded
+        ) as writer,
+    ):
         for job in jobs:
             frames = sum(_write(writer, *episode) for episode in _make(env, job))
             if progress is not None:
                 progress(frames)
+
+
+def embedded_table(table: TableConfig) -> Table:
+    """The play table with a study's options."""
+    return PlayTableEnv(image_size=table.image_size, supersample=table.supersample, renderer=table.renderer)
 
 
 def _write(writer: StoreWriter, job: Job, arrays: Arrays, success: bool | None) -> int:
@@ -270,7 +283,7 @@ def _write(writer: StoreWriter, job: Job, arrays: Arrays, success: bool | None) 
     return length
 
 
-def _make(env: PlayTableEnv, job: Job) -> list[tuple[Job, Arrays, bool | None]]:
+def _make(env: Table, job: Job) -> list[tuple[Job, Arrays, bool | None]]:
     """The episodes of a job: itself, the arrays, and whether its task was done (None for play)."""
     if job.kind == "play":
         return [(job, play_episode(env, job.seed, job.frames), None)]
@@ -281,7 +294,7 @@ def _make(env: PlayTableEnv, job: Job) -> list[tuple[Job, Arrays, bool | None]]:
     raise unknown("kind of episode", job.kind, ("play", "near_miss", "demo"))
 
 
-def _demonstrate(env: PlayTableEnv, job: Job) -> list[tuple[Job, Arrays, bool | None]]:
+def _demonstrate(env: Table, job: Job) -> list[tuple[Job, Arrays, bool | None]]:
     failures: list[tuple[Job, Arrays, bool | None]] = []
     for attempt in range(ATTEMPTS):
         arrays, success = demo_episode(env, job.task, job.seed + attempt, job.noise)
