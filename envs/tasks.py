@@ -7,7 +7,7 @@ with the scene at the start of the episode. This module needs numpy alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -18,6 +18,9 @@ from worldaction.spec import SCENE_FIELDS, SCENE_SIZE
 
 RANGES: Final = {"slider": 0.28, "drawer": 0.22, "button": 0.02, "switch": 0.088, "lightbulb": 1.0, "led": 1.0}
 """Largest value of each entry of `scene_obs` that a task moves; the smallest is zero (m; lights 0 or 1)."""
+
+SLIDER_RANGES: Final = {"A": 0.28, "B": 0.304, "C": 0.24, "D": 0.28}
+"""Travel of the sliding door in CALVIN's four scenes (m): all else is alike."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Task:
     """The entry of `scene_obs` that is set at the start of an episode."""
     start: tuple[float, float]
     """Range it is drawn from at the start: the whole range satisfies the task's precondition."""
+    extra: float = 0.0
+    """How much further than in scene D the joint goes (m)."""
 
     def achieved(self, start_scene: ArrayLike, scene: ArrayLike) -> NDArray[np.bool_]:
         """CALVIN's oracle: has the task been done since the start?
@@ -74,7 +79,7 @@ class Task:
             [...] bool.
         """
         goal = self._value(scene) + self.sign * self.delta
-        return np.asarray((goal > 0) & (goal < RANGES[self.field]))
+        return np.asarray((goal > 0) & (goal < RANGES[self.field] + self.extra))
 
     def _value(self, scene: ArrayLike) -> NDArray[np.float64]:
         array = np.asarray(scene, dtype=np.float64)
@@ -109,17 +114,30 @@ SEEDS: Final[dict[str, int]] = {
 SEEDS_PER_USE: Final = 1_000_000
 
 
-def get_task(name: str) -> Task:
-    """The task of that name.
+def get_task(name: str, scene: str = "D") -> Task:
+    """The task of that name, with starts and label that fit the scene's ranges; the oracle is the same in all scenes.
+
+    Args:
+        name: a key of `TASKS`.
+        scene: a key of `SLIDER_RANGES`.
 
     Raises:
-        UserError: there is no such task; the message names the nearest one.
+        UserError: there is no such task or scene; the message names the nearest one.
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
-    return TASKS[name]
+    if scene not in SLIDER_RANGES:
+        raise unknown("scene", scene, SLIDER_RANGES)
+    task, extra = TASKS[name], round(SLIDER_RANGES[scene] - RANGES["slider"], 9)
+    if task.field != "slider" or not extra:
+        return task
+    if task.sign > 0:
+        return replace(task, extra=extra)
+    # starts at the far end, which lies elsewhere
+    start = (round(task.start[0] + extra, 9), round(task.start[1] + extra, 9))
+    return replace(task, extra=extra, start=start, limit=round(task.limit + extra, 9))
 
 
-def possible_tasks(scene: ArrayLike) -> list[str]:
-    """Names of the tasks that a scene [24] leaves to do."""
-    return [task.name for task in TASKS.values() if task.possible(scene)]
+def possible_tasks(values: ArrayLike, scene: str = "D") -> list[str]:
+    """Names of the tasks that a state [24] of a scene leaves to do."""
+    return [name for name in TASKS if get_task(name, scene).possible(values)]

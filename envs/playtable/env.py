@@ -14,11 +14,14 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from envs.playtable import scene
 from envs.playtable.ik import kinematics
 from envs.playtable.render import choose, renderer
 from envs.playtable.robot import FINGER_CLOSED, FINGER_OPEN, HOME
 from envs.playtable.rotation import Array, to_euler, to_matrix, wrap
+from envs.playtable.scene import BUTTON_TRIGGER, SUBSTEPS, SWITCH_TRIGGER, TABLE_TOP
+from envs.playtable.scene import CAMERAS as VIEWS
+from envs.playtable.scene import model as table
+from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.tasks import RANGES, TASKS, Task, get_task
 from worldaction.errors import UserError, unknown
 from worldaction.spec import (
@@ -45,7 +48,7 @@ START_POSITION: Final = np.array([0.026, -0.231, 0.571])
 START_EULER: Final = np.array([np.pi, 0.0, np.pi / 2])
 START_LOW, START_HIGH = np.array([-0.20, -0.06, -0.06]), np.array([0.15, 0.06, 0.08])
 START_TILT, START_YAW = 0.1, 0.3
-BLOCK_LOW, BLOCK_HIGH, BLOCK_GAP = np.array([0.0, -0.15]), np.array([0.35, -0.06]), 0.085
+BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
 RENDER_SIZE: Final = 200
 START_JOINTS: Final = ("slider", "drawer", "switch", "led")
 
@@ -65,9 +68,10 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         max_steps: time limit (control steps of 1/30 s).
         render_mode: None or "rgb_array", a static view of 200 pixels from `render`.
         cameras: False leaves the images out, and never touches a renderer.
+        scene: CALVIN's "A", "B", "C" or "D", see `envs.playtable.scenes`.
 
     Raises:
-        UserError: unknown task or renderer, or a number out of range.
+        UserError: unknown task, scene or renderer, or a number out of range.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
@@ -82,6 +86,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         max_steps: int = 72,
         render_mode: str | None = None,
         cameras: bool = True,
+        scene: str = "D",
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode {render_mode!r} is not supported; use None or 'rgb_array'")
@@ -92,9 +97,10 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.render_mode, self.max_steps = render_mode, max_steps
         self.renderer = choose(renderer) if cameras or render_mode else "none"
         self._image_settings = (image_size, supersample)
-        self._default_task = self.task = get_task(task)
-        self._index = _Index.of_model()
-        self.data = mujoco.MjData(scene.model())
+        self.scene, self._model = get_scene(scene), table(scene)
+        self._default_task = self.task = get_task(task, scene)
+        self._index = _Index.of_model(scene)
+        self.data = mujoco.MjData(self._model)
         self.observation_space = _observation_space(image_size if cameras else None)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._has_cameras = cameras
@@ -119,10 +125,10 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         for option in options:
             if option not in ("task", "scene"):
                 raise unknown("option", option, ("task", "scene"))
-        self.task = get_task(options["task"]) if options.get("task") else self._default_task
+        self.task = get_task(options["task"], self.scene.name) if options.get("task") else self._default_task
         start_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         rng = np.random.default_rng([start_seed, list(TASKS).index(self.task.name)])
-        self._place(rng, {**draw_scene(self.task, rng), **_checked(options.get("scene") or {})})
+        self._place(rng, {**draw_scene(self.task, rng, self.scene), **self._checked(options.get("scene") or {})})
         self.steps = 0
         self.start_scene = self.scene_obs()
         return self._observe(), self._info(success=False)
@@ -140,7 +146,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if command.shape != (ACTION_SIZE,) or not np.isfinite(command).all():
             raise UserError(f"action {action!r} must be {ACTION_SIZE} finite numbers in [-1, 1]")
         self._command(np.clip(command, -1, 1))
-        mujoco.mj_step(scene.model(), self.data, nstep=scene.SUBSTEPS)
+        mujoco.mj_step(self._model, self.data, nstep=SUBSTEPS)
         self._settle()
         self.steps += 1
         success = bool(self.task.achieved(self.start_scene, self.scene_obs()))
@@ -150,7 +156,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         """The static view, [200, 200, 3], if `render_mode` is "rgb_array"."""
         if self.render_mode is None:
             return None
-        return renderer(self.renderer, ("static",), RENDER_SIZE).draw(self.data, self._lit())[0]
+        return self._draw(("static",), RENDER_SIZE)[0]
 
     # ---- what is observed
 
@@ -192,23 +198,24 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     def _observe(self) -> Observation:
         observation: Observation = {}
         if self._has_cameras:
-            images = renderer(self.renderer, scene.CAMERAS, *self._image_settings).draw(self.data, self._lit())
+            images = self._draw(VIEWS, *self._image_settings)
             observation.update(zip(CAMERAS, images, strict=True))
         observation[ROBOT] = self.robot_obs().astype(np.float32)
         observation[SCENE] = self.scene_obs().astype(np.float32)
         return observation
 
+    def _draw(self, cameras: tuple[str, ...], size: int, supersample: int = 1) -> list[NDArray[np.uint8]]:
+        lit = {"led": self.led, "lightbulb": self.lightbulb}
+        return renderer(self.renderer, cameras, size, supersample, self.scene.name).draw(self.data, lit)
+
     def _info(self, *, success: bool) -> dict[str, Any]:
         return {"success": success, "is_success": success, "task_description": self.task.description}
-
-    def _lit(self) -> Mapping[str, bool]:
-        return {"led": self.led, "lightbulb": self.lightbulb}
 
     # ---- how it moves
 
     def _place(self, rng: np.random.Generator, values: Mapping[str, float]) -> None:
         """Sets the whole state: table, blocks, robot, targets."""
-        model, data, index = scene.model(), self.data, self._index
+        model, data, index = self._model, self.data, self._index
         mujoco.mj_resetData(model, data)
         for name in ("slider", "drawer", "switch"):
             data.qpos[index.joints[name]] = values[name]
@@ -222,10 +229,19 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._joint_target = joints
         self.target_position, self.target_euler = self.tcp_position, self.tcp_euler
 
+    def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:
+        ranges = self.scene.ranges
+        for name, value in values.items():
+            if name not in START_JOINTS:
+                raise unknown("scene entry", name, START_JOINTS)
+            if not 0 <= value <= ranges[name]:
+                raise UserError(f"scene entry {name} = {value} is outside 0..{ranges[name]}")
+        return values
+
     def _place_blocks(self, rng: np.random.Generator) -> None:
-        for address, place in zip(self._index.free_joints, draw_blocks(rng), strict=True):
+        for address, place in zip(self._index.free_joints, draw_blocks(rng, self.scene), strict=True):
             x, y, yaw = place
-            self.data.qpos[address : address + 3] = x, y, scene.TABLE_TOP + 0.02
+            self.data.qpos[address : address + 3] = x, y, TABLE_TOP + 0.02
             self.data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
 
     def _command(self, action: Array) -> None:
@@ -243,38 +259,38 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def _settle(self) -> None:
         """Brings poses and cameras up to date with the joints, and switches the lights."""
-        model, data = scene.model(), self.data
+        model, data = self._model, self.data
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
-        pressed = bool(data.qpos[self._index.joints["button"]] > scene.BUTTON_TRIGGER)
+        pressed = bool(data.qpos[self._index.joints["button"]] > BUTTON_TRIGGER)
         if pressed and not self._pressed:
             self.led = not self.led
         self._pressed = pressed
-        self.lightbulb = bool(data.qpos[self._index.joints["switch"]] > scene.SWITCH_TRIGGER)
+        self.lightbulb = bool(data.qpos[self._index.joints["switch"]] > SWITCH_TRIGGER)
 
 
 class _Index:
     """Where things are in the arrays of the model."""
 
-    def __init__(self) -> None:
-        model = scene.model()
+    def __init__(self, scene: Scene) -> None:
+        model = table(scene.name)
         self.tcp = model.site("tcp").id
         self.arm = np.array([model.joint(f"joint{n}").qposadr[0] for n in range(1, 8)])
         self.fingers = np.array([model.joint(f"finger_{side}").qposadr[0] for side in ("left", "right")])
         self.joints = {name: model.joint(name).qposadr[0] for name in ("slider", "drawer", "button", "switch")}
-        self.free_joints = [model.joint(name).qposadr[0] for name in scene.BLOCKS]
-        self.blocks = [model.body(name).id for name in scene.BLOCKS]
+        self.free_joints = [model.joint(name).qposadr[0] for name, _ in scene.blocks]
+        self.blocks = [model.body(name).id for name, _ in scene.blocks]
 
     @staticmethod
-    @lru_cache(maxsize=1)
-    def of_model() -> _Index:
-        return _Index()
+    @lru_cache(maxsize=len(SCENES))
+    def of_model(scene: str) -> _Index:
+        return _Index(get_scene(scene))
 
 
-def draw_scene(task: Task, rng: np.random.Generator) -> dict[str, float]:
+def draw_scene(task: Task, rng: np.random.Generator, scene: Scene = SCENES["D"]) -> dict[str, float]:
     """Start values of slider, drawer, switch (m) and led (0 or 1) that leave the task to be done."""
     values = {
-        "slider": float(rng.choice([0.0, 0.28])),
+        "slider": float(rng.choice([0.0, scene.ranges["slider"]])),
         "drawer": float(rng.choice([0.0, 0.20])),
         "switch": float(rng.choice([0.0, RANGES["switch"]])),
         "led": float(rng.integers(2)),
@@ -290,23 +306,15 @@ def draw_arm(rng: np.random.Generator) -> Array:
     return kinematics().inverse(HOME, position, to_matrix(euler), iterations=100)
 
 
-def draw_blocks(rng: np.random.Generator) -> list[tuple[float, float, float]]:
+def draw_blocks(rng: np.random.Generator, scene: Scene = SCENES["D"]) -> list[tuple[float, float, float]]:
     """Position on the table (m) and yaw (rad) of every block, none touching another."""
     places: list[tuple[float, float, float]] = []
-    while len(places) < len(scene.BLOCKS):
-        x, y = rng.uniform(BLOCK_LOW, BLOCK_HIGH)
+    (left, right), (front, back) = scene.table, BLOCK_Y
+    while len(places) < len(scene.blocks):
+        x, y = rng.uniform([left, front], [right, back])
         if all(np.hypot(x - a, y - b) > BLOCK_GAP for a, b, _ in places):
             places.append((float(x), float(y), float(rng.uniform(-np.pi, np.pi))))
     return places
-
-
-def _checked(values: Mapping[str, float]) -> Mapping[str, float]:
-    for name, value in values.items():
-        if name not in START_JOINTS:
-            raise unknown("scene entry", name, START_JOINTS)
-        if not 0 <= value <= RANGES[name]:
-            raise UserError(f"scene entry {name} = {value} is outside 0..{RANGES[name]}")
-    return values
 
 
 def _observation_space(image_size: int | None) -> gymnasium.spaces.Dict:

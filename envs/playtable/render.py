@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.playtable import scene
+from envs.playtable.looks import Look, look_of, wear
 from envs.playtable.robot import VISIBLE
 from envs.playtable.rotation import Array
+from envs.playtable.scenes import get_scene
 from worldaction.errors import UserError, unknown
 
 Image = NDArray[np.uint8]
@@ -42,24 +44,24 @@ _log = logging.getLogger(__name__)
 class Renderer(ABC):
     """Draws the cameras of a state. Holds buffers and no state of the table, so environments may share it."""
 
-    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int) -> None:
+    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int, where: str) -> None:
         if size < 1 or supersample < 1 or size * supersample > LARGEST_SIDE:
             raise UserError(f"image_size {size} times supersample {supersample} must lie in 1..{LARGEST_SIDE}")
         self.name = name
-        self._cameras = [scene.model().camera(camera).id for camera in cameras]
+        self._model, self._look = scene.model(where), look_of(get_scene(where))
+        self._cameras = [self._model.camera(camera).id for camera in cameras]
         self._size, self._supersample = size, supersample
         self._side = size * supersample
 
-    def draw(self, data: Any, lit: Mapping[str, bool]) -> list[Image]:
+    def draw(self, data: Any, lit: Mapping[str, bool], look: Look | None = None) -> list[Image]:
         """One image [size, size, 3] per camera.
 
         Args:
             data: mujoco.MjData with up-to-date kinematics and cameras.
-            lit: for each name of `scene.LIGHTS`, whether it is on.
+            lit: for led and lightbulb, whether it is on.
+            look: colours and light other than the scene's own.
         """
-        model = scene.model()
-        for light, (off, on) in scene.LIGHTS.items():
-            model.geom(light).rgba[:3] = on if lit[light] else off
+        wear(self._model, look or self._look, lit)
         return [self._shrink(image) for image in self._draw(data)]
 
     @abstractmethod
@@ -77,9 +79,9 @@ class Renderer(ABC):
 class GLRenderer(Renderer):
     """Classic MuJoCo rendering off screen; the views lie side by side in one buffer and are read back at once."""
 
-    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int) -> None:
-        super().__init__(name, cameras, size, supersample)
-        model = scene.model()
+    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int, where: str) -> None:
+        super().__init__(name, cameras, size, supersample, where)
+        model = self._model
         self._gl = _gl_context(name)
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50.value)
@@ -98,7 +100,7 @@ class GLRenderer(Renderer):
         self._context.free()
 
     def _draw(self, data: Any) -> list[Image]:
-        model, side, everything = scene.model(), self._side, mujoco.mjtCatBit.mjCAT_ALL.value
+        model, side, everything = self._model, self._side, mujoco.mjtCatBit.mjCAT_ALL.value
         self._gl.make_current()
         # another renderer of this process may have bound its own buffer since
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
@@ -119,17 +121,18 @@ class GLRenderer(Renderer):
 class RayRenderer(Renderer):
     """One ray per pixel and Lambert's law with the lights that GL uses: about six times slower, needs no library."""
 
-    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int) -> None:
-        super().__init__(name, cameras, size, supersample)
+    def __init__(self, name: str, cameras: tuple[str, ...], size: int, supersample: int, where: str) -> None:
+        super().__init__(name, cameras, size, supersample, where)
         rays = self._side**2
         self._groups = np.zeros(6, np.uint8)
         self._groups[VISIBLE] = 1
         self._geoms, self._distances, self._normals = np.zeros(rays, np.int32), np.zeros(rays), np.zeros(3 * rays)
+        self._textures = self._model.mat_texid[:, mujoco.mjtTextureRole.mjTEXROLE_RGB]
         self._directions = {camera: self._pixel_directions(camera) for camera in self._cameras}
 
     def _pixel_directions(self, camera: int) -> Array:
         """[rays, 3] unit vectors in the camera's frame, row by row from the top left."""
-        half = np.tan(np.deg2rad(scene.model().cam_fovy[camera]) / 2)
+        half = np.tan(np.deg2rad(self._model.cam_fovy[camera]) / 2)
         across = ((np.arange(self._side) + 0.5) / self._side * 2 - 1) * half
         y, x = np.meshgrid(-across, across, indexing="ij")
         rays = np.stack([x, y, -np.ones_like(x)], -1).reshape(-1, 3)
@@ -140,7 +143,7 @@ class RayRenderer(Renderer):
         return [self._trace(data, camera) for camera in self._cameras]
 
     def _trace(self, data: Any, camera: int) -> Image:
-        model = scene.model()
+        model = self._model
         frame = data.cam_xmat[camera].reshape(3, 3)
         rays = self._directions[camera] @ frame.T
         mujoco.mj_multiRay(
@@ -148,7 +151,8 @@ class RayRenderer(Renderer):
             self._geoms, self._distances, self._normals, len(rays), model.vis.map.zfar,
         )  # fmt: skip
         # [rays, 3]
-        normals, colours = self._normals.reshape(-1, 3), model.geom_rgba[self._geoms, :3]
+        normals = self._normals.reshape(-1, 3)
+        colours = self._colours(data, data.cam_xpos[camera] + self._distances[:, None] * rays)
         brightness = np.zeros_like(normals)
         for lamp in range(model.nlight):
             facing = np.clip(-normals @ model.light_dir[lamp], 0, 1)[:, None]
@@ -156,6 +160,23 @@ class RayRenderer(Renderer):
         shaded = np.clip(colours * brightness, 0, 1)
         shaded[self._geoms < 0] = 0
         return (shaded * 255 + 0.5).astype(np.uint8).reshape(self._side, self._side, 3)
+
+    def _colours(self, data: Any, points: Array) -> Array:
+        """[rays, 3] colours of what the rays hit at `points`, textures as GL maps them: by the geom's own x and y."""
+        model, geoms = self._model, self._geoms
+        material = model.geom_matid[geoms]
+        colours: Array = np.where(material[:, None] >= 0, model.mat_rgba[material, :3], model.geom_rgba[geoms, :3])
+        textured = np.flatnonzero((material >= 0) & (geoms >= 0) & (self._textures[material] >= 0))
+        body, kind = geoms[textured], self._textures[material[textured]]
+        axes = data.geom_xmat[body].reshape(-1, 3, 3)[:, :, :2]
+        # [textured, 2] metres along the geom's x and -y, counted from its corner
+        local = np.einsum("ri,rij->rj", points[textured] - data.geom_xpos[body], axes) * (1, -1)
+        place = (local + model.geom_size[body, :2]) * model.mat_texrepeat[material[textured]] / 2
+        side = model.tex_width[kind]
+        column, row = (np.floor(place.T % 1 * side)).astype(int)
+        pixel = model.tex_adr[kind] + (row * side + column) * model.tex_nchannel[kind]
+        colours[textured] *= model.tex_data[pixel][:, None] / 255
+        return colours
 
 
 def choose(name: str) -> str:
@@ -171,8 +192,8 @@ def choose(name: str) -> str:
     return next((backend for backend in GL_BACKENDS if works(backend)), "rays")
 
 
-@lru_cache(maxsize=8)
-def renderer(name: str, cameras: tuple[str, ...], size: int, supersample: int = 1) -> Renderer:
+@lru_cache(maxsize=32)
+def renderer(name: str, cameras: tuple[str, ...], size: int, supersample: int = 1, where: str = "D") -> Renderer:
     """The process's one renderer with these settings.
 
     Args:
@@ -180,12 +201,13 @@ def renderer(name: str, cameras: tuple[str, ...], size: int, supersample: int = 
         cameras: names of cameras, "static" or "gripper".
         size: side of the images (pixels).
         supersample: draw at this multiple of the size and average down.
+        where: name of the scene.
 
     Raises:
         UserError: the backend does not work here; the message names the packages it needs.
     """
     make = RayRenderer if name == "rays" else GLRenderer
-    return make(name, cameras, size, supersample)
+    return make(name, cameras, size, supersample, where)
 
 
 @lru_cache

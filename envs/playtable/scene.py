@@ -1,9 +1,9 @@
-"""The table: CALVIN's scene D rebuilt from boxes, capsules and cylinders, with its joints, ranges and resistances.
+"""The table: CALVIN's scenes rebuilt from boxes, capsules and cylinders, with their joints, ranges and resistances.
 
 Coordinates are CALVIN's world metres. Moving parts are bodies at the world's origin (or at the foot of the inclined
-panel), so every shape is written where it stands when its joint is at zero. What differs from CALVIN, so that it is
-seen in small images: led and bulb are larger, the static camera opens 11.5 instead of 10 degrees and looks a little
-higher; and the switch is a knob that can be grasped instead of a wide bar.
+panel), so every shape is written where it stands in scene D when its joint is at zero; the other scenes shift them.
+What differs from CALVIN, so that it is seen in small images: led and bulb are larger, the static camera opens 11.5
+instead of 10 degrees and looks a little higher; and the switch is a knob that can be grasped instead of a wide bar.
 """
 
 from __future__ import annotations
@@ -14,40 +14,25 @@ from typing import Any, Final
 import mujoco
 import numpy as np
 
+from envs.playtable.looks import add_materials, look_of
 from envs.playtable.robot import NO_CONTACT, VISIBLE, add_panda
+from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.tasks import RANGES
 
 TIMESTEP: Final = 1 / 240
 SUBSTEPS: Final = 8
 
-BLOCKS: Final = ("block_red", "block_blue", "block_pink")
-BLOCK_SIZE: Final = {
-    "block_red": (0.028, 0.02, 0.02),
-    "block_blue": (0.02, 0.02, 0.02),
-    "block_pink": (0.04, 0.02, 0.02),
-}
+D: Final = SCENES["D"]
 TABLE_TOP: Final = 0.44
 # half travel: where the button toggles the led, where the switch turns the bulb on
 BUTTON_TRIGGER: Final = RANGES["button"] / 2
 SWITCH_TRIGGER: Final = RANGES["switch"] / 2
 
 CAMERAS: Final = ("static", "gripper")
-LIGHTS: Final[dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]]] = {
-    "led": ((1.0, 1.0, 1.0), (0.0, 1.0, 0.1)),
-    "lightbulb": ((0.30, 0.32, 0.42), (1.0, 0.95, 0.0)),
-}
-"""Colours of the two lights: off, on."""
 
-Colour = tuple[float, float, float, float]
-WOOD: Final[Colour] = (0.78, 0.62, 0.44, 1)
-SHADED: Final[Colour] = (0.60, 0.45, 0.30, 1)
-INSIDE: Final[Colour] = (0.40, 0.29, 0.20, 1)
-DRAWER: Final[Colour] = (0.72, 0.53, 0.34, 1)
-DOOR: Final[Colour] = (0.47, 0.31, 0.19, 1)
-BLACK: Final[Colour] = (0.07, 0.07, 0.08, 1)
-FLOOR: Final[Colour] = (0.33, 0.36, 0.40, 1)
-KNOB: Final[Colour] = (0.20, 0.22, 0.78, 1)
-CAP: Final[Colour] = (0.60, 0.10, 0.60, 1)
+# materials, see looks.py
+WOOD, SHADED, INSIDE, DRAWER, DOOR = "wood", "frame", "inside", "drawer", "door"
+BLACK, FLOOR, KNOB, CAP, COLLAR, SLOT = "metal", "floor", "lever", "cap", "collar", "slot"
 
 TABLE_CONTACT: Final = {"contype": 1, "conaffinity": 6}
 BLOCK_CONTACT: Final = {"contype": 4, "conaffinity": 7}
@@ -55,28 +40,29 @@ BLOCK_CONTACT: Final = {"contype": 4, "conaffinity": 7}
 Range = tuple[float, float]
 
 
-@lru_cache(maxsize=1)
-def model() -> Any:
-    """The compiled model, one per process. Only the colours of the lights may be changed, and only to render."""
-    return build().compile()
+@lru_cache(maxsize=len(SCENES))
+def model(name: str = "D") -> Any:
+    """The compiled model of a scene, one per process. Only its look may be changed, and only to render."""
+    return build(get_scene(name)).compile()
 
 
-def build() -> Any:
+def build(scene: Scene = D) -> Any:
     """The table with the robot, as a mujoco.MjSpec."""
     spec = mujoco.MjSpec()
     spec.modelname = "play_table"
     spec.compiler.degree = False
     _set_physics(spec)
     _set_visuals(spec)
+    add_materials(spec, look_of(scene))
     world = spec.worldbody
     _add_cameras(world)
-    _add_desk(world)
-    _add_drawer(world)
-    _add_slider(world)
-    _add_switch(world)
-    _add_button(world)
-    _add_lights(world)
-    _add_blocks(world)
+    _add_desk(world, scene)
+    _add_drawer(world, scene)
+    _add_slider(world, scene)
+    _add_switch(world, scene)
+    _add_button(world, scene)
+    _add_lights(world, scene)
+    _add_blocks(world, scene)
     add_panda(spec)
     return spec
 
@@ -101,14 +87,6 @@ def _set_visuals(spec: Any) -> None:
     visual.headlight.active = 0
     visual.map.znear, visual.map.zfar = 0.005, 20
     spec.stat.extent, spec.stat.center = 1.0, [0, 0, 0.4]
-    _add_lamp(spec, "sun", (-0.35, 0.45, -0.82), ambient=0.35, diffuse=0.55)
-    _add_lamp(spec, "fill", (-0.69, 0.51, -0.51), ambient=0.0, diffuse=0.25)
-
-
-def _add_lamp(spec: Any, name: str, direction: tuple[float, float, float], *, ambient: float, diffuse: float) -> None:
-    lamp = spec.worldbody.add_light(name=name, pos=[0, 0, 3], dir=direction, castshadow=False)
-    lamp.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
-    lamp.ambient, lamp.diffuse, lamp.specular = [ambient] * 3, [diffuse] * 3, [0] * 3
 
 
 def _add_cameras(world: Any) -> None:
@@ -121,44 +99,46 @@ def _add_cameras(world: Any) -> None:
     camera.alt.xyaxes = np.concatenate([right / np.linalg.norm(right), up / np.linalg.norm(up)])
 
 
-def _box(body: Any, x: Range, y: Range, z: Range, colour: Colour, **options: Any) -> Any:
+def _box(body: Any, x: Range, y: Range, z: Range, colour: str, **options: Any) -> Any:
     """A box by its extents along the body's axes."""
     low, high = np.array([x, y, z]).T
-    settings = {**TABLE_CONTACT, "rgba": colour, **options}
+    settings = {**TABLE_CONTACT, "material": colour, **options}
     return body.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, pos=(low + high) / 2, size=(high - low) / 2, **settings)
 
 
 def _bar(
-    body: Any, start: tuple[float, ...], end: tuple[float, ...], radius: float, colour: Colour, **options: Any
+    body: Any, start: tuple[float, ...], end: tuple[float, ...], radius: float, colour: str, **options: Any
 ) -> Any:
     """A capsule between two points."""
-    settings = {**TABLE_CONTACT, "rgba": colour, **options}
+    settings = {**TABLE_CONTACT, "material": colour, **options}
     return body.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[*start, *end], size=[radius, 0, 0], **settings)
 
 
-def _disc(body: Any, centre: tuple[float, float], z: Range, radius: float, colour: Colour, **options: Any) -> Any:
+def _disc(body: Any, centre: tuple[float, float], z: Range, radius: float, colour: str, **options: Any) -> Any:
     """An upright cylinder."""
-    settings = {**TABLE_CONTACT, "rgba": colour, **options}
+    settings = {**TABLE_CONTACT, "material": colour, **options}
     position, size = [*centre, sum(z) / 2], [radius, (z[1] - z[0]) / 2, 0]
     return body.add_geom(type=mujoco.mjtGeom.mjGEOM_CYLINDER, pos=position, size=size, **settings)
 
 
-def _panel_body(world: Any, name: str) -> Any:
+def _panel_body(world: Any, name: str, shift: float = 0.0) -> Any:
     """A body at the foot of the inclined panel: x as in the world, y up the slope, z out of it towards the robot."""
     angle = np.pi / 3
-    return world.add_body(name=name, pos=[0, 0.02, TABLE_TOP], quat=[np.cos(angle / 2), np.sin(angle / 2), 0, 0])
+    return world.add_body(name=name, pos=[shift, 0.02, TABLE_TOP], quat=[np.cos(angle / 2), np.sin(angle / 2), 0, 0])
 
 
-def _slide(body: Any, name: str, axis: tuple[float, float, float], *, friction: float, damping: float) -> Any:
+def _slide(
+    body: Any, name: str, axis: tuple[float, float, float], scene: Scene, *, friction: float, damping: float
+) -> Any:
     """The joint of a part: dry friction (N) holds it where it is left, damping (N s/m) stops it soon."""
-    joint = body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis, range=[0, RANGES[name]])
+    joint = body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis, range=[0, scene.ranges[name]])
     joint.frictionloss, joint.damping, joint.armature = friction, [damping, 0, 0], 0.1
     return joint
 
 
-def _add_desk(world: Any) -> None:
+def _add_desk(world: Any, scene: Scene) -> None:
     # a finite floor: an endless plane is tessellated and costs five times the frame
-    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[3, 3, 1], rgba=FLOOR, **NO_CONTACT)
+    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[8, 8, 1], material=FLOOR, **NO_CONTACT)
     world.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,
         pos=[-0.39, -0.46, 0.12],
@@ -178,19 +158,20 @@ def _add_desk(world: Any) -> None:
     _box(desk, (0.40, 0.44), (-0.18, -0.16), (0.28, 0.40), SHADED)
     _box(desk, (-0.44, 0.44), (0.16, 0.18), (0.30, 0.636), INSIDE)
     _box(desk, (-0.44, 0.44), (0.13, 0.18), (0.636, 0.648), SHADED)
-    for x in ((-0.44, -0.43), (0.17, 0.18), (0.43, 0.44)):
+    left, right = scene.cabinet
+    for x in ((-0.44, -0.43), (left, left + 0.01), (right - 0.01, right), (0.43, 0.44)):
         _box(desk, x, (0.10, 0.18), (TABLE_TOP, 0.64), SHADED)
     panel = _panel_body(world, "panel")
-    for x in ((-0.44, -0.38), (0.18, 0.44)):
-        _box(panel, x, (0, 0.24), (-0.012, 0), SHADED)
-    _box(panel, (-0.38, 0.18), (0, 0.010), (-0.012, 0), SHADED)
-    _box(panel, (-0.38, 0.18), (0.222, 0.24), (-0.012, 0), SHADED)
-    _box(panel, (0.285, 0.315), (0.05, 0.19), (0, 0.002), BLACK, **NO_CONTACT)
+    for x in ((-0.44, left), (right, 0.44)):
+        _box(panel, x, (0, 0.24), (-0.012, 0), WOOD)
+    _box(panel, (left, right), (0, 0.010), (-0.012, 0), SHADED)
+    _box(panel, (left, right), (0.222, 0.24), (-0.012, 0), SHADED)
+    _box(panel, (scene.switch - 0.015, scene.switch + 0.015), (0.05, 0.19), (0, 0.002), SLOT, **NO_CONTACT)
 
 
-def _add_drawer(world: Any) -> None:
-    drawer = world.add_body(name="drawer")
-    _slide(drawer, "drawer", (0, -1, 0), friction=4, damping=8)
+def _add_drawer(world: Any, scene: Scene) -> None:
+    drawer = world.add_body(name="drawer", pos=[scene.drawer - D.drawer, 0, 0])
+    _slide(drawer, "drawer", (0, -1, 0), scene, friction=4, damping=8)
     wall = {"mass": 0.3}
     _box(drawer, (-0.045, 0.405), (-0.18, -0.16), (0.285, 0.40), DRAWER, **wall)
     _box(drawer, (-0.04, 0.40), (0.05, 0.06), (0.30, 0.39), DRAWER, **wall)
@@ -203,9 +184,9 @@ def _add_drawer(world: Any) -> None:
     drawer.add_site(name="drawer_handle", pos=[0.18, -0.25, 0.36], group=4)
 
 
-def _add_slider(world: Any) -> None:
-    door = _panel_body(world, "slider")
-    _slide(door, "slider", (-1, 0, 0), friction=4, damping=6)
+def _add_slider(world: Any, scene: Scene) -> None:
+    door = _panel_body(world, "slider", scene.door - D.door)
+    _slide(door, "slider", (-1, 0, 0), scene, friction=4, damping=6)
     _box(door, (-0.10, 0.18), (0.005, 0.225), (0.001, 0.013), DOOR, mass=0.8)
     for y in (0.05, 0.17):
         _bar(door, (0.04, y, 0.012), (0.04, y, 0.069), 0.009, BLACK, mass=0.03)
@@ -213,38 +194,36 @@ def _add_slider(world: Any) -> None:
     door.add_site(name="slider_handle", pos=[0.04, 0.11, 0.069], group=4)
 
 
-def _add_switch(world: Any) -> None:
-    switch = _panel_body(world, "switch")
-    _slide(switch, "switch", (0, 1, 0), friction=4, damping=3)
-    _box(switch, (0.255, 0.345), (0.0606, 0.0906), (0.002, 0.014), (0.25, 0.25, 0.30, 1), mass=0.05)
+def _add_switch(world: Any, scene: Scene) -> None:
+    switch = _panel_body(world, "switch", scene.switch - D.switch)
+    _slide(switch, "switch", (0, 1, 0), scene, friction=4, damping=3)
+    _box(switch, (0.255, 0.345), (0.0606, 0.0906), (0.002, 0.014), KNOB, mass=0.05)
     _bar(switch, (0.30, 0.0756, 0.01), (0.30, 0.0756, 0.066), 0.012, KNOB, mass=0.03, condim=4)
     switch.add_site(name="switch_lever", pos=[0.30, 0.0756, 0.055], group=4)
 
 
-def _add_button(world: Any) -> None:
-    button = world.add_body(name="button")
-    joint = _slide(button, "button", (0, 0, -1), friction=0, damping=3)
+def _add_button(world: Any, scene: Scene) -> None:
+    button = world.add_body(name="button", pos=[scene.button - D.button, 0, 0])
+    joint = _slide(button, "button", (0, 0, -1), scene, friction=0, damping=3)
     joint.stiffness, joint.springref, joint.armature = [120, 0, 0], -0.01, 0.05
     _disc(button, (-0.12, -0.12), (0.460, 0.484), 0.032, CAP, mass=0.05)
     button.add_site(name="button", pos=[-0.12, -0.12, 0.484], group=4)
-    _disc(world, (-0.12, -0.12), (0.44, 0.46), 0.040, BLACK, **NO_CONTACT)
+    _disc(world, (scene.button, -0.12), (0.44, 0.46), 0.040, COLLAR, **NO_CONTACT)
 
 
-def _add_lights(world: Any) -> None:
-    _box(world, (-0.22, -0.02), (0.134, 0.182), (0.648, 0.702), (1, 1, 1, 1), name="led", **NO_CONTACT)
-    _disc(world, (0.30, 0.155), (0.648, 0.67), 0.022, BLACK, **NO_CONTACT)
+def _add_lights(world: Any, scene: Scene) -> None:
+    # their colours are set when they are drawn
+    led = (scene.button - 0.10, scene.button + 0.10)
+    _box(world, led, (0.134, 0.182), (0.648, 0.702), "led", name="led", **NO_CONTACT)
+    _disc(world, (scene.switch, 0.155), (0.648, 0.67), 0.022, BLACK, **NO_CONTACT)
     ball = mujoco.mjtGeom.mjGEOM_SPHERE
-    world.add_geom(
-        name="lightbulb", type=ball, pos=[0.30, 0.155, 0.706], size=[0.045, 0, 0], rgba=[1] * 4, **NO_CONTACT
-    )
+    place = {"pos": [scene.switch, 0.155, 0.706], "size": [0.045, 0, 0], **NO_CONTACT}
+    world.add_geom(name="lightbulb", type=ball, material="lightbulb", **place)
 
 
-def _add_blocks(world: Any) -> None:
-    colours = ((0.85, 0.13, 0.10, 1), (0.10, 0.25, 0.85, 1), (0.95, 0.45, 0.68, 1))
-    for place, (name, colour) in enumerate(zip(BLOCKS, colours, strict=True)):
+def _add_blocks(world: Any, scene: Scene) -> None:
+    for place, (name, size) in enumerate(scene.blocks):
         block = world.add_body(name=name, pos=[0.12 * place, -0.1, TABLE_TOP + 0.02])
         block.add_freejoint(name=name)
-        box = block.add_geom(
-            type=mujoco.mjtGeom.mjGEOM_BOX, size=BLOCK_SIZE[name], rgba=colour, mass=0.1, **BLOCK_CONTACT
-        )
+        box = block.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, material=name, mass=0.1, **BLOCK_CONTACT)
         box.condim = 4
