@@ -170,7 +170,6 @@ def test_drawn_starts_leave_the_task_to_be_done_with_lights_that_fit(task: str) 
         ({"tsk": "open_drawer"}, "did you mean 'task'"),
         ({"scene": {"drawr": 0.1}}, "did you mean 'drawer'"),
         ({"scene": {"drawer": 0.3}}, "outside 0..0.22"),
-        ({"scene_obs": np.zeros(24)}, "a state needs both"),
         ({"robot_obs": np.zeros(14), "scene_obs": np.zeros(24)}, "robot_obs must be 15 finite numbers"),
         ({"robot_obs": np.zeros(15), "scene_obs": np.full(24, np.nan)}, "scene_obs must be 24 finite numbers"),
         ({"robot_obs": np.zeros(15), "scene_obs": np.full(24, 0.5)}, "each must be 0 or 1"),

@@ -1,4 +1,4 @@
-"""Where an episode in the real simulator begins: the state itself, drawn from a seed, and checked."""
+"""What the simulator is told and asked in numbers: the state of an episode's start, and where handles are."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from envs.playtable.env import draw_arm, draw_blocks, draw_scene
 from envs.playtable.ik import kinematics
 from envs.playtable.rotation import to_euler
+from envs.playtable.scenes import Scene, get_scene
 from envs.tasks import RANGES, TASKS, Task
-from worldaction.errors import UserError
+from worldaction.errors import UserError, unknown
 from worldaction.spec import ROBOT_SIZE, SCENE_FIELDS, SCENE_SIZE
 
 Array = NDArray[np.float64]
@@ -32,24 +33,49 @@ class Start(NamedTuple):
     """[24]."""
 
 
-def draw_start(task: Task, seed: int, values: Mapping[str, float] | None = None) -> Start:
+def draw_start(task: Task, seed: int, values: Mapping[str, float] | None = None, *, scene: str = "D") -> Start:
     """The start of a seed: the embedded table's, number by number, so that both can be compared start by start.
 
     Args:
         task: what has to be left to do.
         seed: names the start, together with the task.
         values: slider, drawer, switch (m) or led (0 or 1) instead of drawn ones.
+        scene: which of CALVIN's tables.
     """
+    place = get_scene(scene)
     rng = np.random.default_rng([seed, list(TASKS).index(task.name)])
-    scene = {**draw_scene(task, rng), **(values or {})}
+    parts = {**draw_scene(task, rng, place), **(values or {})}
     joints = draw_arm(rng)
     scene_obs = np.zeros(SCENE_SIZE)
-    for name, value in scene.items():
+    for name, value in parts.items():
         scene_obs[SCENE_FIELDS[name]] = value
-    scene_obs[SCENE_FIELDS["lightbulb"]] = scene["switch"] > RANGES["switch"] / 2
-    for place, (x, y, yaw) in enumerate(draw_blocks(rng)):
-        scene_obs[6 + 6 * place : 12 + 6 * place] = x, y, BLOCK_HEIGHT, 0, 0, yaw
+    scene_obs[SCENE_FIELDS["lightbulb"]] = parts["switch"] > RANGES["switch"] / 2
+    for number, (x, y, yaw) in enumerate(draw_blocks(rng, place)):
+        scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, BLOCK_HEIGHT, 0, 0, yaw
     return Start(task.name, _robot_obs(joints), scene_obs)
+
+
+def site(name: str, scene: Scene, scene_obs: Array) -> Array:
+    """[3] where a handle of the table is (m).
+
+    Args:
+        name: drawer_handle, slider_handle, switch_lever or button.
+        scene: which table.
+        scene_obs: [24], whose joint values move it.
+
+    Raises:
+        UserError: there is no such site.
+    """
+    sites = {
+        "drawer_handle": ((scene.drawer, -0.25, 0.36), "drawer", (0, -1, 0)),
+        "slider_handle": ((scene.door, 0.0152, 0.5698), "slider", (-1, 0, 0)),
+        "switch_lever": ((scene.switch, 0.0102, 0.533), "switch", (0, 0.5, 0.866)),
+        "button": ((scene.button, -0.12, 0.484), "button", (0, 0, -1)),
+    }
+    if name not in sites:
+        raise unknown("site", name, sites)
+    origin, joint, direction = sites[name]
+    return np.array(origin) + scene_obs[SCENE_FIELDS[joint]] * np.array(direction)
 
 
 def _robot_obs(joints: Array) -> Array:

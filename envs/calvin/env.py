@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.calvin.client import Array, Renderer, Scene, Settings, Simulator, SimulatorCrashed, State
-from envs.calvin.draws import Start, check_states, draw_start
-from envs.tasks import RANGES, get_task
+from envs.calvin.draws import Start, check_states, draw_start, site
+from envs.playtable.scenes import get_scene
+from envs.tasks import get_task
 from worldaction.config import TableConfig
 from worldaction.errors import UserError, unknown
 from worldaction.play.images import area_mean
@@ -31,28 +32,10 @@ from worldaction.spec import (
 Observation = dict[str, Any]
 
 
-class Site(NamedTuple):
-    """A handle of the table."""
-
-    position: tuple[float, float, float]
-    """Where it is at joint value 0 (m)."""
-    joint: str
-    """The entry of `scene_obs` that moves it."""
-    direction: tuple[float, float, float]
-    """In which direction."""
-
-
 # sides of CALVIN's images (pixels)
 NATIVE: Final = {"rgb_static": 200, "rgb_gripper": 84}
 OPTIONS: Final = ("task", "scene", "robot_obs", "scene_obs")
 START_JOINTS: Final = ("slider", "drawer", "switch", "led")
-# of scene D
-SITES: Final = {
-    "drawer_handle": Site((0.18, -0.25, 0.36), "drawer", (0, -1, 0)),
-    "slider_handle": Site((0.04, 0.0152, 0.5698), "slider", (-1, 0, 0)),
-    "switch_lever": Site((0.30, 0.0102, 0.533), "switch", (0, 0.5, 0.866)),
-    "button": Site((-0.12, -0.12, 0.484), "button", (0, 0, -1)),
-}
 # bullet's OpenGL plugin keeps 12 MB of every scene that is built: so many, and the process is renewed
 EGL_RESETS: Final = 50
 
@@ -70,7 +53,7 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         max_steps: time limit (control steps of 1/30 s).
         render_mode: None or "rgb_array", the static view of 200 pixels from `render`.
         cameras: False leaves the images out, which makes it 40 times as fast.
-        scene: which of CALVIN's tables, "A" to "D". Starts are drawn and handles known for D.
+        scene: which of CALVIN's tables, "A", "B", "C" or "D".
         python: interpreter of the simulator; empty: WORLDACTION_CALVIN_PYTHON.
         root: checkout of calvin_env; empty: WORLDACTION_CALVIN_ROOT, or what the interpreter imports.
         patience: seconds to wait for the simulator's answer to a reset or step.
@@ -107,8 +90,9 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if not 1 <= image_size <= min(NATIVE.values()):
             raise UserError(f"image_size {image_size} is outside 1..{min(NATIVE.values())}, CALVIN's smaller image")
         self._settings = Settings(python=python, root=root, scene=scene, renderer=renderer, patience=patience)
-        self.render_mode, self.max_steps, self.renderer, self.scene = render_mode, max_steps, renderer, scene
-        self._default_task = self.task = get_task(task)
+        self.render_mode, self.max_steps, self.scene = render_mode, max_steps, get_scene(scene)
+        self.renderer: str = renderer
+        self._default_task = self.task = get_task(task, scene)
         self._image_size, self._has_cameras = image_size, cameras
         self.observation_space = _observation_space(image_size if cameras else None)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
@@ -127,7 +111,8 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         Args:
             seed: names a drawn start, together with the task. Without it the environment's own generator draws one.
             options: "task", a name, for this episode only; "scene", values of slider, drawer, switch (m) or led
-                (0 or 1) instead of drawn ones; or the whole state, "robot_obs" [15] and "scene_obs" [24].
+                (0 or 1) instead of drawn ones; "robot_obs" [15] and "scene_obs" [24], a recorded state, of which either
+                may be left to be drawn. Of the robot, the joints, the width and the last gripper command decide.
 
         Raises:
             UserError: an option, task or scene entry that does not exist, or a value that cannot be.
@@ -138,7 +123,7 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         for option in options:
             if option not in OPTIONS:
                 raise unknown("option", option, OPTIONS)
-        self.task = get_task(options["task"]) if options.get("task") else self._default_task
+        self.task = get_task(options["task"], self.scene.name) if options.get("task") else self._default_task
         start = self._start(seed, options)
         self._renew()
         self.steps, self.episodes = 0, self.episodes + 1
@@ -233,17 +218,12 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return bool(self._now.scene_obs[SCENE_FIELDS["lightbulb"]])
 
     def site(self, name: str) -> Array:
-        """[3] where a named site of scene D is: drawer_handle, slider_handle, switch_lever, button (m).
+        """[3] where a named site is: drawer_handle, slider_handle, switch_lever, button (m).
 
         Raises:
-            UserError: another scene, or no such site.
+            UserError: there is no such site.
         """
-        if self.scene != "D":
-            raise UserError(f"the handles of scene {self.scene} are not known; experts act in scene 'D' alone")
-        if name not in SITES:
-            raise unknown("site", name, SITES)
-        site = SITES[name]
-        return np.array(site.position) + self._now.scene_obs[SCENE_FIELDS[site.joint]] * np.array(site.direction)
+        return site(name, self.scene, self._now.scene_obs)
 
     @property
     def _now(self) -> State:
@@ -266,18 +246,24 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     # ---- the simulator
 
     def _start(self, seed: int | None, options: dict[str, Any]) -> Start:
-        if ("robot_obs" in options) != ("scene_obs" in options):
-            raise UserError("options give one of robot_obs and scene_obs; a state needs both")
-        if "robot_obs" in options:
-            robot, scene = (np.asarray(options[name], np.float64) for name in ("robot_obs", "scene_obs"))
-            check_states(robot, scene, "options")
-            return Start(self.task.name, robot, scene)
-        if self.scene != "D":
-            raise UserError(
-                f"starts are drawn for scene 'D' alone; give robot_obs and scene_obs of scene {self.scene!r}"
-            )
         drawn = int(self.np_random.integers(2**31)) if seed is None else seed
-        return draw_start(self.task, drawn, _checked(options.get("scene") or {}))
+        start = draw_start(self.task, drawn, self._checked(options.get("scene") or {}), scene=self.scene.name)
+        robot, scene = (options.get(name) for name in ("robot_obs", "scene_obs"))
+        start = start._replace(
+            robot_obs=start.robot_obs if robot is None else np.asarray(robot, np.float64),
+            scene_obs=start.scene_obs if scene is None else np.asarray(scene, np.float64),
+        )
+        check_states(start.robot_obs, start.scene_obs, "options")
+        return start
+
+    def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:
+        ranges = self.scene.ranges
+        for name, value in values.items():
+            if name not in START_JOINTS:
+                raise unknown("scene entry", name, START_JOINTS)
+            if not 0 <= value <= ranges[name]:
+                raise UserError(f"scene entry {name} = {value} is outside 0..{ranges[name]}")
+        return values
 
     def _renew(self) -> None:
         if self.renderer == "egl" and self.episodes and self.episodes % EGL_RESETS == 0:
@@ -305,15 +291,6 @@ def calvin_table(table: TableConfig) -> CalvinEnv:
         raise UserError(f"CALVIN cannot draw with {table.renderer!r}; set table.renderer to auto (TinyRenderer) or egl")
     renderer: Renderer = "egl" if table.renderer == "egl" else "tiny"
     return CalvinEnv(image_size=table.image_size, max_steps=table.max_steps, renderer=renderer)
-
-
-def _checked(values: dict[str, float]) -> dict[str, float]:
-    for name, value in values.items():
-        if name not in START_JOINTS:
-            raise unknown("scene entry", name, START_JOINTS)
-        if not 0 <= value <= RANGES[name]:
-            raise UserError(f"scene entry {name} = {value} is outside 0..{RANGES[name]}")
-    return values
 
 
 def _observation_space(image_size: int | None) -> gymnasium.spaces.Dict:
