@@ -16,12 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.playtable.ik import kinematics
 from envs.playtable.render import choose, renderer
-from envs.playtable.robot import FINGER_CLOSED, FINGER_OPEN, HOME
+from envs.playtable.robot import FASTEST, FINGER_CLOSED, FINGER_OPEN, HOME, MOTORS, OPENING_ACCELERATION, RATE
 from envs.playtable.rotation import Array, to_euler, to_matrix, wrap
-from envs.playtable.scene import BUTTON_TRIGGER, SUBSTEPS, SWITCH_TRIGGER, TABLE_TOP
+from envs.playtable.scene import BUTTON_TRIGGER, SUBSTEPS, SWITCH_TRIGGER, TABLE_TOP, TIMESTEP
 from envs.playtable.scene import CAMERAS as VIEWS
 from envs.playtable.scene import model as table
 from envs.playtable.scenes import SCENES, Scene, get_scene
+from envs.playtable.state import PARTS, Start, with_robot, with_scene
 from envs.tasks import RANGES, TASKS, Task, get_task
 from worldaction.errors import UserError, unknown
 from worldaction.spec import (
@@ -39,10 +40,6 @@ from worldaction.spec import (
 
 Observation = dict[str, Any]
 
-# how far the target may run ahead of the TCP (m): CALVIN has no such leash, and winds up against obstacles
-LEASH: Final = 0.06
-# keeps the Euler angles away from their singularity (rad); CALVIN's data stays within 0.82
-STEEPEST_PITCH: Final = 1.2
 # the TCP at the start: CALVIN's home, and how far it is displaced (m, rad)
 START_POSITION: Final = np.array([0.026, -0.231, 0.571])
 START_EULER: Final = np.array([np.pi, 0.0, np.pi / 2])
@@ -51,6 +48,7 @@ START_TILT, START_YAW = 0.1, 0.3
 BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
 RENDER_SIZE: Final = 200
 START_JOINTS: Final = ("slider", "drawer", "switch", "led")
+OPTIONS: Final = ("task", "scene", "robot_obs", "scene_obs")
 
 
 class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
@@ -68,6 +66,8 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         max_steps: time limit (control steps of 1/30 s).
         render_mode: None or "rgb_array", a static view of 200 pixels from `render`.
         cameras: False leaves the images out, and never touches a renderer.
+        leash: how far the target may run ahead of the TCP (m). None as in CALVIN, whose target runs on when the arm is
+            blocked.
         scene: CALVIN's "A", "B", "C" or "D", see `envs.playtable.scenes`.
 
     Raises:
@@ -86,10 +86,13 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         max_steps: int = 72,
         render_mode: str | None = None,
         cameras: bool = True,
+        leash: float | None = None,
         scene: str = "D",
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode {render_mode!r} is not supported; use None or 'rgb_array'")
+        if leash is not None and leash <= 0:
+            raise UserError(f"leash {leash} must be positive (m), or None for CALVIN's free target")
         if max_steps < 1 or image_size < 1 or supersample < 1:
             raise UserError(
                 f"max_steps {max_steps}, image_size {image_size}, supersample {supersample}: all must be >= 1"
@@ -103,7 +106,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.data = mujoco.MjData(self._model)
         self.observation_space = _observation_space(image_size if cameras else None)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
-        self._has_cameras = cameras
+        self._has_cameras, self._leash = cameras, leash
 
     # ---- Gymnasium
 
@@ -115,7 +118,8 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         Args:
             seed: names the start. Without it the environment's own generator draws one.
             options: "task", a name, for this episode only; "scene", values of slider, drawer, switch (m) or led
-                (0 or 1) instead of drawn ones.
+                (0 or 1) instead of drawn ones; "robot_obs" [15] and "scene_obs" [24], a recorded state, of which either
+                may be left to be drawn. Joints and width decide where the TCP is, and its target is set to it.
 
         Raises:
             UserError: an option, task or scene entry that does not exist, or a value outside its range.
@@ -123,12 +127,12 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         super().reset(seed=seed)
         options = options or {}
         for option in options:
-            if option not in ("task", "scene"):
-                raise unknown("option", option, ("task", "scene"))
+            if option not in OPTIONS:
+                raise unknown("option", option, OPTIONS)
         self.task = get_task(options["task"], self.scene.name) if options.get("task") else self._default_task
         start_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         rng = np.random.default_rng([start_seed, list(TASKS).index(self.task.name)])
-        self._place(rng, {**draw_scene(self.task, rng, self.scene), **self._checked(options.get("scene") or {})})
+        self._place(self._start(rng, options))
         self.steps = 0
         self.start_scene = self.scene_obs()
         return self._observe(), self._info(success=False)
@@ -146,7 +150,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if command.shape != (ACTION_SIZE,) or not np.isfinite(command).all():
             raise UserError(f"action {action!r} must be {ACTION_SIZE} finite numbers in [-1, 1]")
         self._command(np.clip(command, -1, 1))
-        mujoco.mj_step(self._model, self.data, nstep=SUBSTEPS)
+        self._advance()
         self._settle()
         self.steps += 1
         success = bool(self.task.achieved(self.start_scene, self.scene_obs()))
@@ -161,10 +165,11 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     # ---- what is observed
 
     def robot_obs(self) -> Array:
-        """[15] in CALVIN's layout, see `worldaction.spec.ROBOT_FIELDS`."""
+        """[15] in CALVIN's layout, see `worldaction.spec.ROBOT_FIELDS`. As there, the TCP's pose is what it was before
+        the last of a step's eight substeps: it is 1/240 s older than the joints."""
         data, index = self.data, self._index
         width = data.qpos[index.fingers].sum()
-        pose = [self.tcp_position, self.tcp_euler, [width], data.qpos[index.arm], [self.gripper_action]]
+        pose = [*self._observed_tcp, [width], data.qpos[index.arm], [self.gripper_action]]
         return np.concatenate(pose)
 
     def scene_obs(self) -> Array:
@@ -213,21 +218,34 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     # ---- how it moves
 
-    def _place(self, rng: np.random.Generator, values: Mapping[str, float]) -> None:
+    def _start(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Start:
+        """The state asked for, where nothing is asked for a drawn one."""
+        values = {**draw_scene(self.task, rng, self.scene), **self._checked(options.get("scene") or {})}
+        parts = {**values, "button": 0.0}
+        lit = {"led": bool(values["led"]), "lightbulb": values["switch"] > SWITCH_TRIGGER}
+        joints = draw_arm(rng)
+        blocks = np.array([[x, y, TABLE_TOP + 0.02, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+                           for x, y, yaw in draw_blocks(rng, self.scene)])  # fmt: skip
+        start = Start(joints, 2 * FINGER_OPEN, 1.0, {name: parts[name] for name in PARTS}, blocks=blocks, **lit)
+        if options.get("robot_obs") is not None:
+            start = with_robot(start, options["robot_obs"])
+        if options.get("scene_obs") is not None:
+            start = with_scene(start, options["scene_obs"], slider=self.scene.ranges["slider"])
+        return start
+
+    def _place(self, start: Start) -> None:
         """Sets the whole state: table, blocks, robot, targets."""
         model, data, index = self._model, self.data, self._index
         mujoco.mj_resetData(model, data)
-        for name in ("slider", "drawer", "switch"):
-            data.qpos[index.joints[name]] = values[name]
-        self.led, self._pressed, self.gripper_action = bool(values["led"]), False, 1.0
-        joints = draw_arm(rng)
-        data.qpos[index.arm], data.qpos[index.fingers] = joints, FINGER_OPEN
-        data.ctrl[:7], data.ctrl[7] = joints, FINGER_OPEN
-        self._place_blocks(rng)
+        for name, value in start.parts.items():
+            data.qpos[index.joints[name]] = value
+        for address, pose in zip(index.free_joints, start.blocks, strict=True):
+            data.qpos[address : address + 7] = pose
+        data.qpos[index.motors] = [*start.joints, start.width / 2, start.width / 2]
         mujoco.mj_forward(model, data)
-        self._settle()
-        self._joint_target = joints
-        self.target_position, self.target_euler = self.tcp_position, self.tcp_euler
+        self.led, self.lightbulb, self.gripper_action = start.led, start.lightbulb, start.gripper_action
+        self._pressed, self._switched = start.parts["button"] > BUTTON_TRIGGER, False
+        self.target_position, self.target_euler = self._observed_tcp = self.tcp_position, self.tcp_euler
 
     def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:
         ranges = self.scene.ranges
@@ -238,35 +256,50 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
                 raise UserError(f"scene entry {name} = {value} is outside 0..{ranges[name]}")
         return values
 
-    def _place_blocks(self, rng: np.random.Generator) -> None:
-        for address, place in zip(self._index.free_joints, draw_blocks(rng, self.scene), strict=True):
-            x, y, yaw = place
-            self.data.qpos[address : address + 3] = x, y, TABLE_TOP + 0.02
-            self.data.qpos[address + 3 : address + 7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)
-
     def _command(self, action: Array) -> None:
-        """Moves the integrated target, as CALVIN's robot does, and hands it to the servos."""
-        tcp = self.tcp_position
-        ahead = self.target_position + METRES_PER_UNIT * action[:3] - tcp
-        self.target_position = tcp + np.clip(ahead, -LEASH, LEASH)
-        euler = wrap(self.target_euler + RADIANS_PER_UNIT * action[3:6])
-        euler[1] = np.clip(euler[1], -STEEPEST_PITCH, STEEPEST_PITCH)
-        self.target_euler = euler
-        self._joint_target = kinematics().inverse(self._joint_target, self.target_position, to_matrix(euler))
+        """Moves the integrated target, as CALVIN's robot does, and asks where the joints have to go."""
+        self.target_position = self.target_position + METRES_PER_UNIT * action[:3]
+        if self._leash is not None:
+            tcp = self.tcp_position
+            self.target_position = tcp + np.clip(self.target_position - tcp, -self._leash, self._leash)
+        self.target_euler = wrap(self.target_euler + RADIANS_PER_UNIT * action[3:6])
+        joints, orientation = self.data.qpos[self._index.arm], to_matrix(self.target_euler)
+        goal = kinematics().inverse(joints, self.target_position, orientation)
         self.gripper_action = 1.0 if action[6] > 0 else -1.0
-        self.data.ctrl[:7] = self._joint_target
-        self.data.ctrl[7] = FINGER_OPEN if self.gripper_action > 0 else FINGER_CLOSED
+        finger = FINGER_OPEN if self.gripper_action > 0 else FINGER_CLOSED
+        self._motor_target = np.array([*goal, finger, finger])
+
+    def _advance(self) -> None:
+        """One control step of physics, in one call unless a motor is at its limit."""
+        model, data, index = self._model, self.data, self._index
+        fastest = FASTEST.copy()
+        for left in range(SUBSTEPS, 0, -1):
+            joints = data.qpos[index.motors]
+            ahead = self._motor_target - joints
+            fastest[7:] = data.qvel[index.finger_speeds].clip(0) + OPENING_ACCELERATION * TIMESTEP
+            within = np.clip(ahead, -FASTEST / RATE, np.minimum(fastest, FASTEST) / RATE)
+            data.ctrl[:MOTORS] = joints + within
+            if (within == ahead).all():
+                mujoco.mj_step(model, data, nstep=left)
+                return
+            mujoco.mj_step(model, data)
 
     def _settle(self) -> None:
         """Brings poses and cameras up to date with the joints, and switches the lights."""
         model, data = self._model, self.data
+        # MuJoCo leaves behind the poses from before the last substep, and so does Bullet, where CALVIN reads them
+        self._observed_tcp = self.tcp_position, self.tcp_euler
         mujoco.mj_kinematics(model, data)
         mujoco.mj_camlight(model, data)
         pressed = bool(data.qpos[self._index.joints["button"]] > BUTTON_TRIGGER)
         if pressed and not self._pressed:
             self.led = not self.led
         self._pressed = pressed
-        self.lightbulb = bool(data.qpos[self._index.joints["switch"]] > SWITCH_TRIGGER)
+        # the bulb follows the switch's crossings: after a reset it may contradict the switch for one step, as in CALVIN
+        switched = bool(data.qpos[self._index.joints["switch"]] > SWITCH_TRIGGER)
+        if switched or self._switched:
+            self.lightbulb = switched
+        self._switched = switched
 
 
 class _Index:
@@ -276,8 +309,11 @@ class _Index:
         model = table(scene.name)
         self.tcp = model.site("tcp").id
         self.arm = np.array([model.joint(f"joint{n}").qposadr[0] for n in range(1, 8)])
-        self.fingers = np.array([model.joint(f"finger_{side}").qposadr[0] for side in ("left", "right")])
-        self.joints = {name: model.joint(name).qposadr[0] for name in ("slider", "drawer", "button", "switch")}
+        fingers = [model.joint(f"finger_{side}") for side in ("left", "right")]
+        self.fingers = np.array([finger.qposadr[0] for finger in fingers])
+        self.motors = np.concatenate([self.arm, self.fingers])
+        self.finger_speeds = np.array([finger.dofadr[0] for finger in fingers])
+        self.joints = {name: model.joint(name).qposadr[0] for name in PARTS}
         self.free_joints = [model.joint(name).qposadr[0] for name, _ in scene.blocks]
         self.blocks = [model.body(name).id for name, _ in scene.blocks]
 

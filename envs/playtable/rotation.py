@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +28,13 @@ def to_euler(matrix: Array) -> Array:
     roll = math.atan2(matrix[2, 1], matrix[2, 2])
     pitch = math.asin(min(max(-matrix[2, 0], -1.0), 1.0))
     return np.array([roll, pitch, math.atan2(matrix[1, 0], matrix[0, 0])])
+
+
+def to_quaternion(matrix: Array) -> Array:
+    """[3, 3] -> [4] w, x, y, z, of length one."""
+    quaternion = np.zeros(4)
+    mujoco.mju_mat2Quat(quaternion, matrix.ravel())
+    return quaternion
 
 
 def wrap(angle: Array) -> Array:
