@@ -92,7 +92,8 @@ class UpstreamModel:
         observation = convert(obs, self._image_size)
         name = self._names.get(goal) if isinstance(goal, str) else None
         if name is None and self._otherwise == "refuse":
-            raise UserError(f"no policy for the goal {goal!r:.80}; there are {', '.join(self._policies)}")
+            asked = f"{goal!r:.80}" if isinstance(goal, str) else f"of type {type(goal).__name__}"
+            raise UserError(f"no policy for the goal {asked}; there are {', '.join(self._policies)}")
         if name is None:
             return np.array([*NULL_ACTION[:6], 1.0 if observation[ROBOT][14] > 0 else -1.0])
         if name != self._running:
