@@ -1,7 +1,8 @@
 """Scripted experts of the eight tasks: a few waypoints of the TCP each, followed with relative actions.
 
-The drawer is hooked behind its bar and pushed at its bar with closed fingers, door and switch are grasped, the button
-is pressed from above. They make the demonstrations and, spoilt on purpose, the play data.
+As in CALVIN's sample data the drawer is hooked behind its bar and pushed at its bar, the door is dragged by open fingers
+astride its bar, the switch's lever is lifted from below and pressed from above, the button is pressed with the tips.
+They make the demonstrations and, spoilt on purpose, the play data.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT
 OPEN, CLOSED = 1.0, -1.0
 # fingers down and opening along x; the switch is reached leaning forward, or the arm is too short
 DOWN: Final = np.array([np.pi, 0.0, np.pi / 2])
-LEANING: Final = np.array([np.pi, -0.45, 1.2])
+FROM_BELOW, FROM_ABOVE = np.array([2.84, -0.90, np.pi / 2]), np.array([2.84, -0.75, np.pi / 2])
 UP_THE_PANEL: Final = np.array([0.0, 0.5, np.sqrt(0.75)])
 LONGEST_WAYPOINT: Final = 45
 
@@ -130,12 +131,8 @@ def _waypoints(env: Table, task: str) -> list[Waypoint]:
     return _button(env)
 
 
-def _retreat(euler: Array, gripper: float) -> Waypoint:
-    return Waypoint(_by(0, -0.03, 0.07), euler, gripper, 0.02, 0.8, relative=True)
-
-
-def _release(euler: Array) -> Waypoint:
-    return Waypoint(np.zeros(3), euler, OPEN, 0.05, 0.5, dwell=4, relative=True)
+def _retreat(euler: Array, gripper: float, x: float = 0, y: float = -0.03, z: float = 0.07) -> Waypoint:
+    return Waypoint(_by(x, y, z), euler, gripper, 0.02, 0.8, relative=True)
 
 
 def _by(x: float, y: float, z: float) -> Array:
@@ -145,41 +142,48 @@ def _by(x: float, y: float, z: float) -> Array:
 def _drawer(env: Table, *, opening: bool) -> list[Waypoint]:
     handle = env.site("drawer_handle")
     drawer = env.scene_obs()[1]
-    behind = handle + _by(0, 0.033, -0.006) if opening else handle + _by(0, -0.027, 0.0)
-    travel = -(RANGES["drawer"] - drawer) if opening else drawer + 0.01
+    # the tips reach 15 mm below the TCP, the bar is 40 mm high
+    side = handle + (_by(0, 0.038, 0.016) if opening else _by(0, -0.036, 0.016))
+    travel = -(RANGES["drawer"] - drawer) - 0.015 if opening else drawer + 0.025
     return [
-        Waypoint(_by(behind[0], behind[1], 0.51), DOWN, CLOSED, 0.02, 1.0),
-        Waypoint(behind, DOWN, CLOSED, 0.008, 0.8),
-        Waypoint(behind + _by(0, travel, 0), DOWN, CLOSED, 0.012, 0.7, dwell=2),
-        _retreat(DOWN, CLOSED),
+        Waypoint(_by(side[0], side[1], 0.50), DOWN, CLOSED, 0.02, 1.0),
+        Waypoint(side, DOWN, CLOSED, 0.010, 1.0),
+        Waypoint(side + _by(0, travel, 0), DOWN, CLOSED, 0.012, 0.7, dwell=2),
+        _retreat(DOWN, CLOSED, y=0.02 if opening else -0.03),
     ]
 
 
 def _slider(env: Table, *, left: bool) -> list[Waypoint]:
     handle = env.site("slider_handle")
     slider = env.scene_obs()[0]
-    travel = -(RANGES["slider"] - slider + 0.02) if left else slider + 0.02
+    travel = -(RANGES["slider"] - slider + 0.03) if left else slider + 0.03
     return [
-        Waypoint(handle + _by(0, -0.06, 0.05), DOWN, OPEN, 0.02, 1.0),
+        Waypoint(handle + _by(0, -0.09, 0.005), DOWN, OPEN, 0.02, 1.0),
         Waypoint(handle, DOWN, OPEN, 0.010, 0.8),
-        Waypoint(handle, DOWN, CLOSED, 0.03, 0.5, dwell=5),
-        Waypoint(handle + _by(travel, 0, 0), DOWN, CLOSED, 0.012, 0.7, dwell=2),
-        _release(DOWN),
-        _retreat(DOWN, OPEN),
+        Waypoint(handle + _by(travel, 0, 0), DOWN, OPEN, 0.012, 0.7, dwell=2),
+        _retreat(DOWN, OPEN, y=-0.08, z=0.01),
     ]
 
 
 def _switch(env: Table, *, on: bool) -> list[Waypoint]:
-    lever = env.site("switch_lever") + _by(0, 0, -0.005)
-    switch = env.scene_obs()[3]
-    travel = UP_THE_PANEL * (RANGES["switch"] - switch + 0.012 if on else -switch - 0.012)
+    lever, switch = env.site("switch_lever"), env.scene_obs()[3]
+    if on:
+        under = lever + _by(0, 0.0, -0.038)
+        return [
+            Waypoint(under + _by(-0.01, -0.14, 0.06), FROM_BELOW, CLOSED, 0.03, 1.0),
+            Waypoint(under + _by(0, -0.06, 0), FROM_BELOW, CLOSED, 0.015, 1.0),
+            Waypoint(under, FROM_BELOW, CLOSED, 0.010, 0.8),
+            Waypoint(
+                under + UP_THE_PANEL * (RANGES["switch"] - switch + 0.012), FROM_BELOW, CLOSED, 0.012, 0.6, dwell=2
+            ),
+            _retreat(FROM_BELOW, CLOSED, y=-0.07, z=0.01),
+        ]
+    above = lever + _by(0, 0, 0.053)
     return [
-        Waypoint(lever + _by(-0.01, -0.05, 0.06), LEANING, OPEN, 0.02, 1.0),
-        Waypoint(lever, LEANING, OPEN, 0.010, 0.8),
-        Waypoint(lever, LEANING, CLOSED, 0.03, 0.5, dwell=5),
-        Waypoint(lever + travel, LEANING, CLOSED, 0.012, 0.7, dwell=2),
-        _release(LEANING),
-        _retreat(LEANING, OPEN),
+        Waypoint(above + _by(-0.01, -0.06, 0.03), FROM_ABOVE, CLOSED, 0.03, 1.0),
+        Waypoint(above, FROM_ABOVE, CLOSED, 0.010, 0.8),
+        Waypoint(above - UP_THE_PANEL * (switch + 0.02), FROM_ABOVE, CLOSED, 0.012, 0.6, dwell=2),
+        _retreat(FROM_ABOVE, CLOSED),
     ]
 
 
@@ -187,6 +191,6 @@ def _button(env: Table) -> list[Waypoint]:
     cap = env.site("button")
     return [
         Waypoint(cap + _by(0, 0, 0.06), DOWN, CLOSED, 0.015, 1.0),
-        Waypoint(cap + _by(0, 0, -0.005), DOWN, CLOSED, 0.008, 0.7, dwell=1),
+        Waypoint(cap, DOWN, CLOSED, 0.008, 0.7, dwell=1),
         _retreat(DOWN, CLOSED),
     ]

@@ -21,8 +21,8 @@ FINGER_OPEN, FINGER_CLOSED = 0.04, 0.0
 
 # Bullet's motors, which drive CALVIN's robot, take a tenth of the error off in each substep of 1/240 s, with at most
 # 2 rad/s and 200 N m, whatever they carry. A servo whose damping outweighs what it moves does the same; so the arm is
-# light here, and its force limit is that of a blocked joint: damping times the greatest speed. Fingers: 1 m/s and 200 N,
-# but 2 N on each tenth of a kilogram when they open.
+# light here, and its force limit is that of a blocked joint: damping times the greatest speed. Fingers: 1 m/s, 200 N,
+# and 2 N on each tenth of a kilogram when they open.
 RATE: Final = 24.0
 FASTEST: Final = np.array([2.0] * 7 + [1.0] * 2)
 OPENING_ACCELERATION: Final = 20.0

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from envs.playtable.looks import add_materials, look_of
-from envs.playtable.robot import NO_CONTACT, VISIBLE, add_panda
+from envs.playtable.robot import FINGER_BOXES, NO_CONTACT, VISIBLE, add_panda, add_servo
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.tasks import RANGES
 
@@ -28,12 +28,22 @@ TABLE_TOP: Final = 0.44
 BUTTON_TRIGGER: Final = RANGES["button"] / 2
 SWITCH_TRIGGER: Final = RANGES["switch"] / 2
 
+GRAVITY: Final = 9.8
+# how much force moves drawer, door and switch (N), and pushes the button out
+DRY_FRICTION: Final = 4.0
+BUTTON_MASS, BUTTON_DAMPING = 0.154, 60.0
+BLOCK_MASS: Final = 1.0
+# Bullet multiplies the friction of the two that touch (finger 1, block 0.7, else 0.5), MuJoCo takes the larger: so each
+# carries its product with the table, and blocks between fingers have a rule of their own
+BLOCK_FRICTION, GRIP_FRICTION = 0.35, 0.7
+
 CAMERAS: Final = ("static", "gripper")
 
 # materials, see looks.py
 WOOD, SHADED, INSIDE, DRAWER, DOOR = "wood", "frame", "inside", "drawer", "door"
 BLACK, FLOOR, KNOB, CAP, COLLAR, SLOT = "metal", "floor", "lever", "cap", "collar", "slot"
 
+CONTACT_SOLREF, CONTACT_SOLIMP = [0.008, 1], [0.95, 0.99, 0.001]
 TABLE_CONTACT: Final = {"contype": 1, "conaffinity": 6}
 BLOCK_CONTACT: Final = {"contype": 4, "conaffinity": 7}
 
@@ -64,18 +74,20 @@ def build(scene: Scene = D) -> Any:
     _add_lights(world, scene)
     _add_blocks(world, scene)
     add_panda(spec)
+    _add_button_servo(spec)
+    _add_block_friction(spec, scene)
     return spec
 
 
 def _set_physics(spec: Any) -> None:
     option = spec.option
-    option.timestep = TIMESTEP
+    option.timestep, option.gravity = TIMESTEP, [0, 0, -GRAVITY]
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     option.impratio, option.iterations, option.ls_iterations = 10, 20, 20
     geom = spec.default.geom
-    geom.solref[:2], geom.solimp[:3] = [0.008, 1], [0.95, 0.99, 0.001]
-    geom.friction, geom.group = [0.8, 0.005, 0.0001], VISIBLE
+    geom.solref[:2], geom.solimp[:3] = CONTACT_SOLREF, CONTACT_SOLIMP
+    geom.friction, geom.group = [0.25, 0.001, 0.0001], VISIBLE
 
 
 def _set_visuals(spec: Any) -> None:
@@ -127,13 +139,17 @@ def _panel_body(world: Any, name: str, shift: float = 0.0) -> Any:
     return world.add_body(name=name, pos=[shift, 0.02, TABLE_TOP], quat=[np.cos(angle / 2), np.sin(angle / 2), 0, 0])
 
 
-def _slide(
-    body: Any, name: str, axis: tuple[float, float, float], scene: Scene, *, friction: float, damping: float
-) -> Any:
-    """The joint of a part: dry friction (N) holds it where it is left, damping (N s/m) stops it soon."""
+def _slide(body: Any, name: str, axis: tuple[float, float, float], scene: Scene, *, mass: float) -> None:
+    """The joint of a part, whose mass (kg) is CALVIN's. Dry friction holds it where it is left; nothing else does."""
     joint = body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis, range=[0, scene.ranges[name]])
-    joint.frictionloss, joint.damping, joint.armature = friction, [damping, 0, 0], 0.1
-    return joint
+    if name != "button":
+        joint.frictionloss, joint.solref_friction[:], joint.solimp_friction[:2] = (
+            DRY_FRICTION,
+            [0.005, 1],
+            [0.999, 0.9999],
+        )
+    body.explicitinertial = True
+    body.mass, body.inertia = mass, [0.01 * mass] * 3
 
 
 def _add_desk(world: Any, scene: Scene) -> None:
@@ -149,66 +165,77 @@ def _add_desk(world: Any, scene: Scene) -> None:
     desk = world.add_body(name="desk")
     for x in ((-0.44, -0.40), (0.40, 0.44)):
         for y in ((-0.18, -0.148), (0.148, 0.18)):
-            _box(desk, x, y, (0, 0.28), SHADED)
+            _box(desk, x, y, (0, 0.30), SHADED)
     _box(desk, (-0.44, 0.44), (-0.18, 0.18), (0.40, TABLE_TOP), WOOD, name="top")
-    _box(desk, (-0.44, 0.44), (-0.16, 0.18), (0.28, 0.30), SHADED)
-    _box(desk, (-0.44, -0.42), (-0.18, 0.18), (0.28, 0.40), SHADED)
-    _box(desk, (0.42, 0.44), (-0.18, 0.18), (0.28, 0.40), SHADED)
-    _box(desk, (-0.44, -0.04), (-0.18, -0.16), (0.28, 0.40), SHADED)
-    _box(desk, (0.40, 0.44), (-0.18, -0.16), (0.28, 0.40), SHADED)
-    _box(desk, (-0.44, 0.44), (0.16, 0.18), (0.30, 0.636), INSIDE)
-    _box(desk, (-0.44, 0.44), (0.13, 0.18), (0.636, 0.648), SHADED)
+    _box(desk, (-0.42, 0.42), (-0.16, 0.16), (0.30, 0.32), SHADED)
+    hole = (scene.drawer - 0.20, scene.drawer + 0.20)
+    for x in ((-0.42, hole[0]), (hole[1], 0.42)):
+        _box(desk, x, (-0.16, 0.16), (0.32, 0.40), SHADED)
+    for x in ((-0.44, -0.40), (0.40, 0.44)):
+        for y in ((-0.18, -0.148), (0.148, 0.18)):
+            _box(desk, x, y, (0.30, 0.40), SHADED)
+    _box(desk, hole, (0.06, 0.16), (0.32, 0.40), SHADED)
+    _box(desk, (-0.44, 0.44), (0.16, 0.18), (TABLE_TOP, 0.648), INSIDE)
+    _box(desk, (-0.44, 0.44), (0.14, 0.18), (0.628, 0.648), SHADED)
     left, right = scene.cabinet
-    for x in ((-0.44, -0.43), (left, left + 0.01), (right - 0.01, right), (0.43, 0.44)):
+    for x in ((-0.44, -0.43), (left, left + 0.02), (right - 0.02, right), (0.43, 0.44)):
         _box(desk, x, (0.10, 0.18), (TABLE_TOP, 0.64), SHADED)
     panel = _panel_body(world, "panel")
-    for x in ((-0.44, left), (right, 0.44)):
-        _box(panel, x, (0, 0.24), (-0.012, 0), WOOD)
-    _box(panel, (left, right), (0, 0.010), (-0.012, 0), SHADED)
-    _box(panel, (left, right), (0.222, 0.24), (-0.012, 0), SHADED)
-    _box(panel, (scene.switch - 0.015, scene.switch + 0.015), (0.05, 0.19), (0, 0.002), SLOT, **NO_CONTACT)
+    for x in ((-0.44, left + 0.02), (right - 0.02, 0.44)):
+        _box(panel, x, (0, 0.24), (-0.02, 0), WOOD)
+    _box(panel, (left, right), (0.217, 0.24), (-0.02, 0), SHADED)
+    for x in (scene.switch - 0.05, scene.switch + 0.05):
+        _box(panel, (x - 0.01, x + 0.01), (0.055, 0.185), (0, 0.001), SLOT, **NO_CONTACT)
 
 
 def _add_drawer(world: Any, scene: Scene) -> None:
     drawer = world.add_body(name="drawer", pos=[scene.drawer - D.drawer, 0, 0])
-    _slide(drawer, "drawer", (0, -1, 0), scene, friction=4, damping=8)
-    wall = {"mass": 0.3}
-    _box(drawer, (-0.045, 0.405), (-0.18, -0.16), (0.285, 0.40), DRAWER, **wall)
-    _box(drawer, (-0.04, 0.40), (0.05, 0.06), (0.30, 0.39), DRAWER, **wall)
-    _box(drawer, (-0.04, -0.03), (-0.16, 0.06), (0.30, 0.39), DRAWER, **wall)
-    _box(drawer, (0.39, 0.40), (-0.16, 0.06), (0.30, 0.39), DRAWER, **wall)
-    _box(drawer, (-0.04, 0.40), (-0.16, 0.06), (0.30, 0.31), INSIDE, **wall)
-    for x in (0.095, 0.265):
-        _bar(drawer, (x, -0.18, 0.36), (x, -0.25, 0.36), 0.008, BLACK, mass=0.03)
-    _bar(drawer, (0.085, -0.25, 0.36), (0.275, -0.25, 0.36), 0.011, BLACK, mass=0.05, condim=4)
+    _slide(drawer, "drawer", (0, -1, 0), scene, mass=4.231)
+    _box(drawer, (-0.041, 0.401), (-0.182, -0.157), (0.299, 0.401), DRAWER)
+    _box(drawer, (-0.020, 0.380), (0.038, 0.060), (0.319, 0.399), DRAWER)
+    _box(drawer, (-0.020, 0.003), (-0.157, 0.038), (0.319, 0.399), DRAWER)
+    _box(drawer, (0.357, 0.380), (-0.157, 0.038), (0.319, 0.399), DRAWER)
+    _box(drawer, (0.003, 0.357), (-0.157, 0.038), (0.319, 0.341), INSIDE)
+    for x in ((0.0594, 0.0841), (0.2759, 0.3006)):
+        _box(drawer, x, (-0.261, -0.182), (0.340, 0.381), BLACK)
+    _box(drawer, (0.0841, 0.2759), (-0.261, -0.238), (0.340, 0.380), BLACK)
     drawer.add_site(name="drawer_handle", pos=[0.18, -0.25, 0.36], group=4)
 
 
 def _add_slider(world: Any, scene: Scene) -> None:
     door = _panel_body(world, "slider", scene.door - D.door)
-    _slide(door, "slider", (-1, 0, 0), scene, friction=4, damping=6)
-    _box(door, (-0.10, 0.18), (0.005, 0.225), (0.001, 0.013), DOOR, mass=0.8)
-    for y in (0.05, 0.17):
-        _bar(door, (0.04, y, 0.012), (0.04, y, 0.069), 0.009, BLACK, mass=0.03)
-    _bar(door, (0.04, 0.04, 0.069), (0.04, 0.18, 0.069), 0.011, BLACK, mass=0.05, condim=4)
+    _slide(door, "slider", (-1, 0, 0), scene, mass=1.543)
+    _box(door, (-0.10, 0.18), (-0.010, 0.230), (0, 0.0215), DOOR)
+    for y in ((0.030, 0.052), (0.168, 0.191)):
+        _box(door, (0.0192, 0.0608), y, (0.0215, 0.0575), BLACK)
+    _box(door, (0.0192, 0.0608), (0.030, 0.191), (0.0575, 0.080), BLACK)
     door.add_site(name="slider_handle", pos=[0.04, 0.11, 0.069], group=4)
 
 
 def _add_switch(world: Any, scene: Scene) -> None:
+    """A wide bar on two legs, to be lifted from below and pressed from above."""
     switch = _panel_body(world, "switch", scene.switch - D.switch)
-    _slide(switch, "switch", (0, 1, 0), scene, friction=4, damping=3)
-    _box(switch, (0.255, 0.345), (0.0606, 0.0906), (0.002, 0.014), KNOB, mass=0.05)
-    _bar(switch, (0.30, 0.0756, 0.01), (0.30, 0.0756, 0.066), 0.012, KNOB, mass=0.03, condim=4)
-    switch.add_site(name="switch_lever", pos=[0.30, 0.0756, 0.055], group=4)
+    _slide(switch, "switch", (0, 1, 0), scene, mass=0.239)
+    for x in ((0.2397, 0.2604), (0.3386, 0.3602)):
+        _box(switch, x, (0.060, 0.092), (0.001, 0.0336), KNOB)
+    _box(switch, (0.2397, 0.3602), (0.060, 0.092), (0.0336, 0.0563), KNOB)
+    switch.add_site(name="switch_lever", pos=[0.30, 0.076, 0.045], group=4)
 
 
 def _add_button(world: Any, scene: Scene) -> None:
-    button = world.add_body(name="button", pos=[scene.button - D.button, 0, 0])
-    joint = _slide(button, "button", (0, 0, -1), scene, friction=0, damping=3)
-    joint.stiffness, joint.springref, joint.armature = [120, 0, 0], -0.01, 0.05
-    _disc(button, (-0.12, -0.12), (0.460, 0.484), 0.032, CAP, mass=0.05)
+    button = world.add_body(name="button", pos=[scene.button - D.button, 0, 0], gravcomp=1)
+    _slide(button, "button", (0, 0, -1), scene, mass=BUTTON_MASS)
+    _disc(button, (-0.12, -0.12), (0.460, 0.484), 0.032, CAP)
     button.add_site(name="button", pos=[-0.12, -0.12, 0.484], group=4)
-    _disc(world, (scene.button, -0.12), (0.44, 0.46), 0.040, COLLAR, **NO_CONTACT)
+    _disc(world, (scene.button, -0.12), (0.44, 0.46), 0.040, COLLAR)
+
+
+def _add_button_servo(spec: Any) -> None:
+    """Bullet's motor pushes the button out with 4 N, of which it needs some against the cap's weight."""
+    add_servo(spec, "button", BUTTON_DAMPING, (0, 0))
+    weight = BUTTON_MASS * GRAVITY
+    servo = spec.actuator("button")
+    servo.forcelimited, servo.forcerange = 1, [weight - DRY_FRICTION, weight + DRY_FRICTION]
 
 
 def _add_lights(world: Any, scene: Scene) -> None:
@@ -225,5 +252,14 @@ def _add_blocks(world: Any, scene: Scene) -> None:
     for place, (name, size) in enumerate(scene.blocks):
         block = world.add_body(name=name, pos=[0.12 * place, -0.1, TABLE_TOP + 0.02])
         block.add_freejoint(name=name)
-        box = block.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, material=name, mass=0.1, **BLOCK_CONTACT)
-        box.condim = 4
+        look = {"name": name, "material": name, "friction": [BLOCK_FRICTION, 0.001, 0.0001], "condim": 4}
+        block.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, mass=BLOCK_MASS, **look, **BLOCK_CONTACT)
+
+
+def _add_block_friction(spec: Any, scene: Scene) -> None:
+    fingers = [f"finger_{side}_{part}" for side in ("left", "right") for part in FINGER_BOXES]
+    for name, _ in scene.blocks:
+        for finger in fingers:
+            pair = spec.add_pair(geomname1=name, geomname2=finger, condim=4)
+            pair.friction[:3] = [GRIP_FRICTION, GRIP_FRICTION, 0.001]
+            pair.solref[:], pair.solimp[:3] = CONTACT_SOLREF, CONTACT_SOLIMP

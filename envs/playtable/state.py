@@ -73,25 +73,21 @@ def with_scene(start: Start, scene_obs: ArrayLike, *, slider: float = RANGES["sl
     values = _finite(scene_obs, "scene_obs", SCENE_SIZE)
     parts = {name: float(values[SCENE_FIELDS[name]]) for name in PARTS}
     for name, value in parts.items():
-        _between(
-            f"scene_obs[{SCENE_FIELDS[name]}], {name},", value, 0, {**RANGES, "slider": slider}[name], SLACK["part"]
-        )
-    lights = {}
-    for name in ("lightbulb", "led"):
-        value = float(values[SCENE_FIELDS[name]])
-        if value not in (0.0, 1.0):
-            raise UserError(
-                f"scene_obs[{SCENE_FIELDS[name]}] = {value} is the {name}; give exactly 0 or 1, as CALVIN asks"
-            )
-        lights[name] = bool(value)
-    # [3, 6] -> [3, 7]
+        farthest = slider if name == "slider" else RANGES[name]
+        _between(f"scene_obs[{SCENE_FIELDS[name]}] ({name})", value, 0, farthest, SLACK["part"])
+    bulb, led = (_light(name, float(values[SCENE_FIELDS[name]])) for name in ("lightbulb", "led"))
     poses = values[6:].reshape(3, 6)
-    if np.abs(poses[:, :3]).max() > FARTHEST:
-        raise UserError(
-            f"scene_obs has a block {np.abs(poses[:, :3]).max():.1f} m away; give metres in the world's frame"
-        )
+    if (distance := np.abs(poses[:, :3]).max()) > FARTHEST:
+        raise UserError(f"scene_obs has a block {distance:.1f} m away; give metres in the world's frame")
+    # [3, 7]
     blocks = np.array([[*pose[:3], *to_quaternion(to_matrix(pose[3:]))] for pose in poses])
-    return start._replace(parts=parts, blocks=blocks, **lights)
+    return start._replace(parts=parts, blocks=blocks, lightbulb=bulb, led=led)
+
+
+def _light(name: str, value: float) -> bool:
+    if value not in (0.0, 1.0):
+        raise UserError(f"scene_obs[{SCENE_FIELDS[name]}] ({name}) = {value}; give exactly 0 or 1, as CALVIN asks")
+    return bool(value)
 
 
 def _finite(values: ArrayLike, name: str, size: int) -> Array:
