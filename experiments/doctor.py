@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import closing
 
 import imageio_ffmpeg
 import torch
 
+from envs.calvin.client import PYTHON, Settings, Simulator
 from envs.playtable.render import GL_BACKENDS, PACKAGES, works
 from worldaction.artefact import versions
+from worldaction.errors import UserError
 
 
 def findings() -> Iterator[tuple[str, str, str]]:
@@ -27,7 +30,20 @@ def findings() -> Iterator[tuple[str, str, str]]:
         good = works(name)
         yield f"renderer {name}", "works" if good else "missing", "" if good else f"apt-get install {PACKAGES[name]}"
     yield "renderer rays", "works", "slower than the others, and needs no library"
+    yield "CALVIN simulator", *_calvin()
     yield "ffmpeg", imageio_ffmpeg.get_ffmpeg_version(), ""
+
+
+def _calvin() -> tuple[str, str]:
+    """State of the user's own simulator, and the remedy."""
+    if not os.environ.get(PYTHON):
+        return "none", f"not needed; set {PYTHON} to evaluate in the real CALVIN, see docs/calvin.md"
+    try:
+        with closing(Simulator(Settings())) as simulator:
+            about = simulator.about
+    except UserError as error:
+        return "broken", str(error)
+    return f"works, calvin_env {about['calvin_env'][:10]}, pybullet {about['pybullet']}", ""
 
 
 def _waiting() -> str:

@@ -93,7 +93,7 @@ def rollout(env: CalvinEnv) -> np.ndarray:
     seen = [np.concatenate([observation["robot_obs"], observation["scene_obs"]])]
     for height, ahead in ((0.12, -0.07), (0.02, -0.07), (0.02, 0.10)):
         for _ in range(35):
-            observation, *_ = env.step(steer(env, block + [0, ahead, height - 0.02], DOWN, CLOSED))
+            observation, *_ = env.step(steer(env, block + np.array([0, ahead, height - 0.02]), DOWN, CLOSED))
             seen.append(np.concatenate([observation["robot_obs"], observation["scene_obs"]]))
     return np.stack(seen)
 
