@@ -68,8 +68,8 @@ def site(name: str, scene: Scene, scene_obs: Array) -> Array:
     """
     sites = {
         "drawer_handle": ((scene.drawer, -0.25, 0.36), "drawer", (0, -1, 0)),
-        "slider_handle": ((scene.door, 0.0152, 0.5698), "slider", (-1, 0, 0)),
-        "switch_lever": ((scene.switch, 0.0102, 0.533), "switch", (0, 0.5, 0.866)),
+        "slider_handle": ((scene.door, 0.01524, 0.56976), "slider", (-1, 0, 0)),
+        "switch_lever": ((scene.switch, 0.01903, 0.52832), "switch", (0, 0.5, 0.866)),
         "button": ((scene.button, -0.12, 0.484), "button", (0, 0, -1)),
     }
     if name not in sites:
