@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.playtable.scenes import Scene
+
 Array = NDArray[np.float64]
 Observation = dict[str, Any]
 
@@ -18,6 +20,8 @@ class Table(Protocol):
     """Time limit of an episode (control steps)."""
     renderer: str
     """What draws its images."""
+    scene: Scene
+    """Which table it is."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

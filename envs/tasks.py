@@ -44,6 +44,8 @@ class Task:
     """Range it is drawn from at the start: the whole range satisfies the task's precondition."""
     extra: float = 0.0
     """How much further than in scene D the joint goes (m)."""
+    also: tuple[str, int, float] | None = None
+    """Another entry of `scene_obs`, whether it has to be above (+1) or below (-1), and what (m)."""
 
     def achieved(self, start_scene: ArrayLike, scene: ArrayLike) -> NDArray[np.bool_]:
         """CALVIN's oracle: has the task been done since the start?
@@ -56,7 +58,7 @@ class Task:
             [...] bool.
         """
         change = self._value(scene) - self._value(start_scene)
-        return np.asarray(self.sign * change > self.delta)
+        return np.asarray((self.sign * change > self.delta) & self._also(scene))
 
     def satisfied(self, scene: ArrayLike) -> NDArray[np.bool_]:
         """The label of a single scene, which implies `achieved` for every start of `start`.
@@ -67,7 +69,7 @@ class Task:
         Returns:
             [...] bool.
         """
-        return np.asarray(self.sign * (self._value(scene) - self.limit) > 0)
+        return np.asarray((self.sign * (self._value(scene) - self.limit) > 0) & self._also(scene))
 
     def possible(self, scene: ArrayLike) -> NDArray[np.bool_]:
         """Is there room left to do the task within the joint's range?
@@ -81,11 +83,17 @@ class Task:
         goal = self._value(scene) + self.sign * self.delta
         return np.asarray((goal > 0) & (goal < RANGES[self.field] + self.extra))
 
-    def _value(self, scene: ArrayLike) -> NDArray[np.float64]:
+    def _also(self, scene: ArrayLike) -> NDArray[np.bool_]:
+        if self.also is None:
+            return np.asarray(True)
+        field, sign, limit = self.also
+        return np.asarray(sign * (self._value(scene, field) - limit) > 0)
+
+    def _value(self, scene: ArrayLike, field: str = "") -> NDArray[np.float64]:
         array = np.asarray(scene, dtype=np.float64)
         if array.shape[-1:] != (SCENE_SIZE,):
             raise UserError(f"scene_obs has shape {array.shape}; its last axis must have {SCENE_SIZE} entries")
-        value: NDArray[np.float64] = array[..., SCENE_FIELDS[self.field]]
+        value: NDArray[np.float64] = array[..., SCENE_FIELDS[field or self.field]]
         return value
 
 
@@ -102,6 +110,10 @@ _ALL: Sequence[Task] = (
 
 TASKS: Final[dict[str, Task]] = {task.name: task for task in _ALL}
 
+LIGHT_JOINTS: Final = {"lightbulb": "switch", "led": "button"}
+MARGIN: Final = {"slider": 0.006, "drawer": 0.006, "switch": 0.014, "button": 0.003}
+"""How near to the end of its travel the tightest success asks a part to go (m)."""
+
 SEEDS: Final[dict[str, int]] = {
     "play": 1_000_000,
     "demos": 2_000_000,
@@ -114,12 +126,13 @@ SEEDS: Final[dict[str, int]] = {
 SEEDS_PER_USE: Final = 1_000_000
 
 
-def get_task(name: str, scene: str = "D") -> Task:
+def get_task(name: str, scene: str = "D", *, tolerance: float = 0.0) -> Task:
     """The task of that name, with starts and label that fit the scene's ranges; the oracle is the same in all scenes.
 
     Args:
         name: a key of `TASKS`.
         scene: a key of `SLIDER_RANGES`.
+        tolerance: 0 is CALVIN's oracle, 1 the tightest, see `tight`.
 
     Raises:
         UserError: there is no such task or scene; the message names the nearest one.
@@ -128,7 +141,11 @@ def get_task(name: str, scene: str = "D") -> Task:
         raise unknown("task", name, TASKS)
     if scene not in SLIDER_RANGES:
         raise unknown("scene", scene, SLIDER_RANGES)
-    task, extra = TASKS[name], round(SLIDER_RANGES[scene] - RANGES["slider"], 9)
+    return tight(_in_scene(TASKS[name], scene), tolerance)
+
+
+def _in_scene(task: Task, scene: str) -> Task:
+    extra = round(SLIDER_RANGES[scene] - RANGES["slider"], 9)
     if task.field != "slider" or not extra:
         return task
     if task.sign > 0:
@@ -136,6 +153,30 @@ def get_task(name: str, scene: str = "D") -> Task:
     # starts at the far end, which lies elsewhere
     start = (round(task.start[0] + extra, 9), round(task.start[1] + extra, 9))
     return replace(task, extra=extra, start=start, limit=round(task.limit + extra, 9))
+
+
+def tight(task: Task, tolerance: float) -> Task:
+    """A task that asks for more, up to `MARGIN` before the end of what moves.
+
+    Drawer and slider have to move further: to the end of their travel from the start that is nearest to it. For a light
+    the switch has to go on beyond its trigger, or the button to be pressed beyond its own.
+
+    Args:
+        task: CALVIN's.
+        tolerance: 0 leaves it as it is, 1 leaves the last `MARGIN` of the way.
+    """
+    if tolerance == 0:
+        return task
+    if task.field in LIGHT_JOINTS:
+        joint = LIGHT_JOINTS[task.field]
+        # a button is pressed to switch off, too
+        sign = task.sign if joint == "switch" else 1
+        half = RANGES[joint] / 2
+        return replace(task, also=(joint, sign, half + sign * tolerance * (half - MARGIN[joint])))
+    end = RANGES[task.field] + task.extra
+    room = end - task.start[1] if task.sign > 0 else task.start[0]
+    more = tolerance * (room - task.delta - MARGIN[task.field])
+    return replace(task, delta=task.delta + more, limit=task.limit + task.sign * more)
 
 
 def possible_tasks(values: ArrayLike, scene: str = "D") -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 Device = Literal["auto", "cpu", "cuda"]
 Renderer = Literal["auto", "egl", "osmesa", "rays"]
+Scene = Literal["A", "B", "C", "D"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class TableConfig:
     """What draws the images. auto: the first that works of EGL, OSMesa and ray casting without GL."""
     max_steps: int = 72
     """Time limit of an episode, in control steps of 1/30 s."""
+    scene: Scene = "D"
+    """Which of CALVIN's four scenes: layout and colours of the table, and blocks."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,32 @@ class PlayConfig:
     """Standard deviation of the demonstrator's correlated action noise, in units of the action."""
     seed: int = 0
     """Seed of the play data. All seeds of a study share one data set."""
+
+
+@dataclass(frozen=True)
+class StressConfig:
+    """Stress switches, all off: what makes the table harder. The number of demonstrations is data.demos."""
+
+    distractors: float = 0.0
+    """Patches that cross the images, and flicker, which no action influences: 0 to 1. In play and in evaluation."""
+    positions: float = 0.0
+    """Evaluation from arm and block positions outside those of training: 0 to 1."""
+    colours: float = 0.0
+    """Evaluation in colours and light unlike those of training, others in every episode: 0 to 1."""
+    hidden_actions: float = 0.0
+    """Share of the episodes of play whose actions nobody knows: 0 to 1. Demonstrations keep theirs."""
+    tolerance: float = 0.0
+    """Success asks for more than CALVIN's oracle, up to the end of what moves: 0 to 1. In play and in evaluation."""
+    frame_scale: float = 1.0
+    """Metres that a policy's action of 1 moves, beside those of the table. In evaluation; in play with frame_play."""
+    frame_turn: float = 0.0
+    """By how many degrees a policy's axes are turned about z. As frame_scale."""
+    frame_mirror: bool = False
+    """Whether a policy's x axis points the other way. As frame_scale."""
+    frame_extra: int = 0
+    """Entries of an action that move nothing, such as those of an idle joint. Needs frame_play."""
+    frame_play: bool = False
+    """Whether play and demonstrations are recorded in the changed frame, too."""
 
 
 @dataclass(frozen=True)

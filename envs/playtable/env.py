@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.playtable.ik import kinematics
+from envs.playtable.looks import Look
 from envs.playtable.render import choose, renderer
 from envs.playtable.robot import FASTEST, FINGER_CLOSED, FINGER_OPEN, HOME, MOTORS, OPENING_ACCELERATION, RATE
 from envs.playtable.rotation import Array, to_euler, to_matrix, wrap
@@ -107,6 +108,8 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.observation_space = _observation_space(image_size if cameras else None)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._has_cameras, self._leash = cameras, leash
+        self.look: Look | None = None
+        """Colours and light other than the scene's own."""
 
     # ---- Gymnasium
 
@@ -211,7 +214,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def _draw(self, cameras: tuple[str, ...], size: int, supersample: int = 1) -> list[NDArray[np.uint8]]:
         lit = {"led": self.led, "lightbulb": self.lightbulb}
-        return renderer(self.renderer, cameras, size, supersample, self.scene.name).draw(self.data, lit)
+        return renderer(self.renderer, cameras, size, supersample, self.scene.name).draw(self.data, lit, self.look)
 
     def _info(self, *, success: bool) -> dict[str, Any]:
         return {"success": success, "is_success": success, "task_description": self.task.description}

@@ -1,8 +1,8 @@
 """Scripted experts of the eight tasks: a few waypoints of the TCP each, followed with relative actions.
 
-As in CALVIN's sample data the drawer is hooked behind its bar and pushed at its bar, the door is dragged by open fingers
-astride its bar, the switch's lever is lifted from below and pressed from above, the button is pressed with the tips.
-They make the demonstrations and, spoilt on purpose, the play data.
+As in CALVIN's sample data the drawer is hooked behind its bar and pushed at its bar, the door is dragged by open
+fingers astride its bar, the switch's lever is lifted from below and pressed from above, the button is pressed with the
+tips. They make the demonstrations and, spoilt on purpose, the play data.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT
 OPEN, CLOSED = 1.0, -1.0
 # fingers down and opening along x; the switch is reached leaning forward, or the arm is too short
 DOWN: Final = np.array([np.pi, 0.0, np.pi / 2])
-FROM_BELOW, FROM_ABOVE = np.array([2.84, -0.90, np.pi / 2]), np.array([2.84, -0.75, np.pi / 2])
+# roll and yaw on the right of the arm, as in scenes A and D, and on its left
+RIGHT, LEFT = (2.84, np.pi / 2), (3.44, 2.0)
+FROM_BELOW, FROM_ABOVE = -0.90, -0.75
 UP_THE_PANEL: Final = np.array([0.0, 0.5, np.sqrt(0.75)])
 LONGEST_WAYPOINT: Final = 45
 
@@ -156,7 +158,7 @@ def _drawer(env: Table, *, opening: bool) -> list[Waypoint]:
 def _slider(env: Table, *, left: bool) -> list[Waypoint]:
     handle = env.site("slider_handle")
     slider = env.scene_obs()[0]
-    travel = -(RANGES["slider"] - slider + 0.03) if left else slider + 0.03
+    travel = -(env.scene.ranges["slider"] - slider + 0.03) if left else slider + 0.03
     return [
         Waypoint(handle + _by(0, -0.09, 0.005), DOWN, OPEN, 0.02, 1.0),
         Waypoint(handle, DOWN, OPEN, 0.010, 0.8),
@@ -167,23 +169,23 @@ def _slider(env: Table, *, left: bool) -> list[Waypoint]:
 
 def _switch(env: Table, *, on: bool) -> list[Waypoint]:
     lever, switch = env.site("switch_lever"), env.scene_obs()[3]
+    roll, yaw = RIGHT if lever[0] > 0 else LEFT
+    lean = np.array([roll, FROM_BELOW if on else FROM_ABOVE, yaw])
     if on:
         under = lever + _by(0, 0.0, -0.038)
         return [
-            Waypoint(under + _by(-0.01, -0.14, 0.06), FROM_BELOW, CLOSED, 0.03, 1.0),
-            Waypoint(under + _by(0, -0.06, 0), FROM_BELOW, CLOSED, 0.015, 1.0),
-            Waypoint(under, FROM_BELOW, CLOSED, 0.010, 0.8),
-            Waypoint(
-                under + UP_THE_PANEL * (RANGES["switch"] - switch + 0.012), FROM_BELOW, CLOSED, 0.012, 0.6, dwell=2
-            ),
-            _retreat(FROM_BELOW, CLOSED, y=-0.07, z=0.01),
+            Waypoint(under + _by(-0.01, -0.14, 0.06), lean, CLOSED, 0.03, 1.0),
+            Waypoint(under + _by(0, -0.06, 0), lean, CLOSED, 0.015, 1.0),
+            Waypoint(under, lean, CLOSED, 0.010, 0.8),
+            Waypoint(under + UP_THE_PANEL * (RANGES["switch"] - switch + 0.012), lean, CLOSED, 0.012, 0.6, dwell=2),
+            _retreat(lean, CLOSED, y=-0.07, z=0.01),
         ]
     above = lever + _by(0, 0, 0.053)
     return [
-        Waypoint(above + _by(-0.01, -0.06, 0.03), FROM_ABOVE, CLOSED, 0.03, 1.0),
-        Waypoint(above, FROM_ABOVE, CLOSED, 0.010, 0.8),
-        Waypoint(above - UP_THE_PANEL * (switch + 0.02), FROM_ABOVE, CLOSED, 0.012, 0.6, dwell=2),
-        _retreat(FROM_ABOVE, CLOSED),
+        Waypoint(above + _by(-0.01, -0.06, 0.03), lean, CLOSED, 0.03, 1.0),
+        Waypoint(above, lean, CLOSED, 0.010, 0.8),
+        Waypoint(above - UP_THE_PANEL * (switch + 0.02), lean, CLOSED, 0.012, 0.6, dwell=2),
+        _retreat(lean, CLOSED),
     ]
 
 
@@ -191,6 +193,7 @@ def _button(env: Table) -> list[Waypoint]:
     cap = env.site("button")
     return [
         Waypoint(cap + _by(0, 0, 0.06), DOWN, CLOSED, 0.015, 1.0),
-        Waypoint(cap, DOWN, CLOSED, 0.008, 0.7, dwell=1),
+        # down to its end, which is further than where it switches
+        Waypoint(cap + _by(0, 0, -0.012), DOWN, CLOSED, 0.008, 0.7, dwell=2),
         _retreat(DOWN, CLOSED),
     ]

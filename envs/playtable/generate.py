@@ -109,9 +109,9 @@ def play_episode(env: Table, seed: int, frames: int) -> Arrays:
     Returns:
         arrays [T, ...]: the cameras, robot_obs, scene_obs, action.
     """
-    rng = np.random.default_rng([seed, 0])
+    rng, far = np.random.default_rng([seed, 0]), env.scene.ranges["slider"]
     scene = {
-        "slider": rng.choice([0.0, 0.28, rng.uniform(0, 0.28)]),
+        "slider": rng.choice([0.0, far, rng.uniform(0, far)]),
         "drawer": rng.choice([0.0, 0.20, rng.uniform(0, 0.20)]),
         "switch": rng.choice([0.0, 0.088]),
         "led": float(rng.integers(2)),
@@ -138,7 +138,7 @@ def _move_anywhere(env: Table, recorder: Recorder, rng: np.random.Generator, lef
 
 
 def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: int) -> None:
-    task = str(rng.choice(possible_tasks(env.scene_obs())))
+    task = str(rng.choice(possible_tasks(env.scene_obs(), env.scene.name)))
     expert = Expert(env, task, rng, offset=float(rng.choice(PLAY_OFFSETS)))
     noise = Noise(rng, float(rng.choice(PLAY_NOISES)))
     for _ in range(min(left, PLAY_LIMIT)):
