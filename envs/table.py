@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ class Table(Protocol):
     """What draws its images."""
     scene: Scene
     """Which table it is."""
+    about: Mapping[str, Any]
+    """Versions of what simulates it, for the record."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -15,11 +15,14 @@ from envs.calvin.record import record
 from envs.calvin.starts import validation_starts
 from envs.calvin.upstream import SENTENCES, UpstreamModel
 from envs.playtable.generate import Job, generate_shard
+from envs.playtable.replay import load_recording
 from envs.tasks import TASKS
 from worldaction.config import TableConfig
 from worldaction.errors import UserError
 from worldaction.play.store import PlayStore
 from worldaction.spec import ROBOT
+
+RECORDING = Path(__file__).resolve().parents[1] / "envs/playtable/recordings/calvin_D.npz"
 
 __all__ = ["make"]  # a fixture
 
@@ -195,6 +198,15 @@ def test_a_recording_holds_what_was_commanded_from_the_start_to_success(make: Ma
         np.testing.assert_allclose(env.scene_obs(), scenes[-1], atol=1e-5)
 
 
+def test_the_recording_that_is_carried_here_holds_five_windows_of_every_task() -> None:
+    recording = load_recording(RECORDING)
+    assert sorted(window.task for window in recording.windows) == sorted(5 * list(TASKS))
+    for window in recording.windows:
+        scenes = recording.scene_obs[window.start : window.stop]
+        assert TASKS[window.task].achieved(scenes[0], scenes[-1])
+    assert RECORDING.stat().st_size < 300_000
+
+
 def test_an_expert_that_never_succeeds_ends_the_recording(make: Maker) -> None:
     with pytest.raises(UserError, match="0 of 4 attempts at turn_on_led"):
         record(make(cameras=False), ["turn_on_led"], episodes=1, source="none")
@@ -212,6 +224,8 @@ def test_play_is_generated_in_any_table_and_says_in_which(make: Maker, tmp_path:
     store = PlayStore.open(tmp_path / "s")
     assert (store.meta.source, store.meta.renderer, store.meta.image_size) == ("calvin simulator", "tiny", 16)
     assert [episode.kind for episode in store.episodes] == ["play", "near_miss"]
+    assert store.meta.config is not None
+    assert store.meta.config["simulator"]["calvin_env"] == "0" * 40
     assert [env.episodes for env in made] == [2]
     with pytest.raises(UserError, match="has ended"):
         made[0].achieved()

@@ -102,15 +102,16 @@ class Simulator:
         self._end = weakref.finalize(self, _end, self._process, self._socket, self._output, self._owner)
         root = settings.root or os.environ.get(ROOT, "")
         try:
-            self.about = self._ask(
+            about, _ = self._ask(
                 "hello",
                 patience=settings.start_patience,
                 root=os.path.abspath(root) if root else "",
                 scene=settings.scene,
                 renderer=settings.renderer,
-            )[0]
+            )
         except SimulatorCrashed as error:
             raise UserError(f"CALVIN does not start: {error}; docs/calvin.md says how it is installed") from error
+        self.about = {name: value for name, value in about.items() if name != "id"}
         if self.about["protocol"] != PROTOCOL:
             self.close()
             raise UserError(f"the simulator speaks protocol {self.about['protocol']}, not {PROTOCOL}; start it anew")

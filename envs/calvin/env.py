@@ -99,7 +99,7 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.episodes = self.crashes = 0
         self._state: State | None = None
         self._simulator = Simulator(self._settings)
-        self.about = self._simulator.about
+        self.about: Mapping[str, Any] = self._simulator.about
 
     # ---- Gymnasium
 

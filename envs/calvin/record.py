@@ -71,7 +71,7 @@ def record(
                 logger.info("%s: %d of %d attempts succeeded", task, done, attempt + 1)
                 break
     robot, scene, action, target = (np.stack(column).astype(np.float32) for column in zip(*rows, strict=True))
-    return Recording(robot, scene, action, target, tuple(windows), source=source)
+    return Recording(robot, scene, action, target, tuple(windows), scene=env.scene.name, source=source)
 
 
 def _attempt(env: Table, task: str, seed: int, noise: float) -> tuple[Rows, bool]:
@@ -94,6 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Records and writes a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="the .npz to write")
+    parser.add_argument("--scene", default="D", help="which of CALVIN's tables: A, B, C or D")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="names of tasks")
     parser.add_argument("--episodes", type=int, default=5, help="successes per task")
     parser.add_argument("--noise", type=float, default=0.12, help="noise of the experts, in units of the action")
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = {"episodes": options.episodes, "noise": options.noise, "seed": options.seed}
     try:
-        with closing(CalvinEnv(cameras=False)) as env:
+        with closing(CalvinEnv(cameras=False, scene=options.scene)) as env:
             made_by = f"scripted experts in calvin_env {env.about['calvin_env'][:10]}, {settings}"
             save_recording(options.out, record(env, options.tasks, source=made_by, **settings))
     except UserError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 import gymnasium
@@ -76,6 +77,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
+    about: Mapping[str, Any] = MappingProxyType({"mujoco": mujoco.__version__})
 
     def __init__(
         self,

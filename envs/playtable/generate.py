@@ -258,7 +258,11 @@ def generate_shard(
         UserError: the renderer does not work, a job is not possible, or the folder cannot be written.
     """
     env = make(table) if make else embedded_table(table)
-    recorded = {"table": {**to_dict(table), "renderer": env.renderer}, "play": to_dict(config) if config else None}
+    recorded = {
+        "table": {**to_dict(table), "renderer": env.renderer},
+        "play": to_dict(config) if config else None,
+        "simulator": dict(env.about),
+    }
     with (
         closing(env),
         StoreWriter(
