@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -116,6 +117,26 @@ def test_images_are_means_over_areas_of_what_the_simulator_draws(make: Maker) ->
     blind = make(cameras=False, render_mode="rgb_array")
     assert set(blind.reset(seed=3)[0]) == {"robot_obs", "scene_obs"}
     np.testing.assert_array_equal(blind.render(), static)
+
+
+def test_steps_that_begin_together_lead_where_steps_do(make: Maker) -> None:
+    one, other = make(cameras=False), make(cameras=False)
+    for env in (one, other):
+        env.reset(seed=0)
+    for _ in range(3):
+        other.begin_step(PULL)
+        alone, together = one.step(PULL), other.step(PULL)
+        np.testing.assert_array_equal(alone[0]["scene_obs"], together[0]["scene_obs"])
+        assert alone[1:] == together[1:]
+    assert (one.steps, other.steps) == (3, 3)
+    other.begin_step(PULL)
+    with pytest.raises(UserError, match="begun with another action"):
+        other.step(STILL)
+    with pytest.raises(UserError, match="at work on 'step'"):
+        other.achieved()
+    first = one.reset(seed=4)[0]
+    np.testing.assert_array_equal(other.reset(seed=4)[0]["scene_obs"], first["scene_obs"])
+    other.step(PULL)
 
 
 @pytest.mark.parametrize(("command", "sent"), [(0.001, 1.0), (0.0, -1.0), (-5.0, -1.0)])
@@ -366,6 +387,18 @@ def test_ctrl_c_reaches_the_client_alone(make: Maker) -> None:
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     env.step(PULL)
+
+
+def test_an_interrupted_question_is_not_answered_by_the_next(make: Maker) -> None:
+    env = make("hang:step:1", cameras=False)
+    env.reset(seed=0)
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        env.step(PULL)
+    timer.join()
+    env.reset(seed=0)
+    assert env.crashes == 0
 
 
 def use(simulator: Simulator, said: Any) -> None:

@@ -96,7 +96,9 @@ class Simulator:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._patience, self._owner, self._count = settings.patience, os.getpid(), 0
+        self._patience, self._owner = settings.patience, os.getpid()
+        # requests so far, and the one whose reply is still to come
+        self._count, self._asked = 0, ""
         self._process, self._socket, self._output = _start(find_python(settings))
         # also when nobody calls close, and at the end of the interpreter
         self._end = weakref.finalize(self, _end, self._process, self._socket, self._output, self._owner)
@@ -145,7 +147,16 @@ class Simulator:
         Raises:
             SimulatorCrashed: as for `reset`.
         """
-        return _state(self._ask("step", {"action": action}, images=images)[1])
+        self.begin_step(action, images=images)
+        return self.end_step()
+
+    def begin_step(self, action: Array, *, images: bool) -> None:
+        """Hands over an action as `step` does, and does not wait: other simulators can be handed theirs meanwhile."""
+        self._tell("step", {"action": action}, images=images)
+
+    def end_step(self) -> State:
+        """Waits for the state after the step that has begun; errors as for `reset`."""
+        return _state(self._hear(self._patience)[1])
 
     def render(self) -> Images:
         """Both images as they are now, by camera; errors as for `reset`."""
@@ -162,27 +173,44 @@ class Simulator:
     def _ask(
         self, command: str, arrays: dict[str, Array] | None = None, *, patience: float | None = None, **fields: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Sends one request and waits for its reply; a simulator that fails in anything is ended."""
+        """One request and its reply."""
+        self._tell(command, arrays or {}, **fields)
+        return self._hear(patience or self._patience)
+
+    def _tell(self, command: str, arrays: dict[str, Array], **fields: Any) -> None:
+        """Sends a request; a simulator that cannot be told is ended."""
         if os.getpid() != self._owner:
             raise UserError("a simulator belongs to the process that started it; make the environment in this one")
         if not self._end.alive:
             raise UserError("the simulator has ended; start another, an environment does so when it is reset")
-        self._count += 1
-        patience = patience or self._patience
+        if self._asked:
+            raise UserError(f"the simulator is at work on {self._asked!r}; wait for that first")
+        self._count, self._asked = self._count + 1, command
         try:
-            self._socket.settimeout(patience)
-            send(self._socket, {"command": command, "id": self._count, **fields}, arrays or {})
+            self._socket.settimeout(self._patience)
+            send(self._socket, {"command": command, "id": self._count, **fields}, arrays)
+        except OSError as error:
+            raise SimulatorCrashed(self._post_mortem(error, self._patience)) from error
+
+    def _hear(self, patience: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Waits for the reply to the last request; a simulator that fails in anything is ended."""
+        try:
             reply, result = receive(self._socket, patience)
             if reply.get("id") != self._count:
                 raise BrokenMessageError(f"an answer to request {reply.get('id')}, not {self._count}")
         except (EOFError, BrokenMessageError, OSError) as error:
-            raise SimulatorCrashed(self._post_mortem(command, error, patience)) from error
+            raise SimulatorCrashed(self._post_mortem(error, patience)) from error
+        except KeyboardInterrupt:
+            # its answer would come to the next question
+            self.close()
+            raise
+        command, self._asked = self._asked, ""
         if "error" in reply:
             self.close()
             raise SimulatorCrashed(f"{command} failed in the simulator with {reply['error']}")
         return reply, result
 
-    def _post_mortem(self, command: str, error: Exception, patience: float) -> str:
+    def _post_mortem(self, error: Exception, patience: float) -> str:
         """Ends the process and says in one line what happened."""
         if isinstance(error, TimeoutError):
             what = f"did not answer within {patience:g} s"
@@ -195,7 +223,7 @@ class Simulator:
                 what = "closed its connection"
         said = _last_lines(self._output)
         self.close()
-        return f"the simulator {what} on {command}; it said: {said or 'nothing'}"
+        return f"the simulator {what} on {self._asked}; it said: {said or 'nothing'}"
 
 
 def find_python(settings: Settings) -> str:

@@ -98,6 +98,7 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self.episodes = self.crashes = 0
         self._state: State | None = None
+        self._begun: Array | None = None
         self._simulator = Simulator(self._settings)
         self.about: Mapping[str, Any] = self._simulator.about
 
@@ -142,18 +143,30 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             UserError: the action has another shape, or is not finite.
             SimulatorCrashed: the episode is lost; `reset` starts another simulator.
         """
-        command = np.asarray(action, np.float64)
-        if command.shape != (ACTION_SIZE,) or not np.isfinite(command).all():
-            raise UserError(f"action {action!r} must be {ACTION_SIZE} finite numbers in [-1, 1]")
-        if self._state is None:
-            raise UserError("there is no episode to go on with; call reset first")
-        command = np.clip(command, -1, 1)
-        command[6] = 1.0 if command[6] > 0 else -1.0
+        command = self._command(action)
+        if self._begun is None:
+            self.begin_step(command)
+        elif not np.array_equal(command, self._begun):
+            raise UserError("a step has begun with another action; finish it with that one")
+        self._begun = None
         with self._episode_lost_on_crash():
-            self._state = self._simulator.step(command, images=self._has_cameras)
+            self._state = self._simulator.end_step()
         self.steps += 1
         success = bool(self.task.achieved(self.start_scene, self.scene_obs()))
         return self._observe(), float(success), success, self.steps >= self.max_steps, self._info(success=success)
+
+    def begin_step(self, action: ArrayLike) -> None:
+        """Hands an action to the simulator without waiting; `step` with the same action then only waits.
+
+        With several environments, begin all of their steps first: their simulators work side by side.
+
+        Args:
+            action: as for `step`; errors likewise.
+        """
+        command = self._command(action)
+        with self._episode_lost_on_crash():
+            self._simulator.begin_step(command, images=self._has_cameras)
+        self._begun = command
 
     def render(self) -> NDArray[np.uint8] | None:
         """The static view, [200, 200, 3], if `render_mode` is "rgb_array"."""
@@ -245,6 +258,16 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     # ---- the simulator
 
+    def _command(self, action: ArrayLike) -> Array:
+        command = np.asarray(action, np.float64)
+        if command.shape != (ACTION_SIZE,) or not np.isfinite(command).all():
+            raise UserError(f"action {action!r} must be {ACTION_SIZE} finite numbers in [-1, 1]")
+        if self._state is None:
+            raise UserError("there is no episode to go on with; call reset first")
+        command = np.clip(command, -1, 1)
+        command[6] = 1.0 if command[6] > 0 else -1.0
+        return command
+
     def _start(self, seed: int | None, options: dict[str, Any]) -> Start:
         drawn = int(self.np_random.integers(2**31)) if seed is None else seed
         start = draw_start(self.task, drawn, self._checked(options.get("scene") or {}), scene=self.scene.name)
@@ -266,6 +289,10 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         return values
 
     def _renew(self) -> None:
+        if self._begun is not None:
+            self._begun = None
+            with self._episode_lost_on_crash():
+                self._simulator.end_step()
         if self.renderer == "egl" and self.episodes and self.episodes % EGL_RESETS == 0:
             self._simulator.close()
         if not self._simulator.alive:
@@ -277,7 +304,7 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         try:
             yield
         except SimulatorCrashed:
-            self.crashes, self._state = self.crashes + 1, None
+            self.crashes, self._state, self._begun = self.crashes + 1, None, None
             raise
 
 
