@@ -184,8 +184,8 @@ def _add_desk(world: Any, scene: Scene) -> None:
     for x in ((-0.44, left + 0.02), (right - 0.02, 0.44)):
         _box(panel, x, (0, 0.24), (-0.02, 0), WOOD)
     _box(panel, (left, right), (0.217, 0.24), (-0.02, 0), SHADED)
-    for x in (scene.switch - 0.05, scene.switch + 0.05):
-        _box(panel, (x - 0.01, x + 0.01), (0.055, 0.185), (0, 0.001), SLOT, **NO_CONTACT)
+    for slot in (scene.switch - 0.05, scene.switch + 0.05):
+        _box(panel, (slot - 0.01, slot + 0.01), (0.055, 0.185), (0, 0.001), SLOT, **NO_CONTACT)
 
 
 def _add_drawer(world: Any, scene: Scene) -> None:
@@ -227,7 +227,8 @@ def _add_button(world: Any, scene: Scene) -> None:
     _slide(button, "button", (0, 0, -1), scene, mass=BUTTON_MASS)
     _disc(button, (-0.12, -0.12), (0.460, 0.484), 0.032, CAP)
     button.add_site(name="button", pos=[-0.12, -0.12, 0.484], group=4)
-    _disc(world, (scene.button, -0.12), (0.44, 0.46), 0.040, COLLAR)
+    # a body of its own: rays find a body's shapes only where its solid ones are, and the world's have no end
+    _disc(world.add_body(name="collar"), (scene.button, -0.12), (0.44, 0.46), 0.040, COLLAR)
 
 
 def _add_button_servo(spec: Any) -> None:
