@@ -194,12 +194,13 @@ class UnseenStarts(Stressed):
 
     def _blocks(self, scene_obs: Array, rng: np.random.Generator) -> Array:
         """The table's state with blocks in different thirds of the cabinet."""
-        low, high = self.scene.cabinet
+        # within the walls, which are 2 cm thick
+        low, high = self.scene.cabinet[0] + 0.02, self.scene.cabinet[1] - 0.02
         thirds = rng.permutation(3)
         for number, third in enumerate(thirds):
             if rng.random() < self._strength:
                 middle = low + (high - low) * (third + 0.5) / 3
-                x, y = middle + rng.uniform(-0.04, 0.04), rng.uniform(*SHELF_Y)
+                x, y = middle + rng.uniform(-0.03, 0.03), rng.uniform(*SHELF_Y)
                 scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, TABLE_TOP + 0.02, 0, 0, 0
         return scene_obs
 
