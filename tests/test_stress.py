@@ -70,7 +70,8 @@ def test_every_switch_is_off_by_default_and_names_a_share_or_a_frame() -> None:
     [("distractors", True), ("positions", False), ("colours", False), ("tolerance", True)],
 )
 def test_a_switch_acts_where_it_says(switch: str, seen_in_play: bool) -> None:
-    config = StressConfig(**{switch: 0.5})
+    options: dict[str, Any] = {switch: 0.5}
+    config = StressConfig(**options)
     env = table()
     assert stressed(env, config) is not env
     assert (stressed(env, config, playing=True) is not env) == seen_in_play
@@ -78,7 +79,7 @@ def test_a_switch_acts_where_it_says(switch: str, seen_in_play: bool) -> None:
 
 def test_an_episode_under_all_switches_is_a_function_of_its_seed() -> None:
     action = np.full(9, 0.3)
-    episodes = []
+    episodes: list[list[dict[str, Any]]] = []
     for _ in range(2):
         env = stressed(table(), ALL_ON)
         # what was done before does not matter

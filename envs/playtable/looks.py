@@ -54,7 +54,7 @@ def look_of(scene: Scene) -> Look:
             "door": fronts,
             "metal": (0.33, 0.33, 0.33, 1),
             "lever": (0.40, 0.40, 0.40, 1),
-            "slot": _darker(wood, 0.45),
+            "slot": _darker(wood, 0.70),
             "cap": (0.04, 0.04, 0.04, 1),
             "collar": wood,
             "floor": (0.952, 0.952, 0.952, 1),
@@ -123,8 +123,8 @@ def grain() -> NDArray[np.uint8]:
         keep = np.exp(-2 * np.pi**2 * ((along * length) ** 2 + (across * width) ** 2))
         wave = np.fft.ifft2(np.fft.fft2(rng.normal(size=(SIDE, SIDE))) * keep).real
         total += weight * wave / wave.std()
-    shade = 0.92 + 0.055 * total / total.std()
-    return (np.clip(shade, 0.7, 1.0) * 255).astype(np.uint8)
+    shade = 0.92 + 0.065 * (total - total.mean()) / total.std()
+    return (np.clip(shade, 0.6, 1.0) * 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=1)

@@ -33,7 +33,7 @@ LINK_MASS, LINK_INERTIA, ARMATURE, FINGER_MASS = 0.1, 1e-3, 0.05, 0.1
 WHITE: Final = (0.93, 0.93, 0.93, 1.0)
 GREY: Final = (0.72, 0.73, 0.76, 1.0)
 DARK: Final = (0.20, 0.20, 0.22, 1.0)
-RUBBER: Final = (0.12, 0.12, 0.14, 1.0)
+FINGER: Final = (0.84, 0.84, 0.86, 1.0)
 
 # who meets whom: robot with table and blocks, blocks with everything, table parts never with each other
 ROBOT_CONTACT: Final = {"contype": 2, "conaffinity": 5}
@@ -90,9 +90,9 @@ SKIN: Final[dict[str, tuple[Capsule, ...]]] = {
 
 # boxes of each finger in its frame (m): half width along x, near and far side along y, bottom and top along z, colour
 FINGER_BOXES: Final = {
-    "root": (0.0104, 0.0060, 0.0220, 0.0, 0.034, DARK),
-    "pad": (0.0104, 0.0039, 0.0175, 0.034, 0.065, RUBBER),
-    "tip": (0.0095, 0.0039, 0.0105, 0.065, 0.0964, RUBBER),
+    "root": (0.0104, 0.0060, 0.0220, 0.0, 0.034, GREY),
+    "pad": (0.0104, 0.0039, 0.0175, 0.034, 0.065, FINGER),
+    "tip": (0.0095, 0.0039, 0.0105, 0.065, 0.0964, FINGER),
 }
 # Bullet multiplies the friction of the two, MuJoCo takes the larger: these are the products with the table's 0.5
 FINGER_FRICTION: Final = (0.5, 0.005, 0.0001)
