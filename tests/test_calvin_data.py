@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_calvin_env import Maker, make
+from test_calvin_env import Maker, interpreter, make
 
 from envs.calvin.env import CalvinEnv, calvin_table
 from envs.calvin.record import main as recorder
@@ -78,6 +80,28 @@ def test_a_task_without_a_window_and_a_damaged_frame_are_named(root: Path) -> No
     frame.write_bytes(b"PK\x03\x04 no more")
     with pytest.raises(UserError, match=r"episode_0000004.npz is damaged"):
         validation_starts(root, ["turn_on_led"])
+
+
+def test_the_examples_of_the_document_run_as_they_stand(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLDACTION_CALVIN_PYTHON", interpreter(tmp_path, "none:step:0"))
+    text = (Path(__file__).resolve().parents[1] / "docs/calvin.md").read_text()
+    first, second, third = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(first, names := {})  # texts of our own
+    assert names["observation"]["rgb_static"].shape == (64, 64, 3)
+    exec(second.replace("path/to/task_D_D", str(root)), names := {})
+    assert names["env"].episodes == 2
+    np.testing.assert_array_equal(names["env"].start_scene, state(6)["scene_obs"])
+    names["env"].close()
+    assert {node.module for node in ast.walk(ast.parse(third)) if isinstance(node, ast.ImportFrom)} == {
+        "agents.policy",
+        "envs.calvin.upstream",
+    }
+    (command,) = re.findall(r"^python -m envs.calvin.record (.*)$", text, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    recorder([*command.replace("5", "1").split(), "--tasks", "close_drawer"])
+    assert len(load_recording("recording.npz").windows) == 1
 
 
 # ---- CALVIN's model API
