@@ -1,25 +1,33 @@
-"""Can a small network tell the table's states apart in small images? And a picture of the four scenes.
+"""Can a small network tell the table's states apart in small images? How far are the images from CALVIN's own?
 
-python -m experiments.looks --states 2400
+python -m experiments.looks
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.playtable.env import PlayTableEnv
+from envs.playtable.scene import EYE, UP, look_at
+from envs.playtable.scene import model as table_model
 from envs.playtable.scenes import SCENES
+from envs.playtable.stress import stressed
 from envs.tasks import RANGES, get_task
 from experiments.video import contact_sheet
-from worldaction.spec import CAMERAS
+from worldaction.config import StressConfig
+from worldaction.errors import UserError
+from worldaction.play.images import area_mean
+from worldaction.spec import CAMERAS, ROBOT, SCENE
 
 Images = NDArray[np.uint8]
 
@@ -32,6 +40,9 @@ STATES: Final = {
 """What is asked of an image, and the task that makes it so."""
 EPOCHS, BATCH, LR = 12, 64, 2e-3
 HELD_OUT: Final = 0.25
+SWITCHES: Final[tuple[dict[str, Any], ...]] = (
+    {}, {"positions": 1.0}, {"distractors": 0.5}, {"distractors": 1.0}, {"colours": 0.5}, {"colours": 1.0},
+)  # fmt: skip
 SHEET: Final = 200
 """Side of a picture on the contact sheet (pixels)."""
 
@@ -146,16 +157,80 @@ def draw_scenes(path: Path, *, renderer: str = "auto") -> None:
     contact_sheet(np.stack(frames), path, names=names, columns=4, count=len(frames))
 
 
+def draw_switches(path: Path, *, renderer: str = "auto") -> None:
+    """Writes what the stress switches that are seen do to three starts of scene D."""
+    frames, names = [], []
+    for number, switch in enumerate(SWITCHES):
+        config = StressConfig(**switch)
+        for seed in range(1, 4):
+            env = stressed(PlayTableEnv(image_size=SHEET, renderer=renderer), config)
+            frames.append(env.reset(seed=seed)[0][CAMERAS[0]])
+            names.append(f"{number}: " + (", ".join(f"{name} {value}" for name, value in switch.items()) or "none"))
+    contact_sheet(np.stack(frames), path, names=names, columns=6, count=len(frames))
+
+
+def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> dict[str, float]:
+    """Our images of recorded states of scene D beside the recorded ones, from CALVIN's own static camera.
+
+    Args:
+        folder: with CALVIN's episode_*.npz in it or below, images as CALVIN stores them.
+        every: frames from one to the next.
+        renderer: what draws ours.
+
+    Returns:
+        mean absolute difference of each camera (levels of 255).
+
+    Raises:
+        UserError: there are no frames.
+    """
+    paths = sorted(folder.rglob("episode_*.npz"))[::every]
+    if not paths:
+        raise UserError(f"no episode_*.npz in {folder}; give a data set of CALVIN")
+    differences: dict[str, list[float]] = {camera: [] for camera in CAMERAS}
+    env = PlayTableEnv(image_size=SHEET, renderer=renderer)
+    with _calvins_view():
+        for path in paths:
+            with np.load(path, allow_pickle=False) as frame:
+                ours = env.reset(seed=0, options={ROBOT: frame[ROBOT], SCENE: frame[SCENE]})[0]
+                for camera in CAMERAS:
+                    small = area_mean(ours[camera][None], len(frame[camera]))[0].astype(float)
+                    differences[camera].append(float(np.abs(small - frame[camera]).mean()))
+    return {camera: float(np.mean(values)) for camera, values in differences.items()}
+
+
+@contextmanager
+def _calvins_view() -> Iterator[None]:
+    """The static camera where CALVIN has it: 10 degrees, and not so high."""
+    model = table_model("D")
+    number = model.camera("static").id
+    before = float(model.cam_fovy[number]), model.cam_quat[number].copy()
+    right, up, back = look_at(EYE, np.array([-0.026242, -0.030233, 0.392000]), UP)
+    mujoco.mju_mat2Quat(model.cam_quat[number], np.stack([right, up, back], 1).ravel())
+    model.cam_fovy[number] = 10
+    try:
+        yield
+    finally:
+        model.cam_fovy[number], model.cam_quat[number] = before
+
+
 def main() -> None:
     """Prints the table, and writes the picture if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=2400, help="images per scene, a quarter of them held out")
     parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
     parser.add_argument("--scenes", nargs="+", default=list(SCENES), help="scenes to read")
-    parser.add_argument("--picture", type=Path, help="write the contact sheet to this PNG")
+    parser.add_argument("--picture", type=Path, help="write a contact sheet of the scenes to this PNG")
+    parser.add_argument("--switches", type=Path, help="write one of the stress switches to this PNG")
+    parser.add_argument("--beside", type=Path, help="a recording of CALVIN's scene D to compare with, and nothing else")
     options = parser.parse_args()
     if options.picture is not None:
         draw_scenes(options.picture)
+    if options.switches is not None:
+        draw_switches(options.switches)
+    if options.beside is not None:
+        for camera, difference in beside_calvin(options.beside).items():
+            print(f"{camera:<12} differs by {difference:.1f} of 255")
+        return
     print(f"{'scene':<6} " + " ".join(f"{name:>12}" for name in STATES))
     for scene in options.scenes:
         rates = told_apart(*draw_states(scene, options.states, size=options.size, seed=0), seed=0)

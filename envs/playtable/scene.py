@@ -16,6 +16,7 @@ import numpy as np
 
 from envs.playtable.looks import add_materials, look_of
 from envs.playtable.robot import FINGER_BOXES, NO_CONTACT, VISIBLE, add_panda, add_servo
+from envs.playtable.rotation import Array
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.tasks import RANGES
 
@@ -38,6 +39,10 @@ BLOCK_MASS: Final = 1.0
 BLOCK_FRICTION, GRIP_FRICTION = 0.35, 0.7
 
 CAMERAS: Final = ("static", "gripper")
+# the static camera stands where CALVIN's stands, and looks 63 mm higher
+EYE: Final = np.array([2.871459, -2.166602, 2.555160])
+AIM: Final = np.array([-0.026242, -0.030233, 0.455])
+UP: Final = np.array([0.404140, 0.226298, 0.886262])
 
 # materials, see looks.py
 WOOD, SHADED, INSIDE, DRAWER, DOOR = "wood", "frame", "inside", "drawer", "door"
@@ -102,13 +107,17 @@ def _set_visuals(spec: Any) -> None:
 
 
 def _add_cameras(world: Any) -> None:
-    eye = np.array([2.871459, -2.166602, 2.555160])
-    forward = np.array([-0.026242, -0.030233, 0.455]) - eye
-    right = np.cross(forward, [0.404140, 0.226298, 0.886262])
-    up = np.cross(right, forward)
-    camera = world.add_camera(name="static", pos=eye, fovy=11.5)
+    camera = world.add_camera(name="static", pos=EYE, fovy=11.5)
     camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
-    camera.alt.xyaxes = np.concatenate([right / np.linalg.norm(right), up / np.linalg.norm(up)])
+    camera.alt.xyaxes = np.concatenate(look_at(EYE, AIM, UP)[:2])
+
+
+def look_at(eye: Array, aim: Array, up: Array) -> tuple[Array, Array, Array]:
+    """Right, up and back of a camera at `eye` that looks at `aim`, each [3] in the world."""
+    forward = aim - eye
+    right = np.cross(forward, up)
+    above = np.cross(right, forward)
+    return right / np.linalg.norm(right), above / np.linalg.norm(above), -forward / np.linalg.norm(forward)
 
 
 def _box(body: Any, x: Range, y: Range, z: Range, colour: str, **options: Any) -> Any:
