@@ -54,9 +54,8 @@ def only_what_is_below(file: str, node: ast.AST) -> Iterator[str]:
 
 
 def declared_dependencies_only(file: str, node: ast.AST) -> Iterator[str]:
-    known = _declared() | set(sys.stdlib_module_names) | set(PACKAGES) | RUNS_ELSEWHERE.get(file, set())
     for name in _imported(node):
-        if name not in known:
+        if name not in _declared() | set(sys.stdlib_module_names) | set(PACKAGES) | RUNS_ELSEWHERE.get(file, set()):
             yield f"{name} is not declared in setup.py"
 
 
