@@ -15,13 +15,14 @@ from torchrl.objectives import categorical_kl_terms
 
 from worldaction.kernels.categorical.reference import probabilities
 from worldaction.losses import Loss, LossOutput, Shapes, available, contract
+from worldaction.losses.base import known_actions
 from worldaction.losses.inverse_dynamics import InverseDynamics
 from worldaction.losses.kl import KL, categorical_kl
 from worldaction.losses.reconstruction import Reconstruction
 from worldaction.losses.registry import find
 from worldaction.nets import mlp
 from worldaction.rssm import Latents
-from worldaction.spec import IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, STATIC
+from worldaction.spec import ACTION_MASK, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, STATIC
 from worldaction.world_model import WorldModel
 
 # The contract ---------------------------------------------------------------------------------------------------------
@@ -190,15 +191,23 @@ class Predictor(Good):
     def inputs(self, latents: Latents, batch: TensorDict) -> Tensor:
         return latents.embed
 
+    def known(self, batch: TensorDict) -> Tensor:
+        return known_actions(batch)
+
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
         x = self.inputs(latents, batch)
         error = (self.head(torch.cat([x[:, :-1], x[:, 1:]], -1)) - batch[PREVIOUS_ACTION][:, 1:]).abs().mean(-1)
-        valid = ~batch[IS_INIT][:, 1:] if self.masked else torch.ones_like(batch[IS_INIT][:, 1:])
+        valid = self.known(batch) if self.masked else torch.ones_like(batch[IS_INIT][:, 1:])
         return LossOutput(F.pad(error, (0, 1)), F.pad(valid, (0, 1)))
 
 
 class CountsNullAction(Predictor):
     masked = False
+
+
+class CountsHiddenActions(Predictor):
+    def known(self, batch: TensorDict) -> Tensor:
+        return ~batch[IS_INIT][:, 1:]
 
 
 class LeaksThroughLatents(Predictor):
@@ -251,6 +260,7 @@ BROKEN = [
     (UnknownTap, "['belif']"),
     (BadName, "name is 'my,loss=1'"),
     (CountsNullAction, "counts at is_init"),
+    (CountsHiddenActions, "action_mask says that it is not known"),
     (LeaksThroughLatents, "leak: actions are predicted from noise"),
     (ReadsTheAnswer, "leak: actions are predicted from noise"),
 ]
@@ -335,6 +345,23 @@ def test_the_target_of_two_frames_is_the_action_executed_at_the_first() -> None:
     value = one.loss(shown, one.batch, one.model).value
     assert value[1, 2] == pytest.approx(0.7)
     assert value[1, [0, 1, 3, 4]].abs().max() == 0.0
+
+
+def test_inverse_dynamics_learns_nothing_from_a_hidden_action() -> None:
+    one = contract.trial(InverseDynamics)
+    all_known = one.run()
+    one.batch[ACTION_MASK] = torch.ones_like(one.batch[IS_INIT])
+    assert torch.equal(one.run().mean(), all_known.mean())
+    one.batch[ACTION_MASK][1, 3] = False
+    output = one.run()
+    assert output.mask is not None
+    assert all_known.mask is not None
+    assert (output.mask != all_known.mask).nonzero().tolist() == [[1, 3]]
+    # what stands in the place of the hidden action is without effect
+    one.batch[PREVIOUS_ACTION][1, 4] = 5.0
+    assert torch.equal(one.run().mean(), output.mean())
+    one.batch[ACTION_MASK][:] = False
+    assert one.run().mean() == 0.0
 
 
 def test_inverse_dynamics_is_the_mean_absolute_error_per_dimension() -> None:

@@ -23,6 +23,7 @@ ROBOT: Final = "robot_obs"  # [15] float32, CALVIN's layout, see ROBOT_FIELDS
 SCENE: Final = "scene_obs"  # [24] float32, privileged: never an input of a network
 ACTION: Final = "action"  # [A] float32, a_t, executed at t
 PREVIOUS_ACTION: Final = "previous_action"  # [A] float32, a_{t-1}, the null action where is_init
+ACTION_MASK: Final = "action_mask"  # [] bool, true where a_t is known; a hidden one is the null action. May be left out
 IS_INIT: Final = "is_init"  # [] bool, true at the first frame of an episode
 EPISODE: Final = "episode"  # [] int64, which episode the frame belongs to
 

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldaction.rssm import Latents
+from worldaction.spec import ACTION_MASK, IS_INIT
 
 if TYPE_CHECKING:
     from worldaction.world_model import WorldModel
@@ -54,6 +55,17 @@ class LossOutput:
         return torch.where(self.mask, self.value, 0.0).sum() / self.mask.sum().clamp_min(1)
 
 
+def known_actions(batch: TensorDict) -> Tensor:
+    """Between which frames an action lies that somebody took and that is known, [B, T - 1] bool.
+
+    Args:
+        batch: [B, T] frames; without `action_mask` all actions are known.
+    """
+    taken = ~batch[IS_INIT][:, 1:]
+    mask = batch.get(ACTION_MASK, None)
+    return taken if mask is None else taken & mask[:, :-1]
+
+
 class Loss(nn.Module, ABC):
     """One dynamics loss. Subclass it in a file of its own; nothing else has to change.
 
@@ -66,8 +78,8 @@ class Loss(nn.Module, ABC):
     Options: ClassVar[type]
     needs: ClassVar[frozenset[str]]
     predicts_actions: ClassVar[bool] = False
-    """Losses that predict actions must pass the noise-observation leak test of the contract; their value, or their
-    metric "l1" if they have one, is the mean absolute error per action dimension."""
+    """Losses that predict actions count those of `known_actions` alone, and must pass the noise-observation leak test
+    of the contract; their value, or their metric "l1" if they have one, is the mean absolute error per action dimension."""
 
     def __init__(self, options: Any, shapes: Shapes) -> None:
         """

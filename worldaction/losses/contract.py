@@ -26,6 +26,7 @@ from worldaction.losses.base import Loss, LossOutput
 from worldaction.rssm import Latents
 from worldaction.spec import (
     ACTION,
+    ACTION_MASK,
     ACTION_SIZE,
     CAMERAS,
     EPISODE,
@@ -224,6 +225,20 @@ def check_mask(cls: type[Loss]) -> list[str]:
     return ["mask: previous_action counts at is_init, where it is no action that anybody took"]
 
 
+def check_hidden(cls: type[Loss]) -> list[str]:
+    """A loss that predicts actions does not count what stands for an action that nobody knows."""
+    if not cls.predicts_actions:
+        return []
+    one = trial(cls)
+    # known from even frames on; the one that leads into an odd frame is the even frame's
+    one.batch[ACTION_MASK] = torch.arange(FRAMES).expand(WINDOWS, -1) % 2 == 0
+    batch = one.batch.clone()
+    batch[PREVIOUS_ACTION][:, 2::2] *= -1
+    if torch.equal(one.run().mean(), replace(one, batch=batch).run().mean()):
+        return []
+    return ["hidden: an action counts although action_mask says that it is not known; use base.known_actions"]
+
+
 def check_repeats(cls: type[Loss]) -> list[str]:
     """The same torch seed gives the same value, and neither the batch nor the taps are written to."""
     one = trial(cls)
@@ -307,6 +322,7 @@ def _rows(latents: Latents, rows: Tensor) -> Latents:
 CHECKS: tuple[Callable[[type[Loss]], list[str]], ...] = (
     check_taps,
     check_mask,
+    check_hidden,
     check_repeats,
     check_scale,
     check_after_step,

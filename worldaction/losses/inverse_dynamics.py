@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from tensordict import TensorDict
 
-from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.losses.base import Loss, LossOutput, Shapes, known_actions
 from worldaction.nets import mlp
 from worldaction.rssm import Latents
-from worldaction.spec import IS_INIT, PREVIOUS_ACTION
+from worldaction.spec import PREVIOUS_ACTION
 
 if TYPE_CHECKING:
     from worldaction.world_model import WorldModel
@@ -44,11 +44,10 @@ class InverseDynamics(Loss):
         self.head = mlp([2 * shapes.embed, options.hidden, options.hidden, shapes.action])
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
-        """See `Loss.forward`; the value of frame t is the error of a_t, and the last frame has no pair."""
+        """See `Loss.forward`; the value of frame t is the error of a_t, if it is known; the last frame has no pair."""
         predicted = self.head(torch.cat([latents.embed[:, :-1], latents.embed[:, 1:]], -1))
         # the action that led into t + 1 is the one executed at t; [B, T - 1]
         error = (predicted - batch[PREVIOUS_ACTION][:, 1:]).abs().mean(-1)
-        valid = ~batch[IS_INIT][:, 1:]
         value = torch.nn.functional.pad(error, (0, 1))
-        mask = torch.nn.functional.pad(valid, (0, 1))
+        mask = torch.nn.functional.pad(known_actions(batch), (0, 1))
         return LossOutput(value, mask)
