@@ -79,7 +79,8 @@ class Loss(nn.Module, ABC):
     needs: ClassVar[frozenset[str]]
     predicts_actions: ClassVar[bool] = False
     """Losses that predict actions count those of `known_actions` alone, and must pass the noise-observation leak test
-    of the contract; their value, or their metric "l1" if they have one, is the mean absolute error per action dimension."""
+    of the contract; their value, or their metric "l1" if they have one, is the mean absolute error per action
+    dimension."""
 
     def __init__(self, options: Any, shapes: Shapes) -> None:
         """
