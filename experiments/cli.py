@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.presets import DEFAULT, EIGHT_TASKS, PRESETS, Study
+from worldaction.config import check_stress
 from worldaction.errors import UserError, unknown
 
 _USAGE = """python -m experiments.calvin [PRESET] [OPTIONS]
@@ -20,7 +21,7 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 
 _MAY_BE_ZERO = {
     "workers", "seed", "near_misses", "blocks", "warmup", "ramp", "save_every",
-    "iterations", "evaluate_every", "curve_episodes", "videos",
+    "iterations", "evaluate_every", "curve_episodes", "videos", "frame_extra",
 }  # fmt: skip
 
 
@@ -111,6 +112,7 @@ def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...
 def check(study: Study) -> Study:
     """Refuse what cannot work, before anything is computed."""
     _check_counts(study)
+    check_stress(study.stress)
     for task in study.tasks:
         if task not in EIGHT_TASKS:
             raise unknown("task", task, EIGHT_TASKS)

@@ -14,6 +14,7 @@ from worldaction.config import (
     PlayConfig,
     PolicyConfig,
     PPOConfig,
+    StressConfig,
     SuccessConfig,
     TableConfig,
     WorldModelConfig,
@@ -59,6 +60,7 @@ class Study:
     clone: CloneConfig = field(default_factory=CloneConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    stress: StressConfig = field(default_factory=StressConfig)
 
 
 PAPER = Study(

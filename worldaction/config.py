@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from worldaction.errors import UserError
+
 Device = Literal["auto", "cpu", "cuda"]
 Renderer = Literal["auto", "egl", "osmesa", "rays"]
 Scene = Literal["A", "B", "C", "D"]
@@ -247,6 +249,30 @@ class EvaluationConfig:
     """Windows of held-out play for the open-loop measurements."""
     horizon: int = 40
     """Frames imagined open loop."""
+
+
+def check_stress(stress: StressConfig) -> None:
+    """Refuse switches that cannot be.
+
+    Raises:
+        UserError: a switch out of its range, or an action of a size that play does not show.
+    """
+    for name in ("distractors", "positions", "colours", "hidden_actions", "tolerance"):
+        check_share(name, getattr(stress, name))
+    if stress.frame_scale <= 0:
+        raise UserError(f"--stress.frame-scale {stress.frame_scale} must be positive; 1 is off")
+    if stress.frame_extra < 0:
+        raise UserError(f"--stress.frame-extra {stress.frame_extra} must be 0 or more")
+    if stress.frame_extra and not stress.frame_play:
+        raise UserError(f"--stress.frame-extra {stress.frame_extra} is not in the play data: add --stress.frame-play")
+
+
+def check_share(name: str, value: float) -> float:
+    """A stress switch between off and as hard as it gets; refused outside."""
+    if not 0 <= value <= 1:
+        option = name.replace("_", "-")
+        raise UserError(f"--stress.{option} {value} is outside 0..1; 0 is off, 1 is as hard as it gets")
+    return value
 
 
 def to_dict(config: Any) -> dict[str, Any]:

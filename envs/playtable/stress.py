@@ -21,7 +21,7 @@ from envs.playtable.robot import HOME
 from envs.playtable.rotation import Array, to_matrix
 from envs.playtable.scene import TABLE_TOP
 from envs.tasks import get_task
-from worldaction.config import StressConfig
+from worldaction.config import StressConfig, check_share, check_stress
 from worldaction.errors import UserError
 from worldaction.spec import ACTION_SIZE, ROBOT_FIELDS, ROBOT_SIZE
 
@@ -111,7 +111,7 @@ class Distractors(Stressed):
 
     def __init__(self, env: gymnasium.Env[Observation, Any], strength: float) -> None:
         super().__init__(env)
-        self._strength = _share("distractors", strength)
+        self._strength = check_share("distractors", strength)
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
@@ -169,7 +169,7 @@ class UnseenStarts(Stressed):
 
     def __init__(self, env: gymnasium.Env[Observation, Any], strength: float) -> None:
         super().__init__(env)
-        self._strength = _share("positions", strength)
+        self._strength = check_share("positions", strength)
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         rng = np.random.default_rng([seed, STARTS])
@@ -224,7 +224,7 @@ class UnseenLooks(Stressed):
             raise UserError(
                 f"--stress.colours {strength}: only the embedded table has other colours, {self.unwrapped} has not"
             )
-        self._strength = _share("colours", strength)
+        self._strength = check_share("colours", strength)
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         table: Any = self.unwrapped
@@ -276,7 +276,7 @@ class Tight(Stressed):
 
     def __init__(self, env: gymnasium.Env[Observation, Any], tolerance: float) -> None:
         super().__init__(env)
-        self._tolerance = _share("tolerance", tolerance)
+        self._tolerance = check_share("tolerance", tolerance)
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         result = self.env.reset(seed=seed, options=options)
@@ -382,7 +382,7 @@ def stressed(
     Raises:
         UserError: a switch out of its range.
     """
-    check(config)
+    check_stress(config)
     if config.colours and not playing:
         env = UnseenLooks(env, config.colours)
     if config.positions and not playing:
@@ -394,26 +394,3 @@ def stressed(
     if frame_of(config) != ActionFrame() and (config.frame_play or not playing):
         env = FramedActions(env, frame_of(config), experts=playing)
     return env
-
-
-def check(config: StressConfig) -> None:
-    """Refuses what cannot be.
-
-    Raises:
-        UserError: a switch out of its range, or a policy that cannot know its action's size.
-    """
-    for name in ("distractors", "positions", "colours", "hidden_actions", "tolerance"):
-        _share(name, getattr(config, name))
-    if config.frame_scale <= 0:
-        raise UserError(f"--stress.frame-scale {config.frame_scale} must be positive; 1 is off")
-    if config.frame_extra < 0:
-        raise UserError(f"--stress.frame-extra {config.frame_extra} must be 0 or more")
-    if config.frame_extra and not config.frame_play:
-        raise UserError(f"--stress.frame-extra {config.frame_extra} changes the action's size: add --stress.frame-play")
-
-
-def _share(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        option = name.replace("_", "-")
-        raise UserError(f"--stress.{option} {value} is outside 0..1; 0 is off, 1 is as hard as it gets")
-    return value
