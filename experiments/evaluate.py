@@ -16,11 +16,13 @@ import torch
 
 import envs  # noqa: F401 - registers the play table
 from agents.policy import Policy
+from envs.playtable.stress import stressed
 from envs.tasks import SEEDS, TASKS
-from worldaction.config import TableConfig
+from worldaction.config import StressConfig, TableConfig
 from worldaction.spec import ROBOT
 from worldaction.world_model import WorldModel
 
+OFF = StressConfig()
 START_STATES = 1_000
 """Start states per task in the fixed list."""
 
@@ -64,6 +66,7 @@ def make_table(task: str, table: TableConfig, **kwargs: Any) -> gym.Env[Any, Any
         supersample=table.supersample,
         renderer=table.renderer,
         max_steps=table.max_steps,
+        scene=table.scene,
         **kwargs,
     )
 
@@ -76,6 +79,7 @@ def evaluate(
     parallel: int,
     films: int = 0,
     progress: Callable[[int], None] | None = None,
+    stress: StressConfig = OFF,
 ) -> Evaluation:
     """Run one episode from each start state.
 
@@ -86,10 +90,12 @@ def evaluate(
         parallel: simulators stepped side by side.
         films: how many of the first episodes are filmed, `parallel` at most.
         progress: called with the number of episodes that have just ended.
+        stress: switches that make the table harder.
     """
     count = min(parallel, len(indices))
     # films are for people, who want to see more than the networks do
-    simulators = [make_table(policy.task, table, render_mode="rgb_array" if i < films else None) for i in range(count)]
+    tables = [make_table(policy.task, table, render_mode="rgb_array" if i < films else None) for i in range(count)]
+    simulators = [stressed(table, stress) for table in tables]
     parts = []
     try:
         for at in range(0, len(indices), len(simulators)):

@@ -15,14 +15,17 @@ from agents.diffusion import DiffusionPolicy, TunedPolicy
 from agents.imagination import dream
 from agents.policy import Policy, build_actor
 from agents.ppo import PPO, PPOOptions
+from envs.playtable.stress import stressed
 from envs.tasks import SEEDS, get_task
 from experiments.evaluate import START_STATES, Evaluation, evaluate, make_table, stack
+from experiments.play import open_play
 from experiments.run import LOGGER, Run, device
 from experiments.video import Rollout, rollout_video
 from worldaction.artefact import load_checkpoint, load_tensors, read_json, save_checkpoint, save_tensors, write_json
-from worldaction.config import Renderer, to_dict
+from worldaction.config import Renderer, stress_of_play, to_dict
 from worldaction.errors import UserError
 from worldaction.latents import EpisodeLatents, encode, imagine_recorded
+from worldaction.play.hidden import knows_actions
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler
 from worldaction.record import Recorder, progress
@@ -44,7 +47,8 @@ class TaskRun:
         self.run, self.seed, self.task = Run.open(folder), seed, task
         self.study, self.device = self.run.study, device(self.run.study)
         self.prefix = f"seed{seed}/{task}"
-        self.store = PlayStore.open(self.run.play().path / "store")
+        self.judge = get_task(task, self.study.table.scene, tolerance=self.study.stress.tolerance)
+        self.store = open_play(self.run)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
         self.table = replace(self.study.table, renderer=cast(Renderer, self.store.meta.renderer))
         self.model = WorldModel.load(self.run.world_model(seed).path).to(self.device)
@@ -52,7 +56,7 @@ class TaskRun:
     def label(self, frame: Tensor) -> Tensor:
         """Whether the task is done in frames [...] of the store."""
         scene = self.store.frames[SCENE][frame.flatten()].numpy()
-        return torch.from_numpy(get_task(self.task).satisfied(scene)).view(frame.shape)
+        return torch.from_numpy(self.judge.satisfied(scene)).view(frame.shape)
 
     def policy(self, actor: DiffusionPolicy | TunedPolicy) -> Policy:
         """An actor as it is used in the simulator."""
@@ -122,7 +126,9 @@ def _play_windows(here: TaskRun) -> dict[str, list[tuple[int, int]]]:
     """Windows of play for training and for measuring."""
     found: dict[str, list[tuple[int, int]]] = {}
     for name, split, count in (("training", "training", PLAY_WINDOWS), ("held_out", "validation", PLAY_WINDOWS // 3)):
-        episodes = [e for e in here.store.episodes if e.split == split and e.kind == "play"]
+        play = [e for e in here.store.episodes if e.split == split and e.kind == "play"]
+        # imagination goes on under the recorded actions
+        episodes = [e for e in play if knows_actions(here.store, e)]
         length = min(PLAY_LENGTH, max((e.length for e in episodes), default=0))
         if not episodes:
             found[name] = []
@@ -171,6 +177,7 @@ def clone_policy(here: TaskRun, recorder: Recorder) -> None:
         return
     options, sizes = here.study.clone, here.study.policy
     demos = here.store.demonstrations(here.task, kind="demo")
+    demos = [d for d in demos if knows_actions(here.store, here.store.episode_of(d.start))]
     if not demos:
         raise UserError(f"there are no demonstrations of {here.task}; raise --data.demos")
     ranges = [(d.start, d.stop) for d in demos]
@@ -234,7 +241,7 @@ def load_actor(here: TaskRun, stage: str) -> DiffusionPolicy | TunedPolicy:
 
 def dream_starts(here: TaskRun) -> Latent:
     """Latents of rendered start scenes, apart from those of the evaluation, [P]."""
-    env = make_table(here.task, here.table)
+    env = stressed(make_table(here.task, here.table), stress_of_play(here.study.stress))
     seen = [env.reset(seed=SEEDS["dream_starts"] + n)[0] for n in range(here.study.ppo.starts)]
     env.close()
     with torch.no_grad():
@@ -298,7 +305,13 @@ def _real_point(here: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: 
         return
     # from the far end of the list, so that the final evaluation's start states stay unseen
     indices = range(START_STATES - episodes, START_STATES)
-    result = evaluate(here.policy(ppo.policy), here.table, indices=indices, parallel=here.study.evaluation.parallel)
+    result = evaluate(
+        here.policy(ppo.policy),
+        here.table,
+        indices=indices,
+        parallel=here.study.evaluation.parallel,
+        stress=here.study.stress,
+    )
     curve.append({"iteration": ppo.iteration, **result.to_dict()})
     recorder.log(ppo.iteration, {"success": result.rate}, prefix=f"{here.prefix}/real")
 
@@ -341,6 +354,7 @@ def compare(here: TaskRun) -> None:
                 parallel=options.parallel,
                 films=options.videos,
                 progress=bar.update,
+                stress=here.study.stress,
             )
     values: dict[str, Any] = {name: result.to_dict() for name, result in results.items()}
     values |= {"task": here.task, "seed": here.seed}

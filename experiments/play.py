@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from envs.playtable.generate import Job, generate_shard, plan
+from envs.playtable.generate import Job, embedded_table, generate_shard, plan
 from envs.playtable.render import choose
 from experiments.pool import run_jobs
 from experiments.run import LOGGER, Run
 from worldaction.config import Renderer
 from worldaction.errors import UserError
 from worldaction.play.calvin import find_calvin, read_calvin
+from worldaction.play.hidden import hide_actions
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.record import progress
 
@@ -45,6 +46,12 @@ def make_play(run: Run) -> None:
     LOGGER.info("play: %d frames, drawn by %s", len(store), store.meta.renderer)
 
 
+def open_play(run: Run) -> PlayStore:
+    """The play store of a run as those see it who learn from it: hidden actions are hidden."""
+    store = PlayStore.open(run.play().path / "store")
+    return hide_actions(store, run.study.stress.hidden_actions, seed=run.study.data.seed)
+
+
 def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
     """Make shards side by side, then join them; a shard that is whole is never made twice."""
     shards = _shards(plan(run.study.data, run.study.tasks))
@@ -53,8 +60,9 @@ def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
     if not path.exists():
         # chosen once, here: all shards must be drawn alike
         table = replace(study.table, renderer=cast(Renderer, choose(study.table.renderer)))
+        make = partial(embedded_table, stress=study.stress)
         jobs = [
-            partial(generate_shard, where, jobs, table, seed=study.data.seed, config=study.data)
+            partial(generate_shard, where, jobs, table, seed=study.data.seed, config=study.data, make=make)
             for where, jobs in zip(paths, shards, strict=True)
             if not where.exists()
         ]

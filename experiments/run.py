@@ -16,7 +16,7 @@ import torch
 from experiments.cli import load_study
 from experiments.presets import Study
 from worldaction.artefact import Artefact, versions, write_json
-from worldaction.config import to_dict
+from worldaction.config import stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
 
 LOGGER = logging.getLogger("worldaction")
@@ -76,6 +76,7 @@ class Run:
             }
         else:
             made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
+            made_by |= _stress(switched_on(stress_of_play(self.study.stress)))
         return Artefact(self.folder / "artefacts" / "play", made_by=made_by)
 
     def world_model(self, seed: int) -> Artefact:
@@ -87,6 +88,8 @@ class Run:
             "seed": seed,
             "threads": self.threads,
         }
+        if self.study.stress.hidden_actions:
+            made_by["hidden_actions"] = self.study.stress.hidden_actions
         return Artefact(self.folder / "artefacts" / f"seed{seed}" / "world_model", made_by=made_by)
 
     def fidelity(self, seed: int) -> Artefact:
@@ -108,6 +111,7 @@ class Run:
                 "clone": to_dict(self.study.clone),
             },
         }
+        stress = _stress(switched_on(replace(self.study.stress, hidden_actions=0.0)))
         if stage in ("ppo", "evaluation"):
             settings["ppo"] = {
                 "success": self.task(seed, task, "success").digest,
@@ -116,10 +120,13 @@ class Run:
                 "table": to_dict(self.study.table),
                 "curve": self.study.evaluation.curve_episodes,
             }
+            # points of the curve are measured as the evaluation is
+            settings["ppo"] |= stress if self.study.evaluation.curve_episodes else {}
         if stage == "evaluation":
             settings["evaluation"] = {
                 "ppo": self.task(seed, task, "ppo").digest,
                 "evaluation": to_dict(self.study.evaluation),
+                **stress,
             }
         made_by = settings[stage] | {"seed": seed, "task": task}
         return Artefact(self.folder / "artefacts" / f"seed{seed}" / task / stage, made_by=made_by)
@@ -138,6 +145,11 @@ class Run:
     def command(self) -> str:
         """What the user types to go on."""
         return f"python -m experiments.calvin --resume {self.folder}"
+
+
+def _stress(switches: dict[str, Any]) -> dict[str, Any]:
+    """A part of what made an artefact, and none where all switches are off: digests are what they were without any."""
+    return {"stress": switches} if switches else {}
 
 
 def device(study: Study) -> torch.device:

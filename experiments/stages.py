@@ -16,7 +16,7 @@ from torch import Tensor
 
 from experiments.evaluate import START_STATES
 from experiments.learn import learn_task
-from experiments.play import make_play
+from experiments.play import make_play, open_play
 from experiments.pool import run_jobs
 from experiments.presets import Study
 from experiments.report import console_table, write_report
@@ -32,7 +32,17 @@ from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler, window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
 from worldaction.rssm import Latent
-from worldaction.spec import ACTION, CAMERAS, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, SCENE, SCENE_FIELDS
+from worldaction.spec import (
+    ACTION,
+    ACTION_MASK,
+    CAMERAS,
+    IS_INIT,
+    NULL_ACTION,
+    PREVIOUS_ACTION,
+    ROBOT,
+    SCENE,
+    SCENE_FIELDS,
+)
 from worldaction.world_model import ModelConfig, WorldModel, total
 
 LOG_EVERY = 25
@@ -158,12 +168,13 @@ def train_world_model(folder: Path, seed: int) -> None:
         return
     torch.set_num_threads(run.threads)
     sizes, where = run.study.world_model, device(run.study)
-    store = PlayStore.open(run.play().path / "store")
+    store = open_play(run)
     torch.manual_seed(seed)
     model = WorldModel(model_config(run.study, store.meta.cameras))
     model.standardise(store.frames[ROBOT])
     model.to(where)
     keys = [*sizes.cameras, ROBOT, PREVIOUS_ACTION, ACTION, IS_INIT]
+    keys += [ACTION_MASK] if store.frames.get(ACTION_MASK, None) is not None else []
     batches = window_batches(store, batch=sizes.batch, length=sizes.length, seed=seed, keys=keys)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=sizes.lr, weight_decay=sizes.weight_decay, eps=sizes.eps, fused=True

@@ -20,7 +20,7 @@ from envs.tasks import SEEDS, TASKS
 from experiments import learn
 from experiments.evaluate import START_STATES, Evaluation, evaluate, make_table, start_seed
 from experiments.presets import PRESETS, Study
-from worldaction.config import TableConfig
+from worldaction.config import StressConfig, TableConfig
 from worldaction.spec import NULL_ACTION
 from worldaction.world_model import ModelConfig, WorldModel
 
@@ -184,7 +184,7 @@ def test_dreams_start_from_scenes_of_their_own_range(monkeypatch: pytest.MonkeyP
         seed=0,
         model=tiny_model(),
         device=torch.device("cpu"),
-        study=SimpleNamespace(ppo=SimpleNamespace(starts=5)),
+        study=SimpleNamespace(ppo=SimpleNamespace(starts=5), stress=StressConfig()),
     )
     latent = learn.dream_starts(here)
     assert asked == list(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + 5))
@@ -196,12 +196,13 @@ def test_dreams_start_from_scenes_of_their_own_range(monkeypatch: pytest.MonkeyP
 def test_points_of_the_curve_come_from_the_far_end_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def note(policy: Any, table: Any, *, indices: range, parallel: int) -> Evaluation:
+    def note(policy: Any, table: Any, *, indices: range, parallel: int, stress: StressConfig) -> Evaluation:
+        assert stress is study.stress
         asked.extend(indices)
         return Evaluation(np.array(indices), np.zeros(len(indices), bool), np.zeros(len(indices), int))
 
     monkeypatch.setattr(learn, "evaluate", note)
-    study = PRESETS["debug"]
+    study = replace(PRESETS["debug"], stress=StressConfig(distractors=0.5))
     here: Any = SimpleNamespace(study=study, policy=lambda actor: actor, table=TABLE, prefix="p")
     ppo: Any = SimpleNamespace(iteration=0, policy=None)
     recorder: Any = SimpleNamespace(log=lambda *args, **kwargs: None)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
+import torch
 
 from envs.playtable.env import BLOCK_Y, START_HIGH, START_LOW, START_POSITION, PlayTableEnv
 from envs.playtable.expert import Expert
+from envs.playtable.generate import Job, embedded_table, generate_shard, plan
 from envs.playtable.looks import look_of
 from envs.playtable.rotation import to_matrix
 from envs.playtable.scenes import SCENES
@@ -26,9 +30,26 @@ from envs.playtable.stress import (
     stressed,
 )
 from envs.tasks import MARGIN, RANGES, TASKS, get_task, tight
-from worldaction.config import StressConfig
+from experiments.presets import PRESETS
+from experiments.run import Run
+from worldaction.config import PlayConfig, StressConfig, TableConfig, stress_of_play, switched_on
 from worldaction.errors import UserError
-from worldaction.spec import CAMERAS, METRES_PER_UNIT, SCENE_FIELDS, SCENE_SIZE
+from worldaction.losses.base import known_actions
+from worldaction.play.hidden import hide_actions, knows_actions
+from worldaction.play.store import PlayStore
+from worldaction.play.windows import window_batches
+from worldaction.spec import (
+    ACTION,
+    ACTION_MASK,
+    CAMERAS,
+    EPISODE,
+    IS_INIT,
+    METRES_PER_UNIT,
+    NULL_ACTION,
+    PREVIOUS_ACTION,
+    SCENE_FIELDS,
+    SCENE_SIZE,
+)
 
 STILL = np.array([0.0, 0, 0, 0, 0, 0, 1])
 ALL_ON = StressConfig(
@@ -386,3 +407,132 @@ def test_an_action_of_another_size_is_refused() -> None:
     env.reset(seed=0)
     with pytest.raises(UserError, match="8 entries"):
         env.step(np.zeros(7))
+
+
+# D4 -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PlayStore:
+    """Ten episodes of play, the last of them held out, a near miss and a demonstration."""
+    path = tmp_path_factory.mktemp("hidden") / "store"
+    size = TableConfig(image_size=8, renderer="rays")
+    generate_shard(path, plan(PlayConfig(frames=60, episode_frames=6, near_misses=1, demos=1), ["turn_on_led"]), size)
+    return PlayStore.open(path)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 1.0])
+def test_hidden_actions_are_null_and_marked_in_that_share_of_play(store: PlayStore, share: float) -> None:
+    shown = hide_actions(store, share, seed=0)
+    null = torch.tensor(NULL_ACTION)
+    hidden = [e for e in shown.episodes if not knows_actions(shown, e)]
+    assert len(hidden) == round(9 * share)
+    assert all(e.kind == "play" and e.split == "training" for e in hidden)
+    for episode in shown.episodes:
+        span = slice(episode.start, episode.stop)
+        if episode in hidden:
+            assert (shown.frames[ACTION][span] == null).all()
+            assert (shown.frames[PREVIOUS_ACTION][span] == null).all()
+            assert not shown.frames[ACTION_MASK][span].any()
+        else:
+            assert torch.equal(shown.frames[ACTION][span], store.frames[ACTION][span])
+            assert torch.equal(shown.frames[PREVIOUS_ACTION][span], store.frames[PREVIOUS_ACTION][span])
+            assert shown.frames[ACTION_MASK][span].all()
+        assert torch.equal(shown.frames["robot_obs"][span], store.frames["robot_obs"][span])
+
+
+def test_hiding_leaves_the_store_as_it_is_and_does_nothing_at_zero(store: PlayStore) -> None:
+    before = store.frames[ACTION].clone()
+    hide_actions(store, 1.0, seed=0)
+    assert torch.equal(store.frames[ACTION], before)
+    assert ACTION_MASK not in set(store.frames.keys())
+    assert hide_actions(store, 0.0, seed=0) is store
+    assert all(knows_actions(store, episode) for episode in store.episodes)
+
+
+def test_a_larger_share_hides_the_same_episodes_and_more(store: PlayStore) -> None:
+    few, many = (hide_actions(store, share, seed=3).frames[ACTION_MASK] for share in (0.4, 0.8))
+    assert (many <= few).all()
+    assert (many != few).any()
+    assert not torch.equal(few, hide_actions(store, 0.4, seed=4).frames[ACTION_MASK])
+
+
+def test_windows_of_training_carry_the_mask_to_the_losses(store: PlayStore) -> None:
+    shown = hide_actions(store, 0.5, seed=0)
+    batch = window_batches(shown, batch=40, length=4, seed=0, keys=[ACTION_MASK, IS_INIT, EPISODE]).sample()
+    known = known_actions(batch)
+    hidden = {e.start for e in shown.episodes if not knows_actions(shown, e)}
+    starts = torch.tensor([shown.episodes[number].start in hidden for number in batch[EPISODE][:, 0].tolist()])
+    assert starts.any()
+    assert not known[starts].any()
+    assert known[~starts].all()
+
+
+# What made an artefact ------------------------------------------------------------------------------------------------
+
+
+def digests(stress: StressConfig, **changed: Any) -> dict[str, str]:
+    run = Run(replace(PRESETS["debug"], stress=stress, workers=1, **changed), Path("runs/none"))
+    stages = {stage: run.task(0, "turn_on_led", stage) for stage in ("success", "clone", "ppo", "evaluation")}
+    return {name: made.digest for name, made in {"play": run.play(), "model": run.world_model(0), **stages}.items()}
+
+
+@pytest.mark.parametrize(
+    ("stress", "remade"),
+    [
+        (StressConfig(), set()),
+        # a frame that could be in play, but is not changed
+        (StressConfig(frame_play=True), set()),
+        (StressConfig(positions=0.5), {"ppo", "evaluation"}),
+        (StressConfig(colours=0.5), {"ppo", "evaluation"}),
+        (StressConfig(frame_turn=30), {"ppo", "evaluation"}),
+        (StressConfig(hidden_actions=0.5), {"model", "success", "clone", "ppo", "evaluation"}),
+        (StressConfig(distractors=0.5), {"play", "model", "success", "clone", "ppo", "evaluation"}),
+        (StressConfig(tolerance=0.5), {"play", "model", "success", "clone", "ppo", "evaluation"}),
+        (StressConfig(frame_turn=30, frame_play=True), {"play", "model", "success", "clone", "ppo", "evaluation"}),
+    ],
+)
+def test_a_switch_remakes_the_artefacts_that_it_acts_on_and_no_others(stress: StressConfig, remade: set[str]) -> None:
+    usual, changed = digests(StressConfig()), digests(stress)
+    assert {name for name in usual if usual[name] != changed[name]} == remade
+
+
+def test_without_a_curve_ppo_is_what_it_was_under_switches_of_the_evaluation() -> None:
+    evaluation = replace(PRESETS["debug"].evaluation, curve_episodes=0)
+    usual = digests(StressConfig(), evaluation=evaluation)
+    changed = digests(StressConfig(positions=1.0), evaluation=evaluation)
+    assert {name for name in usual if usual[name] != changed[name]} == {"evaluation"}
+
+
+def test_no_switch_is_a_part_of_what_made_an_artefact_while_it_is_off() -> None:
+    assert switched_on(StressConfig()) == {}
+    assert switched_on(StressConfig(distractors=0.5)) == {"distractors": 0.5}
+    assert stress_of_play(StressConfig(positions=1, colours=1, hidden_actions=1, frame_scale=2)) == StressConfig()
+
+
+def test_a_store_says_under_which_switches_it_was_made(tmp_path: Path) -> None:
+    make = partial(embedded_table, stress=StressConfig(tolerance=0.5, frame_turn=30, frame_play=True))
+    size = TableConfig(image_size=8, renderer="rays")
+    job = Job("play", 1, frames=5)
+    for name, how in (("stressed", make), ("usual", None)):
+        generate_shard(tmp_path / name, [job], size, make=how)
+    stressed_store, usual = (PlayStore.open(tmp_path / name) for name in ("stressed", "usual"))
+    assert stressed_store.meta.config["simulator"]["Tight"] == 0.5
+    assert stressed_store.meta.config["simulator"]["FramedActions"]["turn"] == 30
+    assert set(usual.meta.config["simulator"]) == {"mujoco"}
+    # the recorded action is the policy's: turned back, it moved the table as the expert wished, where it could
+    frame = ActionFrame(turn=30)
+    asked = stressed_store.frames[ACTION].numpy()
+    np.testing.assert_allclose(frame.to_policy(frame.to_table(asked)), asked, atol=0.5)
+    assert not np.allclose(asked, usual.frames[ACTION].numpy())
+
+
+def test_demonstrations_under_a_tight_tolerance_reach_it(tmp_path: Path) -> None:
+    make = partial(embedded_table, stress=StressConfig(tolerance=0.9))
+    size = TableConfig(image_size=8, renderer="rays")
+    generate_shard(tmp_path / "store", [Job("demo", 5, "open_drawer", noise=0.1)], size, make=make)
+    made = PlayStore.open(tmp_path / "store")
+    (demo,) = made.demonstrations("open_drawer", kind="demo")
+    drawer = made.frames["scene_obs"][demo.start : demo.stop, SCENE_FIELDS["drawer"]]
+    assert drawer.max() - drawer[0] > get_task("open_drawer", tolerance=0.9).delta - 0.02
+    assert drawer.max() > 0.19

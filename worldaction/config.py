@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from worldaction.errors import UserError
@@ -249,6 +249,19 @@ class EvaluationConfig:
     """Windows of held-out play for the open-loop measurements."""
     horizon: int = 40
     """Frames imagined open loop."""
+
+
+def stress_of_play(stress: StressConfig) -> StressConfig:
+    """The switches that act on what is made before the evaluation: frames, labels, the starts of dreams."""
+    kept = replace(stress, positions=0.0, colours=0.0, hidden_actions=0.0)
+    # a frame is in play or it is not; that it could be is no setting
+    return kept if stress.frame_play else replace(kept, frame_scale=1.0, frame_turn=0.0, frame_mirror=False)
+
+
+def switched_on(stress: StressConfig) -> dict[str, Any]:
+    """The switches that are not off: what becomes a part of what made an artefact. Empty if all are off."""
+    on = {name: value for name, value in to_dict(stress).items() if value != getattr(StressConfig(), name)}
+    return {} if on.keys() == {"frame_play"} else on
 
 
 def check_stress(stress: StressConfig) -> None:

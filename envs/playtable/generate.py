@@ -17,9 +17,10 @@ import numpy as np
 
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, OPEN, Expert, steer
+from envs.playtable.stress import stressed
 from envs.table import Array, Observation, Table
 from envs.tasks import SEEDS, SEEDS_PER_USE, TASKS, get_task, possible_tasks
-from worldaction.config import PlayConfig, TableConfig, to_dict
+from worldaction.config import PlayConfig, StressConfig, TableConfig, to_dict
 from worldaction.errors import UserError, unknown
 from worldaction.play.store import Segment, StoreWriter
 from worldaction.spec import ACTION, Split
@@ -40,6 +41,7 @@ NEAR_MISS_OFFSETS: Final = (0.008, 0.015, 0.025)
 NEAR_MISS_NOISES: Final = (0.1, 0.35)
 NEAR_MISS_TAIL, NEAR_MISS_LIMIT = 8, 80
 
+OFF: Final = StressConfig()
 ATTEMPTS: Final = 40
 """Seeds that one demonstration may use up."""
 SEEDS_PER_STUDY: Final = 50_000
@@ -88,8 +90,10 @@ class Recorder:
 
     def step(self, action: Array) -> None:
         """Records the present frame with the action, then executes it."""
-        self._rows.append({**self._observation, ACTION: action.astype(np.float32)})
-        self._observation, _, success, _, _ = self._env.step(action)
+        row = self._observation
+        self._observation, _, success, _, info = self._env.step(action)
+        # a table that is told of actions in another frame says what a policy would have asked for
+        self._rows.append({**row, ACTION: np.asarray(info.get("action", action), np.float32)})
         if success and self.first_success is None:
             self.first_success = len(self._rows)
 
@@ -275,9 +279,14 @@ def generate_shard(
                 progress(frames)
 
 
-def embedded_table(table: TableConfig) -> Table:
-    """The play table with a study's options."""
-    return PlayTableEnv(image_size=table.image_size, supersample=table.supersample, renderer=table.renderer)
+def embedded_table(table: TableConfig, *, stress: StressConfig = OFF) -> Table:
+    """The play table with a study's options, under the switches that act on play."""
+    env: Any = PlayTableEnv(
+        image_size=table.image_size, supersample=table.supersample, renderer=table.renderer, scene=table.scene
+    )
+    harder: Any = stressed(env, stress, playing=True)
+    found: Table = harder
+    return found
 
 
 def _write(writer: StoreWriter, job: Job, arrays: Arrays, success: bool | None) -> int:

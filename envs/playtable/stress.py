@@ -7,7 +7,8 @@ the episode's seed, so policies are compared start by start, and play data follo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import gymnasium
@@ -51,10 +52,20 @@ SHELF_Y: Final = (0.08, 0.12)
 class Stressed(gymnasium.Wrapper[Observation, Any, Observation, Any]):
     """A wrapper that shows the table beneath it, as scripted experts need."""
 
+    def __init__(self, env: gymnasium.Env[Observation, Any], setting: Any) -> None:
+        super().__init__(env)
+        self.setting = setting
+        """How hard the switch is set."""
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return getattr(self.env, name)
+        return self.env.get_wrapper_attr(name)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What a play store says of the table that made it."""
+        return {**self.env.get_wrapper_attr("about"), type(self).__name__: self.setting}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -110,15 +121,14 @@ class Distractors(Stressed):
     """
 
     def __init__(self, env: gymnasium.Env[Observation, Any], strength: float) -> None:
-        super().__init__(env)
-        self._strength = check_share("distractors", strength)
+        super().__init__(env, check_share("distractors", strength))
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         observation, info = self.env.reset(seed=seed, options=options)
         self._steps = 0
         self._cameras = [key for key, value in observation.items() if np.ndim(value) == 3]
         rng = np.random.default_rng([seed, MOVERS])
-        count = round(MOST_MOVERS * self._strength)
+        count = round(MOST_MOVERS * self.setting)
         self._movers = {camera: [draw_mover(rng) for _ in range(count)] for camera in self._cameras}
         self._period, self._phase = rng.uniform(4, 20, 3), rng.uniform(0, 2 * np.pi, 3)
         return self._distract(observation), info
@@ -131,7 +141,7 @@ class Distractors(Stressed):
 
     def _distract(self, observation: Observation) -> Observation:
         waves = np.sin(2 * np.pi * self._steps / self._period + self._phase)
-        brightness = 1 + FLICKER * self._strength * float(waves.mean())
+        brightness = 1 + FLICKER * self.setting * float(waves.mean())
         seen = dict(observation)
         for camera in self._cameras:
             image = np.clip(observation[camera] * brightness, 0, 255).astype(np.uint8)
@@ -168,8 +178,7 @@ class UnseenStarts(Stressed):
     """
 
     def __init__(self, env: gymnasium.Env[Observation, Any], strength: float) -> None:
-        super().__init__(env)
-        self._strength = check_share("positions", strength)
+        super().__init__(env, check_share("positions", strength))
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         rng = np.random.default_rng([seed, STARTS])
@@ -185,7 +194,7 @@ class UnseenStarts(Stressed):
         place = rng.uniform(START_LOW, START_HIGH)
         axis, side = OUTSIDE[rng.integers(len(OUTSIDE))]
         edge = (START_LOW if side < 0 else START_HIGH)[axis]
-        place[axis] = edge + side * self._strength * rng.uniform(BEYOND / 3, BEYOND)
+        place[axis] = edge + side * self.setting * rng.uniform(BEYOND / 3, BEYOND)
         values = np.zeros(ROBOT_SIZE)
         joints = kinematics().inverse(HOME, START_POSITION + place, to_matrix(START_EULER), iterations=100)
         values[ROBOT_FIELDS["joints"]], values[ROBOT_FIELDS["gripper_width"]] = joints, 0.08
@@ -198,7 +207,7 @@ class UnseenStarts(Stressed):
         low, high = self.scene.cabinet[0] + 0.02, self.scene.cabinet[1] - 0.02
         thirds = rng.permutation(3)
         for number, third in enumerate(thirds):
-            if rng.random() < self._strength:
+            if rng.random() < self.setting:
                 middle = low + (high - low) * (third + 0.5) / 3
                 x, y = middle + rng.uniform(-0.03, 0.03), rng.uniform(*SHELF_Y)
                 scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, TABLE_TOP + 0.02, 0, 0, 0
@@ -219,16 +228,15 @@ class UnseenLooks(Stressed):
     """
 
     def __init__(self, env: gymnasium.Env[Observation, Any], strength: float) -> None:
-        super().__init__(env)
+        super().__init__(env, check_share("colours", strength))
         if not hasattr(self.unwrapped, "look"):
             raise UserError(
                 f"--stress.colours {strength}: only the embedded table has other colours, {self.unwrapped} has not"
             )
-        self._strength = check_share("colours", strength)
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         table: Any = self.unwrapped
-        table.look = draw_look(look_of(table.scene), np.random.default_rng([seed, LOOKS]), self._strength)
+        table.look = draw_look(look_of(table.scene), np.random.default_rng([seed, LOOKS]), self.setting)
         return self.env.reset(seed=seed, options=options)
 
 
@@ -275,12 +283,11 @@ class Tight(Stressed):
     """
 
     def __init__(self, env: gymnasium.Env[Observation, Any], tolerance: float) -> None:
-        super().__init__(env)
-        self._tolerance = check_share("tolerance", tolerance)
+        super().__init__(env, check_share("tolerance", tolerance))
 
     def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
         result = self.env.reset(seed=seed, options=options)
-        self._judge = get_task(self.task.name, self.scene.name, tolerance=self._tolerance)
+        self._judge = get_task(self.task.name, self.scene.name, tolerance=self.setting)
         self._start = self.scene_obs()
         return result
 
@@ -343,11 +350,11 @@ class FramedActions(Stressed):
         env: the table.
         frame: the policy's frame.
         experts: actions come in the table's frame, as experts give them, and what a policy in the frame could not ask
-            for is left out: record `frame.to_policy` of them.
+            for is left out. `info["action"]` is what was asked for in the frame.
     """
 
     def __init__(self, env: gymnasium.Env[Observation, Any], frame: ActionFrame, *, experts: bool = False) -> None:
-        super().__init__(env)
+        super().__init__(env, asdict(frame))
         self.frame, self._experts = frame, experts
         if not experts:
             self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (frame.size,), np.float32)
@@ -358,7 +365,7 @@ class FramedActions(Stressed):
         if asked.shape != (self.frame.size,):
             raise UserError(f"action with shape {asked.shape}: this frame has {self.frame.size} entries")
         observation, reward, terminated, truncated, info = self.env.step(self.frame.to_table(asked))
-        return observation, float(reward), terminated, truncated, info
+        return observation, float(reward), terminated, truncated, {**info, "action": asked}
 
 
 # All of them ----------------------------------------------------------------------------------------------------------
