@@ -53,7 +53,7 @@ from worldaction.spec import (
 
 STILL = np.array([0.0, 0, 0, 0, 0, 0, 1])
 ALL_ON = StressConfig(
-    distractors=1, positions=1, colours=1, tolerance=1, frame_scale=0.5, frame_turn=90, frame_extra=2, frame_play=True
+    distractors=1, positions=1, colours=1, tolerance=1, frame_scale=0.5, frame_turn=90, frame_play=True
 )
 
 
@@ -81,7 +81,7 @@ def test_a_table_without_a_switch_is_the_table_itself(playing: bool) -> None:
 def test_every_switch_is_off_by_default_and_names_a_share_or_a_frame() -> None:
     assert {field.name for field in fields(StressConfig)} == {
         "distractors", "positions", "colours", "hidden_actions", "tolerance",
-        "frame_scale", "frame_turn", "frame_mirror", "frame_extra", "frame_play",
+        "frame_scale", "frame_turn", "frame_mirror", "frame_play",
     }  # fmt: skip
     assert stressed(blind(), StressConfig(hidden_actions=0.5, frame_play=True)).unwrapped.spec is None
 
@@ -99,7 +99,7 @@ def test_a_switch_acts_where_it_says(switch: str, seen_in_play: bool) -> None:
 
 
 def test_an_episode_under_all_switches_is_a_function_of_its_seed() -> None:
-    action = np.full(9, 0.3)
+    action = np.full(7, 0.3)
     episodes: list[list[dict[str, Any]]] = []
     for _ in range(2):
         env = stressed(table(), ALL_ON)
@@ -133,8 +133,6 @@ def test_experts_act_on_a_stressed_table() -> None:
         (StressConfig(positions=-0.1), "--stress.positions -0.1"),
         (StressConfig(hidden_actions=2), "--stress.hidden-actions 2"),
         (StressConfig(frame_scale=0), "--stress.frame-scale 0"),
-        (StressConfig(frame_extra=-1, frame_play=True), "--stress.frame-extra -1"),
-        (StressConfig(frame_extra=1), "add --stress.frame-play"),
     ],
 )
 def test_a_switch_out_of_its_range_is_refused_by_name(config: StressConfig, said: str) -> None:

@@ -73,8 +73,6 @@ class StressConfig:
     """By how many degrees a policy's axes are turned about z. As frame_scale."""
     frame_mirror: bool = False
     """Whether a policy's x axis points the other way. As frame_scale."""
-    frame_extra: int = 0
-    """Entries of an action that move nothing, such as those of an idle joint. Needs frame_play."""
     frame_play: bool = False
     """Whether play and demonstrations are recorded in the changed frame, too."""
 
@@ -268,16 +266,12 @@ def check_stress(stress: StressConfig) -> None:
     """Refuse switches that cannot be.
 
     Raises:
-        UserError: a switch out of its range, or an action of a size that play does not show.
+        UserError: a switch out of its range.
     """
     for name in ("distractors", "positions", "colours", "hidden_actions", "tolerance"):
         check_share(name, getattr(stress, name))
     if stress.frame_scale <= 0:
         raise UserError(f"--stress.frame-scale {stress.frame_scale} must be positive; 1 is off")
-    if stress.frame_extra < 0:
-        raise UserError(f"--stress.frame-extra {stress.frame_extra} must be 0 or more")
-    if stress.frame_extra and not stress.frame_play:
-        raise UserError(f"--stress.frame-extra {stress.frame_extra} is not in the play data: add --stress.frame-play")
 
 
 def check_share(name: str, value: float) -> float:

@@ -373,7 +373,7 @@ class FramedActions(Stressed):
 
 def frame_of(config: StressConfig) -> ActionFrame:
     """The frame in which policies act."""
-    return ActionFrame(config.frame_scale, config.frame_turn, config.frame_mirror, config.frame_extra)
+    return ActionFrame(config.frame_scale, config.frame_turn, config.frame_mirror)
 
 
 def stressed(
