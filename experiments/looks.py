@@ -213,8 +213,8 @@ def _calvins_view() -> Iterator[None]:
         model.cam_fovy[number], model.cam_quat[number] = before
 
 
-def main() -> None:
-    """Prints the table, and writes the picture if asked to."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table, and writes the pictures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=2400, help="images per scene, a quarter of them held out")
     parser.add_argument("--size", type=int, default=64, help="side of the images, in pixels")
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="write a contact sheet of the scenes to this PNG")
     parser.add_argument("--switches", type=Path, help="write one of the stress switches to this PNG")
     parser.add_argument("--beside", type=Path, help="a recording of CALVIN's scene D to compare with, and nothing else")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.picture is not None:
         draw_scenes(options.picture)
     if options.switches is not None:

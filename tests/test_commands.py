@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +19,18 @@ import numpy as np
 import pytest
 from tiny_study import ROOT, environment, files, finished_run, study, summary
 
+from envs.playtable.env import PlayTableEnv
 from envs.tasks import SEEDS
-from experiments import cli
+from experiments import cli, looks
 from experiments.calvin import main
 from experiments.cli import guarded, parse_study
 from experiments.evaluate import make_table
 from experiments.presets import PRESETS
 from worldaction.artefact import read_json
-from worldaction.config import TableConfig
+from worldaction.config import StressConfig, TableConfig
+from worldaction.spec import CAMERAS
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/scenes.md", "docs/stress.md")
 STUDY = "python -m experiments.calvin"
 
 
@@ -98,6 +103,28 @@ def prints(*words: str) -> Callable[[str], None]:
     return check
 
 
+def looks_at_fewer(command: str) -> None:
+    """The table of a scene from fewer states, or the images beside a recording that the table itself made."""
+    arguments = command.split()[3:]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()) as said:
+        if arguments:
+            assert arguments[0] == "--beside"
+            record_frames(Path(folder), 2)
+            looks.main(["--beside", folder])
+            assert all(camera in said.getvalue() for camera in CAMERAS)
+        else:
+            looks.main(["--states", "80", "--size", "16", "--scenes", "D"])
+            assert said.getvalue().splitlines()[1].startswith("D ")
+            assert said.getvalue().count("%") == len(looks.STATES)
+
+
+def record_frames(folder: Path, count: int) -> None:
+    """Frames in CALVIN's layout."""
+    env = PlayTableEnv(image_size=32, renderer="rays")
+    for number in range(count):
+        np.savez(folder / f"episode_{number:07d}.npz", **env.reset(seed=number)[0])
+
+
 def python(script: str) -> list[str]:
     """Python with a script."""
     return [sys.executable, "-c", script]
@@ -122,6 +149,18 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} debug --losses reconstruction kl my_losses:Mine=0.1": means(
         "debug", losses=(*PRESETS["debug"].losses[:2], "my_losses:Mine=0.1")
     ),
+    f"{STUDY} quick --stress.distractors 0.5": means("quick", stress=StressConfig(distractors=0.5)),
+    f"{STUDY} quick --stress.positions 1": means("quick", stress=StressConfig(positions=1)),
+    f"{STUDY} quick --stress.colours 0.5": means("quick", stress=StressConfig(colours=0.5)),
+    f"{STUDY} quick --stress.hidden-actions 0.9": means("quick", stress=StressConfig(hidden_actions=0.9)),
+    f"{STUDY} quick --data.demos 10": means("quick", data=replace(PRESETS["quick"].data, demos=10)),
+    f"{STUDY} quick --stress.tolerance 0.5": means("quick", stress=StressConfig(tolerance=0.5)),
+    f"{STUDY} quick --stress.frame-turn 30": means("quick", stress=StressConfig(frame_turn=30)),
+    f"{STUDY} quick --stress.frame-scale 0.5 --stress.frame-play": means(
+        "quick", stress=StressConfig(frame_scale=0.5, frame_play=True)
+    ),
+    "python -m experiments.looks": looks_at_fewer,
+    "python -m experiments.looks --beside path/to/task_D_D": looks_at_fewer,
     "worldaction doctor": prints("torch", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
     "python -m pytest": has_markers,

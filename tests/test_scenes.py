@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from envs.playtable.generate import play_episode
 from envs.playtable.looks import grain, look_of, tiles
 from envs.playtable.scenes import BIG, MIDDLE, SCENES, SMALL, get_scene
 from envs.tasks import SLIDER_RANGES, TASKS, get_task, possible_tasks
-from experiments.looks import STATES, draw_states, draw_values, told_apart
+from experiments.looks import STATES, beside_calvin, draw_states, draw_values, told_apart
 from worldaction.errors import UserError
 from worldaction.spec import SCENE_FIELDS, SCENE_SIZE
 
@@ -167,6 +169,20 @@ def test_a_small_network_tells_the_states_apart_at_64_pixels() -> None:
     rates = told_apart(*draw_states("D", 1000, size=64, seed=0), seed=0)
     assert set(rates) == set(STATES)
     assert min(rates.values()) >= 0.99
+
+
+def test_images_beside_a_recording_differ_by_what_differs(tmp_path: Path, tables: dict[str, PlayTableEnv]) -> None:
+    for number in range(2):
+        seen = tables["D"].reset(seed=number)[0]
+        darker = {key: value if value.ndim == 1 else (value * 0.9).astype(np.uint8) for key, value in seen.items()}
+        np.savez(tmp_path / f"episode_{number:07d}.npz", **darker)
+    before = tables["D"].reset(seed=3)[0]["rgb_static"]
+    differences = beside_calvin(tmp_path, every=1, renderer="rays")
+    # the gripper's camera is CALVIN's; the static one looks elsewhere while it is compared, and back again
+    assert differences["rgb_gripper"] < 25 < differences["rgb_static"] + 10
+    np.testing.assert_array_equal(tables["D"].reset(seed=3)[0]["rgb_static"], before)
+    with pytest.raises(UserError, match="no episode"):
+        beside_calvin(tmp_path / "none")
 
 
 def test_the_states_that_are_told_apart_are_those_of_the_tasks() -> None:
