@@ -109,7 +109,12 @@ def told_apart(images: Images, labels: NDArray[Any], *, seed: int) -> dict[str, 
 
     Returns:
         share of the held-out images read rightly, for each of `STATES`.
+
+    Raises:
+        UserError: too few images to learn from.
     """
+    if len(images) * (1 - HELD_OUT) < BATCH:
+        raise UserError(f"{len(images)} images are too few to learn from; give 100 or more")
     torch.manual_seed(seed)
     # [N, 3, H, W]
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5

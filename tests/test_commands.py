@@ -113,7 +113,7 @@ def looks_at_fewer(command: str) -> None:
             looks.main(["--beside", folder])
             assert all(camera in said.getvalue() for camera in CAMERAS)
         else:
-            looks.main(["--states", "80", "--size", "16", "--scenes", "D"])
+            looks.main(["--states", "100", "--size", "16", "--scenes", "D"])
             assert said.getvalue().splitlines()[1].startswith("D ")
             assert said.getvalue().count("%") == len(looks.STATES)
 
