@@ -1,4 +1,4 @@
-"""What the table is made of and lit by: named materials, three small textures, and the lamps.
+"""What the table is made of and lit by: named materials, two small textures, and the lamps.
 
 Colours and shading follow frames of the real simulator (its software renderer). Textures are computed, not copied.
 A look can be changed between two frames without compiling the model again, which is how unseen colours are made.
