@@ -165,12 +165,12 @@ def draw_scenes(path: Path, *, renderer: str = "auto") -> None:
 def draw_switches(path: Path, *, renderer: str = "auto") -> None:
     """Writes what the stress switches that are seen do to three starts of scene D."""
     frames, names = [], []
-    for number, switch in enumerate(SWITCHES):
+    for switch in SWITCHES:
         config = StressConfig(**switch)
         for seed in range(1, 4):
             env = stressed(PlayTableEnv(image_size=SHEET, renderer=renderer), config)
             frames.append(env.reset(seed=seed)[0][CAMERAS[0]])
-            names.append(f"{number}: " + (", ".join(f"{name} {value}" for name, value in switch.items()) or "none"))
+            names.append(", ".join(f"{name} {value}" for name, value in switch.items()) or "all off")
     contact_sheet(np.stack(frames), path, names=names, columns=6, count=len(frames))
 
 
