@@ -76,6 +76,7 @@ class Expert:
                 raise UserError(f"an expert with offset {offset} and haste {haste} needs a generator: pass rng")
             self._waypoints = _spoil(self._waypoints, rng, offset, haste)
         self._goal: Array | None = None
+        self._start = env.target_position
         self._age = self._dwelt = 0
         self.done = False
 
@@ -87,13 +88,23 @@ class Expert:
         waypoint = self._waypoints[0]
         if self._goal is None:
             self._goal = waypoint.position + (self._env.tcp_position if waypoint.relative else 0)
-        action = steer(self._env, self._goal, waypoint.euler, waypoint.gripper, waypoint.speed)
+            self._start = self._env.target_position
+        action = steer(self._env, self._next_point(self._goal, waypoint.speed), waypoint.euler, waypoint.gripper)
         self._age += 1
         self._dwelt += bool(np.linalg.norm(self._goal - self._env.tcp_position) < waypoint.tolerance)
         if self._dwelt > waypoint.dwell or self._age > LONGEST_WAYPOINT:
             self._waypoints = self._waypoints[1:]
             self._goal, self._age, self._dwelt = None, 0, 0
         return action
+
+
+    def _next_point(self, goal: Array, speed: float) -> Array:
+        """[3] the point `speed` further on the line to the goal: what strays from the line is taken back at once."""
+        line = goal - self._start
+        length = max(float(np.linalg.norm(line)), 1e-9)
+        done = float((self._env.target_position - self._start) @ line) / length
+        point: Array = self._start + line * min(1.0, (done + speed * METRES_PER_UNIT) / length)
+        return point
 
 
 def steer(env: Table, position: Array, euler: Array, gripper: float, speed: float = 1.0) -> Array:
@@ -180,7 +191,7 @@ def _switch(env: Table, *, on: bool) -> list[Waypoint]:
             Waypoint(under + UP_THE_PANEL * (RANGES["switch"] - switch + 0.012), lean, CLOSED, 0.012, 0.6, dwell=2),
             _retreat(lean, CLOSED, y=-0.07, z=0.01),
         ]
-    above = lever + _by(0, 0, 0.053)
+    above = lever + _by(0, 0.010, 0.048)
     return [
         Waypoint(above + _by(-0.01, -0.06, 0.03), lean, CLOSED, 0.03, 1.0),
         Waypoint(above, lean, CLOSED, 0.010, 0.8),
