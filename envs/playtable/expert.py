@@ -97,7 +97,6 @@ class Expert:
             self._goal, self._age, self._dwelt = None, 0, 0
         return action
 
-
     def _next_point(self, goal: Array, speed: float) -> Array:
         """[3] the point `speed` further on the line to the goal: what strays from the line is taken back at once."""
         line = goal - self._start
