@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,14 +14,15 @@ from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, cosine_decay
 
 
-def demonstration_chunks(actions: Tensor, chunk: int) -> Tensor:
+def demonstration_chunks(actions: Tensor, chunk: int, *, binary: Sequence[int] = (-1,)) -> Tensor:
     """The next `chunk` actions at every frame of one demonstration.
 
-    Past the end the arm rests: no motion, and the gripper keeps its last command.
+    Past the end the arm rests: no motion, and a gripper keeps its last command.
 
     Args:
-        actions: [T, A] actions of one episode, the gripper's command last.
+        actions: [T, A] actions of one episode.
         chunk: actions K per decision.
+        binary: which numbers of an action are a gripper's command; CALVIN's is the last.
 
     Returns:
         [T, K, A]; row t belongs to frame t.
@@ -29,7 +30,7 @@ def demonstration_chunks(actions: Tensor, chunk: int) -> Tensor:
     if actions.ndim != 2 or not len(actions):
         raise UserError(f"a demonstration has actions of shape {list(actions.shape)}; give [T, A] with T >= 1")
     rest = torch.zeros_like(actions[-1:])
-    rest[:, -1] = actions[-1, -1]
+    rest[:, list(binary)] = actions[-1, list(binary)]
     padded = torch.cat([actions, rest.expand(chunk - 1, -1)])
     # [T, A, K] -> [T, K, A]
     return padded.unfold(0, chunk, 1).transpose(1, 2).contiguous()
@@ -42,6 +43,7 @@ def clone(
     denoising_steps: int,
     width: int,
     blocks: int,
+    binary: Sequence[int] = (-1,),
     steps: int,
     batch: int,
     lr: float,
@@ -60,6 +62,7 @@ def clone(
         denoising_steps: denoising steps N.
         width: width of the denoiser.
         blocks: residual blocks of the denoiser.
+        binary: as for `DiffusionPolicy`.
         steps: gradient steps.
         batch: chunks per step.
         lr: learning rate of AdamW, which falls by a cosine.
@@ -88,6 +91,7 @@ def clone(
             denoising_steps=denoising_steps,
             width=width,
             blocks=blocks,
+            binary=binary,
         ).to(features.device)
         average = copy.deepcopy(policy).requires_grad_(False)
 

@@ -29,7 +29,7 @@ from worldaction.artefact import load_tensors, read_json, save_tensors, write_js
 from worldaction.errors import UserError
 from worldaction.random import Stream, normal, uniform
 from worldaction.rssm import Latent
-from worldaction.spec import ACTION, IS_INIT, NULL_ACTION, ROBOT
+from worldaction.spec import ACTION, IS_INIT
 from worldaction.world_model import ModelConfig, WorldModel, restore
 
 
@@ -73,7 +73,7 @@ class Policy:
         """Take in a frame of every episode and give every episode its next action.
 
         Args:
-            observation: cameras uint8 [B, H, W, 3] and robot_obs [B, 15].
+            observation: cameras uint8 [B, H, W, 3] and robot_obs [B, P].
             state: what the last call returned; None before the first.
             start: [B] bool, the frame is an episode's first.
             rows: [B] int64, global names of the episodes: equal names, equal random numbers.
@@ -105,7 +105,7 @@ class Policy:
 
     def _begin(self, embed: Tensor, rows: Tensor) -> PolicyState:
         size = len(embed)
-        null = embed.new_tensor(NULL_ACTION)
+        null = embed.new_tensor(self.model.config.layout.null_action)
         return PolicyState(
             latent=self.model.start(embed, seed=self.seed, rows=rows),
             action=null.expand(size, -1),
@@ -143,10 +143,10 @@ class Policy:
             deterministic: see `act`.
         """
         tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
-        single = tensors[ROBOT].ndim == 1
+        single = not self.model.check(tensors)
         if single:
             tensors = {key: value[None] for key, value in tensors.items()}
-        size = len(tensors[ROBOT])
+        size = len(next(iter(tensors.values())))
         fresh = torch.full((size,), state is None)
         if episode_start is not None:
             fresh = fresh | torch.as_tensor(np.asarray(episode_start, dtype=bool)).reshape(-1)
@@ -179,7 +179,7 @@ class Policy:
         return frame.set(ACTION, torch.as_tensor(action, device=frame.device))
 
     def _keys(self, observation: Any) -> list[str]:
-        keys = [*self.model.config.cameras, ROBOT]
+        keys = list(self.model.config.observed)
         missing = [key for key in keys if key not in observation.keys()]  # noqa: SIM118 - TensorDict has no `in`
         if missing:
             raise UserError(f"observation has no {missing[0]!r}; this policy sees {', '.join(keys)}")

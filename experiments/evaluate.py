@@ -19,7 +19,6 @@ from agents.policy import Policy
 from envs.playtable.stress import stressed
 from envs.tasks import SEEDS, TASKS
 from worldaction.config import StressConfig, TableConfig
-from worldaction.spec import ROBOT
 from worldaction.world_model import WorldModel
 
 OFF = StressConfig()
@@ -145,5 +144,4 @@ def _picture(simulator: gym.Env[Any, Any]) -> np.ndarray:
 def stack(seen: Sequence[dict[str, np.ndarray]], model: WorldModel) -> dict[str, torch.Tensor]:
     """Observations of several tables as one batch of what the model sees, on its device."""
     device = model.proprio_mean.device
-    keys = [*model.config.cameras, ROBOT]
-    return {key: torch.from_numpy(np.stack([o[key] for o in seen])).to(device) for key in keys}
+    return {key: torch.from_numpy(np.stack([o[key] for o in seen])).to(device) for key in model.config.observed}

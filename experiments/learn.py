@@ -197,6 +197,7 @@ def clone_policy(here: TaskRun, recorder: Recorder) -> None:
             denoising_steps=sizes.denoising_steps,
             width=sizes.width,
             blocks=sizes.blocks,
+            binary=here.store.meta.layout.binary,
             steps=options.steps,
             batch=options.batch,
             lr=options.lr,
@@ -218,7 +219,8 @@ def demonstrations(
     features = model.feature(latent).transpose(0, 1).contiguous()
     parts = []
     for frame, mask in zip(episodes.frame, episodes.mask, strict=True):
-        parts.append(demonstration_chunks(store.frames[ACTION][frame[mask]], chunk))
+        actions = store.frames[ACTION][frame[mask]]
+        parts.append(demonstration_chunks(actions, chunk, binary=store.meta.layout.binary))
     return features, torch.cat(parts).to(features.device)
 
 

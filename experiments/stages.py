@@ -6,7 +6,7 @@ interrupted. `conduct` calls them in order; nothing else knows the order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,13 +35,13 @@ from worldaction.rssm import Latent
 from worldaction.spec import (
     ACTION,
     ACTION_MASK,
-    CAMERAS,
+    CALVIN,
     IS_INIT,
-    NULL_ACTION,
     PREVIOUS_ACTION,
     ROBOT,
     SCENE,
     SCENE_FIELDS,
+    Layout,
 )
 from worldaction.world_model import ModelConfig, WorldModel, total
 
@@ -60,7 +60,7 @@ def conduct(study: Study, resume: Path | None) -> None:
         resume: an existing run to go on with, of these settings.
     """
     # built once for nothing: sizes and losses that do not fit are refused before any data are made
-    WorldModel(model_config(study, CAMERAS))
+    WorldModel(model_config(study, CALVIN))
     _check_start_states(study)
     if resume is None and study.play is not None:
         find_calvin(study.play)
@@ -131,19 +131,18 @@ def _side_by_side(run: Run) -> int:
 # World model ----------------------------------------------------------------------------------------------------------
 
 
-def model_config(study: Study, cameras: tuple[str, ...]) -> ModelConfig:
+def model_config(study: Study, layout: Layout) -> ModelConfig:
     """The sizes of the study's world model.
 
     Args:
         study: the settings.
-        cameras: which cameras the play data have.
+        layout: what a frame of the play data holds.
     """
     sizes = study.world_model
-    missing = [camera for camera in sizes.cameras if camera not in cameras]
+    missing = [camera for camera in sizes.cameras if camera not in layout.cameras]
     if missing:
-        raise UserError(
-            f"the play data have no {missing[0]!r}; they have {', '.join(cameras)}: set --world-model.cameras"
-        )
+        cameras = ", ".join(layout.cameras) or "no cameras"
+        raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
     return ModelConfig(
         cameras=sizes.cameras,
         image_size=study.table.image_size,
@@ -157,6 +156,7 @@ def model_config(study: Study, cameras: tuple[str, ...]) -> ModelConfig:
         unimix=sizes.unimix,
         burn_in=sizes.burn_in,
         losses=study.losses,
+        layout=layout,
     )
 
 
@@ -170,10 +170,11 @@ def train_world_model(folder: Path, seed: int) -> None:
     sizes, where = run.study.world_model, device(run.study)
     store = open_play(run)
     torch.manual_seed(seed)
-    model = WorldModel(model_config(run.study, store.meta.cameras))
-    model.standardise(store.frames[ROBOT])
+    model = WorldModel(model_config(run.study, store.meta.layout))
+    if store.meta.layout.robot:
+        model.standardise(store.frames[ROBOT])
     model.to(where)
-    keys = [*sizes.cameras, ROBOT, PREVIOUS_ACTION, ACTION, IS_INIT]
+    keys = [*model.config.observed, PREVIOUS_ACTION, ACTION, IS_INIT]
     keys += [ACTION_MASK] if store.frames.get(ACTION_MASK, None) is not None else []
     batches = window_batches(store, batch=sizes.batch, length=sizes.length, seed=seed, keys=keys)
     optimizer = torch.optim.AdamW(
@@ -191,7 +192,7 @@ def train_world_model(folder: Path, seed: int) -> None:
     )
 
     def loss(step: int) -> tuple[Tensor, Any]:
-        batch = as_episode_starts(batches.sample()).to(where, non_blocking=True)
+        batch = as_episode_starts(batches.sample(), store.meta.layout.null_action).to(where, non_blocking=True)
         with torch.autocast(where.type, dtype=torch.bfloat16, enabled=sizes.bf16 and where.type == "cuda"):
             terms, metrics, latents = model.losses_of(batch)
         check_finite(terms, step, batch, artefact.folder)
@@ -222,10 +223,10 @@ def train_world_model(folder: Path, seed: int) -> None:
     fit.discard()
 
 
-def as_episode_starts(batch: Any) -> Any:
+def as_episode_starts(batch: Any, null_action: Sequence[float]) -> Any:
     """Windows [B, T] as if an episode began with each of them: as every dream and every evaluation does."""
     batch[PREVIOUS_ACTION] = batch[PREVIOUS_ACTION].clone()
-    batch[PREVIOUS_ACTION][:, 0] = torch.tensor(NULL_ACTION)
+    batch[PREVIOUS_ACTION][:, 0] = torch.tensor(null_action)
     return batch
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 
 class Table:
-    """The TCP is where its target is; while the gripper is closed, the drawer follows it along -y, the door along -x."""
+    """The TCP is where its target is; a closed gripper takes the drawer along -y and the door along -x."""
 
     def __init__(self) -> None:
         self.robot, self.scene = np.zeros(15), np.zeros(24)

@@ -25,7 +25,7 @@ from experiments.presets import DEFAULT, EIGHT_TASKS, PRESETS, Study
 from experiments.stages import model_config
 from worldaction.config import to_dict
 from worldaction.errors import UserError
-from worldaction.spec import ACTION, CAMERAS, IS_INIT, PREVIOUS_ACTION, ROBOT
+from worldaction.spec import ACTION, CALVIN, CAMERAS, IS_INIT, PREVIOUS_ACTION, ROBOT
 from worldaction.world_model import WorldModel, total
 
 SAMPLE = ROOT.parent / "shared" / "data" / "calvin_sample_native"
@@ -90,7 +90,7 @@ def test_help_and_settings_need_no_torch(tmp_path: Path) -> None:
 def one_step(study: Study) -> dict[str, float]:
     """A step of training of a preset's world model on a batch of noise; the gradient's norm by part of the model."""
     torch.manual_seed(0)
-    model = WorldModel(model_config(study, CAMERAS))
+    model = WorldModel(model_config(study, CALVIN))
     # [1, 3] windows: the sizes of the networks stay
     lead, side = (1, 3), study.table.image_size
     batch = {camera: torch.randint(0, 256, (*lead, side, side, 3), dtype=torch.uint8) for camera in CAMERAS}

@@ -112,7 +112,9 @@ class Replay:
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = torch.from_numpy(actions)
-        self.model = SimpleNamespace(proprio_mean=torch.zeros(1), config=SimpleNamespace(cameras=("rgb_static",)))
+        self.model = SimpleNamespace(
+            proprio_mean=torch.zeros(1), config=SimpleNamespace(observed=("rgb_static", "robot_obs"))
+        )
 
     def act(
         self, observation: dict[str, torch.Tensor], state: int | None, *, start: torch.Tensor, rows: torch.Tensor

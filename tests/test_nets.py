@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from worldaction.errors import UserError
-from worldaction.nets import PROPRIO_SIZE, Decoder, Encoder, mlp, proprio, to_float, to_uint8
+from worldaction.nets import Decoder, Encoder, mlp, proprio, to_float, to_uint8
+from worldaction.spec import CALVIN
 
 CAMERAS = ("left", "right")
 
@@ -18,8 +19,8 @@ def test_encoder_and_decoder_fit_the_image_and_train(size: int, patch: int) -> N
     encoder = Encoder(CAMERAS, image_size=size, depth=4, patch=patch, size=10)
     decoder = Decoder(CAMERAS, inputs=9, image_size=size, depth=4, patch=patch)
     images = {camera: torch.rand(2, 3, size, size) - 0.5 for camera in CAMERAS}
-    embed = encoder(images, torch.randn(2, PROPRIO_SIZE))
-    assert embed.shape == (2, encoder.size) == (2, 10 + PROPRIO_SIZE)
+    embed = encoder(images, torch.randn(2, CALVIN.proprio))
+    assert embed.shape == (2, encoder.size) == (2, 10 + CALVIN.proprio)
     pictures = decoder(torch.randn(2, 9))
     assert {camera: tuple(p.shape) for camera, p in pictures.items()} == dict.fromkeys(CAMERAS, (2, 3, size, size))
     (embed.square().sum() + sum(p.square().sum() for p in pictures.values())).backward()
@@ -53,7 +54,7 @@ def test_every_camera_has_a_stream_of_its_own_and_counts() -> None:
     torch.manual_seed(0)
     encoder = Encoder(CAMERAS, image_size=16, depth=4, patch=2, size=10)
     images = {camera: torch.rand(1, 3, 16, 16) - 0.5 for camera in CAMERAS}
-    body = torch.zeros(1, PROPRIO_SIZE)
+    body = torch.zeros(1, CALVIN.proprio)
     base = encoder(images, body)
     for camera in CAMERAS:
         changed = images | {camera: -images[camera]}
@@ -64,7 +65,7 @@ def test_every_camera_has_a_stream_of_its_own_and_counts() -> None:
 
 def test_proprioception_is_appended_as_it_is() -> None:
     encoder = Encoder(CAMERAS, image_size=16, depth=4, patch=2, size=10)
-    body = torch.randn(3, PROPRIO_SIZE)
+    body = torch.randn(3, CALVIN.proprio)
     images = {camera: torch.zeros(3, 3, 16, 16) for camera in CAMERAS}
     assert torch.equal(encoder(images, body)[:, 10:], body)
 
@@ -86,7 +87,7 @@ def test_six_numbers_are_the_first_columns_of_the_rotation() -> None:
     generator = torch.Generator().manual_seed(1)
     robot = torch.randn(40, 15, generator=generator, dtype=torch.float64)
     result = proprio(robot)
-    assert result.shape == (40, PROPRIO_SIZE)
+    assert result.shape == (40, CALVIN.proprio)
     for row, found in zip(robot, result, strict=True):
         (x, y, z) = row[3:6]
 

@@ -176,7 +176,7 @@ NAN = np.full((3, 15), np.nan, np.float32)
         ({spec.STATIC: np.zeros((3, SIZE, SIZE, 3), np.float32)}, "rgb_static is float32"),
         ({spec.STATIC: np.zeros((3, 8, 8, 3), np.uint8)}, r"rgb_static has shape \(3, 8, 8, 3\)"),
         ({spec.ACTION: np.full((3, 7), 0.5)[:2]}, "expected"),
-        ({spec.ACTION: np.full((3, 7), 2.5)}, "actions must be relative"),
+        ({spec.ACTION: np.full((3, 7), 2.5)}, "actions must be scaled"),
         ({spec.ACTION: None}, "this store needs"),
         ({"reward": np.zeros(3)}, "this store needs"),
         ({key: value[:0] for key, value in episode(3, 0).items()}, "no frames"),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from worldaction.random import Stream, uniform
 from worldaction.rssm import Latent
-from worldaction.spec import ACTION, PREVIOUS_ACTION, ROBOT
+from worldaction.spec import ACTION, PREVIOUS_ACTION
 from worldaction.world_model import WorldModel
 
 
@@ -44,8 +44,7 @@ def embed_frames(model: WorldModel, frames: TensorDictBase, index: Tensor, *, ch
         [M, E].
     """
     device = model.proprio_mean.device
-    keys = [*model.config.cameras, ROBOT]
-    parts = [{key: frames[key][part].to(device) for key in keys} for part in index.split(chunk)]
+    parts = [{key: frames[key][part].to(device) for key in model.config.observed} for part in index.split(chunk)]
     return torch.cat([model.embed(part) for part in parts])
 
 

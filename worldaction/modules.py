@@ -18,7 +18,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from worldaction.rssm import Latent, one_hot
-from worldaction.spec import ACTION, BELIEF, CODE, FEATURE, IS_INIT, PREVIOUS_ACTION, ROBOT, STATE
+from worldaction.spec import ACTION, BELIEF, CODE, FEATURE, IS_INIT, PREVIOUS_ACTION, STATE
 from worldaction.world_model import WorldModel
 
 
@@ -67,12 +67,12 @@ class PosteriorModule(_Sampler):
     """
 
     def __init__(self, model: WorldModel, *, generator: torch.Generator | None = None) -> None:
-        read = [BELIEF, CODE, PREVIOUS_ACTION, IS_INIT, *model.config.cameras, ROBOT]
+        read = [BELIEF, CODE, PREVIOUS_ACTION, IS_INIT, *model.config.observed]
         super().__init__(model, read, [BELIEF, CODE, STATE, FEATURE], generator)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Replaces belief and code by those that have seen the frame."""
-        embed = self.model.embed({key: tensordict[key] for key in (*self.model.config.cameras, ROBOT)})
+        embed = self.model.embed({key: tensordict[key] for key in self.model.config.observed})
         before = Latent(tensordict[BELIEF], tensordict[CODE])
         latent = self.model.posterior(before, tensordict[PREVIOUS_ACTION], embed, self._draws(embed))
         first = tensordict[IS_INIT].reshape(-1)

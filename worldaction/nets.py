@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
-from worldaction.spec import ROBOT_FIELDS
-
-PROPRIO_SIZE = 18
-"""Position 3, rotation 6, width 1, joints 7, gripper command 1."""
+from worldaction.spec import CALVIN
 
 
 def mlp(sizes: Sequence[int]) -> nn.Sequential:
@@ -32,24 +29,27 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
-def proprio(robot_obs: Tensor) -> Tensor:
+def proprio(robot_obs: Tensor, euler: int | None = CALVIN.euler) -> Tensor:
     """Robot observation with its Euler angles replaced by two columns of the rotation matrix, which have no jumps.
 
     Zhou et al. 2019, "On the continuity of rotation representations"; DiWA's input.
 
     Args:
-        robot_obs: [..., 15], angles of R = Rz Ry Rx in rad.
+        robot_obs: [..., P], of CALVIN [..., 15].
+        euler: where three angles of R = Rz Ry Rx (rad) begin; None if there are none, and nothing is replaced.
 
     Returns:
-        [..., 18].
+        [..., P + 3], of CALVIN [..., 18]; the same numbers if there are no angles.
     """
-    euler = robot_obs[..., ROBOT_FIELDS["tcp_euler"]]
-    (cx, cy, cz), (sx, sy, sz) = euler.cos().unbind(-1), euler.sin().unbind(-1)
+    if euler is None:
+        return robot_obs
+    angles = robot_obs[..., euler : euler + 3]
+    (cx, cy, cz), (sx, sy, sz) = angles.cos().unbind(-1), angles.sin().unbind(-1)
     rotation = torch.stack(
         [cz * cy, sz * cy, -sy, cz * sy * sx - sz * cx, sz * sy * sx + cz * cx, cy * sx],
         -1,
     )
-    return torch.cat([robot_obs[..., ROBOT_FIELDS["tcp_position"]], rotation, robot_obs[..., 6:]], -1)
+    return torch.cat([robot_obs[..., :euler], rotation, robot_obs[..., euler + 3 :]], -1)
 
 
 def to_float(image: Tensor) -> Tensor:
@@ -120,9 +120,21 @@ def _patch_decoder(inputs: int, image_size: int, depth: int, patch: int) -> nn.S
 
 
 class Encoder(nn.Module):
-    """Cameras and proprioception to one embedding: a stream per camera, fused, with the proprioception appended."""
+    """Cameras and proprioception to one embedding: a stream per camera, fused, with the proprioception appended.
 
-    def __init__(self, cameras: Sequence[str], *, image_size: int, depth: int, patch: int, size: int) -> None:
+    Without cameras the proprioception itself is what is fused.
+    """
+
+    def __init__(
+        self,
+        cameras: Sequence[str],
+        *,
+        image_size: int,
+        depth: int,
+        patch: int,
+        size: int,
+        proprio: int = CALVIN.proprio,
+    ) -> None:
         """
         Args:
             cameras: names of the cameras, in order.
@@ -130,6 +142,7 @@ class Encoder(nn.Module):
             depth: channels of the first convolution.
             patch: side of the patches folded into channels; 1 is DreamerV2's stack.
             size: width of the fused image embedding.
+            proprio: numbers of proprioception.
         """
         super().__init__()
         self.streams = nn.ModuleDict()
@@ -140,20 +153,20 @@ class Encoder(nn.Module):
             )
             self.streams[camera] = stream
             flat += width
-        self.fuse = nn.Sequential(nn.Linear(flat, size), nn.LayerNorm(size), nn.ELU())
-        self.size = size + PROPRIO_SIZE
+        self.fuse = nn.Sequential(nn.Linear(flat or proprio, size), nn.LayerNorm(size), nn.ELU())
+        self.size = size + proprio
 
     def forward(self, images: dict[str, Tensor], proprioception: Tensor) -> Tensor:
         """
         Args:
             images: camera to float [M, 3, H, W].
-            proprioception: [M, 18], standardised.
+            proprioception: [M, P], standardised.
 
         Returns:
             [M, E].
         """
-        seen = torch.cat([stream(images[camera]) for camera, stream in self.streams.items()], -1)
-        return torch.cat([self.fuse(seen), proprioception], -1)
+        seen = [stream(images[camera]) for camera, stream in self.streams.items()] or [proprioception]
+        return torch.cat([self.fuse(torch.cat(seen, -1)), proprioception], -1)
 
 
 class Decoder(nn.Module):

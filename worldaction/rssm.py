@@ -9,6 +9,7 @@ TorchRL has no class for this model (its RSSMPriorV3 has another recurrent cell)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -74,7 +75,16 @@ class RSSM(nn.Module):
     """The recurrent core. Randomness is always an argument."""
 
     def __init__(
-        self, *, embed: int, action: int, deter: int, groups: int, classes: int, hidden: int, unimix: float
+        self,
+        *,
+        embed: int,
+        action: int,
+        deter: int,
+        groups: int,
+        classes: int,
+        hidden: int,
+        unimix: float,
+        null_action: Sequence[float] = NULL_ACTION,
     ) -> None:
         """
         Args:
@@ -85,11 +95,13 @@ class RSSM(nn.Module):
             classes: C.
             hidden: width U of the inner layers.
             unimix: share of the uniform distribution in every categorical.
+            null_action: [A], fed during the burn-in.
         """
         super().__init__()
         if not 2 <= classes <= 256:
             raise UserError(f"{classes} classes per group; give 2 to 256, because a class is stored in a byte")
         self.deter, self.groups, self.classes, self.unimix = deter, groups, classes, unimix
+        self.null_action = tuple(null_action)
         flat = groups * classes
         self.input_state = nn.Linear(flat, hidden, bias=False)
         self.input_action = nn.Linear(action, hidden)
@@ -115,7 +127,7 @@ class RSSM(nn.Module):
             burn_in: how often the first frame is seen; all but the last time with the null action, and not returned.
         """
         batch, lead = embed.shape[0], burn_in - 1
-        null = previous_action.new_tensor(NULL_ACTION).expand(batch, lead, -1)
+        null = previous_action.new_tensor(self.null_action).expand(batch, lead, -1)
         actions = self.input_action(torch.cat([null, previous_action], 1)).unbind(1)
         looks = self.posterior_embed(embed)
         looks = torch.cat([looks[:, :1].expand(-1, lead, -1), looks], 1).unbind(1)

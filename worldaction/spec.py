@@ -14,13 +14,15 @@ This module imports nothing heavy, so that command lines can be parsed in a blin
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 # What the play store and every batch hold, one row per frame.
 STATIC: Final = "rgb_static"  # [H, W, 3] uint8, the camera that sees the table
 GRIPPER: Final = "rgb_gripper"  # [H, W, 3] uint8, the camera in the hand
-ROBOT: Final = "robot_obs"  # [15] float32, CALVIN's layout, see ROBOT_FIELDS
-SCENE: Final = "scene_obs"  # [24] float32, privileged: never an input of a network
+ROBOT: Final = "robot_obs"  # [P] float32, proprioception; CALVIN's 15 numbers are ROBOT_FIELDS
+SCENE: Final = "scene_obs"  # [P'] float32, privileged: judges success, never an input of a network
 ACTION: Final = "action"  # [A] float32, a_t, executed at t
 PREVIOUS_ACTION: Final = "previous_action"  # [A] float32, a_{t-1}, the null action where is_init
 ACTION_MASK: Final = "action_mask"  # [] bool, true where a_t is known; a hidden one is the null action. May be left out
@@ -57,5 +59,51 @@ ROBOT_FIELDS: Final = {
 
 # scene_obs: four joint values (m), two lights (0 or 1), then three blocks of position and Euler angles.
 SCENE_FIELDS: Final = {"slider": 0, "drawer": 1, "button": 2, "switch": 3, "lightbulb": 4, "led": 5}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one frame of a robot's data holds: which cameras, and how many numbers of each kind."""
+
+    cameras: tuple[str, ...]
+    """Names of the cameras; their images are square, and of one size."""
+    robot: int
+    """Numbers of proprioception, `robot_obs`; 0 if there are none."""
+    scene: int
+    """Numbers of privileged state, `scene_obs`; 0 if there are none."""
+    action: int
+    """Numbers of an action, each in [-1, 1]."""
+    null_action: tuple[float, ...]
+    """What stands for the action before the first frame."""
+    binary: tuple[int, ...] = ()
+    """Which numbers of an action are read as -1 or +1 by their sign alone, as a gripper's command."""
+    euler: int | None = None
+    """Where in `robot_obs` three Euler angles (rad, R = Rz Ry Rx) begin, if it has any: networks see a rotation."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Layout:
+        """From what JSON gives; the inverse of `dataclasses.asdict`."""
+        lists = {name: tuple(values[name]) for name in ("cameras", "null_action", "binary")}
+        return cls(**{**values, **lists})
+
+    @property
+    def proprio(self) -> int:
+        """Numbers of proprioception as networks see them: six for three angles."""
+        return self.robot + (0 if self.euler is None else 3)
+
+    @property
+    def vectors(self) -> dict[str, int]:
+        """The vectors that are recorded with every frame, and their sizes."""
+        sizes = {ROBOT: self.robot, SCENE: self.scene, ACTION: self.action}
+        return {key: size for key, size in sizes.items() if size}
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """What a network may see of a frame."""
+        return (*self.cameras, ROBOT) if self.robot else self.cameras
+
+
+CALVIN: Final = Layout(CAMERAS, ROBOT_SIZE, SCENE_SIZE, ACTION_SIZE, NULL_ACTION, binary=(6,), euler=3)
+"""CALVIN's data set, its simulator, and the embedded play table."""
 
 Split = Literal["training", "validation"]

@@ -19,19 +19,18 @@ from worldaction.config import to_dict
 from worldaction.errors import UserError
 from worldaction.losses import Loss, Shapes, build, parse
 from worldaction.losses.reconstruction import Reconstruction
-from worldaction.nets import PROPRIO_SIZE, Encoder, proprio, to_float, to_uint8
+from worldaction.nets import Encoder, proprio, to_float, to_uint8
 from worldaction.random import Stream, uniform
 from worldaction.rssm import RSSM, Latent, Latents, one_hot
 from worldaction.spec import (
     ACTION,
-    ACTION_SIZE,
     BELIEF,
+    CALVIN,
     CODE,
     IS_INIT,
-    NULL_ACTION,
     PREVIOUS_ACTION,
     ROBOT,
-    ROBOT_SIZE,
+    Layout,
 )
 
 Actor = Callable[[Latent, int], Tensor]
@@ -54,6 +53,12 @@ class ModelConfig:
     unimix: float
     burn_in: int
     losses: tuple[str, ...]
+    layout: Layout = CALVIN
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """What the model sees of a frame."""
+        return (*self.cameras, ROBOT) if self.layout.robot else self.cameras
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: Path) -> ModelConfig:
@@ -66,7 +71,8 @@ class ModelConfig:
         if wrong := sorted(values.keys() ^ {field.name for field in fields(cls)}):
             has = "has an unknown" if wrong[0] in values else "lacks"
             raise UserError(f"{source} {has} {wrong[0]!r}; it was written by another version, train the model again")
-        return cls(**{**values, "cameras": tuple(values["cameras"]), "losses": tuple(values["losses"])})
+        lists = {name: tuple(values[name]) for name in ("cameras", "losses")}
+        return cls(**{**values, **lists, "layout": Layout.from_dict(values["layout"])})
 
 
 class WorldModel(nn.Module):
@@ -86,18 +92,20 @@ class WorldModel(nn.Module):
             depth=config.depth,
             patch=config.patch,
             size=config.embed,
+            proprio=config.layout.proprio,
         )
         self.rssm = RSSM(
             embed=self.encoder.size,
-            action=ACTION_SIZE,
+            action=config.layout.action,
             deter=config.deter,
             groups=config.groups,
             classes=config.classes,
             hidden=config.hidden,
             unimix=config.unimix,
+            null_action=config.layout.null_action,
         )
-        self.register_buffer("proprio_mean", torch.zeros(PROPRIO_SIZE))
-        self.register_buffer("proprio_std", torch.ones(PROPRIO_SIZE))
+        self.register_buffer("proprio_mean", torch.zeros(config.layout.proprio))
+        self.register_buffer("proprio_std", torch.ones(config.layout.proprio))
         self.losses = nn.ModuleDict(build(config.losses, self.shapes))
 
     @property
@@ -109,8 +117,8 @@ class WorldModel(nn.Module):
             deter=c.deter,
             groups=c.groups,
             classes=c.classes,
-            action=ACTION_SIZE,
-            proprio=PROPRIO_SIZE,
+            action=c.layout.action,
+            proprio=c.layout.proprio,
             hidden=c.hidden,
             cameras=c.cameras,
             image_size=c.image_size,
@@ -127,9 +135,9 @@ class WorldModel(nn.Module):
         """Set the scale of the proprioception from data.
 
         Args:
-            robot_obs: [N, 15], the frames that the model is trained on.
+            robot_obs: [N, P], the frames that the model is trained on.
         """
-        values = proprio(robot_obs)
+        values = proprio(robot_obs, self.config.layout.euler)
         self.proprio_mean.copy_(values.mean(0))
         # a dimension that hardly moves (the gripper command of a reaching task) must not be blown up
         self.proprio_std.copy_(values.std(0, correction=0).clamp_min(1e-2))
@@ -161,9 +169,9 @@ class WorldModel(nn.Module):
         return {name: loss for name, loss in self.losses.items() if isinstance(loss, Loss)}
 
     def with_targets(self, batch: TensorDictBase) -> TensorDict:
-        """The batch with float images [B, T, 3, H, W] and standardised proprioception [B, T, 18] under "target"."""
+        """The batch with float images [B, T, 3, H, W] and standardised proprioception [B, T, P] under "target"."""
         target = {camera: to_float(batch[camera]) for camera in self.config.cameras}
-        target[ROBOT] = self._proprio(batch[ROBOT])
+        target[ROBOT] = self._proprio(batch, batch.batch_size)
         return TensorDict({**dict(batch.items()), "target": target}, batch.batch_size, device=batch.device)
 
     def filter(self, batch: TensorDictBase) -> Latents:
@@ -198,33 +206,34 @@ class WorldModel(nn.Module):
         """Encode frames.
 
         Args:
-            observation: each camera uint8 [..., H, W, 3] and robot_obs [..., 15].
+            observation: each camera uint8 [..., H, W, 3] and robot_obs [..., P].
 
         Returns:
             [..., E].
         """
-        self._check(observation)
-        lead, side = observation[ROBOT].shape[:-1], self.config.image_size
+        lead, side = self.check(observation), self.config.image_size
         images = {c: to_float(observation[c]).reshape(-1, 3, side, side) for c in self.config.cameras}
-        body = self._proprio(observation[ROBOT].float()).reshape(-1, PROPRIO_SIZE)
+        body = self._proprio(observation, lead).flatten(0, -2) if lead else self._proprio(observation, lead)[None]
         return self.encoder(images, body).reshape(*lead, -1)
 
-    def _check(self, observation: Mapping[str, Tensor]) -> None:
-        """Refuse what this model cannot have been trained on: it would be encoded all the same, and mean nothing."""
-        wanted = (*self.config.cameras, ROBOT)
+    def check(self, observation: Mapping[str, Tensor]) -> torch.Size:
+        """Refuse what this model cannot have been trained on, which would be encoded all the same; the leading axes."""
+        wanted = self.config.observed
         missing = [key for key in wanted if key not in observation.keys()]  # noqa: SIM118 - TensorDict has no `in`
         if missing:
             raise UserError(
                 f"observation has no {missing[0]!r}, which this model sees; it has {sorted(observation.keys())}"
             )
-        robot, side = observation[ROBOT], self.config.image_size
-        if robot.shape[-1:] != (ROBOT_SIZE,):
-            raise UserError(f"{ROBOT!r} is {list(robot.shape)}; give [..., {ROBOT_SIZE}]")
+        side, size = self.config.image_size, self.config.layout.robot
+        if size and observation[ROBOT].shape[-1:] != (size,):
+            raise UserError(f"{ROBOT!r} is {list(observation[ROBOT].shape)}; give [..., {size}]")
+        lead = observation[ROBOT].shape[:-1] if size else observation[wanted[0]].shape[:-3]
         for camera in self.config.cameras:
-            image, shape = observation[camera], [*robot.shape[:-1], side, side, 3]
+            image, shape = observation[camera], [*lead, side, side, 3]
             if image.dtype != torch.uint8 or list(image.shape) != shape:
                 kind = str(image.dtype).removeprefix("torch.")
                 raise UserError(f"{camera!r} is {kind} {list(image.shape)}; this model sees uint8 {shape}")
+        return lead
 
     def feature(self, latent: Latent) -> Tensor:
         """[..., F], belief and one-hot state side by side."""
@@ -238,7 +247,7 @@ class WorldModel(nn.Module):
             seed: of the random numbers.
             rows: [B] int64, global names of the episodes or dreams.
         """
-        null = embed.new_tensor(NULL_ACTION).expand(len(embed), -1)
+        null = embed.new_tensor(self.config.layout.null_action).expand(len(embed), -1)
         empty = embed.new_zeros(len(embed), self.config.deter)
         looks = range(self.config.burn_in)
         draws = [uniform(seed, Stream.START, rows, look, self.config.groups) for look in looks]
@@ -303,8 +312,11 @@ class WorldModel(nn.Module):
         """Whether `decode` works."""
         return "reconstruction" in self.losses
 
-    def _proprio(self, robot_obs: Tensor) -> Tensor:
-        return (proprio(robot_obs) - self.proprio_mean) / self.proprio_std
+    def _proprio(self, frames: Mapping[str, Tensor] | TensorDictBase, lead: Sequence[int]) -> Tensor:
+        """Standardised proprioception [..., P] of frames with these leading axes."""
+        if not self.config.layout.robot:
+            return self.proprio_mean.new_zeros(*lead, 0)
+        return (proprio(frames[ROBOT].float(), self.config.layout.euler) - self.proprio_mean) / self.proprio_std
 
     # Disk -------------------------------------------------------------------------------------------------------------
 

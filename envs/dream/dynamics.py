@@ -7,6 +7,7 @@ so it does not matter which dreams run beside it, or behind which of the three e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,6 @@ from torch import Tensor
 from worldaction.errors import UserError
 from worldaction.random import Stream, uniform
 from worldaction.rssm import Latent
-from worldaction.spec import ACTION_SIZE
 from worldaction.success import SuccessClassifier
 from worldaction.world_model import WorldModel
 
@@ -50,14 +50,17 @@ class Outcome(NamedTuple):
     truncated: Tensor  # [B] bool, at the horizon
 
 
-def executed(action: Tensor) -> Tensor:
-    """The action that the simulator carries out: clipped to [-1, 1], the gripper open (+1) above 0, else closed (-1).
+def executed(action: Tensor, binary: Sequence[int] = (-1,)) -> Tensor:
+    """The action that the simulator carries out: clipped to [-1, 1], a gripper open (+1) above 0, else closed (-1).
 
     Args:
         action: [..., A].
+        binary: which numbers of an action are grippers; CALVIN's is the last.
     """
-    gripper = torch.where(action[..., -1:] > 0, 1.0, -1.0)
-    return torch.cat([action[..., :-1].clamp(-1.0, 1.0), gripper], -1)
+    action = action.clamp(-1.0, 1.0)
+    for number in binary:
+        action[..., number] = torch.where(action[..., number] > 0, 1.0, -1.0)
+    return action
 
 
 class Dreams:
@@ -133,13 +136,14 @@ class Dreams:
         Raises:
             UserError: the actions have another shape, or are not finite.
         """
-        if action.shape != (len(moment.dream), ACTION_SIZE):
-            wanted = [len(moment.dream), ACTION_SIZE]
+        layout = self.model.config.layout
+        if action.shape != (len(moment.dream), layout.action):
+            wanted = [len(moment.dream), layout.action]
             raise UserError(f"actions of shape {list(action.shape)} do not fit the dreams; give {wanted}")
         if not bool(action.isfinite().all()):
             raise UserError(f"action {action[~action.isfinite().all(-1)][0].tolist()} is not finite; check the policy")
         draws = uniform(self._seed, Stream.PRIOR, moment.dream, moment.step, moment.latent.code.shape[-1])
-        action = executed(action.to(self.device, moment.latent.belief.dtype))
+        action = executed(action.to(self.device, moment.latent.belief.dtype), layout.binary)
         after = Moment(self.model.prior(moment.latent, action, draws), moment.dream, moment.step + 1)
         feature = self.feature(after)
         terminated = self.success.probability(feature) >= self.threshold

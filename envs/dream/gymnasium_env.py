@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from envs.dream.dynamics import Dreams, Moment, check_render_mode
 from worldaction.errors import UserError, unknown
 from worldaction.rssm import Latent
-from worldaction.spec import ACTION_SIZE, CONTROL_HZ
+from worldaction.spec import CONTROL_HZ
 from worldaction.success import SuccessClassifier
 from worldaction.world_model import WorldModel
 
@@ -21,7 +21,7 @@ from worldaction.world_model import WorldModel
 def spaces(model: WorldModel) -> tuple[Box[np.float32], Box[np.float32]]:
     """Spaces of the observation (the feature [F]) and of the action [A]."""
     # beliefs are mixtures of values of tanh, and the rest are one-hots
-    return Box(-1.0, 1.0, (model.feature_size,), np.float32), Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
+    return Box(-1.0, 1.0, (model.feature_size,), np.float32), Box(-1.0, 1.0, (model.config.layout.action,), np.float32)
 
 
 class DreamGymEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 
 from envs.dream.dynamics import Dreams, Moment
 from worldaction.rssm import Latent
-from worldaction.spec import ACTION, ACTION_SIZE, BELIEF, CODE, FEATURE
+from worldaction.spec import ACTION, BELIEF, CODE, FEATURE
 from worldaction.success import SuccessClassifier
 from worldaction.world_model import WorldModel
 
@@ -69,7 +69,7 @@ class DreamEnv(EnvBase):
         flag = Categorical(2, shape=(*shape, 1), dtype=torch.bool)
         self.state_spec = Composite(state, shape=shape, device=self.device)
         self.observation_spec = Composite(state | feature, shape=shape, device=self.device)
-        self.action_spec = Bounded(-1.0, 1.0, (*shape, ACTION_SIZE), device=self.device)
+        self.action_spec = Bounded(-1.0, 1.0, (*shape, sizes.layout.action), device=self.device)
         self.reward_spec = Bounded(0.0, 1.0, (*shape, 1), device=self.device)
         flags = {name: flag.clone() for name in ("done", "terminated", "truncated")}
         self.full_done_spec = Composite(flags, shape=shape, device=self.device)
@@ -94,7 +94,7 @@ class DreamEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         shape = tensordict.batch_size
-        outcome = self._dreams.step(_moment(tensordict), tensordict[ACTION].reshape(-1, ACTION_SIZE))
+        outcome = self._dreams.step(_moment(tensordict), tensordict[ACTION].reshape(-1, self.action_spec.shape[-1]))
         terminated, truncated = (_shaped(flag[:, None], shape) for flag in (outcome.terminated, outcome.truncated))
         return _entries(outcome.moment, shape).update(
             {

@@ -27,14 +27,12 @@ from worldaction.rssm import Latents
 from worldaction.spec import (
     ACTION,
     ACTION_MASK,
-    ACTION_SIZE,
+    CALVIN,
     CAMERAS,
     EPISODE,
     IS_INIT,
-    NULL_ACTION,
     PREVIOUS_ACTION,
     ROBOT,
-    ROBOT_SIZE,
 )
 from worldaction.world_model import ModelConfig, WorldModel
 
@@ -91,13 +89,13 @@ def noise_batch(windows: int = WINDOWS, frames: int = FRAMES, *, seed: int = 0) 
     image = (windows, frames, IMAGE_SIZE, IMAGE_SIZE, 3)
     is_init = torch.zeros(windows, frames, dtype=torch.bool)
     is_init[:, 0] = is_init[0, frames // 2] = True
-    action = torch.rand(windows, frames, ACTION_SIZE, generator=generator) * 2 - 1
+    action = torch.rand(windows, frames, CALVIN.action, generator=generator) * 2 - 1
     # a_{t-1}
     previous = action.roll(1, 1)
-    previous[is_init] = torch.tensor(NULL_ACTION)
+    previous[is_init] = torch.tensor(CALVIN.null_action)
     values = {camera: torch.randint(256, image, generator=generator, dtype=torch.uint8) for camera in CAMERAS}
     values |= {
-        ROBOT: torch.randn(windows, frames, ROBOT_SIZE, generator=generator),
+        ROBOT: torch.randn(windows, frames, CALVIN.robot, generator=generator),
         ACTION: action,
         PREVIOUS_ACTION: previous,
         IS_INIT: is_init,
@@ -219,7 +217,7 @@ def check_mask(cls: type[Loss]) -> list[str]:
         return []
     one = trial(cls)
     batch = one.batch.clone()
-    batch[PREVIOUS_ACTION][batch[IS_INIT]] = -torch.tensor(NULL_ACTION)
+    batch[PREVIOUS_ACTION][batch[IS_INIT]] = -torch.tensor(CALVIN.null_action)
     if torch.equal(one.run().mean(), replace(one, batch=batch).run().mean()):
         return []
     return ["mask: previous_action counts at is_init, where it is no action that anybody took"]

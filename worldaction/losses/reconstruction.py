@@ -46,7 +46,7 @@ class Reconstruction(Loss):
             depth=shapes.depth,
             patch=shapes.patch,
         )
-        self.proprio_net = mlp([shapes.feature, shapes.hidden, shapes.proprio])
+        self.proprio_net = mlp([shapes.feature, shapes.hidden, shapes.proprio]) if shapes.proprio else None
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
         """See `Loss.forward`."""
@@ -56,8 +56,9 @@ class Reconstruction(Loss):
         images = self._images(feature[:, drawn], batch, drawn)
         # each drawn frame stands for time / drawn frames, so that the mean over time is unbiased; [B, T]
         pixels = feature.new_zeros(batch_size, time).index_copy(1, drawn, images * (time / len(drawn)))
-        error = self.proprio_net(feature) - batch["target", ROBOT]
-        body = 0.5 * error.square().sum(-1)
+        body = torch.zeros_like(pixels)
+        if self.proprio_net is not None:
+            body = 0.5 * (self.proprio_net(feature) - batch["target", ROBOT]).square().sum(-1)
         metrics = {"pixels": images.detach().mean(), "proprio": body.detach().mean()}
         return LossOutput(pixels + self.options.proprio * body, metrics=metrics)
 

@@ -21,7 +21,7 @@ from numpy.lib.npyio import NpzFile
 from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.play.images import area_mean
-from worldaction.play.layout import MAX_ACTION, VECTORS
+from worldaction.play.layout import MAX_ACTION
 from worldaction.play.restricted import load_object_array
 from worldaction.play.store import PlayStore, Segment, StoreWriter
 
@@ -148,7 +148,7 @@ class _FrameReader:
                 wanted = f"uint8 {self.images[camera]} like the first frame"
                 raise UserError(f"{path}: {camera} is {image.dtype} {image.shape}, not {wanted}; get the file anew")
         for key, vector in vectors.items():
-            _check_vector(vector, f"{path}: {ON_DISK[key]}", VECTORS[key])
+            _check_vector(vector, f"{path}: {ON_DISK[key]}", spec.CALVIN.vectors[key])
         if np.abs(vectors[spec.ACTION]).max() > MAX_ACTION:
             raise UserError(f"{path}: rel_actions leaves [-1, 1]; the set must hold relative, scaled actions")
         return images | vectors

@@ -7,7 +7,7 @@ import copy
 import torch
 
 from worldaction.play.store import Episode, PlayStore
-from worldaction.spec import ACTION, ACTION_MASK, NULL_ACTION, PREVIOUS_ACTION
+from worldaction.spec import ACTION, ACTION_MASK, PREVIOUS_ACTION
 
 
 def hide_actions(store: PlayStore, share: float, *, seed: int) -> PlayStore:
@@ -28,7 +28,7 @@ def hide_actions(store: PlayStore, share: float, *, seed: int) -> PlayStore:
     known = torch.ones(len(store), dtype=torch.bool)
     for number in order[: round(share * len(play))]:
         known[play[number].start : play[number].stop] = False
-    null = torch.tensor(NULL_ACTION)
+    null = torch.tensor(store.meta.layout.null_action)
     # whole episodes are hidden, so the action before a frame is hidden where the frame's own is
     shown = {key: torch.where(known[:, None], store.frames[key], null) for key in (ACTION, PREVIOUS_ACTION)}
     hidden = copy.copy(store)

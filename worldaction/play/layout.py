@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -14,9 +14,8 @@ from worldaction import spec
 from worldaction.artefact import read_json, write_json
 from worldaction.errors import UserError
 
-FORMAT = "worldaction play store 1"
+FORMAT = "worldaction play store 2"
 Kind = Literal["play", "near_miss", "demo"]
-VECTORS = {spec.ROBOT: spec.ROBOT_SIZE, spec.SCENE: spec.SCENE_SIZE, spec.ACTION: spec.ACTION_SIZE}
 # a little more than 1, because actions come as rounded float64
 MAX_ACTION = 1.0 + 1e-4
 
@@ -65,10 +64,15 @@ class StoreMeta:
     """What drew the images."""
     seed: int | None
     """The seed of generated data; None for recordings."""
-    cameras: tuple[str, ...]
-    """Which of `spec.CAMERAS` the store has."""
+    layout: spec.Layout
+    """What a frame holds."""
     config: dict[str, Any] = field(default_factory=dict)
     """The settings that made the frames."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras."""
+        return self.layout.cameras
 
 
 class Description(NamedTuple):
@@ -88,17 +92,17 @@ class Row(NamedTuple):
     dtype: torch.dtype
 
 
-def rows(image_size: int, cameras: Sequence[str]) -> dict[str, Row]:
+def rows(image_size: int, layout: spec.Layout) -> dict[str, Row]:
     """Every key of a store with the shape and type of one frame of it.
 
     Args:
         image_size: side of the images in pixels.
-        cameras: which cameras the store has.
+        layout: what a frame holds.
     """
-    images = {camera: Row((image_size, image_size, 3), torch.uint8) for camera in cameras}
-    vectors = {key: Row((size,), torch.float32) for key, size in VECTORS.items()}
+    images = {camera: Row((image_size, image_size, 3), torch.uint8) for camera in layout.cameras}
+    vectors = {key: Row((size,), torch.float32) for key, size in layout.vectors.items()}
     derived = {
-        spec.PREVIOUS_ACTION: Row((spec.ACTION_SIZE,), torch.float32),
+        spec.PREVIOUS_ACTION: Row((layout.action,), torch.float32),
         spec.IS_INIT: Row((), torch.bool),
         spec.EPISODE: Row((), torch.int64),
     }
@@ -137,8 +141,8 @@ def read_description(folder: Path) -> Description:
 
 
 def _parse(content: Mapping[str, Any]) -> Description:
-    names = [f.name for f in dataclasses.fields(StoreMeta) if f.name != "cameras"]
-    meta = StoreMeta(**{name: content[name] for name in names}, cameras=tuple(content["cameras"]))
+    names = [f.name for f in dataclasses.fields(StoreMeta) if f.name != "layout"]
+    meta = StoreMeta(**{name: content[name] for name in names}, layout=spec.Layout.from_dict(content["layout"]))
     episodes = [Episode(**item) for item in content["episodes"]]
     segments = [Segment(**item) for item in content["segments"]]
     numbers = [content["frames"], meta.image_size, *(n for e in episodes for n in (e.start, e.length))]
@@ -153,8 +157,8 @@ def _contradiction(description: Description) -> str | None:
     frames, meta, episodes, segments, _ = description
     if frames < 1 or not episodes:
         return "the store has no frames"
-    if unknown := set(meta.cameras) - set(spec.CAMERAS):
-        return f"unknown camera {unknown.pop()!r}"
+    if len(meta.layout.null_action) != meta.layout.action:
+        return f"the null action has {len(meta.layout.null_action)} numbers, an action {meta.layout.action}"
     position = 0
     for i, episode in enumerate(episodes):
         if episode.start != position or episode.length < 1:

@@ -23,7 +23,6 @@ from worldaction import spec
 from worldaction.artefact import read_json
 from worldaction.errors import UserError, unknown
 from worldaction.play.layout import (
-    VECTORS,
     Description,
     Episode,
     Kind,
@@ -149,14 +148,14 @@ class PlayStore:
         starts = self.frames[spec.IS_INIT].nonzero()[:, 0].tolist()
         if starts != self._starts:
             raise UserError(f"{self.path}/frames/{spec.IS_INIT}.memmap disagrees with store.json; make the store again")
-        for key in (*VECTORS, spec.PREVIOUS_ACTION):
+        for key in (*self.meta.layout.vectors, spec.PREVIOUS_ACTION):
             if any(not block.isfinite().all() for block in self.frames[key].split(BLOCK)):
                 raise UserError(f"{self.path}/frames/{key}.memmap holds NaN or infinity; make the store again")
 
 
 def _map_frames(folder: Path, description: Description) -> TensorDict:
     """The raw files as tensors over private maps, which a read-only disk allows and which no code path can spoil."""
-    schema = rows(description.meta.image_size, description.meta.cameras)
+    schema = rows(description.meta.image_size, description.meta.layout)
     leaves = read_json(folder / "meta.json")
     mapped = {}
     for key, row in schema.items():
@@ -182,7 +181,7 @@ def concatenate(
     """Join stores into one, in order, in constant memory.
 
     Args:
-        stores: at least one; all with the same image size, cameras, source and renderer.
+        stores: at least one; all with the same image size, layout, source and renderer.
         path: the folder to create.
         seed: recorded with the result; that of the first store by default.
         config: recorded with the result; that of the first store by default.
@@ -194,7 +193,7 @@ def concatenate(
         raise UserError(f"nothing to join into {path}: no stores were given")
     first = stores[0].meta
     for store in stores:
-        for name in ("image_size", "cameras", "source", "renderer"):
+        for name in ("image_size", "layout", "source", "renderer"):
             if (one := getattr(store.meta, name)) != (other := getattr(first, name)):
                 raise UserError(f"cannot join {store.path} ({name} {one}) to {stores[0].path} ({name} {other})")
     writer = StoreWriter(
@@ -204,6 +203,7 @@ def concatenate(
         renderer=first.renderer,
         seed=first.seed if seed is None else seed,
         config=first.config if config is None else config,
+        layout=first.layout,
     )
     with writer:
         for store in stores:
@@ -212,7 +212,7 @@ def concatenate(
 
 
 def _copy_episodes(store: PlayStore, writer: StoreWriter) -> None:
-    keys = [*store.meta.cameras, *VECTORS]
+    keys = [*store.meta.cameras, *store.meta.layout.vectors]
     segments: dict[int, list[Segment]] = {}
     for segment in store.segments:
         start = store.episode_of(segment.start).start

@@ -20,7 +20,6 @@ from worldaction.artefact import fsync_folder, write_json
 from worldaction.errors import UserError, unknown
 from worldaction.play.layout import (
     MAX_ACTION,
-    VECTORS,
     Description,
     Episode,
     Kind,
@@ -45,6 +44,7 @@ class StoreWriter:
         renderer: what draws the images.
         seed: the seed of generated data; None for recordings.
         config: the settings that make the frames.
+        layout: what a frame holds; the first frames decide which of its cameras the store has.
 
     Raises:
         UserError: `path` exists or cannot be written.
@@ -59,11 +59,12 @@ class StoreWriter:
         renderer: str,
         seed: int | None = None,
         config: Mapping[str, Any] | None = None,
+        layout: spec.Layout = spec.CALVIN,
     ) -> None:
         self.path = Path(path)
         if self.path.exists():
             raise UserError(f"{self.path} exists already; delete it or choose another path")
-        self._meta = StoreMeta(image_size, source, renderer, seed, (), dict(config or {}))
+        self._meta = StoreMeta(image_size, source, renderer, seed, layout, dict(config or {}))
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._files: dict[str, BinaryIO] = {}
         self._hashes: dict[str, Any] = {}
@@ -72,7 +73,7 @@ class StoreWriter:
         self._episodes: list[Episode] = []
         self._segments: list[Segment] = []
         self._current: Episode | None = None
-        self._last_action = np.array(spec.NULL_ACTION, np.float32)
+        self._last_action = self._null_action
         # what an interrupted writer left cannot be continued: its store.json was never written
         shutil.rmtree(self._partial, ignore_errors=True)
         try:
@@ -92,6 +93,10 @@ class StoreWriter:
     def __len__(self) -> int:
         return self._frames
 
+    @property
+    def _null_action(self) -> np.ndarray:
+        return np.array(self._meta.layout.null_action, np.float32)
+
     def add_episode(
         self,
         arrays: Mapping[str, np.ndarray],
@@ -104,7 +109,8 @@ class StoreWriter:
         """Append a whole episode.
 
         Args:
-            arrays: cameras [T, H, W, 3] uint8, robot_obs [T, 15], scene_obs [T, 24] and action [T, 7] as floats.
+            arrays: cameras [T, H, W, 3] uint8, and the vectors of the layout as floats: for CALVIN's, robot_obs
+                [T, 15], scene_obs [T, 24] and action [T, 7].
             kind: play, near_miss or demo.
             segments: annotated ranges, counted from the first frame of the episode.
             split: training or validation.
@@ -140,7 +146,7 @@ class StoreWriter:
         number, first = len(self._episodes), self._current.length == 0
         block = self._checked(arrays, f"{self.path}: episode {number}")
         action = block[spec.ACTION]
-        previous = np.array(spec.NULL_ACTION, np.float32) if first else self._last_action
+        previous = self._null_action if first else self._last_action
         block[spec.PREVIOUS_ACTION] = np.concatenate([previous[None], action[:-1]])
         block[spec.IS_INIT] = np.arange(len(action)) == (0 if first else -1)
         block[spec.EPISODE] = np.full(len(action), number, np.int64)
@@ -217,22 +223,26 @@ class StoreWriter:
     def _checked(self, arrays: Mapping[str, np.ndarray], label: str) -> dict[str, np.ndarray]:
         """The arrays in the types of the store, or a UserError that says what is wrong with them."""
         # the first frames decide which cameras the store has
-        cameras = self._meta.cameras if self._files else tuple(camera for camera in spec.CAMERAS if camera in arrays)
-        given = [*cameras, *VECTORS]
+        layout = self._meta.layout
+        if not self._files:
+            layout = replace(layout, cameras=tuple(camera for camera in layout.cameras if camera in arrays))
+        given = [*layout.cameras, *layout.vectors]
         if arrays.keys() != set(given):
             raise UserError(f"{label} has the keys {sorted(arrays)}, this store needs {sorted(given)}")
         length = len(arrays[spec.ACTION])
         if length == 0:
             raise UserError(f"{label} has no frames")
-        schema = rows(self._meta.image_size, cameras)
+        schema = rows(self._meta.image_size, layout)
         block = {key: _checked_array(arrays[key], (length, *schema[key].shape), f"{label}, {key}") for key in given}
+        if (largest := np.abs(block[spec.ACTION]).max()) > MAX_ACTION:
+            raise UserError(f"{label}, {spec.ACTION} reaches {largest:.4g}; actions must be scaled to [-1, 1]")
         if not self._files:
-            self._open_files(cameras)
+            self._open_files(layout)
         return block
 
-    def _open_files(self, cameras: tuple[str, ...]) -> None:
-        self._meta = replace(self._meta, cameras=cameras)
-        self._schema = rows(self._meta.image_size, cameras)
+    def _open_files(self, layout: spec.Layout) -> None:
+        self._meta = replace(self._meta, layout=layout)
+        self._schema = rows(self._meta.image_size, layout)
         for key in self._schema:
             self._files[key] = open(self._partial / "frames" / f"{key}.memmap", "wb")  # noqa: SIM115 (closed in close)
             self._hashes[key] = hashlib.sha256()
@@ -250,8 +260,6 @@ def _checked_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> np.
         raise UserError(f"{label} is {array.dtype}; vectors must be float32 or float64")
     if not np.isfinite(array).all():
         raise UserError(f"{label} holds NaN or infinity at frame {int((~np.isfinite(array)).any(1).argmax())}")
-    if shape[1] == spec.ACTION_SIZE and np.abs(array).max() > MAX_ACTION:
-        raise UserError(f"{label} reaches {np.abs(array).max():.4g}; actions must be relative and scaled to [-1, 1]")
     return array.astype(np.float32)
 
 
