@@ -6,20 +6,16 @@ python -m experiments.looks
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from envs.playtable.env import PlayTableEnv
-from envs.playtable.scene import EYE, UP, look_at
-from envs.playtable.scene import model as table_model
 from envs.playtable.scenes import SCENES
 from envs.playtable.stress import stressed
 from envs.tasks import RANGES, get_task
@@ -175,7 +171,7 @@ def draw_switches(path: Path, *, renderer: str = "auto") -> None:
 
 
 def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> dict[str, float]:
-    """Our images of recorded states of scene D beside the recorded ones, from CALVIN's own static camera.
+    """Our images of recorded states of scene D beside the recorded ones.
 
     Args:
         folder: with CALVIN's episode_*.npz in it or below, images as CALVIN stores them.
@@ -193,29 +189,13 @@ def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> d
         raise UserError(f"no episode_*.npz in {folder}; give a data set of CALVIN")
     differences: dict[str, list[float]] = {camera: [] for camera in CAMERAS}
     env = PlayTableEnv(image_size=SHEET, renderer=renderer)
-    with _calvins_view():
-        for path in paths:
-            with np.load(path, allow_pickle=False) as frame:
-                ours = env.reset(seed=0, options={ROBOT: frame[ROBOT], SCENE: frame[SCENE]})[0]
-                for camera in CAMERAS:
-                    small = area_mean(ours[camera][None], len(frame[camera]))[0].astype(float)
-                    differences[camera].append(float(np.abs(small - frame[camera]).mean()))
+    for path in paths:
+        with np.load(path, allow_pickle=False) as frame:
+            ours = env.reset(seed=0, options={ROBOT: frame[ROBOT], SCENE: frame[SCENE]})[0]
+            for camera in CAMERAS:
+                small = area_mean(ours[camera][None], len(frame[camera]))[0].astype(float)
+                differences[camera].append(float(np.abs(small - frame[camera]).mean()))
     return {camera: float(np.mean(values)) for camera, values in differences.items()}
-
-
-@contextmanager
-def _calvins_view() -> Iterator[None]:
-    """The static camera where CALVIN has it: 10 degrees, and not so high."""
-    model = table_model("D")
-    number = model.camera("static").id
-    before = float(model.cam_fovy[number]), model.cam_quat[number].copy()
-    right, up, back = look_at(EYE, np.array([-0.026242, -0.030233, 0.392000]), UP)
-    mujoco.mju_mat2Quat(model.cam_quat[number], np.stack([right, up, back], 1).ravel())
-    model.cam_fovy[number] = 10
-    try:
-        yield
-    finally:
-        model.cam_fovy[number], model.cam_quat[number] = before
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -21,14 +21,14 @@ FINGER_OPEN, FINGER_CLOSED = 0.04, 0.0
 
 # Bullet's motors, which drive CALVIN's robot, take a tenth of the error off in each substep of 1/240 s, with at most
 # 2 rad/s and 200 N m, whatever they carry. A servo whose damping outweighs what it moves does the same; so the arm is
-# light here, and its force limit is that of a blocked joint: damping times the greatest speed. Fingers: 1 m/s, 200 N,
-# and 2 N on each tenth of a kilogram when they open.
+# light here; what a blocked joint pushes with is damping times the greatest speed. Fingers: 1 m/s, 200 N, and 2 N on
+# each tenth of a kilogram when they open (20 m/s^2, of which an implicit step makes 1 / 1.12).
 RATE: Final = 24.0
 FASTEST: Final = np.array([2.0] * 7 + [1.0] * 2)
-OPENING_ACCELERATION: Final = 20.0
+OPENING_ACCELERATION: Final = 22.4
 MOTORS: Final = len(FASTEST)
-DAMPING, FINGER_DAMPING = 100.0, 200.0
-LINK_MASS, LINK_INERTIA, ARMATURE, FINGER_MASS = 0.1, 1e-3, 0.05, 0.1
+DAMPING, FINGER_DAMPING = 200.0, 200.0
+LINK_MASS, LINK_INERTIA, ARMATURE, FINGER_MASS = 0.1, 1e-3, 0.1, 0.1
 
 WHITE: Final = (0.93, 0.93, 0.93, 1.0)
 GREY: Final = (0.72, 0.73, 0.76, 1.0)

@@ -2,8 +2,7 @@
 
 Coordinates are CALVIN's world metres. Moving parts are bodies at the world's origin (or at the foot of the inclined
 panel), so every shape is written where it stands in scene D when its joint is at zero; the other scenes shift them.
-What differs from CALVIN, so that it is seen in small images: led and bulb are larger, the static camera opens 11.5
-instead of 10 degrees and looks a little higher; and the switch is a knob that can be grasped instead of a wide bar.
+What differs from CALVIN, so that it is seen in small images: led and bulb are larger.
 """
 
 from __future__ import annotations
@@ -34,15 +33,20 @@ GRAVITY: Final = 9.8
 DRY_FRICTION: Final = 4.0
 BUTTON_MASS, BUTTON_DAMPING = 0.154, 60.0
 BLOCK_MASS: Final = 1.0
+STIFF_LIMIT: Final = [0.93, 0.98]
 # Bullet multiplies the friction of the two that touch (finger 1, block 0.7, else 0.5), MuJoCo takes the larger: so each
 # carries its product with the table, and blocks between fingers have a rule of their own
 BLOCK_FRICTION, GRIP_FRICTION = 0.35, 0.7
 
+# Bullet's convex pieces touch fingers before the shapes do that are seen: by so much (m), as measured there
+EARLIER: Final = {"drawer": 0.0027, "slider": 0.0055, "button": 0.0017}
+
 CAMERAS: Final = ("static", "gripper")
-# the static camera stands where CALVIN's stands, and looks 63 mm higher
+# CALVIN's static camera
 EYE: Final = np.array([2.871459, -2.166602, 2.555160])
-AIM: Final = np.array([-0.026242, -0.030233, 0.455])
+AIM: Final = np.array([-0.026242, -0.030233, 0.392])
 UP: Final = np.array([0.404140, 0.226298, 0.886262])
+FIELD_OF_VIEW: Final = 10.0
 
 # materials, see looks.py
 WOOD, SHADED, INSIDE, DRAWER, DOOR = "wood", "frame", "inside", "drawer", "door"
@@ -107,7 +111,7 @@ def _set_visuals(spec: Any) -> None:
 
 
 def _add_cameras(world: Any) -> None:
-    camera = world.add_camera(name="static", pos=EYE, fovy=11.5)
+    camera = world.add_camera(name="static", pos=EYE, fovy=FIELD_OF_VIEW)
     camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
     camera.alt.xyaxes = np.concatenate(look_at(EYE, AIM, UP)[:2])
 
@@ -151,6 +155,7 @@ def _panel_body(world: Any, name: str, shift: float = 0.0) -> Any:
 def _slide(body: Any, name: str, axis: tuple[float, float, float], scene: Scene, *, mass: float) -> None:
     """The joint of a part, whose mass (kg) is CALVIN's. Dry friction holds it where it is left; nothing else does."""
     joint = body.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=axis, range=[0, scene.ranges[name]])
+    joint.solimp_limit[:2] = STIFF_LIMIT
     if name != "button":
         joint.frictionloss, joint.solref_friction[:], joint.solimp_friction[:2] = (
             DRY_FRICTION,
@@ -163,7 +168,7 @@ def _slide(body: Any, name: str, axis: tuple[float, float, float], scene: Scene,
 
 def _add_desk(world: Any, scene: Scene) -> None:
     # a finite floor: an endless plane is tessellated and costs five times the frame
-    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[8, 8, 1], material=FLOOR, **NO_CONTACT)
+    world.add_geom(name="floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[8, 8, 1], material=FLOOR, **TABLE_CONTACT)
     world.add_geom(
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,
         pos=[-0.39, -0.46, 0.12],
@@ -206,8 +211,8 @@ def _add_drawer(world: Any, scene: Scene) -> None:
     _box(drawer, (0.357, 0.380), (-0.157, 0.038), (0.319, 0.399), DRAWER)
     _box(drawer, (0.003, 0.357), (-0.157, 0.038), (0.319, 0.341), INSIDE)
     for x in ((0.0594, 0.0841), (0.2759, 0.3006)):
-        _box(drawer, x, (-0.261, -0.182), (0.340, 0.381), BLACK)
-    _box(drawer, (0.0841, 0.2759), (-0.261, -0.238), (0.340, 0.380), BLACK)
+        _box(drawer, x, (-0.261, -0.182), (0.340, 0.381), BLACK, margin=EARLIER["drawer"])
+    _box(drawer, (0.0841, 0.2759), (-0.261, -0.238), (0.340, 0.380), BLACK, margin=EARLIER["drawer"])
     drawer.add_site(name="drawer_handle", pos=[0.18, -0.25, 0.36], group=4)
 
 
@@ -215,9 +220,10 @@ def _add_slider(world: Any, scene: Scene) -> None:
     door = _panel_body(world, "slider", scene.door - D.door)
     _slide(door, "slider", (-1, 0, 0), scene, mass=1.543)
     _box(door, (-0.10, 0.18), (-0.010, 0.230), (0, 0.0215), DOOR)
+    # the ends are rounded: hard corners would touch the hand
     for y in ((0.030, 0.052), (0.168, 0.191)):
-        _box(door, (0.0192, 0.0608), y, (0.0215, 0.0575), BLACK)
-    _box(door, (0.0192, 0.0608), (0.030, 0.191), (0.0575, 0.080), BLACK)
+        _box(door, (0.0192, 0.0608), y, (0.0215, 0.073), BLACK, margin=EARLIER["slider"])
+    _box(door, (0.0192, 0.0608), (0.036, 0.185), (0.0575, 0.080), BLACK, margin=EARLIER["slider"])
     door.add_site(name="slider_handle", pos=[0.04, 0.11, 0.069], group=4)
 
 
@@ -226,15 +232,15 @@ def _add_switch(world: Any, scene: Scene) -> None:
     switch = _panel_body(world, "switch", scene.switch - D.switch)
     _slide(switch, "switch", (0, 1, 0), scene, mass=0.239)
     for x in ((0.2397, 0.2604), (0.3386, 0.3602)):
-        _box(switch, x, (0.060, 0.092), (0.001, 0.0336), KNOB)
-    _box(switch, (0.2397, 0.3602), (0.060, 0.092), (0.0336, 0.0563), KNOB)
+        _box(switch, x, (0.059, 0.091), (0.001, 0.0336), KNOB)
+    _box(switch, (0.2397, 0.3602), (0.059, 0.091), (0.0336, 0.0563), KNOB)
     switch.add_site(name="switch_lever", pos=[0.30, 0.076, 0.045], group=4)
 
 
 def _add_button(world: Any, scene: Scene) -> None:
     button = world.add_body(name="button", pos=[scene.button - D.button, 0, 0], gravcomp=1)
     _slide(button, "button", (0, 0, -1), scene, mass=BUTTON_MASS)
-    _disc(button, (-0.12, -0.12), (0.460, 0.484), 0.032, CAP)
+    _disc(button, (-0.12, -0.12), (0.460, 0.484), 0.032, CAP, margin=EARLIER["button"])
     button.add_site(name="button", pos=[-0.12, -0.12, 0.484], group=4)
     # a body of its own: rays find a body's shapes only where its solid ones are, and the world's have no end
     _disc(world.add_body(name="collar"), (scene.button, -0.12), (0.44, 0.46), 0.040, COLLAR)
@@ -251,10 +257,9 @@ def _add_button_servo(spec: Any) -> None:
 def _add_lights(world: Any, scene: Scene) -> None:
     # their colours are set when they are drawn
     led = (scene.button - 0.10, scene.button + 0.10)
-    _box(world, led, (0.134, 0.182), (0.648, 0.702), "led", name="led", **NO_CONTACT)
-    _disc(world, (scene.switch, 0.155), (0.648, 0.67), 0.022, BLACK, **NO_CONTACT)
+    _box(world, led, (0.134, 0.182), (0.648, 0.690), "led", name="led", **NO_CONTACT)
     ball = mujoco.mjtGeom.mjGEOM_SPHERE
-    place = {"pos": [scene.switch, 0.155, 0.706], "size": [0.045, 0, 0], **NO_CONTACT}
+    place = {"pos": [scene.switch, 0.155, 0.676], "size": [0.040, 0, 0], **NO_CONTACT}
     world.add_geom(name="lightbulb", type=ball, material="lightbulb", **place)
 
 
