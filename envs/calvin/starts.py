@@ -33,7 +33,7 @@ def validation_starts(
         UserError: an unknown task, no CALVIN set, a damaged file, or a task without any window.
     """
     names = [get_task(name).name for name in tasks]
-    (folder,) = (part for part in find_calvin(path).splits if part.name == split)
+    folder = find_calvin(path).split(split)
     starts = [Start(s.task, *_states(folder.path(s.start))) for s in folder.segments if s.task in names]
     for name in names:
         if not any(start.task == name for start in starts):
