@@ -1,0 +1,113 @@
+"""Where a LeRobotDataset v3.0 keeps what: names shared by its writer and its reader, and what it has no place for.
+
+`meta/worldaction.json` is an extra file of ours, which the `lerobot` package never looks at:
+
+    {"format": "worldaction extra 1", "layout": {...spec.Layout}, "source": "playtable", "renderer": "egl",
+     "kind": ["play", ...], "split": ["training", ...], "scene": ["D", ...],
+     "segments": [[{"task": "open_drawer", "start": 3, "stop": 60, "success": true}, ...], ...]}
+
+with one entry an episode in each of the four lists. Segments count from their episode's first frame, stop exclusive.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from worldaction import spec
+from worldaction.artefact import read_json, write_json
+from worldaction.errors import UserError
+from worldaction.play.layout import Kind, Segment
+
+VERSION: Final = "v3.0"
+INFO: Final = "meta/info.json"
+STATS: Final = "meta/stats.json"
+TASKS: Final = "meta/tasks.parquet"
+EXTRA: Final = "meta/worldaction.json"
+EXTRA_FORMAT: Final = "worldaction extra 1"
+CHUNK: Final = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+EPISODES_PATH: Final = f"meta/episodes/{CHUNK}.parquet"
+DATA_PATH: Final = f"data/{CHUNK}.parquet"
+VIDEO_PATH: Final = f"videos/{{video_key}}/{CHUNK}.mp4"
+
+CAMERA: Final = "observation.images."
+"""What the names of cameras begin with."""
+VECTORS: Final = {spec.ROBOT: "observation.state", spec.SCENE: "observation.environment_state", spec.ACTION: "action"}
+"""LeRobot's name of each vector."""
+INDEXES: Final = {
+    "timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64",
+}  # fmt: skip
+"""What every row has beside the recorded numbers, and its type."""
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a store knows and LeRobot has no place for, one entry an episode in each sequence."""
+
+    layout: spec.Layout
+    kind: Sequence[Kind]
+    split: Sequence[spec.Split]
+    scene: Sequence[str]
+    segments: Sequence[Sequence[Segment]]
+    """Counted from the first frame of their episode."""
+    source: str = ""
+    """What made the frames."""
+    renderer: str = "unknown"
+    """What drew the images."""
+
+
+def write_extra(folder: Path, extra: Extra) -> None:
+    """Write `meta/worldaction.json` into the folder of a set."""
+    write_json(folder / EXTRA, {"format": EXTRA_FORMAT, **dataclasses.asdict(extra)})
+
+
+def read_extra(folder: Path, lengths: Sequence[int]) -> Extra | None:
+    """Read `meta/worldaction.json`; None if the set has none, as those that others wrote.
+
+    Args:
+        folder: of the set.
+        lengths: frames of each episode of the set, which the file has to fit.
+
+    Raises:
+        UserError: the file is damaged, or belongs to another set.
+    """
+    path = folder / EXTRA
+    if not path.exists():
+        return None
+    content = read_json(path)
+    try:
+        extra = _parse(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); delete it to do without kinds and segments") from error
+    if problem := _contradiction(extra, lengths):
+        raise UserError(f"{path}: {problem}; delete it to do without kinds and segments")
+    return extra
+
+
+def _parse(content: Mapping[str, Any]) -> Extra:
+    if content["format"] != EXTRA_FORMAT:
+        raise ValueError(f"the format is {content['format']!r}, not {EXTRA_FORMAT!r}")
+    values = {field.name: content[field.name] for field in dataclasses.fields(Extra)}
+    segments = [[Segment(**item) for item in items] for items in content["segments"]]
+    return Extra(**{**values, "layout": spec.Layout.from_dict(content["layout"]), "segments": segments})
+
+
+def _contradiction(extra: Extra, lengths: Sequence[int]) -> str | None:
+    """What is wrong with the values, if anything."""
+    for name in ("kind", "split", "scene", "segments"):
+        if (found := len(getattr(extra, name))) != len(lengths):
+            return f"{name} has {found} entries, the set {len(lengths)} episodes"
+    for number, (kind, split, scene) in enumerate(zip(extra.kind, extra.split, extra.scene, strict=True)):
+        if kind not in get_args(Kind) or split not in get_args(spec.Split) or not isinstance(scene, str):
+            return f"episode {number} is of kind {kind!r}, split {split!r} and scene {scene!r}"
+        for one in extra.segments[number]:
+            if (
+                type(one.start) is not int
+                or type(one.stop) is not int
+                or not 0 <= one.start < one.stop <= lengths[number]
+            ):
+                return f"segment {one.task} ({one.start} to {one.stop}) lies outside episode {number}"
+    return None
