@@ -15,15 +15,19 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.playtable.env import PlayTableEnv
 from envs.tasks import TASKS
 from worldaction.artefact import replacing
 from worldaction.errors import UserError, unknown
-from worldaction.spec import ACTION_SIZE, ROBOT_SIZE, SCENE_SIZE
+from worldaction.spec import ACTION_SIZE, ROBOT, ROBOT_SIZE, SCENE, SCENE_FIELDS, SCENE_SIZE
 
 Floats = NDArray[np.float32]
 
 COLUMNS: Final = {"robot_obs": ROBOT_SIZE, "scene_obs": SCENE_SIZE, "action": ACTION_SIZE, "target": 6}
 SCENES: Final = ("A", "B", "C", "D")
+PARTS: Final = ("slider", "drawer", "button", "switch")
+CARRIED: Final = Path(__file__).parent / "recordings"
+"""The recordings that come with the library."""
 
 
 class Window(NamedTuple):
@@ -112,10 +116,56 @@ def load_recording(path: Path | str) -> Recording:
             words = {name: arrays[name].item() for name in ("scene", "recovered", "source")}
         return Recording(**columns, windows=windows, **words)
     except FileNotFoundError:
-        raise UserError(f"there is no recording {path}; make one with experiments.fidelity --record") from None
+        raise UserError(f"there is no recording {path}; make it with experiments.fidelity --record") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (
         OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
         raise UserError(f"{path} is no recording ({error!r}); get the file anew") from error
+
+
+class Outcome(NamedTuple):
+    """What became of a window's commands in another simulator."""
+
+    task: str
+    success: bool
+    """CALVIN's oracle saw the task done at some frame of the window."""
+    tcp: float
+    """How far apart the tool centre points are in the window's last frame (m)."""
+    parts: dict[str, float]
+    """How far apart each of `PARTS` is in that frame (m)."""
+    blocks: float
+    """The block that is farthest from where it was recorded in that frame (m)."""
+
+
+def replay(env: PlayTableEnv, recording: Recording, window: Window) -> Outcome:
+    """A window's commands from its first frame, with the target as far ahead of the arm as it was.
+
+    Args:
+        env: the table; without cameras it is fastest.
+        recording: in the scene of the table.
+        window: one of the recording's.
+
+    Raises:
+        UserError: another scene, or a first frame that is no state of the table.
+    """
+    if recording.scene != env.scene.name:
+        raise UserError(f"the recording is of scene {recording.scene}; replay it in PlayTableEnv(scene=that)")
+    first, last = window.start, window.stop - 1
+    start = {ROBOT: recording.robot_obs[first], SCENE: recording.scene_obs[first]}
+    env.reset(seed=0, options={"task": window.task, **start})
+    target = recording.target[first].astype(np.float64)
+    env.target_position, env.target_euler = target[:3], target[3:]
+    success = False
+    for action in recording.action[first:last]:
+        _, _, done, _, _ = env.step(action)
+        success |= done
+    apart = np.abs(env.scene_obs() - recording.scene_obs[last])
+    return Outcome(
+        task=window.task,
+        success=success,
+        tcp=float(np.linalg.norm(env.robot_obs()[:3] - recording.robot_obs[last, :3])),
+        parts={name: float(apart[SCENE_FIELDS[name]]) for name in PARTS},
+        blocks=float(np.linalg.norm(apart[6:].reshape(3, 6)[:, :3], axis=1).max()),
+    )
