@@ -33,6 +33,9 @@ EPISODES_PATH: Final = f"meta/episodes/{CHUNK}.parquet"
 DATA_PATH: Final = f"data/{CHUNK}.parquet"
 VIDEO_PATH: Final = f"videos/{{video_key}}/{CHUNK}.mp4"
 
+CHUNK_FILES: Final = 1000
+"""Files in a chunk."""
+
 CAMERA: Final = "observation.images."
 """What the names of cameras begin with."""
 VECTORS: Final = {spec.ROBOT: "observation.state", spec.SCENE: "observation.environment_state", spec.ACTION: "action"}
@@ -41,6 +44,11 @@ INDEXES: Final = {
     "timestamp": "float32", "frame_index": "int64", "episode_index": "int64", "index": "int64", "task_index": "int64",
 }  # fmt: skip
 """What every row has beside the recorded numbers, and its type."""
+
+
+def place(number: int) -> tuple[int, int]:
+    """Chunk and file of the file of that number."""
+    return divmod(number, CHUNK_FILES)
 
 
 @dataclass(frozen=True)
