@@ -31,6 +31,18 @@ def _shrink(array: np.ndarray, new_size: int) -> np.ndarray:
     return total
 
 
+def centre_square(images: np.ndarray) -> np.ndarray:
+    """The largest square in the middle of images.
+
+    Args:
+        images: [T, H, W, 3].
+    """
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
+
+
 def area_mean(images: np.ndarray, new_size: int) -> np.ndarray:
     """Average images down to a square, as OpenCV's INTER_AREA does, also where the sizes do not divide.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import tokenize
 import zipfile
@@ -11,14 +12,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
+from worldaction import spec
 from worldaction.errors import UserError
+from worldaction.play.source import BLOCK
+from worldaction.spec import CALVIN, Layout
 
+RESERVED: Final = (
+    spec.ROBOT, spec.SCENE, spec.ACTION, spec.PREVIOUS_ACTION, spec.ACTION_MASK, spec.IS_INIT, spec.EPISODE, "meta",
+)  # fmt: skip
+"""Keys of a store that no camera may have."""
 DAMAGED: Final = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, MemoryError, OverflowError,
     RecursionError, SyntaxError, NotImplementedError, RuntimeError, ZeroDivisionError,
@@ -27,18 +36,26 @@ DAMAGED: Final = (
 """What NumPy, zipfile, HDF5, Arrow and FFmpeg raise over files that are not what they seem; Arrow's are ValueErrors,
 HDF5's OSErrors, RuntimeErrors and KeyErrors, FFmpeg's OSErrors and ValueErrors."""
 
+PIECE_BYTES: Final = 32 * 2**20
+"""Images in memory at once, about."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @contextmanager
-def naming(where: Path | str) -> Iterator[None]:
-    """Whatever a damaged file raises inside becomes a UserError that names the file."""
+def naming(where: Path | str, *also: type[Exception]) -> Iterator[None]:
+    """Whatever a damaged file raises inside becomes a UserError that names the file.
+
+    Args:
+        where: the file, or a part of it.
+        also: exceptions of a package's own.
+    """
     try:
         yield
     except FileNotFoundError:
         raise UserError(f"{where} is missing; copy the set again") from None
-    except DAMAGED as error:
+    except DAMAGED + also as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{where} is damaged ({reason[:200]}); get the file anew") from error
 
@@ -86,6 +103,43 @@ def check_vectors(array: np.ndarray, shape: tuple[int, ...], where: str) -> np.n
     if not np.isfinite(vectors).all():
         raise UserError(f"{where} holds NaN or infinity; get the file anew")
     return vectors
+
+
+def piece(frame_bytes: int) -> int:
+    """How many frames a reader holds at once.
+
+    Args:
+        frame_bytes: of the largest image of a frame.
+    """
+    return max(1, min(BLOCK, PIECE_BYTES // max(frame_bytes, 1)))
+
+
+def layout_of(cameras: Iterable[str], *, robot: int, scene: int, action: int) -> Layout:
+    """What a frame of a foreign set holds: CALVIN's layout where the numbers are CALVIN's, else one without meaning.
+
+    Args:
+        cameras: their names.
+        robot: numbers of proprioception; 0 if there are none.
+        scene: numbers of privileged state; 0 if there are none.
+        action: numbers of an action.
+    """
+    if (robot, action) == (CALVIN.robot, CALVIN.action) and scene in (0, CALVIN.scene):
+        return replace(CALVIN, cameras=tuple(cameras), scene=scene)
+    return Layout(tuple(cameras), robot, scene, action, (0.0,) * action)
+
+
+def camera_name(name: str, taken: Iterable[str], where: Path | str) -> str:
+    """A camera's name as a key of the store: letters, digits and underscores, and none that is in use.
+
+    Args:
+        name: in the set.
+        taken: those of the other cameras.
+        where: the file that names it, for the error.
+    """
+    key = re.sub(r"\W", "_", name, flags=re.ASCII)
+    if not key or key in {*taken, *RESERVED}:
+        raise UserError(f"{where}: the camera {name!r} cannot be called {key!r} in a store; rename it in the set")
+    return key
 
 
 def in_order(pool: Executor, work: Callable[[T], R], items: Iterable[T], *, ahead: int) -> Iterator[R]:
