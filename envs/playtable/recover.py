@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from envs.playtable.ik import kinematics
-from envs.playtable.replay import COLUMNS, Recording, Window
+from envs.playtable.replay import Recording, Window
 from envs.playtable.robot import RATE
 from envs.playtable.rotation import Array, to_euler, wrap
 from envs.playtable.scene import SUBSTEPS, TIMESTEP
@@ -122,10 +122,9 @@ def from_calvin(path: Path | str) -> Recording:
             columns.append((frames.robot_obs, frames.scene_obs, actions, targets))
     if not windows:
         raise UserError(f"{path} has no annotated window of the eight tasks; give a set with lang_annotations")
-    joined = [np.concatenate(parts).astype(np.float32) for parts in zip(*columns, strict=True)]
+    robot, scene, action, target = (np.concatenate(parts).astype(np.float32) for parts in zip(*columns, strict=True))
     source = f"{Path(path).name}, {len(windows)} annotated windows, commands {'as sent' if sent else 'recovered'}"
-    arrays = dict(zip(COLUMNS, joined, strict=True))
-    return Recording(**arrays, windows=tuple(windows), recovered=not sent, source=source)
+    return Recording(robot, scene, action, target, tuple(windows), recovered=not sent, source=source)
 
 
 def _read(split: CalvinSplit, first: int, last: int) -> _Frames:
