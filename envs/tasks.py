@@ -1,4 +1,4 @@
-"""CALVIN's oracle for the eight articulated-object tasks, the starts that make them possible, and the seed ranges.
+"""CALVIN's oracle for the eight articulated-object tasks, and the starts that make them possible.
 
 The inequalities are those of CALVIN's new_playtable_tasks.yaml (Mees et al. 2022): strict, and comparing the scene now
 with the scene at the start of the episode. This module needs numpy alone.
@@ -113,17 +113,6 @@ TASKS: Final[dict[str, Task]] = {task.name: task for task in _ALL}
 LIGHT_JOINTS: Final = {"lightbulb": "switch", "led": "button"}
 MARGIN: Final = {"slider": 0.006, "drawer": 0.006, "switch": 0.014, "button": 0.003}
 """How near to the end of its travel the tightest success asks a part to go (m)."""
-
-SEEDS: Final[dict[str, int]] = {
-    "play": 1_000_000,
-    "demos": 2_000_000,
-    "near_misses": 3_000_000,
-    "dream_starts": 4_000_000,
-    "evaluation": 5_000_000,
-}
-"""First seed of each use. A use owns the million seeds from there on, so no two uses ever share a start."""
-
-SEEDS_PER_USE: Final = 1_000_000
 
 
 def get_task(name: str, scene: str = "D", *, tolerance: float = 0.0) -> Task:

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from experiments.presets import PRESETS, Study
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run the study that the arguments describe."""
+def main(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS) -> None:
+    """Run the study that the arguments describe.
+
+    Args:
+        arguments: without the program's name.
+        presets: what it may begin from.
+    """
     from experiments.cli import parse_study
 
-    study, resume, only_print = parse_study(arguments)
+    study, resume, only_print = parse_study(arguments, presets)
     if only_print:
         import json
 

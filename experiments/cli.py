@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.presets import DEFAULT, EIGHT_TASKS, PRESETS, Study
+from experiments.presets import DEFAULT, PRESETS, Study
 from worldaction.config import check_stress
 from worldaction.errors import UserError, unknown
 
@@ -45,11 +45,12 @@ def guarded(main: Callable[[], None]) -> int:
     return 0
 
 
-def parse_study(arguments: Sequence[str]) -> tuple[Study, Path | None, bool]:
+def parse_study(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS) -> tuple[Study, Path | None, bool]:
     """The study a command line asks for.
 
     Args:
         arguments: without the program's name.
+        presets: what it may begin from.
 
     Returns:
         the study, the folder to resume if any, and whether the settings are only to be printed.
@@ -66,9 +67,20 @@ def parse_study(arguments: Sequence[str]) -> tuple[Study, Path | None, bool]:
             )
         return load_study(Path(resume)), Path(resume), only_print
     name = rest.pop(0) if rest and not rest[0].startswith("-") else DEFAULT
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return check(_parse_options(PRESETS[name], rest)), None, only_print
+    if name not in presets:
+        raise unknown("preset", name, presets)
+    return _fitting(check(_parse_options(presets[name], rest)), presets[name]), None, only_print
+
+
+def _fitting(study: Study, preset: Study) -> Study:
+    """A preset of one environment, fitted to another that the user has named."""
+    from envs import CALVIN_ID, PLAY_TABLE_ID
+
+    if study.env in (preset.env, CALVIN_ID, PLAY_TABLE_ID):
+        return study
+    from experiments.benchmarks.general import adapted
+
+    return adapted(study, preset)
 
 
 def _take(arguments: list[str], option: str) -> str | None:
@@ -113,9 +125,6 @@ def check(study: Study) -> Study:
     """Refuse what cannot work, before anything is computed."""
     _check_counts(study)
     check_stress(study.stress)
-    for task in study.tasks:
-        if task not in EIGHT_TASKS:
-            raise unknown("task", task, EIGHT_TASKS)
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
     lists["world-model.cameras"] = study.world_model.cameras
     for name, values in lists.items():
@@ -183,9 +192,15 @@ def _command(arguments: Sequence[str]) -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what works on this machine, and what to install for the rest")
     commands.add_parser("losses", help="every loss that --losses knows")
+    commands.add_parser("train", help="a study in any environment: [PRESET] --env ID [OPTIONS]", add_help=False)
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", type=Path, help="the run's folder")
     report.add_argument("--markdown", action="store_true", help="print the tables of docs/results.md instead")
+    if arguments[:1] == ["train"]:
+        from experiments.calvin import main as study
+
+        study(arguments[1:])
+        return
     chosen = parser.parse_args(arguments)
     if chosen.command == "doctor":
         from experiments.doctor import table

@@ -6,6 +6,7 @@ start state, and through `rows` its random numbers, do not depend on how many si
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +15,14 @@ import gymnasium as gym
 import numpy as np
 import torch
 
-import envs  # noqa: F401 - registers the play table
 from agents.policy import Policy
-from envs.playtable.stress import stressed
-from envs.tasks import SEEDS, TASKS
-from worldaction.config import StressConfig, TableConfig
+from envs.calvin.client import SimulatorCrashed
+from experiments.benchmarks import Benchmark, Start
 from worldaction.world_model import WorldModel
 
-OFF = StressConfig()
-START_STATES = 1_000
-"""Start states per task in the fixed list."""
+LOGGER = logging.getLogger("worldaction")
+CRASHES = 3
+"""So often a simulator may fail to survive the same episodes."""
 
 
 @dataclass(frozen=True)
@@ -51,55 +50,35 @@ class Evaluation:
         }
 
 
-def start_seed(task: str, index: int) -> int:
-    """Seed of a start state of the fixed list."""
-    return SEEDS["evaluation"] + START_STATES * list(TASKS).index(task) + index
-
-
-def make_table(task: str, table: TableConfig, **kwargs: Any) -> gym.Env[Any, Any]:
-    """The play table with the study's options."""
-    return gym.make(
-        "worldaction/PlayTable-v0",
-        task=task,
-        image_size=table.image_size,
-        supersample=table.supersample,
-        renderer=table.renderer,
-        max_steps=table.max_steps,
-        scene=table.scene,
-        **kwargs,
-    )
-
-
 def evaluate(
     policy: Policy,
-    table: TableConfig,
+    benchmark: Benchmark,
     *,
     indices: Sequence[int],
     parallel: int,
     films: int = 0,
     progress: Callable[[int], None] | None = None,
-    stress: StressConfig = OFF,
 ) -> Evaluation:
     """Run one episode from each start state.
 
     Args:
         policy: what acts, on its own task.
-        table: the simulator's options.
+        benchmark: where its task is.
         indices: start states of the fixed list.
         parallel: simulators stepped side by side.
         films: how many of the first episodes are filmed, `parallel` at most.
         progress: called with the number of episodes that have just ended.
-        stress: switches that make the table harder.
     """
     count = min(parallel, len(indices))
+    starts = benchmark.starts(policy.task)
     # films are for people, who want to see more than the networks do
-    tables = [make_table(policy.task, table, render_mode="rgb_array" if i < films else None) for i in range(count)]
-    simulators = [stressed(table, stress) for table in tables]
+    simulators = [benchmark.make(policy.task, film=i < films) for i in range(count)]
     parts = []
     try:
         for at in range(0, len(indices), len(simulators)):
             wave = list(indices[at : at + len(simulators)])
-            parts.append(_wave(policy, simulators[: len(wave)], wave, films=films if at == 0 else 0))
+            first = films if at == 0 else 0
+            parts.append(_survived(policy, simulators[: len(wave)], wave, [starts[i] for i in wave], films=first))
             if progress is not None:
                 progress(len(wave))
     finally:
@@ -113,10 +92,35 @@ def evaluate(
     )
 
 
-def _wave(policy: Policy, simulators: Sequence[gym.Env[Any, Any]], wave: Sequence[int], *, films: int) -> Evaluation:
+def _survived(
+    policy: Policy,
+    simulators: Sequence[gym.Env[Any, Any]],
+    wave: Sequence[int],
+    starts: Sequence[Start],
+    *,
+    films: int,
+) -> Evaluation:
+    """Episodes side by side, again from their starts if a simulator crashes: they are functions of them."""
+    for crashes in range(CRASHES):
+        try:
+            return _wave(policy, simulators, wave, starts, films=films)
+        except SimulatorCrashed as error:
+            LOGGER.warning("start states %s: %s", list(wave), error)
+            if crashes + 1 == CRASHES:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _wave(
+    policy: Policy,
+    simulators: Sequence[gym.Env[Any, Any]],
+    wave: Sequence[int],
+    starts: Sequence[Start],
+    *,
+    films: int,
+) -> Evaluation:
     """Episodes side by side, until the last one ends; those that have ended wait."""
-    seeds = [start_seed(policy.task, index) for index in wave]
-    seen = [s.reset(seed=seed)[0] for s, seed in zip(simulators, seeds, strict=True)]
+    seen = [s.reset(seed=at.seed, options=at.options)[0] for s, at in zip(simulators, starts, strict=True)]
     reels = [[_picture(s)] for s in simulators[:films]]
     where = policy.model.proprio_mean.device
     rows = torch.tensor(wave, device=where)
@@ -125,14 +129,23 @@ def _wave(policy: Policy, simulators: Sequence[gym.Env[Any, Any]], wave: Sequenc
     while running.any():
         action, state = policy.act(stack(seen, policy.model), state, start=start, rows=rows)
         start = torch.zeros_like(start)
-        for i in np.flatnonzero(running).tolist():
-            seen[i], _, terminated, truncated, info = simulators[i].step(action[i].cpu().numpy())
+        commands, alive = action.cpu().numpy(), np.flatnonzero(running).tolist()
+        _begin([simulators[i] for i in alive], commands[alive])
+        for i in alive:
+            seen[i], _, terminated, truncated, info = simulators[i].step(commands[i])
             steps[i] += 1
             success[i] = info["is_success"]
             running[i] = not (terminated or truncated)
             if i < len(reels):
                 reels[i].append(_picture(simulators[i]))
     return Evaluation(np.asarray(wave), success, steps, [np.stack(reel) for reel in reels])
+
+
+def _begin(simulators: Sequence[gym.Env[Any, Any]], commands: np.ndarray) -> None:
+    """Simulators in processes of their own are all set to work before the first is waited for."""
+    for simulator, command in zip(simulators, commands, strict=True):
+        if begin := getattr(simulator.unwrapped, "begin_step", None):
+            begin(command)
 
 
 def _picture(simulator: gym.Env[Any, Any]) -> np.ndarray:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +14,13 @@ from agents.diffusion import DiffusionPolicy, TunedPolicy
 from agents.imagination import dream
 from agents.policy import Policy, build_actor
 from agents.ppo import PPO, PPOOptions
-from envs.playtable.stress import stressed
-from envs.tasks import SEEDS, get_task
-from experiments.evaluate import START_STATES, Evaluation, evaluate, make_table, stack
+from experiments.benchmarks import open_benchmark
+from experiments.evaluate import Evaluation, evaluate, stack
 from experiments.play import open_play
 from experiments.run import LOGGER, Run, device
 from experiments.video import Rollout, rollout_video
 from worldaction.artefact import load_checkpoint, load_tensors, read_json, save_checkpoint, save_tensors, write_json
-from worldaction.config import Renderer, stress_of_play, to_dict
+from worldaction.config import to_dict
 from worldaction.errors import UserError
 from worldaction.latents import EpisodeLatents, encode, imagine_recorded
 from worldaction.play.hidden import knows_actions
@@ -47,16 +45,16 @@ class TaskRun:
         self.run, self.seed, self.task = Run.open(folder), seed, task
         self.study, self.device = self.run.study, device(self.run.study)
         self.prefix = f"seed{seed}/{task}"
-        self.judge = get_task(task, self.study.table.scene, tolerance=self.study.stress.tolerance)
         self.store = open_play(self.run)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
-        self.table = replace(self.study.table, renderer=cast(Renderer, self.store.meta.renderer))
+        drawn_by = self.store.meta.renderer if self.study.play is None else None
+        self.benchmark = open_benchmark(self.study, renderer=drawn_by)
         self.model = WorldModel.load(self.run.world_model(seed).path).to(self.device)
 
     def label(self, frame: Tensor) -> Tensor:
         """Whether the task is done in frames [...] of the store."""
         scene = self.store.frames[SCENE][frame.flatten()].numpy()
-        return torch.from_numpy(self.judge.satisfied(scene)).view(frame.shape)
+        return torch.from_numpy(self.benchmark.label(self.task, scene)).view(frame.shape)
 
     def policy(self, actor: DiffusionPolicy | TunedPolicy) -> Policy:
         """An actor as it is used in the simulator."""
@@ -176,10 +174,11 @@ def clone_policy(here: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     options, sizes = here.study.clone, here.study.policy
-    demos = here.store.demonstrations(here.task, kind="demo")
+    # what is recorded is play, and its annotated windows are the demonstrations
+    demos = here.store.demonstrations(here.task, kind="demo" if here.study.play is None else None)
     demos = [d for d in demos if knows_actions(here.store, here.store.episode_of(d.start))]
     if not demos:
-        raise UserError(f"there are no demonstrations of {here.task}; raise --data.demos")
+        raise UserError(f"there are no demonstrations of {here.task}; raise --data.demos, or record some")
     ranges = [(d.start, d.stop) for d in demos]
     episodes = encode(here.model, here.store.frames, ranges, resamples=options.resamples, seed=here.seed)
     features, chunks = demonstrations(here.model, here.store, episodes, chunk=sizes.chunk)
@@ -243,9 +242,7 @@ def load_actor(here: TaskRun, stage: str) -> DiffusionPolicy | TunedPolicy:
 
 def dream_starts(here: TaskRun) -> Latent:
     """Latents of rendered start scenes, apart from those of the evaluation, [P]."""
-    env = stressed(make_table(here.task, here.table), stress_of_play(here.study.stress))
-    seen = [env.reset(seed=SEEDS["dream_starts"] + n)[0] for n in range(here.study.ppo.starts)]
-    env.close()
+    seen = here.benchmark.first_frames(here.task, here.study.ppo.starts)
     with torch.no_grad():
         embed = here.model.embed(stack(seen, here.model))
         return here.model.start(embed, seed=here.seed, rows=torch.arange(len(embed), device=here.device))
@@ -306,14 +303,10 @@ def _real_point(here: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: 
     if not (every and episodes) or ppo.iteration % every or any(p["iteration"] == ppo.iteration for p in curve):
         return
     # from the far end of the list, so that the final evaluation's start states stay unseen
-    indices = range(START_STATES - episodes, START_STATES)
-    result = evaluate(
-        here.policy(ppo.policy),
-        here.table,
-        indices=indices,
-        parallel=here.study.evaluation.parallel,
-        stress=here.study.stress,
-    )
+    total = len(here.benchmark.starts(here.task))
+    indices = range(total - episodes, total)
+    parallel = here.study.evaluation.parallel
+    result = evaluate(here.policy(ppo.policy), here.benchmark, indices=indices, parallel=parallel)
     curve.append({"iteration": ppo.iteration, **result.to_dict()})
     recorder.log(ppo.iteration, {"success": result.rate}, prefix=f"{here.prefix}/real")
 
@@ -351,12 +344,11 @@ def compare(here: TaskRun) -> None:
             policy.save_pretrained(here.run.folder / "policies" / f"{here.task}-seed{here.seed}-{name}")
             results[name] = evaluate(
                 policy,
-                here.table,
+                here.benchmark,
                 indices=range(options.episodes),
                 parallel=options.parallel,
                 films=options.videos,
                 progress=bar.update,
-                stress=here.study.stress,
             )
     values: dict[str, Any] = {name: result.to_dict() for name, result in results.items()}
     values |= {"task": here.task, "seed": here.seed}

@@ -1,21 +1,19 @@
-"""The first arrow: play data, generated in the embedded table or read from a recorded CALVIN data set."""
+"""The first arrow: play data, generated in the simulator or read from a recorded data set of any format."""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
-from envs.playtable.generate import Job, embedded_table, generate_shard, plan
-from envs.playtable.render import choose
+from envs.episodes import Job
+from experiments.benchmarks import open_benchmark
 from experiments.pool import run_jobs
 from experiments.run import LOGGER, Run
-from worldaction.config import Renderer
 from worldaction.errors import UserError
-from worldaction.play.calvin import find_calvin, read_calvin
+from worldaction.play.convert import convert, frames
 from worldaction.play.hidden import hide_actions
+from worldaction.play.source import open_source
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.record import progress
 
@@ -32,9 +30,9 @@ def make_play(run: Run) -> None:
     path = artefact.folder / "store"
     if run.study.play is not None:
         shutil.rmtree(path, ignore_errors=True)
-        source = Path(run.study.play)
-        with progress(len(find_calvin(source)), "reading play", "frame") as bar:
-            store = read_calvin(source, path, image_size=run.study.table.image_size, progress=bar.update)
+        source = open_source(run.study.play)
+        with progress(frames(source), "reading play", "frame") as bar:
+            store = convert(source, path, image_size=run.study.table.image_size, progress=bar.update)
     else:
         store = _generate(run, artefact.folder, path)
     if len(store) == 0:
@@ -54,15 +52,15 @@ def open_play(run: Run) -> PlayStore:
 
 def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
     """Make shards side by side, then join them; a shard that is whole is never made twice."""
-    shards = _shards(plan(run.study.data, run.study.tasks))
-    paths = [folder / "shards" / f"{number:04d}" for number in range(len(shards))]
     study = run.study
+    benchmark = open_benchmark(study)
+    shards = _shards(benchmark.jobs(study.data, study.tasks))
+    paths = [folder / "shards" / f"{number:04d}" for number in range(len(shards))]
     if not path.exists():
-        # chosen once, here: all shards must be drawn alike
-        table = replace(study.table, renderer=cast(Renderer, choose(study.table.renderer)))
-        make = partial(embedded_table, stress=study.stress)
+        # made ready once, here: all shards must be drawn alike
+        benchmark = benchmark.ready(folder)
         jobs = [
-            partial(generate_shard, where, jobs, table, seed=study.data.seed, config=study.data, make=make)
+            partial(benchmark.generate, where, jobs, data=study.data)
             for where, jobs in zip(paths, shards, strict=True)
             if not where.exists()
         ]
@@ -76,11 +74,11 @@ def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
 
 
 def _shards(jobs: list[Job]) -> list[list[Job]]:
-    """Jobs in groups of about equal work, in order."""
+    """Jobs in groups of about equal work, in order; those of play may be of one task, and then a group is."""
     shards: list[list[Job]] = []
     frames = SHARD_FRAMES
     for job in jobs:
-        if frames >= SHARD_FRAMES:
+        if frames >= SHARD_FRAMES or (job.task and shards[-1][0].task and job.task != shards[-1][0].task):
             shards.append([])
             frames = 0
         shards[-1].append(job)

@@ -11,6 +11,7 @@ from worldaction.config import (
     CloneConfig,
     Device,
     EvaluationConfig,
+    GymConfig,
     PlayConfig,
     PolicyConfig,
     PPOConfig,
@@ -44,8 +45,12 @@ class Study:
     """Seeds of world model and policies; the play data is shared."""
     losses: tuple[str, ...] = ("reconstruction=1,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
     """Losses of the world model: NAME[=SCALE][,OPTION=VALUE...] or module:Class; see `worldaction losses`."""
+    env: str = "worldaction/PlayTable-v0"
+    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym."""
     play: str | None = None
-    """A recorded CALVIN data set to train the world model on instead of the embedded table's play."""
+    """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
+    starts: str | None = None
+    """A CALVIN set whose annotated validation windows give the start states in worldaction/Calvin-v0, as in DiWA."""
     run_dir: str | None = None
     """Folder of the run; by default runs/calvin/<preset>-<time>."""
     device: Device = "auto"
@@ -53,6 +58,7 @@ class Study:
     workers: int = 0
     """Processes for data, tasks and evaluation; 0 takes one per core, four at most."""
     table: TableConfig = field(default_factory=TableConfig)
+    gym: GymConfig = field(default_factory=GymConfig)
     data: PlayConfig = field(default_factory=PlayConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     success: SuccessConfig = field(default_factory=SuccessConfig)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from envs import CALVIN_ID, METAWORLD_ID, PLAY_TABLE_ID
 from experiments.cli import load_study
 from experiments.presets import Study
 from worldaction.artefact import Artefact, versions, write_json
@@ -35,7 +36,7 @@ class Run:
         study = replace(study, workers=study.workers or min(4, os.cpu_count() or 1))
         device(study)
         name = f"{study.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = Path(study.run_dir) if study.run_dir else Path("runs") / "calvin" / name
+        folder = Path(study.run_dir) if study.run_dir else Path("runs") / _program(study)[0] / name
         study = replace(study, run_dir=None)
         if (folder / "config.json").exists():
             _refuse_other(load_study(folder), study, folder)
@@ -76,6 +77,7 @@ class Run:
             }
         else:
             made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
+            made_by |= self._where
             made_by |= _stress(switched_on(stress_of_play(self.study.stress)))
         return Artefact(self.folder / "artefacts" / "play", made_by=made_by)
 
@@ -119,6 +121,7 @@ class Run:
                 "ppo": to_dict(self.study.ppo),
                 "table": to_dict(self.study.table),
                 "curve": self.study.evaluation.curve_episodes,
+                **self._where,
             }
             # points of the curve are measured as the evaluation is
             settings["ppo"] |= stress if self.study.evaluation.curve_episodes else {}
@@ -126,10 +129,16 @@ class Run:
             settings["evaluation"] = {
                 "ppo": self.task(seed, task, "ppo").digest,
                 "evaluation": to_dict(self.study.evaluation),
+                "starts": self.study.starts,
                 **stress,
             }
         made_by = settings[stage] | {"seed": seed, "task": task}
         return Artefact(self.folder / "artefacts" / f"seed{seed}" / task / stage, made_by=made_by)
+
+    @property
+    def _where(self) -> dict[str, Any]:
+        """Where the agents live."""
+        return {"env": self.study.env, "gym": to_dict(self.study.gym)}
 
     @property
     def log(self) -> Path:
@@ -144,7 +153,21 @@ class Run:
     @property
     def command(self) -> str:
         """What the user types to go on."""
-        return f"python -m experiments.calvin --resume {self.folder}"
+        return f"{_program(self.study)[1]} --resume {self.folder}"
+
+
+def learns(study: Study) -> bool:
+    """Whether policies are learned: there are demonstrations, and a simulator of the same kind."""
+    return study.play is None or study.env == CALVIN_ID
+
+
+def _program(study: Study) -> tuple[str, str]:
+    """The folder below runs/ for studies of a kind, and the program that runs them."""
+    if study.env in (PLAY_TABLE_ID, CALVIN_ID):
+        return "calvin", "python -m experiments.calvin"
+    if study.env == METAWORLD_ID:
+        return "metaworld", "python -m experiments.metaworld"
+    return "train", "worldaction train"
 
 
 def _stress(switches: dict[str, Any]) -> dict[str, Any]:

@@ -14,20 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.evaluate import START_STATES
+from envs import CALVIN_ID
+from experiments.benchmarks import Benchmark, open_benchmark
 from experiments.learn import learn_task
 from experiments.play import make_play, open_play
 from experiments.pool import run_jobs
 from experiments.presets import Study
 from experiments.report import console_table, write_report
-from experiments.run import LOGGER, Run, device
+from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
 from experiments.video import open_loop_video
-from worldaction.errors import UserError
+from worldaction.errors import UserError, unknown
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
 from worldaction.metrics.open_loop import image_fidelity, open_loop
 from worldaction.metrics.probes import auroc, predict, r2, ridge
-from worldaction.play.calvin import find_calvin
+from worldaction.play.source import open_source
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler, window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
@@ -35,7 +36,6 @@ from worldaction.rssm import Latent
 from worldaction.spec import (
     ACTION,
     ACTION_MASK,
-    CALVIN,
     IS_INIT,
     PREVIOUS_ACTION,
     ROBOT,
@@ -59,11 +59,7 @@ def conduct(study: Study, resume: Path | None) -> None:
         study: the settings.
         resume: an existing run to go on with, of these settings.
     """
-    # built once for nothing: sizes and losses that do not fit are refused before any data are made
-    WorldModel(model_config(study, CALVIN))
-    _check_start_states(study)
-    if resume is None and study.play is not None:
-        find_calvin(study.play)
+    _check(study, resuming=resume is not None)
     run = Run.open(resume) if resume is not None else Run.create(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
@@ -74,14 +70,33 @@ def conduct(study: Study, resume: Path | None) -> None:
         raise KeyboardInterrupt from None
 
 
-def _check_start_states(study: Study) -> None:
+def _check(study: Study, *, resuming: bool) -> None:
+    """What cannot work is refused before any data are made."""
+    benchmark = open_benchmark(study)
+    for task in study.tasks:
+        if task not in benchmark.tasks:
+            raise unknown("task", task, benchmark.tasks)
+    if study.play is None:
+        benchmark.jobs(study.data, study.tasks)
+        # built once for nothing: sizes and losses may not fit
+        WorldModel(model_config(study, benchmark.layout))
+    elif not resuming:
+        WorldModel(model_config(study, open_source(study.play).layout))
+    if learns(study):
+        _check_start_states(study, benchmark)
+
+
+def _check_start_states(study: Study, benchmark: Benchmark) -> None:
     """A policy is not tested on the start states of its own curve, nor on another task's."""
     episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
-    if not 1 <= episodes <= START_STATES - curve:
-        raise UserError(
-            f"--evaluation.episodes {episodes}: give 1 to {START_STATES - curve}, "
-            f"for there are {START_STATES} start states and the curve takes {curve}"
-        )
+    for task in study.tasks:
+        total = len(benchmark.starts(task))
+        if not 1 <= episodes <= total - curve:
+            raise UserError(
+                f"--evaluation.episodes {episodes}: give 1 to {total - curve}, "
+                f"for there are {total} start states of {task} and the curve takes {curve} "
+                "(--evaluation.curve-episodes)"
+            )
 
 
 def _stages(run: Run) -> None:
@@ -92,11 +107,11 @@ def _stages(run: Run) -> None:
     run_jobs(models, _side_by_side(run), log=run.log)
     measurements = [partial(measure_world_model, run.folder, s) for s in study.seeds if not run.fidelity(s).complete]
     run_jobs(measurements, study.workers, log=run.log)
-    if study.play is None:
+    if learns(study):
         todo = [(s, t) for s in study.seeds for t in study.tasks if not run.task(s, t, "evaluation").complete]
         run_jobs([partial(learn_task, run.folder, seed, task) for seed, task in todo], study.workers, log=run.log)
     else:
-        LOGGER.info("recorded play has no simulator here: policies are not trained, the world model is measured")
+        LOGGER.info("recorded play: the world model is measured; policies are trained with --env %s", CALVIN_ID)
     write_csv(run.folder)
     summary = summarise(run)
     write_report(run.folder)

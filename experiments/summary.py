@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run import Run, commit
+from experiments.run import Run, commit, learns
 from experiments.statistics import Estimate, average, paired_difference, success_rate
 from worldaction.artefact import read_json, write_json
 from worldaction.config import digest
@@ -31,7 +31,7 @@ def summarise(run: Run) -> Json:
         "stage_seconds": _stage_seconds(run),
         "world_model": _world_model([run.fidelity(seed).results for seed in seeds], study.losses),
     }
-    if study.play is None:
+    if learns(study):
         summary["tasks"] = {task: _task(run, task) for task in study.tasks}
         summary["average"] = _average(summary["tasks"])
     write_json(run.folder / "summary.json", summary)

@@ -16,7 +16,8 @@ from envs.calvin.record import main as recorder
 from envs.calvin.record import record
 from envs.calvin.starts import validation_starts
 from envs.calvin.upstream import SENTENCES, UpstreamModel
-from envs.playtable.generate import Job, generate_shard
+from envs.episodes import Job
+from envs.playtable.generate import generate_shard
 from envs.playtable.replay import load_recording
 from envs.tasks import TASKS
 from worldaction.config import TableConfig

@@ -17,10 +17,11 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 from envs.calvin import env as calvin_env
 from envs.calvin.client import PYTHON, Scene, SimulatorCrashed
 from envs.calvin.env import CalvinEnv, calvin_table
+from envs.episodes import Job
 from envs.playtable.check import measure_expert
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, Expert, steer
-from envs.playtable.generate import Job, generate_shard
+from envs.playtable.generate import generate_shard
 from envs.playtable.robot import HOME
 from envs.tasks import TASKS
 from worldaction.config import TableConfig

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 from tiny_study import ROOT, environment, files, finished_run, study, summary
 
+from envs.episodes import SEEDS
 from envs.playtable.env import PlayTableEnv
-from envs.tasks import SEEDS
 from experiments import cli, looks
+from experiments.benchmarks.tables import PlayTable
 from experiments.calvin import main
 from experiments.cli import guarded, parse_study
-from experiments.evaluate import make_table
 from experiments.presets import PRESETS
 from worldaction.artefact import read_json
 from worldaction.config import StressConfig, TableConfig
@@ -223,7 +223,7 @@ def test_the_policy_example_of_the_readme_runs_as_it_stands() -> None:
     (example,) = [block for block in blocks if "Policy.from_pretrained" in block]
     folder = finished_run() / "policies" / "turn_on_led-seed0-ppo"
     example = re.sub(r'from_pretrained\("[^"]*"\)', f"from_pretrained({str(folder)!r})", example)
-    table = make_table("turn_on_led", TableConfig(image_size=32, supersample=2))
+    table = PlayTable(TableConfig(image_size=32, supersample=2)).make("turn_on_led")
     names: dict[str, Any] = {"observation": table.reset(seed=SEEDS["evaluation"])[0]}
     exec(example, names)  # a text of our own
     table.close()

@@ -14,17 +14,21 @@ import torch
 
 from agents.diffusion import DiffusionPolicy
 from agents.policy import Policy, PolicyState
+from envs.episodes import ATTEMPTS, SEEDS
 from envs.playtable.env import PlayTableEnv
-from envs.playtable.generate import ATTEMPTS, demo_episode, plan
-from envs.tasks import SEEDS, TASKS
+from envs.playtable.generate import demo_episode, plan
+from envs.tasks import TASKS
 from experiments import learn
-from experiments.evaluate import START_STATES, Evaluation, evaluate, make_table, start_seed
+from experiments.benchmarks import START_STATES, start_seed
+from experiments.benchmarks.tables import PlayTable
+from experiments.evaluate import Evaluation, evaluate
 from experiments.presets import PRESETS, Study
-from worldaction.config import StressConfig, TableConfig
+from worldaction.config import TableConfig
 from worldaction.spec import NULL_ACTION
 from worldaction.world_model import ModelConfig, WorldModel
 
 TASK = "turn_on_led"
+NUMBER = list(TASKS).index(TASK)
 TABLE = TableConfig(image_size=16, max_steps=12)
 
 
@@ -69,7 +73,7 @@ class Watched(Policy):
 def episodes(indices: list[int], parallel: int) -> tuple[Evaluation, dict[int, np.ndarray]]:
     """Outcomes, and the actions [T, A] of each start state."""
     policy = Watched()
-    result = evaluate(policy, TABLE, indices=indices, parallel=parallel)
+    result = evaluate(policy, PlayTable(TABLE), indices=indices, parallel=parallel)
     return result, {row: np.array(actions) for row, actions in policy.actions.items()}
 
 
@@ -128,7 +132,7 @@ class Replay:
 
 def test_success_is_counted_once_and_ends_the_episode_while_the_others_go_on() -> None:
     blind = PlayTableEnv(cameras=False)
-    demos = ((index, *demo_episode(blind, TASK, start_seed(TASK, index), 0.05)) for index in range(20))
+    demos = ((index, *demo_episode(blind, TASK, start_seed(index, NUMBER), 0.05)) for index in range(20))
     first, arrays = next((index, arrays) for index, arrays, success in demos if success)
     scenes = arrays["scene_obs"]
     done = int(TASKS[TASK].achieved(scenes[0], scenes).argmax())
@@ -136,7 +140,9 @@ def test_success_is_counted_once_and_ends_the_episode_while_the_others_go_on() -
     table = TableConfig(image_size=16, max_steps=len(scenes) + 8)
     told: list[int] = []
     policy: Any = Replay(arrays["action"])
-    result = evaluate(policy, table, indices=range(first, first + 3), parallel=3, films=2, progress=told.append)
+    result = evaluate(
+        policy, PlayTable(table), indices=range(first, first + 3), parallel=3, films=2, progress=told.append
+    )
     assert result.success[0]
     # frame 0 is the start, so frame n is what step n led to
     assert result.steps[0] == done
@@ -149,7 +155,7 @@ def test_success_is_counted_once_and_ends_the_episode_while_the_others_go_on() -
 
 
 def test_every_task_has_its_own_start_states() -> None:
-    seeds = [start_seed(task, index) for task in TASKS for index in range(START_STATES)]
+    seeds = [start_seed(index, task) for task in range(len(TASKS)) for index in range(START_STATES)]
     assert len(set(seeds)) == len(seeds)
 
 
@@ -158,7 +164,9 @@ def used_seeds(study: Study, data_seed: int) -> dict[str, set[int]]:
     jobs = plan(replace(study.data, seed=data_seed), study.tasks)
     found = {kind: {job.seed for job in jobs if job.kind == kind} for kind in ("play", "near_miss")}
     found["demo"] = {job.seed + attempt for job in jobs if job.kind == "demo" for attempt in range(ATTEMPTS)}
-    found["evaluation and curve"] = {start_seed(task, index) for task in TASKS for index in range(START_STATES)}
+    found["evaluation and curve"] = {
+        start_seed(index, task) for task in range(len(TASKS)) for index in range(START_STATES)
+    }
     found["dream starts"] = set(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + study.ppo.starts))
     return found
 
@@ -179,14 +187,15 @@ def test_dreams_start_from_scenes_of_their_own_range(monkeypatch: pytest.MonkeyP
             asked.append(seed)
             return super().reset(seed=seed, options=options)
 
-    monkeypatch.setattr(learn, "make_table", lambda task, table: Noting(make_table(task, table)))
+    make = gym.make
+    monkeypatch.setattr(gym, "make", lambda *args, **kwargs: Noting(make(*args, **kwargs)))
     here: Any = SimpleNamespace(
         task=TASK,
-        table=TABLE,
+        benchmark=PlayTable(TABLE),
         seed=0,
         model=tiny_model(),
         device=torch.device("cpu"),
-        study=SimpleNamespace(ppo=SimpleNamespace(starts=5), stress=StressConfig()),
+        study=SimpleNamespace(ppo=SimpleNamespace(starts=5)),
     )
     latent = learn.dream_starts(here)
     assert asked == list(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + 5))
@@ -198,14 +207,16 @@ def test_dreams_start_from_scenes_of_their_own_range(monkeypatch: pytest.MonkeyP
 def test_points_of_the_curve_come_from_the_far_end_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def note(policy: Any, table: Any, *, indices: range, parallel: int, stress: StressConfig) -> Evaluation:
-        assert stress is study.stress
+    def note(policy: Any, benchmark: Any, *, indices: range, parallel: int) -> Evaluation:
+        assert benchmark is here.benchmark
         asked.extend(indices)
         return Evaluation(np.array(indices), np.zeros(len(indices), bool), np.zeros(len(indices), int))
 
     monkeypatch.setattr(learn, "evaluate", note)
-    study = replace(PRESETS["debug"], stress=StressConfig(distractors=0.5))
-    here: Any = SimpleNamespace(study=study, policy=lambda actor: actor, table=TABLE, prefix="p")
+    study = PRESETS["debug"]
+    here: Any = SimpleNamespace(
+        study=study, policy=lambda actor: actor, task=TASK, benchmark=PlayTable(TABLE), prefix="p"
+    )
     ppo: Any = SimpleNamespace(iteration=0, policy=None)
     recorder: Any = SimpleNamespace(log=lambda *args, **kwargs: None)
     learn._real_point(here, ppo, [], recorder)

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from envs.episodes import SEEDS, SEEDS_PER_USE, Job, Noise
+from envs import episodes
 from envs.playtable import generate
 from envs.playtable.env import PlayTableEnv
-from envs.playtable.generate import Job, Noise, demo_episode, generate_shard, near_miss_episode, plan, play_episode
-from envs.tasks import SEEDS, SEEDS_PER_USE, TASKS
+from envs.playtable.generate import demo_episode, generate_shard, near_miss_episode, plan, play_episode
+from envs.tasks import TASKS
 from worldaction.config import PlayConfig, TableConfig
 from worldaction.errors import UserError
 from worldaction.play.store import PlayStore, concatenate
@@ -77,7 +79,7 @@ def test_noise_has_the_deviation_and_the_memory_it_promises() -> None:
     late = values[100:, :6]
     np.testing.assert_allclose(late.std(0), 0.1, rtol=0.1)
     correlation = (late[1:] * late[:-1]).mean(0) / late.var(0)
-    np.testing.assert_allclose(correlation, generate.MEMORY, atol=0.06)
+    np.testing.assert_allclose(correlation, episodes.MEMORY, atol=0.06)
     assert not values[:, 6].any()
 
 
@@ -88,7 +90,7 @@ def test_no_seed_is_planned_twice_and_each_kind_stays_in_its_range() -> None:
     for job in jobs:
         base = SEEDS[names[job.kind]]
         assert base <= job.seed < base + SEEDS_PER_USE
-        for seed in range(job.seed, job.seed + (generate.ATTEMPTS if job.kind == "demo" else 1)):
+        for seed in range(job.seed, job.seed + (episodes.ATTEMPTS if job.kind == "demo" else 1)):
             assert (seed, job.task) not in used
             used.add((seed, job.task))
     assert len([job for job in jobs if job.kind == "demo"]) == 3 * 8 * 10
@@ -135,6 +137,6 @@ def test_shards_joined_hold_the_same_frames_as_one_shard(tmp_path: Path) -> None
 
 
 def test_a_demonstration_that_cannot_succeed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generate, "ATTEMPTS", 1)
-    with pytest.raises(UserError, match="lower demo_noise"):
+    monkeypatch.setattr(episodes, "ATTEMPTS", 1)
+    with pytest.raises(UserError, match="lower --data.demo-noise"):
         generate_shard(tmp_path / "x", [Job("demo", 3, "open_drawer", noise=5.0)], TableConfig(16, renderer="rays"))

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from envs.episodes import Job
 from envs.playtable.env import BLOCK_Y, START_HIGH, START_LOW, START_POSITION, PlayTableEnv
 from envs.playtable.expert import Expert
-from envs.playtable.generate import Job, embedded_table, generate_shard, plan
+from envs.playtable.generate import embedded_table, generate_shard, plan
 from envs.playtable.looks import look_of
 from envs.playtable.rotation import to_matrix
 from envs.playtable.scenes import SCENES

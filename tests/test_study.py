@@ -15,11 +15,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_study import ROOT, SETTINGS, Started, evaluations, files, finished_run, metrics, options, summary
 
 from agents.policy import Policy
-from envs.tasks import SEEDS
+from envs.episodes import SEEDS
 from experiments import stages
+from experiments.benchmarks.tables import PlayTable
 from experiments.calvin import main
 from experiments.cli import guarded, load_study
-from experiments.evaluate import make_table
 from experiments.statistics import wilson
 from worldaction.config import TableConfig
 from worldaction.record import read_metrics
@@ -121,7 +121,7 @@ def test_the_summary_holds_the_documented_keys_and_agrees_with_the_episodes(run:
 @pytest.mark.parametrize("name", ["bc", "ppo"])
 def test_a_policy_can_be_loaded_and_acts_in_the_table(run: Path, name: str) -> None:
     policy = Policy.from_pretrained(run / "policies" / f"turn_on_led-seed0-{name}")
-    table = make_table("turn_on_led", TableConfig(image_size=32, supersample=2, max_steps=16))
+    table = PlayTable(TableConfig(image_size=32, supersample=2, max_steps=16)).make("turn_on_led")
     observation, _ = table.reset(seed=SEEDS["evaluation"])
     action, state = policy.predict(observation)
     again, _ = policy.predict(observation)

@@ -7,7 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from envs.tasks import SEEDS, SEEDS_PER_USE, TASKS, get_task, possible_tasks
+from envs.episodes import SEEDS, SEEDS_PER_USE
+from envs.tasks import TASKS, get_task, possible_tasks
 from worldaction.errors import UserError
 from worldaction.spec import SCENE_FIELDS, SCENE_SIZE
 

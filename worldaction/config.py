@@ -21,7 +21,7 @@ Scene = Literal["A", "B", "C", "D"]
 
 @dataclass(frozen=True)
 class TableConfig:
-    """The embedded play table."""
+    """The simulator. Supersampling, renderer and scene are the play table's."""
 
     image_size: int = 64
     """Side of both camera images as the networks see them, in pixels."""
@@ -36,8 +36,24 @@ class TableConfig:
 
 
 @dataclass(frozen=True)
+class GymConfig:
+    """An environment that is named with --env: what is seen of it, what success is, and who demonstrates."""
+
+    camera: Literal["auto", "render", "none"] = "auto"
+    """auto: the images of its observations; render: its own pictures, too; none: numbers alone."""
+    success: str = ""
+    """module:function of (observation, reward, info) that says whether the task is done; else info says so."""
+    success_reward: float | None = None
+    """Reward of a step from which the task is done."""
+    expert: str = ""
+    """module:Class of a demonstrator: made with (env, rng), its act(observation) gives an action. sac learns one."""
+    expert_steps: int = 20_000
+    """Steps in which --gym.expert sac learns from the environment's own reward."""
+
+
+@dataclass(frozen=True)
 class PlayConfig:
-    """Play data and demonstrations that are generated in the play table."""
+    """Play data and demonstrations that are generated in the simulator."""
 
     frames: int = 40_000
     """Frames of chained noisy skills and random moves."""

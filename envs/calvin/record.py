@@ -14,8 +14,8 @@ from itertools import count
 import numpy as np
 
 from envs.calvin.env import CalvinEnv
+from envs.episodes import Noise
 from envs.playtable.expert import Expert
-from envs.playtable.generate import Noise
 from envs.playtable.replay import Recording, Window, save_recording
 from envs.table import Array, Table
 from envs.tasks import TASKS, get_task

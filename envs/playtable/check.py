@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from envs.episodes import Noise
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import Expert
-from envs.playtable.generate import Noise
 from envs.playtable.render import GL_BACKENDS, works
 from envs.tasks import TASKS
 

@@ -9,26 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
+from envs import episodes
+from envs.episodes import Arrays, Job, Made, Noise, Recorder, demonstrate, write_shard
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, OPEN, Expert, steer
 from envs.playtable.stress import stressed
-from envs.table import Array, Observation, Table
-from envs.tasks import SEEDS, SEEDS_PER_USE, TASKS, get_task, possible_tasks
+from envs.table import Table
+from envs.tasks import TASKS, get_task, possible_tasks
 from worldaction.config import PlayConfig, StressConfig, TableConfig, to_dict
-from worldaction.errors import UserError, unknown
-from worldaction.play.store import Segment, StoreWriter
-from worldaction.spec import ACTION, Split
+from worldaction.errors import unknown
 
-Arrays = dict[str, np.ndarray]
-
-# how long the noise remembers, and what play chooses from (metres of offset, noise in units of the action)
-MEMORY: Final = 0.7
+# what play chooses from (metres of offset, noise in units of the action)
 PLAY_OFFSETS: Final = (0.0, 0.01, 0.025, 0.04)
 PLAY_NOISES: Final = (0.1, 0.3, 0.5)
 PLAY_LIMIT: Final = 130
@@ -42,64 +39,6 @@ NEAR_MISS_NOISES: Final = (0.1, 0.35)
 NEAR_MISS_TAIL, NEAR_MISS_LIMIT = 8, 80
 
 OFF: Final = StressConfig()
-ATTEMPTS: Final = 40
-"""Seeds that one demonstration may use up."""
-SEEDS_PER_STUDY: Final = 50_000
-"""Seeds of each kind that one value of `PlayConfig.seed` owns."""
-VALIDATION_EVERY: Final = 10
-"""Every tenth episode of play and of near misses is kept for validation."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One episode to make; a demonstration may take several attempts, of which the failures are kept as near misses."""
-
-    kind: Literal["play", "near_miss", "demo"]
-    seed: int
-    task: str = ""
-    frames: int = 0
-    """Length of a play episode."""
-    noise: float = 0.0
-    """Noise of a demonstrator."""
-    split: Split = "training"
-
-
-class Noise:
-    """Correlated noise AR(1) with a given stationary deviation, on the six pose entries of an action."""
-
-    def __init__(self, rng: np.random.Generator, sigma: float | Array) -> None:
-        self._rng, self._sigma, self._value = rng, sigma, np.zeros(6)
-
-    def add(self, action: Array) -> Array:
-        """[7] -> [7], clipped to [-1, 1]."""
-        fresh = self._rng.normal(0, 1, 6) * self._sigma
-        self._value = MEMORY * self._value + np.sqrt(1 - MEMORY**2) * fresh
-        return np.clip(np.concatenate([action[:6] + self._value, action[6:]]), -1, 1)
-
-
-class Recorder:
-    """Steps an environment and keeps what it saw and did."""
-
-    def __init__(self, env: Table, observation: Observation) -> None:
-        self._env, self._observation = env, observation
-        self._rows: list[dict[str, Any]] = []
-        self.first_success: int | None = None
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def step(self, action: Array) -> None:
-        """Records the present frame with the action, then executes it."""
-        row = self._observation
-        self._observation, _, success, _, info = self._env.step(action)
-        # a table that is told of actions in another frame says what a policy would have asked for
-        self._rows.append({**row, ACTION: np.asarray(info.get("action", action), np.float32)})
-        if success and self.first_success is None:
-            self.first_success = len(self._rows)
-
-    def arrays(self) -> Arrays:
-        """[T, ...] of every key. The last action was executed, its result is not in the data."""
-        return {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
 
 
 def play_episode(env: Table, seed: int, frames: int) -> Arrays:
@@ -193,46 +132,12 @@ def _attempt(expert: Expert, recorder: Recorder, noise: Noise, *, limit: int, ta
 
 
 def plan(config: PlayConfig, tasks: Sequence[str] = tuple(TASKS)) -> list[Job]:
-    """The jobs of a study: play for everyone, near misses and demonstrations of every task.
-
-    Args:
-        config: how much of each, and the seed of the study.
-        tasks: names of the tasks.
+    """The jobs of a study, see `envs.episodes.plan`.
 
     Raises:
         UserError: an unknown task, or numbers that exceed the seeds reserved for them.
     """
-    _check_seeds(config)
-    offset = config.seed * SEEDS_PER_STUDY
-    episodes = -(-config.frames // config.episode_frames)
-    jobs = [
-        Job("play", SEEDS["play"] + offset + n, frames=config.episode_frames, split=_split(n)) for n in range(episodes)
-    ]
-    for name in tasks:
-        task = get_task(name).name
-        misses, demos = SEEDS["near_misses"] + offset, SEEDS["demos"] + offset
-        jobs += [Job("near_miss", misses + n, task, split=_split(n)) for n in range(config.near_misses)]
-        jobs += [Job("demo", demos + n * ATTEMPTS, task, noise=config.demo_noise) for n in range(config.demos)]
-    return jobs
-
-
-def _split(number: int) -> Split:
-    return "validation" if number % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "training"
-
-
-def _check_seeds(config: PlayConfig) -> None:
-    studies = SEEDS_PER_USE // SEEDS_PER_STUDY
-    if not 0 <= config.seed < studies:
-        raise UserError(f"seed {config.seed} of the play data is outside 0..{studies - 1}; choose one inside")
-    if config.frames < 1 or config.episode_frames < 1:
-        raise UserError(f"frames {config.frames} and episode_frames {config.episode_frames} must be at least 1")
-    used = {"frames": config.frames // config.episode_frames, "near_misses": config.near_misses}
-    used["demos"] = config.demos * ATTEMPTS
-    for name, seeds in used.items():
-        if seeds > SEEDS_PER_STUDY:
-            raise UserError(
-                f"{name} = {getattr(config, name)} needs {seeds} seeds, {SEEDS_PER_STUDY} exist; ask for less"
-            )
+    return episodes.plan(config, [get_task(name).name for name in tasks])
 
 
 def generate_shard(
@@ -267,16 +172,18 @@ def generate_shard(
         "play": to_dict(config) if config else None,
         "simulator": dict(env.about),
     }
-    with (
-        closing(env),
-        StoreWriter(
-            path, image_size=table.image_size, source=source, renderer=env.renderer, seed=seed, config=recorded
-        ) as writer,
-    ):
-        for job in jobs:
-            frames = sum(_write(writer, *episode) for episode in _make(env, job))
-            if progress is not None:
-                progress(frames)
+    with closing(env):
+        write_shard(
+            path,
+            jobs,
+            partial(_make, env),
+            image_size=table.image_size,
+            source=source,
+            renderer=env.renderer,
+            seed=seed,
+            config=recorded,
+            progress=progress,
+        )
 
 
 def embedded_table(table: TableConfig, *, stress: StressConfig = OFF) -> Table:
@@ -289,29 +196,12 @@ def embedded_table(table: TableConfig, *, stress: StressConfig = OFF) -> Table:
     return found
 
 
-def _write(writer: StoreWriter, job: Job, arrays: Arrays, success: bool | None) -> int:
-    length = len(arrays[ACTION])
-    segments = [] if success is None else [Segment(job.task, 0, length, success)]
-    writer.add_episode(arrays, kind=job.kind, segments=segments, split=job.split)
-    return length
-
-
-def _make(env: Table, job: Job) -> list[tuple[Job, Arrays, bool | None]]:
-    """The episodes of a job: itself, the arrays, and whether its task was done (None for play)."""
+def _make(env: Table, job: Job) -> list[Made]:
+    """The episodes of a job."""
     if job.kind == "play":
-        return [(job, play_episode(env, job.seed, job.frames), None)]
+        return [Made(job, play_episode(env, job.seed, job.frames), None)]
     if job.kind == "near_miss":
-        return [(job, *near_miss_episode(env, job.task, job.seed))]
+        return [Made(job, *near_miss_episode(env, job.task, job.seed))]
     if job.kind == "demo":
-        return _demonstrate(env, job)
+        return demonstrate(job, lambda seed: demo_episode(env, job.task, seed, job.noise))
     raise unknown("kind of episode", job.kind, ("play", "near_miss", "demo"))
-
-
-def _demonstrate(env: Table, job: Job) -> list[tuple[Job, Arrays, bool | None]]:
-    failures: list[tuple[Job, Arrays, bool | None]] = []
-    for attempt in range(ATTEMPTS):
-        arrays, success = demo_episode(env, job.task, job.seed + attempt, job.noise)
-        if success:
-            return [*failures, (job, arrays, True)]
-        failures.append((replace(job, kind="near_miss"), arrays, False))
-    raise UserError(f"no demonstration of {job.task} in {ATTEMPTS} attempts with noise {job.noise}; lower demo_noise")

@@ -1,0 +1,223 @@
+"""Episodes that are made to be learned from: what to make, noisy actions, and how they get into a play store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldaction.config import PlayConfig
+from worldaction.errors import UserError
+from worldaction.play.store import Segment, StoreWriter
+from worldaction.spec import ACTION, CALVIN, Layout, Split
+
+Array = NDArray[np.float64]
+Arrays = dict[str, np.ndarray]
+
+# how long the noise remembers
+MEMORY: Final = 0.7
+ATTEMPTS: Final = 40
+"""Seeds that one demonstration may use up."""
+VALIDATION_EVERY: Final = 10
+"""Every tenth episode of play and of near misses is kept for validation."""
+
+SEEDS: Final[dict[str, int]] = {
+    "play": 1_000_000,
+    "demos": 2_000_000,
+    "near_misses": 3_000_000,
+    "dream_starts": 4_000_000,
+    "evaluation": 5_000_000,
+}
+"""First seed of each use. A use owns the million seeds from there on, so no two uses ever share a start."""
+SEEDS_PER_USE: Final = 1_000_000
+SEEDS_PER_STUDY: Final = 50_000
+"""Seeds of each kind that one value of `PlayConfig.seed` owns."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One episode to make; a demonstration may take several attempts, of which the failures are kept as near misses."""
+
+    kind: Literal["play", "near_miss", "demo"]
+    seed: int
+    task: str = ""
+    frames: int = 0
+    """Length of a play episode."""
+    noise: float = 0.0
+    """Noise of a demonstrator."""
+    split: Split = "training"
+
+
+class Made(NamedTuple):
+    """An episode that was made."""
+
+    job: Job
+    arrays: Arrays
+    """[T, ...] of every key."""
+    success: bool | None
+    """Whether the job's task was done; None for play."""
+
+
+class Steps(Protocol):
+    """As much of a Gymnasium environment as is needed to record one; observations are dicts."""
+
+    def step(self, action: Array) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
+        """One control step; `info` has "is_success"."""
+        ...
+
+
+class Noise:
+    """Correlated noise AR(1) with a given stationary deviation, on the first entries of an action."""
+
+    def __init__(self, rng: np.random.Generator, sigma: float | Array, *, size: int = 6) -> None:
+        """
+        Args:
+            rng: draws it.
+            sigma: its deviation, of all or [size] (units of the action).
+            size: how many entries it is added to; those after them stay, as a gripper's command.
+        """
+        self._rng, self._sigma, self._value = rng, sigma, np.zeros(size)
+
+    def add(self, action: Array) -> Array:
+        """[A] -> [A], clipped to [-1, 1]."""
+        size = len(self._value)
+        fresh = self._rng.normal(0, 1, size) * self._sigma
+        self._value = MEMORY * self._value + np.sqrt(1 - MEMORY**2) * fresh
+        return np.clip(np.concatenate([action[:size] + self._value, action[size:]]), -1, 1)
+
+
+class Recorder:
+    """Steps an environment and keeps what it saw and did."""
+
+    def __init__(self, env: Steps, observation: Mapping[str, Any]) -> None:
+        self._env, self.observation = env, observation
+        self._rows: list[dict[str, Any]] = []
+        self.first_success: int | None = None
+        self.over = False
+        """Whether the environment can be stepped no further."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def step(self, action: Array) -> None:
+        """Records the present frame with the action, then executes it."""
+        row = self.observation
+        self.observation, _, _, _, info = self._env.step(action)
+        # a table that is told of actions in another frame says what a policy would have asked for
+        self._rows.append({**row, ACTION: np.asarray(info.get("action", action), np.float32)})
+        if info["is_success"] and self.first_success is None:
+            self.first_success = len(self._rows)
+        # success and a time limit of ours end no recording; what ends the environment's own episode does
+        self.over = bool(info.get("ended", False))
+
+    def arrays(self) -> Arrays:
+        """[T, ...] of every key. The last action was executed, its result is not in the data."""
+        return {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
+
+
+def plan(config: PlayConfig, tasks: Sequence[str]) -> list[Job]:
+    """The jobs of a study: play for everyone, near misses and demonstrations of every task.
+
+    Args:
+        config: how much of each, and the seed of the study.
+        tasks: names of the tasks.
+
+    Raises:
+        UserError: numbers that exceed the seeds reserved for them.
+    """
+    _check_seeds(config)
+    offset = config.seed * SEEDS_PER_STUDY
+    episodes = -(-config.frames // config.episode_frames)
+    jobs = [
+        Job("play", SEEDS["play"] + offset + n, frames=config.episode_frames, split=_split(n)) for n in range(episodes)
+    ]
+    for task in tasks:
+        misses, demos = SEEDS["near_misses"] + offset, SEEDS["demos"] + offset
+        jobs += [Job("near_miss", misses + n, task, split=_split(n)) for n in range(config.near_misses)]
+        jobs += [Job("demo", demos + n * ATTEMPTS, task, noise=config.demo_noise) for n in range(config.demos)]
+    return jobs
+
+
+def _split(number: int) -> Split:
+    return "validation" if number % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "training"
+
+
+def _check_seeds(config: PlayConfig) -> None:
+    studies = SEEDS_PER_USE // SEEDS_PER_STUDY
+    if not 0 <= config.seed < studies:
+        raise UserError(f"seed {config.seed} of the play data is outside 0..{studies - 1}; choose one inside")
+    if config.frames < 1 or config.episode_frames < 1:
+        raise UserError(f"frames {config.frames} and episode_frames {config.episode_frames} must be at least 1")
+    used = {"frames": config.frames // config.episode_frames, "near_misses": config.near_misses}
+    used["demos"] = config.demos * ATTEMPTS
+    for name, seeds in used.items():
+        if seeds > SEEDS_PER_STUDY:
+            raise UserError(
+                f"{name} = {getattr(config, name)} needs {seeds} seeds, {SEEDS_PER_STUDY} exist; ask for less"
+            )
+
+
+def write_shard(
+    path: Path | str,
+    jobs: Sequence[Job],
+    make: Callable[[Job], Sequence[Made]],
+    *,
+    image_size: int,
+    source: str,
+    renderer: str,
+    layout: Layout = CALVIN,
+    seed: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Makes episodes and writes them to a play store.
+
+    Args:
+        path: the folder to create.
+        jobs: what to make, in this order.
+        make: makes the episodes of a job.
+        image_size, source, renderer, layout, seed, config: recorded in the store, see `StoreWriter`.
+        progress: called with the number of new frames after every job.
+
+    Raises:
+        UserError: a job is not possible, or the folder cannot be written.
+    """
+    with StoreWriter(
+        path, image_size=image_size, source=source, renderer=renderer, seed=seed, config=config, layout=layout
+    ) as writer:
+        for job in jobs:
+            frames = sum(_write(writer, *made) for made in make(job))
+            if progress is not None:
+                progress(frames)
+
+
+def _write(writer: StoreWriter, job: Job, arrays: Arrays, success: bool | None) -> int:
+    length = len(arrays[ACTION])
+    segments = [] if success is None else [Segment(job.task, 0, length, success)]
+    writer.add_episode(arrays, kind=job.kind, segments=segments, split=job.split)
+    return length
+
+
+def demonstrate(job: Job, attempt: Callable[[int], tuple[Arrays, bool]]) -> list[Made]:
+    """A demonstration that succeeds, after the failures that it took, which are near misses.
+
+    Args:
+        job: the demonstration.
+        attempt: makes an attempt of a seed: arrays, and whether the task was done.
+
+    Raises:
+        UserError: none of `ATTEMPTS` attempts succeeds.
+    """
+    failures: list[Made] = []
+    for number in range(ATTEMPTS):
+        arrays, success = attempt(job.seed + number)
+        if success:
+            return [*failures, Made(job, arrays, True)]
+        failures.append(Made(Job("near_miss", job.seed, job.task, split=job.split, noise=job.noise), arrays, False))
+    raise UserError(
+        f"no demonstration of {job.task} in {ATTEMPTS} attempts with noise {job.noise}; lower --data.demo-noise"
+    )

@@ -1,0 +1,173 @@
+"""Any Gymnasium environment with continuous actions, named by its id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.envs.registration import load_env_creator
+from numpy.typing import ArrayLike, NDArray
+
+import envs  # noqa: F401 - registers the project's own
+from envs.episodes import SEEDS, Job, plan
+from envs.general.generate import MakeDemonstrator, generate
+from envs.general.sac import LEARNED, learn, recall
+from envs.general.standard import Standard, load, safe
+from experiments.benchmarks.base import START_STATES, Observation, Start, reset_all, start_seed
+from experiments.presets import Study
+from worldaction.config import GymConfig, PlayConfig, TableConfig, switched_on
+from worldaction.errors import UserError
+from worldaction.spec import Layout
+
+LOGGER = logging.getLogger("worldaction")
+DONE = 0.5
+
+
+@dataclass(frozen=True)
+class General:
+    """An environment and how to look at it. Success is what `info` says, or the study's own judge."""
+
+    env: str
+    config: GymConfig
+    table: TableConfig
+    experts: Path | None = None
+    """Where learned demonstrators are kept."""
+
+    @classmethod
+    def of(cls, study: Study) -> General:
+        """The one that a study asks for.
+
+        Raises:
+            UserError: no such environment, or a switch that needs the play table.
+        """
+        if on := switched_on(replace(study.stress, hidden_actions=0.0)):
+            option = next(iter(on)).replace("_", "-")
+            raise UserError(f"--stress.{option} works at the play table only; leave out --env {study.env}")
+        find(study.env)
+        return cls(study.env, study.gym, study.table)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """See `Benchmark.layout`."""
+        env = self._standard(self.tasks[0])
+        env.close()
+        return env.layout
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The environment's own, if its class has `tasks`; else one, named after it."""
+        return tasks_of(self.env)
+
+    def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
+        """See `Benchmark.make`."""
+        return self._standard(task, film=film, max_steps=self.table.max_steps)
+
+    def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
+        """See `Benchmark.label`: the success that was seen, [..., 1]."""
+        return np.asarray(scene_obs)[..., 0] > DONE
+
+    def starts(self, task: str) -> Sequence[Start]:
+        """See `Benchmark.starts`."""
+        number = list(self.tasks).index(task) if task in self.tasks else 0
+        return [Start(start_seed(index, number)) for index in range(START_STATES)]
+
+    def first_frames(self, task: str, count: int) -> list[Observation]:
+        """See `Benchmark.first_frames`."""
+        return reset_all(self.make(task), [SEEDS["dream_starts"] + n for n in range(count)])
+
+    def jobs(self, data: PlayConfig, tasks: Sequence[str]) -> list[Job]:
+        """See `Benchmark.jobs`: play is made at every task, in equal parts."""
+        if not self._expert:
+            raise UserError(
+                f"nobody demonstrates {self.env}, and a policy begins as a clone: give --gym.expert module:Class, "
+                "or --gym.expert sac to learn one from the environment's reward"
+            )
+        jobs = plan(data, tasks)
+        play = [job for job in jobs if job.kind == "play"]
+        shared = [replace(job, task=tasks[number % len(tasks)]) for number, job in enumerate(play)]
+        return sorted([*shared, *jobs[len(play) :]], key=lambda job: tasks.index(job.task))
+
+    def ready(self, folder: Path) -> General:
+        """See `Benchmark.ready`: what a demonstrator has to learn, it learns here."""
+        if self._expert != LEARNED:
+            return self
+        for task in self.tasks:
+            path = folder / f"{task}.expert.safetensors"
+            if not path.exists():
+                LOGGER.info("a demonstrator of %s learns for %d steps", task, self.config.expert_steps)
+                learn(partial(self._standard, task), self.config.expert_steps, path)
+        return replace(self, experts=folder)
+
+    def generate(self, path: Path, jobs: Sequence[Job], *, data: PlayConfig) -> None:
+        """See `Benchmark.generate`: the jobs of one task."""
+        (task,) = {job.task for job in jobs}
+        generate(path, jobs, partial(self._standard, task), self._demonstrator(task), table=self.table, data=data)
+
+    # ---- who demonstrates
+
+    @property
+    def _expert(self) -> str:
+        """What is asked for, else what the environment's class offers."""
+        return self.config.expert or str(getattr(find(self.env), "demonstrator", ""))
+
+    def _demonstrator(self, task: str) -> MakeDemonstrator:
+        if self.experts is not None:
+            return recall(partial(self._standard, task), self.experts / f"{task}.expert.safetensors")
+        found: MakeDemonstrator = load(self._expert, "--gym.expert")
+        return found
+
+    # ---- the environment
+
+    def _standard(self, task: str, *, film: bool = False, max_steps: int | None = None) -> Standard:
+        options: dict[str, Any] = {"task": task} if hasattr(find(self.env), "tasks") else {}
+        if film or self.config.camera == "render":
+            options["render_mode"] = "rgb_array"
+        env = gym.make(self.env, **options)
+        return Standard(env, self.config, image_size=self.table.image_size, max_steps=max_steps)
+
+
+def find(name: str) -> Any:
+    """What makes an environment: its class, or a function.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    try:
+        spec = gym.spec(name)
+        return load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    except (gym.error.Error, ImportError, AttributeError) as error:
+        raise UserError(
+            f"--env {name}: {error}; give the id of an environment that is registered with Gymnasium, "
+            "as module:ID if a module has to be imported first"
+        ) from error
+
+
+def tasks_of(name: str) -> tuple[str, ...]:
+    """The tasks of an environment: of its class attribute `tasks`, or one that is named after it."""
+    own = getattr(find(name), "tasks", None)
+    return tuple(own) if own else (safe(name.rpartition("/")[2].rpartition(":")[2]),)
+
+
+def adapted(study: Study, preset: Study) -> Study:
+    """A study whose preset was made for the play table, with what an environment is like where nobody said otherwise.
+
+    Args:
+        study: as the user asked for it.
+        preset: what it began from.
+    """
+    limit = gym.spec(study.env).max_episode_steps if find(study.env) else None
+    if study.tasks == preset.tasks:
+        study = replace(study, tasks=tasks_of(study.env))
+    if limit and study.table.max_steps == preset.table.max_steps:
+        chunk = study.policy.chunk
+        study = replace(study, table=replace(study.table, max_steps=max(chunk, limit // chunk * chunk)))
+    if study.world_model.cameras == preset.world_model.cameras:
+        cameras = General.of(study).layout.cameras
+        study = replace(study, world_model=replace(study.world_model, cameras=cameras))
+    return study

@@ -1,0 +1,39 @@
+"""The same study in Meta-World, the second benchmark: three tasks, scripted experts, pixels and the hand's position.
+
+python -m experiments.metaworld [debug|quick|small] [--tasks ...] [--seeds ...] [--losses ...]
+
+Needs the extra `metaworld`, in an environment of its own (it pins an old MuJoCo); see docs/environments.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from experiments.presets import PRESETS, Study
+from worldaction.config import GymConfig
+
+STEPS = 120
+"""Time limit of an episode (control steps of 1/80 s): scripted experts need 60 to 100."""
+
+
+def _in_metaworld(study: Study) -> Study:
+    from envs import METAWORLD_ID
+
+    return replace(
+        study,
+        env=METAWORLD_ID,
+        tasks=("drawer-open-v3", "drawer-close-v3", "button-press-v3"),
+        table=replace(study.table, max_steps=STEPS, supersample=1),
+        gym=GymConfig(camera="render"),
+        data=replace(study.data, demo_noise=0.2),
+        world_model=replace(study.world_model, cameras=("render",)),
+    )
+
+
+if __name__ == "__main__":
+    from experiments.calvin import main
+    from experiments.cli import guarded
+
+    presets = {name: _in_metaworld(PRESETS[name]) for name in ("debug", "quick", "small")}
+    sys.exit(guarded(lambda: main(sys.argv[1:], presets)))
