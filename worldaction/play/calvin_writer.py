@@ -5,7 +5,9 @@ One `.npz` is one frame; see docs/data.md. Format: https://github.com/mees/calvi
 
 from __future__ import annotations
 
+import io
 import logging
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -31,7 +33,7 @@ class CalvinWriter(FolderSink):
     """Writes a CALVIN set: a sink for frames of CALVIN's layout.
 
     Frames are numbered in the order they come, in one line for both splits, so that each split has gaps. Vectors are
-    float64 as in the published files. `rel_actions` are the actions as they come. `actions`, the absolute ones, are
+    float64 as in the published files, and keep every bit of what comes. `rel_actions` are the actions as they come. `actions`, the absolute ones, are
     what upstream records: the pose of the TCP in the next frame and the gripper's command. The last frame of an
     episode has no next one; its pose is that of this frame moved by `rel_actions`. Where these are commands and not
     the moves that were achieved, `actions` is where the robot came, which is not quite where it was sent.
@@ -112,13 +114,15 @@ class CalvinWriter(FolderSink):
     def _finish(self) -> None:
         for split, ranges in self._ranges.items():
             if not ranges:
-                raise UserError(f"{self.path}: no episode is for {split}; a CALVIN set needs training and validation")
+                logger.warning("%s has no episode for %s, which upstream's loaders need", self.path, split)
+                (self.partial / split).rmdir()
+                continue
             folder, ids = self.partial / split, np.array(ranges, np.int64)
             np.save(folder / "ep_start_end_ids.npy", ids)
             np.save(folder / "ep_lens.npy", ids[:, 1] - ids[:, 0] + 1)
             (folder / "statistics.yaml").write_text(self._statistics.text(), encoding="utf-8")
             _save_object(folder / "lang_annotations" / "auto_lang_ann.npy", self._annotations(self._windows[split]))
-        if self._scenes:
+        if self._scenes and self._ranges["training"]:
             scenes = {scene: list(span) for scene, span in self._scenes.items()}
             _save_object(self.partial / "training" / "scene_info.npy", scenes)
 
@@ -147,8 +151,21 @@ def _moved(block: Mapping[str, np.ndarray]) -> np.ndarray:
 def _save_object(path: Path, value: object) -> None:
     """A `.npy` with a pickled object, because upstream's code reads no other form. Writing one runs nothing; reading
     goes through worldaction/play/restricted.py."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, np.array(value, dtype=object))
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(value, dtype=object))
+    with replacing(path) as temporary:
+        temporary.write_bytes(_for_old_numpy(buffer.getvalue()))
+
+
+def _for_old_numpy(content: bytes) -> bytes:
+    """A pickle of NumPy 2 that NumPy 1, which CALVIN's users have, reads too: the module's old name is one shorter."""
+    new, old = b"\x8c\x16numpy._core.multiarray", b"\x8c\x15numpy.core.multiarray"
+    # protocol 4, then the length of the first frame, in which the name is
+    length = content.index(b"\x80\x04\x95") + 3
+    if new not in content:
+        return content
+    frame = struct.pack("<Q", struct.unpack_from("<Q", content, length)[0] - 1)
+    return content[:length] + frame + content[length + 8 :].replace(new, old, 1)
 
 
 class _Statistics:

@@ -54,7 +54,7 @@ class LeRobotWriter(FolderSink):
 
     `robot_obs` becomes `observation.state`, `scene_obs` `observation.environment_state`, a camera
     `observation.images.<name>`. A frame's task is the sentence of the successful segment that holds it, the later one
-    where two do, and "play" elsewhere. Images are encoded as video; vectors are kept to the bit.
+    where two do, and "play" elsewhere. Images are encoded as video; vectors are kept as float32.
 
     Args:
         path: the folder to create; it must not exist.
@@ -115,7 +115,7 @@ class LeRobotWriter(FolderSink):
             video.write(block[camera])
             self._levels[camera] = self._levels.get(camera, 0) + count_levels(block[camera])
         for key in self.layout.vectors:
-            self._vectors.setdefault(key, []).append(block[key])
+            self._vectors.setdefault(key, []).append(block[key].astype(np.float32))
 
     def _video(self, camera: str, shape: tuple[int, ...]) -> VideoFiles:
         return VideoFiles(self.partial, CAMERA + camera, shape=shape, rate=self._rate, codec=self._codec)

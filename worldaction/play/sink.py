@@ -104,7 +104,7 @@ class FolderSink:
         """An episode starts."""
 
     def _append(self, block: dict[str, np.ndarray]) -> None:
-        """Checked frames: images uint8 [T, H, W, 3], vectors float32 [T, n]."""
+        """Checked frames: images uint8 [T, H, W, 3], vectors float32 or float64 [T, n]."""
         raise NotImplementedError
 
     def _end(self, episode: Begun, segments: Sequence[Segment]) -> None:
@@ -244,7 +244,7 @@ def copy(
 
 
 def _checked_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> np.ndarray:
-    """uint8 images, finite float32 vectors."""
+    """uint8 images, finite vectors."""
     if array.shape != shape or (len(shape) == 4 and shape[3] != 3):
         raise UserError(f"{label} has shape {array.shape}, expected {shape}")
     if len(shape) == 4:
@@ -255,4 +255,4 @@ def _checked_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> np.
         raise UserError(f"{label} is {array.dtype}; vectors must be float32 or float64")
     if not np.isfinite(array).all():
         raise UserError(f"{label} holds NaN or infinity at frame {int((~np.isfinite(array)).any(1).argmax())}")
-    return array.astype(np.float32)
+    return array
