@@ -150,6 +150,9 @@ def test_a_killed_writer_is_reported_and_its_rest_replaced(tmp_path: Path) -> No
     killed.add_episode(episode(3, 0), kind="play")
     with pytest.raises(UserError, match="interrupted"):
         PlayStore.open(tmp_path / "s")
+    with pytest.raises(UserError, match="is being written by another process"):
+        small(tmp_path / "s")
+    del killed
     assert len(small(tmp_path / "s")) == 8
 
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
+from worldaction.artefact import plain
 from worldaction.errors import UserError
 from worldaction.play.source import Source
 from worldaction.play.store import PlayStore, StoreWriter
+from worldaction.spec import ACTION
+
+CHECKPOINT: Final = 4096
+"""Frames after which what was written is saved: what is lost at most when a conversion is killed."""
 
 
 def convert(
@@ -24,11 +32,13 @@ def convert(
         source: what `open_source` gave.
         path: the store to create.
         image_size: side of the store's images in pixels, at most that of the source.
-        progress: called with the number of frames just done; `frames(source)` is their total.
+        progress: called with the number of frames just done, first with those of an interrupted conversion;
+            `frames(source)` is their total.
         resume: go on where a conversion of the same set to the same path was interrupted; otherwise start again.
 
     Raises:
         UserError: the store exists, images would have to be blown up, or a file of the source is missing or damaged.
+            What was converted before it is kept, and the next call goes on from there.
     """
     if not 1 <= image_size <= source.image_size and source.layout.cameras:
         raise UserError(f"{source.path}: {image_size} pixels; choose an image size of at most {source.image_size}")
@@ -41,18 +51,40 @@ def convert(
         seed=origin.seed,
         config=origin.config | {"rate": source.rate},
         layout=source.layout,
+        resume=_fingerprint(source, image_size) if resume else None,
     )
     with writer:
-        for number, recording in enumerate(source.episodes):
-            writer.begin_episode(kind=recording.kind, split=recording.split, scene=recording.scene)
-            for block in source.blocks(number, image_size=image_size):
-                writer.append(block)
-                if progress is not None:
-                    progress(len(block["action"]))
-            writer.end_episode(recording.segments)
+        if progress is not None and len(writer):
+            progress(len(writer))
+        for number in range(writer.whole, len(source.episodes)):
+            _convert_episode(source, number, writer, image_size, progress)
     return PlayStore.open(path)
 
 
 def frames(source: Source) -> int:
     """How many frames a source has."""
     return sum(recording.length for recording in source.episodes)
+
+
+def _convert_episode(
+    source: Source, number: int, writer: StoreWriter, image_size: int, progress: Callable[[int], object] | None
+) -> None:
+    recording = source.episodes[number]
+    if writer.begun is None:
+        writer.begin_episode(kind=recording.kind, split=recording.split, scene=recording.scene)
+    for block in source.blocks(number, image_size=image_size, start=writer.begun or 0):
+        before = len(writer)
+        writer.append(block)
+        if len(writer) // CHECKPOINT > before // CHECKPOINT:
+            writer.checkpoint()
+        if progress is not None:
+            progress(len(block[ACTION]))
+    if writer.begun != recording.length:
+        raise UserError(f"{recording.where} has {writer.begun} frames, not {recording.length}; get the file anew")
+    writer.end_episode(recording.segments)
+
+
+def _fingerprint(source: Source, image_size: int) -> str:
+    """What is converted, so that it is never continued with something else."""
+    described = plain([image_size, source.format, source.layout, source.origin, list(source.episodes)])
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

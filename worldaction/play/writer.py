@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
+import logging
+import math
 import os
 import shutil
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +20,7 @@ import numpy as np
 from tensordict import TensorDict
 
 from worldaction import spec
-from worldaction.artefact import fsync_folder, write_json
+from worldaction.artefact import fsync_folder, read_json, write_json
 from worldaction.errors import UserError, unknown
 from worldaction.play.layout import (
     MAX_ACTION,
@@ -31,11 +35,16 @@ from worldaction.play.layout import (
     write_description,
 )
 
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.json"
+
 
 class StoreWriter:
     """Writes a store, episode by episode or in pieces of episodes, in constant memory.
 
-    As a context manager it publishes the store when the block ends, and leaves nothing behind when the block fails.
+    As a context manager it publishes the store when the block ends, and leaves nothing behind when the block fails,
+    except what a later writer can go on from.
 
     Args:
         path: the folder to create; it must not exist.
@@ -45,9 +54,11 @@ class StoreWriter:
         seed: the seed of generated data; None for recordings.
         config: the settings that make the frames.
         layout: what a frame holds; the first frames decide which of its cameras the store has.
+        resume: a name for all that is going to be written. What a writer with the same one had saved with `checkpoint`
+            when it was interrupted is kept: go on from `whole` and `begun`. None starts afresh.
 
     Raises:
-        UserError: `path` exists or cannot be written.
+        UserError: `path` exists or cannot be written, or another process is writing it.
     """
 
     def __init__(
@@ -60,6 +71,7 @@ class StoreWriter:
         seed: int | None = None,
         config: Mapping[str, Any] | None = None,
         layout: spec.Layout = spec.CALVIN,
+        resume: str | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.exists():
@@ -74,10 +86,10 @@ class StoreWriter:
         self._segments: list[Segment] = []
         self._current: Episode | None = None
         self._last_action = self._null_action
-        # what an interrupted writer left cannot be continued: its store.json was never written
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._resume = resume
+        self._saved = False
         try:
-            (self._partial / "frames").mkdir(parents=True)
+            self._claim()
         except OSError as error:
             raise UserError(f"cannot create {self._partial}: {error.strerror}; choose another path") from error
 
@@ -92,6 +104,16 @@ class StoreWriter:
 
     def __len__(self) -> int:
         return self._frames
+
+    @property
+    def whole(self) -> int:
+        """Episodes that have ended."""
+        return len(self._episodes)
+
+    @property
+    def begun(self) -> int | None:
+        """Frames of the episode that has begun; None if none has."""
+        return self._current.length if self._current else None
 
     @property
     def _null_action(self) -> np.ndarray:
@@ -169,6 +191,24 @@ class StoreWriter:
         self._episodes.append(episode)
         self._current = None
 
+    def checkpoint(self) -> None:
+        """Save what was written so far, so that a writer with the same `resume` goes on from here.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+            head = {"resume": self._resume, "frames": self._frames, "layout": self._meta.layout}
+            state = {"current": self._current, "last_action": self._last_action.tolist()}
+            episodes = {"episodes": self._episodes, "segments": self._segments}
+            write_json(self._partial / CHECKPOINT, head | state | episodes)
+            self._saved = True
+        except OSError as error:
+            raise self._failed(error) from error
+
     def close(self) -> None:
         """Publish the store under its name.
 
@@ -187,16 +227,69 @@ class StoreWriter:
             self._describe()
             os.rename(self._partial, self.path)
             fsync_folder(self.path.parent)
+            # not before: killed in between, a writer goes on from it
+            (self.path / CHECKPOINT).unlink(missing_ok=True)
+            self._release()
         except OSError as error:
             raise self._failed(error) from error
 
     def abandon(self) -> None:
-        """Delete what was written so far."""
+        """Stop, and delete what was written, unless some of it was saved with `checkpoint`."""
         for file in self._files.values():
             # closing flushes, which fails again on the full disk that may have led here
             with contextlib.suppress(OSError):
                 file.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._files = {}
+        if not self._saved:
+            shutil.rmtree(self._partial, ignore_errors=True)
+        self._release()
+
+    def _claim(self) -> None:
+        """The folder under its temporary name, for this process alone: empty, or as an interrupted writer saved it."""
+        self._partial.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self._partial, os.O_RDONLY)
+        self._release = weakref.finalize(self, os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise UserError(f"{self.path} is being written by another process; wait for it, or stop it") from None
+        if self._resume is not None and (self._partial / CHECKPOINT).exists() and self._went_on():
+            return
+        for entry in self._partial.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        (self._partial / "frames").mkdir()
+
+    def _went_on(self) -> bool:
+        """Take over what was saved, if it is whole and of the same making."""
+        try:
+            saved = read_json(self._partial / CHECKPOINT)
+            if saved["resume"] != self._resume:
+                raise ValueError("it is part of something else")
+            frames, layout = int(saved["frames"]), spec.Layout.from_dict(saved["layout"])
+            episodes = [Episode(**item) for item in saved["episodes"]]
+            segments = [Segment(**item) for item in saved["segments"]]
+            current = Episode(**saved["current"]) if saved["current"] else None
+            self._cut(frames, layout)
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            logger.warning("%s cannot be continued (%s): starting again", self._partial, error)
+            return False
+        self._frames, self._episodes, self._segments, self._current = frames, episodes, segments, current
+        self._last_action = np.array(saved["last_action"], np.float32)
+        self._open_files(layout)
+        self._saved = True
+        return True
+
+    def _cut(self, frames: int, layout: spec.Layout) -> None:
+        """Remove what was written after it was saved."""
+        for key, row in rows(self._meta.image_size, layout).items():
+            path, size = self._frames_of(key), frames * math.prod(row.shape) * row.dtype.itemsize
+            if not path.is_file() or path.stat().st_size < size:
+                raise ValueError(f"{path.name} is missing or truncated")
+            os.truncate(path, size)
+
+    def _frames_of(self, key: str) -> Path:
+        return self._partial / "frames" / f"{key}.memmap"
 
     def _failed(self, error: OSError) -> UserError:
         self.abandon()
@@ -235,7 +328,8 @@ class StoreWriter:
         schema = rows(self._meta.image_size, layout)
         block = {key: _checked_array(arrays[key], (length, *schema[key].shape), f"{label}, {key}") for key in given}
         if (largest := np.abs(block[spec.ACTION]).max()) > MAX_ACTION:
-            raise UserError(f"{label}, {spec.ACTION} reaches {largest:.4g}; actions must be scaled to [-1, 1]")
+            remedy = "actions must be scaled to [-1, 1], as by worldaction data convert --scale minmax"
+            raise UserError(f"{label}, {spec.ACTION} reaches {largest:.4g}; {remedy}")
         if not self._files:
             self._open_files(layout)
         return block
@@ -244,8 +338,10 @@ class StoreWriter:
         self._meta = replace(self._meta, layout=layout)
         self._schema = rows(self._meta.image_size, layout)
         for key in self._schema:
-            self._files[key] = open(self._partial / "frames" / f"{key}.memmap", "wb")  # noqa: SIM115 (closed in close)
-            self._hashes[key] = hashlib.sha256()
+            path = self._frames_of(key)
+            self._files[key] = open(path, "ab")  # noqa: SIM115 (closed in close)
+            with open(path, "rb") as file:
+                self._hashes[key] = hashlib.file_digest(file, "sha256")
 
 
 def _checked_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> np.ndarray:
