@@ -1,4 +1,4 @@
-"""Actions of any range, brought to [-1, 1] by one straight line a number: said aloud, recorded, and never done twice."""
+"""Actions of any range, brought to [-1, 1] when asked for: by one straight line a number, recorded, never done twice."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ RECORDED: Final = "action_scale"
 class Scaled:
     """A source whose actions are scaled; see `Source`. Everything else is as it was.
 
-    a' = (2 a - high - low) / (high - low), limited to [-1, 1]; a number that never changes becomes 0. To act, a policy's
-    actions go the other way: a = low + (a' + 1) (high - low) / 2. The null action becomes what an action of zeros does.
+    a' = (2 a - high - low) / (high - low), limited to [-1, 1]; a number that never changes becomes 0. To act, a
+    policy's actions go the other way: a = low + (a' + 1) (high - low) / 2. The null action is scaled with the others.
 
     Args:
         source: the data set.
@@ -37,10 +37,8 @@ class Scaled:
             raise UserError(f"{source.path}: its actions were scaled already, from {before}; leave --scale out")
         low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
         if low.shape != (source.layout.action,) or high.shape != low.shape or not (low <= high).all():
-            raise UserError(
-                f"{source.path}: bounds {low.tolist()} and {high.tolist()} do not fit actions of {source.layout.action} "
-                "numbers; give the lowest and the highest value of each"
-            )
+            remedy = f"give the lowest and the highest value of each of the {source.layout.action} numbers"
+            raise UserError(f"{source.path}: {low.tolist()} and {high.tolist()} do not bound its actions; {remedy}")
         self._source = source
         self._middle = (low + high) / 2
         self._half = np.where(high > low, (high - low) / 2, 1.0)
@@ -50,8 +48,9 @@ class Scaled:
         self.image_size = source.image_size
         self.rate = source.rate
         self.episodes = source.episodes
-        # a gripper's command is read by its sign, which scaling may change
-        self.layout = replace(source.layout, null_action=tuple(null.tolist()), binary=())
+        # a gripper's command is read by its sign, which scaling keeps around zero alone
+        binary = tuple(i for i in source.layout.binary if low[i] == -high[i])
+        self.layout = replace(source.layout, null_action=tuple(null.tolist()), binary=binary)
         config = source.origin.config | {RECORDED: {"low": low.tolist(), "high": high.tolist()}}
         self.origin = replace(source.origin, config=config)
 
