@@ -1,4 +1,4 @@
-"""Actions of any range, brought to [-1, 1] when asked for: by one straight line a number, recorded, never done twice."""
+"""Actions of any range brought to [-1, 1] when asked for: by one straight line a number, recorded, never done twice."""
 
 from __future__ import annotations
 
