@@ -80,7 +80,7 @@ def test_an_episode_from_a_recorded_state_depends_on_the_state_alone(blind: Play
         for _ in range(10):
             blind.step([0.3, 0.1, -0.2, 0, 0, 0.5, -1])
         ends.append(np.concatenate([blind.robot_obs(), blind.scene_obs()]))
-    np.testing.assert_array_equal(*ends)
+    np.testing.assert_array_equal(ends[0], ends[1])
 
 
 @pytest.mark.parametrize(("switch", "bulb", "after"), [(0.088, 0, 1), (0.0, 1, 1), (0.0, 0, 0), (0.088, 1, 1)])

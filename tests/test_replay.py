@@ -89,7 +89,7 @@ def test_commands_are_recovered_from_the_motion_of_the_joints(recording: Recordi
     for window in recording.windows:
         rows = slice(window.start, window.stop)
         robot, sent = recording.robot_obs[rows].astype(float), recording.action[rows]
-        actions, targets = recover_commands(robot, sent[:, 6])
+        actions, targets = recover_commands(robot, sent[:, 6].astype(float))
         errors.append(np.abs(actions - sent)[:-1, :6])
         apart = np.abs(targets - recording.target[rows])[1:-1]
         apart[:, 3:] = np.abs(wrap(apart[:, 3:]))
@@ -116,7 +116,7 @@ def test_in_free_space_commands_come_back_to_three_digits() -> None:
 
 def test_recovered_commands_are_legal_and_add_up_to_the_targets(recording: Recording) -> None:
     robot = recording.robot_obs[:60].astype(float)
-    actions, targets = recover_commands(robot, recording.action[:60, 6])
+    actions, targets = recover_commands(robot, recording.action[:60, 6].astype(float))
     assert np.abs(actions).max() <= 1
     np.testing.assert_allclose(wrap(np.diff(targets, axis=0) - UNIT * actions[:-1, :6])[:, :3], 0, atol=1e-12)
     np.testing.assert_allclose(wrap(np.diff(targets, axis=0) - UNIT * actions[:-1, :6])[:, 3:], 0, atol=1e-9)
