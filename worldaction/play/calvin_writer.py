@@ -33,10 +33,11 @@ class CalvinWriter(FolderSink):
     """Writes a CALVIN set: a sink for frames of CALVIN's layout.
 
     Frames are numbered in the order they come, in one line for both splits, so that each split has gaps. Vectors are
-    float64 as in the published files, and keep every bit of what comes. `rel_actions` are the actions as they come. `actions`, the absolute ones, are
-    what upstream records: the pose of the TCP in the next frame and the gripper's command. The last frame of an
-    episode has no next one; its pose is that of this frame moved by `rel_actions`. Where these are commands and not
-    the moves that were achieved, `actions` is where the robot came, which is not quite where it was sent.
+    float64 as in the published files, and keep every bit of what comes. `rel_actions` are the actions as they come.
+    `actions`, the absolute ones, are what upstream records: the pose of the TCP in the next frame and the gripper's
+    command. The last frame of an episode has no next one; its pose is that of this frame moved by `rel_actions`. Where
+    these are commands and not the moves that were achieved, `actions` is where the robot came, which is not quite
+    where it was sent.
 
     Annotated segments that succeeded become language annotations. What CALVIN has no place for is left out: the kind
     of an episode, failed segments, settings. Sentences are not embedded here: without `embed` the annotations have no

@@ -1,0 +1,157 @@
+"""`worldaction data inspect | check | convert`: data sets of every format, on the command line."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from worldaction.errors import UserError
+
+if TYPE_CHECKING:
+    from worldaction.play.source import Source
+
+KINDS: Final = ("store", "calvin", "lerobot")
+
+
+def add_commands(commands: Any) -> None:
+    """Declare `data` and its commands.
+
+    Args:
+        commands: what `add_subparsers` of the parser of `worldaction` gave.
+    """
+    data = commands.add_parser("data", help="inspect, check and convert data sets of every format")
+    verbs = data.add_subparsers(dest="verb", required=True)
+    inspect = verbs.add_parser("inspect", help="what is in a data set, and what its actions mean")
+    inspect.add_argument("--sheet", type=Path, help="write a picture of frames from all over the set to this PNG")
+    check = verbs.add_parser("check", help="read every frame; exit status 1 if something is wrong")
+    check.add_argument("--replay", type=int, default=0, metavar="N", help="replay N windows in the embedded table")
+    check.add_argument("--manifest", type=Path, help="write checksums of all files, or compare if it exists")
+    convert = verbs.add_parser("convert", help="write a data set in another format")
+    for verb in (inspect, check, convert):
+        verb.add_argument("path", type=Path, help="the folder or file of the data set")
+        verb.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the format's reader")
+    convert.add_argument("out", type=Path, help="the folder to create")
+    convert.add_argument("--to", choices=KINDS, default="store", help="the format to write (default: store)")
+    convert.add_argument("--image-size", type=int, help="side of the images in pixels (default: as recorded)")
+    convert.add_argument(
+        "--scale", choices=("minmax",), help="bring actions into [-1, 1] by their smallest and largest"
+    )
+    convert.add_argument("--video", default="h264", help="for lerobot: h264, h264-420, av1 or lossless (default: h264)")
+    convert.add_argument("--rate", type=float, help="frames per second, where the data set does not say")
+
+
+def run(chosen: argparse.Namespace) -> None:
+    """Do what was asked for.
+
+    Raises:
+        UserError: the data set or an option is wrong.
+        SystemExit: `check` found problems; the status is 1.
+    """
+    from worldaction.record import setup_logging
+
+    setup_logging()
+    {"inspect": _inspect, "check": _check, "convert": _convert}[chosen.verb](chosen)
+
+
+def _open(chosen: argparse.Namespace, **options: Any) -> Source:
+    from worldaction.play.source import open_source
+
+    for option in chosen.option:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise UserError(f"--option {option} has no value; give NAME=VALUE, such as language=lang_annotations")
+        options[name] = value
+    return open_source(chosen.path, **options)
+
+
+def _inspect(chosen: argparse.Namespace) -> None:
+    from experiments.data_inspect import describe, draw_sheet
+
+    source = _open(chosen)
+    print(describe(source))
+    if chosen.sheet is not None:
+        draw_sheet(source, chosen.sheet)
+        print(f"\npicture   {chosen.sheet}")
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    from experiments.data_check import check_frames, manifest
+
+    if chosen.replay < 0:
+        raise UserError(f"--replay {chosen.replay}: give 0 or more windows")
+    source = _open(chosen)
+    with _progress(source, "checking") as bar:
+        problems = check_frames(source, bar.update)
+    if chosen.replay:
+        from experiments.data_replay import replay_source
+
+        replays = replay_source(source, chosen.replay)
+        print("\n".join(replays.lines()))
+        problems += replays.problems()
+    if chosen.manifest is not None:
+        compared = chosen.manifest.exists()
+        problems += manifest(chosen.path, chosen.manifest)
+        print(f"manifest  {'compared with' if compared else 'written to'} {chosen.manifest}")
+    for problem in problems:
+        print(f"problem   {problem}")
+    if problems:
+        print(f"verdict   {len(problems)} problem{'s' * (len(problems) > 1)}")
+        raise SystemExit(1)
+    total = sum(episode.length for episode in source.episodes)
+    print(f"verdict   OK: {total:,} frames in {len(source.episodes)} episodes, {source.format}")
+
+
+def _convert(chosen: argparse.Namespace) -> None:
+    source = _open(chosen, **({"scale": chosen.scale} if chosen.scale else {}))
+    size = source.image_size if chosen.image_size is None else chosen.image_size
+    if source.layout.cameras and not 1 <= size <= source.image_size:
+        raise UserError(f"--image-size {size}: the images of {chosen.path} can be 1 to {source.image_size} pixels")
+    with _progress(source, f"converting to {chosen.to}") as bar:
+        if chosen.to == "store":
+            from worldaction.play.convert import convert
+
+            convert(source, chosen.out, image_size=size, progress=bar.update)
+        else:
+            _write(source, chosen, size, bar)
+    print(f"{chosen.out}: {bar.done:,} frames, {chosen.to}")
+
+
+def _write(source: Source, chosen: argparse.Namespace, size: int, bar: Any) -> None:
+    """Into a format that cannot be continued: an interrupted conversion starts again."""
+    from envs.tasks import TASKS
+    from worldaction.play.sink import copy
+
+    sentences = {name: task.description for name, task in TASKS.items()}
+    order = None
+    sink: Any
+    if chosen.to == "calvin":
+        from worldaction.play.calvin_writer import CalvinWriter
+
+        sink = CalvinWriter(chosen.out, layout=source.layout, sentences=sentences)
+        # a CALVIN set holds each scene in one run
+        scenes = list(dict.fromkeys(episode.scene for episode in source.episodes))
+        order = sorted(range(len(source.episodes)), key=lambda number: scenes.index(source.episodes[number].scene))
+    else:
+        from worldaction.play.lerobot_writer import LeRobotWriter
+
+        if (rate := chosen.rate or source.rate) is None:
+            raise UserError(f"{chosen.path} gives no frame rate, which LeRobot sets have; add --rate")
+        sink = LeRobotWriter(
+            chosen.out,
+            layout=source.layout,
+            rate=rate,
+            video=chosen.video,
+            source=source.origin.source,
+            renderer=source.origin.renderer,
+            sentences=sentences,
+        )
+    with sink:
+        copy(source, sink, image_size=size, order=order, progress=bar.update)
+
+
+def _progress(source: Source, what: str) -> AbstractContextManager[Any]:
+    from worldaction.record import progress
+
+    return progress(sum(episode.length for episode in source.episodes), what, "frame")

@@ -1,0 +1,206 @@
+"""What the actions of a data set mean, found out from how the robot moved: relative or absolute, and in which units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldaction.spec import ACTION, METRES_PER_UNIT, RADIANS_PER_UNIT, ROBOT, Layout
+
+Array = NDArray[np.float64]
+Run = Mapping[str, np.ndarray]
+
+SEVERAL: Final = 8
+"""Steps over which commands are also compared with moves, because an arm lags what it is told."""
+OPENING: Final = 1e-3
+"""Change of the width from which a gripper moves (m a frame)."""
+ENOUGH: Final = 0.5
+"""R2 from which one thing is said to explain another."""
+NEAR: Final = 0.25
+"""Relative distance within which a scale is the one expected."""
+SATURATED: Final = 0.3
+
+
+class Fit(NamedTuple):
+    """How well `y = slope * x` holds."""
+
+    slope: float
+    r2: float
+
+    def __str__(self) -> str:
+        return f"slope {self.slope:.4g}, R2 {self.r2:.3f}"
+
+
+class Actions(NamedTuple):
+    """What the actions of a set are."""
+
+    convention: str
+    """Named in words, or "unknown"."""
+    evidence: list[str]
+    """The numbers that say so, a line each."""
+    gripper: str
+    suspicions: list[str]
+    achieved: bool
+    """Whether actions are the moves that followed, rather than commands that the robot lags."""
+
+
+def detect(runs: Sequence[Run], layout: Layout) -> Actions:
+    """What the actions of a data set are.
+
+    Args:
+        runs: consecutive frames of one episode each: `action` [T, A] and `robot_obs` [T, P].
+        layout: what a frame holds; a pose is looked for before its Euler angles.
+    """
+    action = np.concatenate([run[ACTION] for run in runs]).astype(np.float64)
+    suspicions = _suspicions(action)
+    if layout.euler is not None and layout.euler >= 3 and layout.action >= 6:
+        convention, evidence, achieved = _of_poses(runs, layout.euler)
+        return Actions(convention, evidence, _gripper(runs, layout), suspicions, achieved)
+    if layout.robot and layout.robot >= layout.action:
+        convention, evidence = _of_joints(runs, layout.action)
+        return Actions(convention, evidence, _gripper(runs, layout), suspicions, False)
+    return Actions("unknown", ["there is no proprioception to compare with"], "unknown", suspicions, False)
+
+
+def _of_poses(runs: Sequence[Run], euler: int) -> tuple[str, list[str], bool]:
+    """Convention of actions whose first six numbers are compared with a pose."""
+
+    def position(run: Run) -> Array:
+        return run[ROBOT][:, euler - 3 : euler].astype(np.float64)
+
+    def angles(run: Run) -> Array:
+        # unwrapped, so that differences over many frames are right
+        return np.unwrap(run[ROBOT][:, euler : euler + 3].astype(np.float64), axis=0)
+
+    moved = {steps: _relative(runs, position, slice(0, 3), steps) for steps in (1, SEVERAL)}
+    turned = {steps: _relative(runs, angles, slice(3, 6), steps) for steps in (1, SEVERAL)}
+    there = _absolute(runs, position, slice(0, 3))
+    lines = [f"position: the next frame's against action: {there}"]
+    for name, unit, fits in (("move", "m", moved), ("turn", "rad", turned)):
+        lines += [f"{name} of {steps} frame{'s' * (steps > 1)} against action: {fit} ({unit} per unit)"
+                  for steps, fit in fits.items()]  # fmt: skip
+    achieved = moved[1].r2 > 0.99
+    # a lagging arm shows the scale over several frames only
+    scale = moved[1] if achieved else moved[SEVERAL]
+    if there.r2 > 0.9 and _is_near(there.slope, 1):
+        return "absolute: the pose of the TCP in the next frame", lines, True
+    if scale.r2 > ENOUGH:
+        return _named(scale.slope, turned[1 if achieved else SEVERAL].slope, achieved), lines, achieved
+    if _rescaled(runs, position, slice(0, 3)) > 0.9:
+        return (
+            "absolute, rescaled: the TCP's next position is a linear function of action, number by number",
+            lines,
+            False,
+        )
+    return "unknown", lines, False
+
+
+def _named(metres: float, radians: float, achieved: bool) -> str:
+    """A relative convention in words."""
+    what = "moves that were achieved" if achieved else "commands, which the robot lags"
+    if _is_near(metres, METRES_PER_UNIT) and _is_near(radians, RADIANS_PER_UNIT):
+        return (
+            f"relative, scaled as CALVIN's rel_actions ({METRES_PER_UNIT} m, {RADIANS_PER_UNIT} rad per unit): {what}"
+        )
+    if _is_near(metres, 1):
+        return f"relative, unscaled (metres, radians): {what}"
+    return f"relative, scaled by {metres:.4g} m and {radians:.4g} rad per unit: {what}"
+
+
+def _of_joints(runs: Sequence[Run], size: int) -> tuple[str, list[str]]:
+    """Convention of actions that are compared number by number with the first ones of the proprioception."""
+
+    def state(run: Run) -> Array:
+        return run[ROBOT][:, :size].astype(np.float64)
+
+    there, moved = _absolute(runs, state, slice(0, size)), _relative(runs, state, slice(0, size), 1)
+    lines = [f"robot_obs: the next frame's against action: {there}", f"its change against action: {moved}"]
+    if there.r2 > 0.9 and _is_near(there.slope, 1):
+        return "absolute: robot_obs in the next frame", lines
+    if moved.r2 > ENOUGH:
+        return f"relative: action times {moved.slope:.4g} is the change of robot_obs", lines
+    if _rescaled(runs, state, slice(0, size)) > 0.9:
+        return "absolute, rescaled: robot_obs in the next frame is a linear function of action, number by number", lines
+    return "unknown", lines
+
+
+def _relative(runs: Sequence[Run], what: Callable[[Run], Array], columns: slice, steps: int) -> Fit:
+    """The change over so many frames against the sum of their actions."""
+    xs, ys = [], []
+    for run in runs:
+        if len(run[ACTION]) > steps:
+            sums = np.cumsum(np.pad(run[ACTION][:, columns].astype(np.float64), ((1, 0), (0, 0))), axis=0)
+            values = what(run)
+            xs.append(sums[steps:-1] - sums[: -1 - steps])
+            ys.append(values[steps:] - values[:-steps])
+    return _through_origin(xs, ys)
+
+
+def _absolute(runs: Sequence[Run], what: Callable[[Run], Array], columns: slice) -> Fit:
+    """The next frame's values, less their means, against the actions less the same."""
+    ys = [what(run)[1:] for run in runs if len(run[ACTION]) > 1]
+    xs = [run[ACTION][:-1, columns].astype(np.float64) for run in runs if len(run[ACTION]) > 1]
+    if not ys:
+        return Fit(0.0, 0.0)
+    mean = np.concatenate(ys).mean(0)
+    return _through_origin([x - mean for x in xs], [y - mean for y in ys])
+
+
+def _through_origin(xs: Sequence[Array], ys: Sequence[Array]) -> Fit:
+    if not xs:
+        return Fit(0.0, 0.0)
+    x, y = np.concatenate(xs), np.concatenate(ys)
+    slope = float((x * y).sum() / max((x**2).sum(), 1e-12))
+    return Fit(slope, 1 - float(((y - slope * x) ** 2).sum() / max((y**2).sum(), 1e-12)))
+
+
+def _rescaled(runs: Sequence[Run], what: Callable[[Run], Array], columns: slice) -> float:
+    """The smallest squared correlation of an action's number with the next frame's value of the same place."""
+    pairs = [(run[ACTION][:-1, columns], what(run)[1:]) for run in runs if len(run[ACTION]) > 1]
+    if not pairs:
+        return 0.0
+    x, y = (np.concatenate(part).astype(np.float64) for part in zip(*pairs, strict=True))
+    x, y = x - x.mean(0), y - y.mean(0)
+    return float(((x * y).sum(0) ** 2 / np.maximum((x**2).sum(0) * (y**2).sum(0), 1e-24)).min())
+
+
+def _gripper(runs: Sequence[Run], layout: Layout) -> str:
+    """What the sign of the gripper's number does to the opening width."""
+    if not layout.binary:
+        return "no number of an action is read by its sign"
+    number = layout.binary[0]
+    values = np.unique(np.concatenate([run[ACTION][:, number] for run in runs]))
+    shown = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+    if layout.euler is None or layout.robot <= layout.euler + 3:
+        return f"action[{number}] takes {shown}; no width is known to compare it with"
+    width = layout.euler + 3
+    pairs = [(np.sign(run[ACTION][:-1, number]), np.diff(run[ROBOT][:, width])) for run in runs if len(run[ACTION]) > 1]
+    sign, change = (np.concatenate(part) for part in zip(*pairs, strict=True)) if pairs else (np.zeros(0), np.zeros(0))
+    moving = np.abs(change) > OPENING
+    if moving.sum() < 2 or sign[moving].std() == 0:
+        return f"action[{number}] takes {shown}; the gripper hardly moves, so which sign opens is not seen"
+    correlation = float(np.corrcoef(sign[moving], change[moving])[0, 1])
+    opens = "+1 opens" if correlation > 0.3 else "-1 opens" if correlation < -0.3 else "neither sign clearly opens"
+    return f"{opens} (correlation with the change of width {correlation:+.2f}); action[{number}] takes {shown}"
+
+
+def _suspicions(action: Array) -> list[str]:
+    """What looks as if actions had been scaled once too often."""
+    found = []
+    moving = action[:, :6][:, action[:, :6].std(0) > 0]
+    if moving.size == 0:
+        return ["actions never change"]
+    if (share := float((np.abs(moving) >= 0.999).mean())) > SATURATED:
+        found.append(f"{share:.0%} of the numbers of actions are at -1 or +1: they look clipped, or scaled twice")
+    if np.abs(moving).max() > 1.01 and (abs(moving.std(0) - 1) < 0.1).all() and (abs(moving.mean(0)) < 0.1).all():
+        found.append("actions have mean 0 and deviation 1: they look normalised already")
+    if np.abs(moving).max() < 0.1:
+        found.append(f"actions never exceed {np.abs(moving).max():.3g}: they look unscaled, or scaled down twice")
+    return found
+
+
+def _is_near(value: float, expected: float) -> bool:
+    return abs(value / expected - 1) < NEAR
