@@ -188,11 +188,14 @@ def main() -> None:
 def _command(arguments: Sequence[str]) -> None:
     import argparse
 
+    from experiments.data import add_commands
+
     parser = argparse.ArgumentParser(prog="worldaction", description="World-action models for robot learning.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what works on this machine, and what to install for the rest")
     commands.add_parser("losses", help="every loss that --losses knows")
     commands.add_parser("train", help="a study in any environment: [PRESET] --env ID [OPTIONS]", add_help=False)
+    add_commands(commands)
     report = commands.add_parser("report", help="write a run's report.html again")
     report.add_argument("run", type=Path, help="the run's folder")
     report.add_argument("--markdown", action="store_true", help="print the tables of docs/results.md instead")
@@ -210,6 +213,10 @@ def _command(arguments: Sequence[str]) -> None:
         from worldaction.losses import describe
 
         print(describe())
+    elif chosen.command == "data":
+        from experiments.data import run
+
+        run(chosen)
     elif chosen.markdown:
         from experiments.markdown import markdown
 
