@@ -1,6 +1,7 @@
 """Sets the embedded table beside CALVIN: what was measured in both, and what recorded commands lead to.
 
 python -m experiments.fidelity --write docs/playtable.md             both tables, 10 seconds
+python -m experiments.fidelity --replay FILE ...                     what recorded commands lead to here
 python -m experiments.fidelity --record path/to/task_D_D --out FILE  a recording of a CALVIN set's annotated windows
 python -m experiments.fidelity --calvin                              CALVIN's numbers anew, from your installation
 """
@@ -28,7 +29,7 @@ from worldaction.errors import UserError
 
 FACTS: Final = Path(envs.playtable.__file__).parent / "calvin_facts.json"
 """CALVIN's numbers: `given` was read off its files or measured with forces from outside, `measured` by `--calvin`."""
-RECORDINGS: Final = ("calvin_D", "calvin_sample_64", "calvin_sample_native")
+RECORDINGS: Final = tuple(CARRIED / f"{name}.npz" for name in ("calvin_D", "calvin_sample_64", "calvin_sample_native"))
 """Recordings that come with the library: the first by `envs.calvin.record`, the others by `--record`."""
 LONG: Final = 10_000
 MARKS: Final = "<!-- {name}: written by python -m experiments.fidelity -->", "<!-- end of {name} -->"
@@ -86,13 +87,17 @@ def _number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def replay_outcomes(folder: Path = CARRIED) -> dict[str, list[Outcome]]:
-    """What becomes of every window of the carried recordings, by the name of the recording."""
+def replay_outcomes(paths: Sequence[Path] = RECORDINGS) -> dict[str, list[Outcome]]:
+    """What becomes of every window of some recordings, by the name of the file.
+
+    Raises:
+        UserError: a file is no recording.
+    """
     outcomes = {}
-    for name in RECORDINGS:
-        recording = load_recording(folder / f"{name}.npz")
+    for path in paths:
+        recording = load_recording(path)
         env = PlayTableEnv(cameras=False, max_steps=LONG, scene=recording.scene)
-        outcomes[name] = [replay(env, recording, window) for window in recording.windows]
+        outcomes[path.stem] = [replay(env, recording, window) for window in recording.windows]
     return outcomes
 
 
@@ -167,6 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints both tables, or does what is asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", type=Path, help="renew both tables in this page")
+    parser.add_argument("--replay", type=Path, nargs="+", help="replay these recordings, and nothing else")
     parser.add_argument("--record", type=Path, help="a CALVIN set, whose annotated windows become a recording")
     parser.add_argument("--out", type=Path, help="the .npz that --record writes")
     parser.add_argument("--calvin", action="store_true", help=f"measure the real simulator and renew {FACTS.name}")
@@ -176,6 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         if options.record is not None:
             save_recording(options.out, from_calvin(options.record))
+        elif options.replay:
+            print(replay_table(replay_outcomes(options.replay)))
         elif options.calvin:
             measure_calvin()
         else:

@@ -13,7 +13,7 @@ from envs.playtable.env import PlayTableEnv
 from envs.playtable.recover import UNIT, from_calvin, recover_commands, recover_targets
 from envs.playtable.replay import CARRIED, PARTS, Recording, Window, load_recording, replay, save_recording
 from envs.playtable.rotation import wrap
-from experiments.fidelity import RECORDINGS, main, replay_outcomes, replay_table
+from experiments.fidelity import main, replay_outcomes, replay_table
 from worldaction.errors import UserError
 from worldaction.spec import NULL_ACTION
 
@@ -37,14 +37,14 @@ def outcomes() -> dict[str, Any]:
 # ---- replays
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
+@pytest.mark.parametrize("name", BARS)
 def test_commands_that_did_a_task_in_calvin_do_it_here(outcomes: dict[str, Any], name: str) -> None:
     least, count = BARS[name]
     assert len(outcomes[name]) == count
     assert sum(outcome.success for outcome in outcomes[name]) >= least
 
 
-@pytest.mark.parametrize("name", RECORDINGS)
+@pytest.mark.parametrize("name", BARS)
 def test_replays_end_within_millimetres_of_what_was_recorded(outcomes: dict[str, Any], name: str) -> None:
     assert np.median([outcome.tcp for outcome in outcomes[name]]) < 0.001
     assert max(outcome.tcp for outcome in outcomes[name]) < 0.015
@@ -53,7 +53,7 @@ def test_replays_end_within_millimetres_of_what_was_recorded(outcomes: dict[str,
 
 def test_every_task_and_recording_has_a_row(outcomes: dict[str, Any]) -> None:
     table = replay_table(outcomes)
-    assert table.count("**all**") == len(RECORDINGS)
+    assert table.count("**all**") == len(BARS)
     assert "| calvin_D | turn_on_led | 5 of 5 |" in table
 
 
@@ -74,6 +74,14 @@ def test_a_recording_replayed_in_the_table_that_made_it_ends_where_it_ended() ->
     # speeds are not recorded
     assert from_the_middle.tcp < 1e-3
     assert not from_the_start.success
+
+
+def test_any_recording_is_replayed_by_name(
+    tmp_path: Path, recording: Recording, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_recording(tmp_path / "mine.npz", replace(recording, windows=recording.windows[-1:]))
+    main(["--replay", str(tmp_path / "mine.npz")])
+    assert "| mine | turn_off_led | 1 of 1 |" in capsys.readouterr().out
 
 
 def test_a_recording_of_another_scene_is_refused(recording: Recording) -> None:
@@ -186,7 +194,7 @@ def test_numbers_that_are_not_finite_are_refused(recording: Recording) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    for name in RECORDINGS:
+    for name in BARS:
         data = (CARRIED / f"{name}.npz").read_bytes()
         for number, damaged in enumerate((b"", data[: len(data) // 2], b"PK" + data[100:], b"x" * 1000)):
             path = tmp_path / f"{name}{number}.npz"
