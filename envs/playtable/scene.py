@@ -33,6 +33,7 @@ GRAVITY: Final = 9.8
 DRY_FRICTION: Final = 4.0
 BUTTON_MASS, BUTTON_DAMPING = 0.154, 60.0
 BLOCK_MASS: Final = 1.0
+# ends of travel: the arm presses CALVIN's button 3 to 8 mm past its own, and a softer one further
 STIFF_LIMIT: Final = [0.93, 0.98]
 # Bullet multiplies the friction of the two that touch (finger 1, block 0.7, else 0.5), MuJoCo takes the larger: so each
 # carries its product with the table, and blocks between fingers have a rule of their own
