@@ -121,7 +121,7 @@ class MinariSource:
 
     def _actions(self, actions: Any, first: int, last: int, where: str) -> np.ndarray:
         """[T, A] float32, with the null action after the last one."""
-        known = actions[first:last].reshape(min(last, actions.shape[0]) - first, -1)
+        known = actions[first:last].reshape(-1, self.layout.action)
         padded = np.tile(np.array(self.layout.null_action, np.float32), (last - first, 1))
         padded[: len(known)] = check_vectors(known, (len(known), self.layout.action), where)
         return padded

@@ -76,7 +76,7 @@ class RobomimicSource:
         cameras = self._cameras if image_size else {}
         with hdf5.opened(self.path) as file:
             demo = file["data"][name]
-            obs = demo["obs"]
+            obs = _observations(demo, where)
             images = {key: hdf5.array(obs, camera, where) for key, camera in cameras.items()}
             size = piece(max((hdf5.width(image) for image in images.values()), default=1))
             parts = self._parts(demo)
@@ -90,7 +90,7 @@ class RobomimicSource:
 
     def _sort(self, demo: Any, robot: str | None, scene: str) -> tuple[dict[str, str], list[str], list[str]]:
         """Which of the observations are cameras, under the names of the store, and which make up the two states."""
-        obs = hdf5.group(demo, "obs", f"{self.path}: {demo.name}") if "obs" in demo else {}
+        obs = _observations(demo, f"{self.path}: {demo.name}")
         cameras: dict[str, str] = {}
         states: list[str] = []
         for name in sorted(obs):
@@ -107,10 +107,11 @@ class RobomimicSource:
 
     def _parts(self, demo: Any) -> dict[str, list[tuple[str, Any]]]:
         """The arrays that make up each vector of a frame."""
-        where = f"{self.path}: {demo.name}"
+        where = f"{self.path}: {demo.name.lstrip('/')}"
+        obs = _observations(demo, where)
         parts = {spec.ROBOT: self._robot, spec.SCENE: self._scene}
         found = {
-            key: [(f"obs/{name}", hdf5.array(demo["obs"], name, where)) for name in names]
+            key: [(f"obs/{name}", hdf5.array(obs, name, where)) for name in names]
             for key, names in parts.items()
             if names
         }
@@ -138,6 +139,13 @@ class RobomimicSource:
         (length,) = lengths
         segments = (Segment(task, 0, length, success),) if task else ()
         return Recording(length, where, "demo", split, segments=segments)
+
+
+def _observations(demo: Any, where: str) -> Any:
+    """The group of observations, which raw recordings of robosuite have not got."""
+    if "obs" not in demo:
+        raise UserError(f"{where} has no observations (obs); make them with robomimic's dataset_states_to_obs script")
+    return hdf5.group(demo, "obs", where)
 
 
 def _environment(attributes: Mapping[str, Any]) -> tuple[str, float | None]:

@@ -33,8 +33,7 @@ class Scaled:
     """
 
     def __init__(self, source: Source, low: np.ndarray, high: np.ndarray) -> None:
-        if (before := source.origin.config.get(RECORDED)) is not None:
-            raise UserError(f"{source.path}: its actions were scaled already, from {before}; leave --scale out")
+        _refuse_twice(source)
         low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
         if low.shape != (source.layout.action,) or high.shape != low.shape or not (low <= high).all():
             remedy = f"give the lowest and the highest value of each of the {source.layout.action} numbers"
@@ -73,6 +72,7 @@ def scale_to_range(source: Source) -> Scaled:
     Raises:
         UserError: the actions lie in [-1, 1] already, or were scaled before.
     """
+    _refuse_twice(source)
     low = np.full(source.layout.action, np.inf)
     high = -low
     for number in range(len(source.episodes)):
@@ -82,3 +82,8 @@ def scale_to_range(source: Source) -> Scaled:
     if max(-low.min(), high.max()) <= MAX_ACTION:
         raise UserError(f"{source.path}: its actions lie in [-1, 1] already; leave --scale out")
     return Scaled(source, low, high)
+
+
+def _refuse_twice(source: Source) -> None:
+    if (before := source.origin.config.get(RECORDED)) is not None:
+        raise UserError(f"{source.path}: its actions were scaled already, from {before}; leave --scale out")
