@@ -30,6 +30,7 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     Args:
         task: name of the task with its version, such as "drawer-open-v3".
         pixels: observe the hand alone, as pictures are to show the rest; otherwise all of Meta-World's 39 numbers.
+        plain: draw without shadows, reflections and antialiasing: 5 ms a picture instead of 79 without a GPU.
         render_mode: None or "rgb_array", the view of Meta-World's camera "corner2" the right way up, [128, 128, 3].
 
     Raises:
@@ -38,8 +39,11 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012
     tasks: Final = TASKS
+    demonstrator: Final = "envs.metaworld:ScriptedExpert"
 
-    def __init__(self, task: str = TASKS[0], *, pixels: bool = True, render_mode: str | None = None) -> None:
+    def __init__(
+        self, task: str = TASKS[0], *, pixels: bool = True, plain: bool = True, render_mode: str | None = None
+    ) -> None:
         classes, self._policies = _metaworld()
         if task not in classes:
             raise unknown("Meta-World task", task, classes)
@@ -49,6 +53,8 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[np.float32]]):
         self._inner._freeze_rand_vec, self._inner._set_task_called, self._inner.seeded_rand_vec = False, True, True
         model = self._inner.model
         model.cam_pos[model.camera(CAMERA).id] = NEARER
+        if plain:
+            model.light_castshadow[:], model.mat_reflectance[:], model.vis.quality.offsamples = False, 0.0, 0
         self.action_space = self._inner.action_space
         size = HAND if pixels else len(self._inner.observation_space.low)
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from experiments.report import console_table, write_report
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
 from experiments.video import open_loop_video
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
 from worldaction.metrics.open_loop import image_fidelity, open_loop
 from worldaction.metrics.probes import auroc, predict, r2, ridge
@@ -36,6 +37,7 @@ from worldaction.rssm import Latent
 from worldaction.spec import (
     ACTION,
     ACTION_MASK,
+    CALVIN,
     IS_INIT,
     PREVIOUS_ACTION,
     ROBOT,
@@ -74,8 +76,7 @@ def _check(study: Study, *, resuming: bool) -> None:
     """What cannot work is refused before any data are made."""
     benchmark = open_benchmark(study)
     for task in study.tasks:
-        if task not in benchmark.tasks:
-            raise unknown("task", task, benchmark.tasks)
+        benchmark.check(task)
     if study.play is None:
         benchmark.jobs(study.data, study.tasks)
         # built once for nothing: sizes and losses may not fit
@@ -264,7 +265,7 @@ def measure_world_model(folder: Path, seed: int) -> None:
         for split, where in starts.items()
     }
     results: dict[str, Any] = {"probes": _probes(model, store, rolls)}
-    if model.draws_images():
+    if model.draws_images() and model.config.cameras:
         fidelity = image_fidelity(model, store.frames, rolls["validation"])
         results |= {name: {c: v.tolist() for c, v in scores.items()} for name, scores in fidelity.items()}
         _film(run, model, store, rolls["validation"], seed)
@@ -284,8 +285,8 @@ def _probes(model: WorldModel, store: PlayStore, rolls: Mapping[str, Any]) -> di
     fitted = rolls["training"]
     # a probe is fitted on filtered latents of training play and read on validation play; [M * T, F]
     seen = model.feature(Latent(*(part[0] for part in fitted.episodes.latent))).flatten(0, 1)
-    scene = store.frames[SCENE][fitted.episodes.frame.flatten()].to(seen.device)
-    weights = ridge(seen, scene, penalty=30.0)
+    state = store.frames[_probed(store)]
+    weights = ridge(seen, state[fitted.episodes.frame.flatten()].to(seen.device), penalty=30.0)
     test = rolls["validation"]
     filtered = model.feature(Latent(*(part[0] for part in test.episodes.latent)))
     dreamed = model.feature(test.imagined)
@@ -295,16 +296,23 @@ def _probes(model: WorldModel, store: PlayStore, rolls: Mapping[str, Any]) -> di
         "imagined_late": (dreamed, slice(CONTEXT + 8, None)),
     }
     return {
-        name: _read(weights, feature[:, span], store.frames[SCENE][test.episodes.frame[:, span]])
+        name: _read(weights, feature[:, span], state[test.episodes.frame[:, span]], store.meta.layout)
         for name, (feature, span) in parts.items()
         # a short horizon has no late part
         if feature[:, span].shape[1]
     }
 
 
-def _read(weights: Tensor, feature: Tensor, scene: Tensor) -> dict[str, float]:
-    read = predict(weights, feature).flatten(0, 1).cpu()
-    true = scene.flatten(0, 1)
+def _probed(store: PlayStore) -> str:
+    """What the probes read: the privileged state where there is more of it than success, else the proprioception."""
+    layout = store.meta.layout
+    return SCENE if layout.scene > 1 or not layout.robot else ROBOT
+
+
+def _read(weights: Tensor, feature: Tensor, true: Tensor, layout: Layout) -> dict[str, float]:
+    read, true = predict(weights, feature).flatten(0, 1).cpu(), true.flatten(0, 1)
+    if layout.scene != CALVIN.scene:
+        return {"r2": float(np.mean([r2(read[:, i], true[:, i]) for i in range(true.shape[1])]))}
     scores = {
         f"r2_{name}": r2(read[:, SCENE_FIELDS[name]], true[:, SCENE_FIELDS[name]])
         for name in ("slider", "drawer", "switch")
@@ -316,8 +324,10 @@ def _read(weights: Tensor, feature: Tensor, scene: Tensor) -> dict[str, float]:
 
 def _film(run: Run, model: WorldModel, store: PlayStore, roll: Any, seed: int) -> None:
     """True, imagined and error of the windows in which most happens."""
-    change = store.frames[SCENE][roll.episodes.frame]
-    moved = (change[:, -1, :6] - change[:, CONTEXT, :6]).abs() / torch.tensor([0.28, 0.22, 0.02, 0.088, 1.0, 1.0])
+    state = store.frames[_probed(store)][roll.episodes.frame]
+    moved = (state[:, -1] - state[:, CONTEXT]).abs()
+    # in shares of what each number has moved at most
+    moved = moved / moved.amax(0).clamp_min(1e-6)
     pick = moved.sum(-1).argsort(descending=True)[:3]
     pictures = model.decode(model.feature(roll.imagined.index(pick.to(roll.imagined.belief.device))))
     for camera, imagined in pictures.items():

@@ -150,15 +150,22 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
             seen[ROBOT] = self.numbers()
         return seen
 
+    def render(self) -> Any:
+        """The picture, for people."""
+        return self.picture()
+
     def picture(self) -> NDArray[np.uint8]:
         """The environment's own picture [H, W, 3].
 
         Raises:
             UserError: it draws none.
         """
-        image = self.env.render()
+        try:
+            image = self.env.render()
+        except gym.error.DependencyNotInstalled as error:
+            raise UserError(f"{self.name} cannot draw: {error}") from error
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"{self.name} draws no pictures with render_mode 'rgb_array'; set --gym.camera auto")
+            raise UserError(f"{self.name} draws no pictures with render_mode 'rgb_array'; set --gym.camera auto, videos 0")
         return image
 
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

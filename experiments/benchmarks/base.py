@@ -34,9 +34,12 @@ class Benchmark(Protocol):
         """What a frame holds."""
         ...
 
-    @property
-    def tasks(self) -> Sequence[str]:
-        """All that can be learned here."""
+    def check(self, task: str) -> None:
+        """Refuse a task that does not exist.
+
+        Raises:
+            UserError: says which there are.
+        """
         ...
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:

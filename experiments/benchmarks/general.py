@@ -22,7 +22,7 @@ from envs.general.standard import Standard, load, safe
 from experiments.benchmarks.base import START_STATES, Observation, Start, reset_all, start_seed
 from experiments.presets import Study
 from worldaction.config import GymConfig, PlayConfig, TableConfig, switched_on
-from worldaction.errors import UserError
+from worldaction.errors import UserError, unknown
 from worldaction.spec import Layout
 
 LOGGER = logging.getLogger("worldaction")
@@ -64,6 +64,12 @@ class General:
         """The environment's own, if its class has `tasks`; else one, named after it."""
         return tasks_of(self.env)
 
+    def check(self, task: str) -> None:
+        """See `Benchmark.check`: an environment may know more tasks than it lists."""
+        if not hasattr(find(self.env), "tasks") and task not in self.tasks:
+            raise unknown("task", task, self.tasks)
+        self._standard(task).close()
+
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
         """See `Benchmark.make`."""
         return self._standard(task, film=film, max_steps=self.table.max_steps)
@@ -88,6 +94,8 @@ class General:
                 f"nobody demonstrates {self.env}, and a policy begins as a clone: give --gym.expert module:Class, "
                 "or --gym.expert sac to learn one from the environment's reward"
             )
+        if self._expert != LEARNED:
+            load(self._expert, "--gym.expert")
         jobs = plan(data, tasks)
         play = [job for job in jobs if job.kind == "play"]
         shared = [replace(job, task=tasks[number % len(tasks)]) for number, job in enumerate(play)]
@@ -108,6 +116,21 @@ class General:
         """See `Benchmark.generate`: the jobs of one task."""
         (task,) = {job.task for job in jobs}
         generate(path, jobs, partial(self._standard, task), self._demonstrator(task), table=self.table, data=data)
+
+    def draws(self) -> bool:
+        """Whether it can be filmed here."""
+        try:
+            env = self._standard(self.tasks[0], film=True)
+        except gym.error.Error:
+            return False
+        try:
+            env.reset(seed=0)
+            env.picture()
+        except UserError:
+            return False
+        finally:
+            env.close()
+        return True
 
     # ---- who demonstrates
 
@@ -170,4 +193,6 @@ def adapted(study: Study, preset: Study) -> Study:
     if study.world_model.cameras == preset.world_model.cameras:
         cameras = General.of(study).layout.cameras
         study = replace(study, world_model=replace(study.world_model, cameras=cameras))
+    if study.evaluation.videos == preset.evaluation.videos and not General.of(study).draws():
+        study = replace(study, evaluation=replace(study.evaluation, videos=0))
     return study

@@ -41,10 +41,9 @@ class Tables:
         """See `Benchmark.layout`."""
         return CALVIN
 
-    @property
-    def tasks(self) -> Sequence[str]:
-        """See `Benchmark.tasks`."""
-        return tuple(TASKS)
+    def check(self, task: str) -> None:
+        """See `Benchmark.check`."""
+        get_task(task)
 
     def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
         """See `Benchmark.label`."""
