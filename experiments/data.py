@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from worldaction.errors import UserError
 
 if TYPE_CHECKING:
+    from worldaction.play.sink import FolderSink
     from worldaction.play.source import Source
 
 KINDS: Final = ("store", "calvin", "lerobot")
@@ -55,9 +56,10 @@ def run(chosen: argparse.Namespace) -> None:
     {"inspect": _inspect, "check": _check, "convert": _convert}[chosen.verb](chosen)
 
 
-def _open(chosen: argparse.Namespace, **options: Any) -> Source:
+def _open(chosen: argparse.Namespace) -> Source:
     from worldaction.play.source import open_source
 
+    options: dict[str, str] = {}
     for option in chosen.option:
         name, equals, value = option.partition("=")
         if not equals:
@@ -104,51 +106,57 @@ def _check(chosen: argparse.Namespace) -> None:
 
 
 def _convert(chosen: argparse.Namespace) -> None:
-    source = _open(chosen, **({"scale": chosen.scale} if chosen.scale else {}))
+    source = _open(chosen)
+    if chosen.scale is not None:
+        from worldaction.play.scaled import scale_to_range
+
+        source = scale_to_range(source)
     size = source.image_size if chosen.image_size is None else chosen.image_size
     if source.layout.cameras and not 1 <= size <= source.image_size:
         raise UserError(f"--image-size {size}: the images of {chosen.path} can be 1 to {source.image_size} pixels")
-    with _progress(source, f"converting to {chosen.to}") as bar:
-        if chosen.to == "store":
-            from worldaction.play.convert import convert
+    if chosen.out.exists():
+        raise UserError(f"{chosen.out} exists already; delete it or choose another path")
+    if chosen.to == "store":
+        from worldaction.play.convert import convert
 
+        with _progress(source, "converting to store") as bar:
             convert(source, chosen.out, image_size=size, progress=bar.update)
-        else:
-            _write(source, chosen, size, bar)
+    else:
+        from worldaction.play.sink import copy
+
+        with _sink(source, chosen) as sink, _progress(source, f"converting to {chosen.to}") as bar:
+            copy(source, sink, image_size=size, order=_by_scene(source), progress=bar.update)
     print(f"{chosen.out}: {bar.done:,} frames, {chosen.to}")
 
 
-def _write(source: Source, chosen: argparse.Namespace, size: int, bar: Any) -> None:
-    """Into a format that cannot be continued: an interrupted conversion starts again."""
+def _sink(source: Source, chosen: argparse.Namespace) -> FolderSink:
+    """A set in a format that cannot be continued: an interrupted conversion starts again."""
     from envs.tasks import TASKS
-    from worldaction.play.sink import copy
 
     sentences = {name: task.description for name, task in TASKS.items()}
-    order = None
-    sink: Any
     if chosen.to == "calvin":
         from worldaction.play.calvin_writer import CalvinWriter
 
-        sink = CalvinWriter(chosen.out, layout=source.layout, sentences=sentences)
-        # a CALVIN set holds each scene in one run
-        scenes = list(dict.fromkeys(episode.scene for episode in source.episodes))
-        order = sorted(range(len(source.episodes)), key=lambda number: scenes.index(source.episodes[number].scene))
-    else:
-        from worldaction.play.lerobot_writer import LeRobotWriter
+        return CalvinWriter(chosen.out, layout=source.layout, sentences=sentences)
+    from worldaction.play.lerobot_writer import LeRobotWriter
 
-        if (rate := chosen.rate or source.rate) is None:
-            raise UserError(f"{chosen.path} gives no frame rate, which LeRobot sets have; add --rate")
-        sink = LeRobotWriter(
-            chosen.out,
-            layout=source.layout,
-            rate=rate,
-            video=chosen.video,
-            source=source.origin.source,
-            renderer=source.origin.renderer,
-            sentences=sentences,
-        )
-    with sink:
-        copy(source, sink, image_size=size, order=order, progress=bar.update)
+    if (rate := chosen.rate or source.rate) is None:
+        raise UserError(f"{chosen.path} gives no frame rate, which LeRobot sets have; add --rate")
+    return LeRobotWriter(
+        chosen.out,
+        layout=source.layout,
+        rate=rate,
+        video=chosen.video,
+        source=source.origin.source,
+        renderer=source.origin.renderer,
+        sentences=sentences,
+    )
+
+
+def _by_scene(source: Source) -> list[int]:
+    """Numbers of the episodes, those of a scene together, because a CALVIN set holds each scene in one run."""
+    scenes = list(dict.fromkeys(episode.scene for episode in source.episodes))
+    return sorted(range(len(source.episodes)), key=lambda number: scenes.index(source.episodes[number].scene))
 
 
 def _progress(source: Source, what: str) -> AbstractContextManager[Any]:

@@ -193,12 +193,13 @@ def _suspicions(action: Array) -> list[str]:
     moving = action[:, :6][:, action[:, :6].std(0) > 0]
     if moving.size == 0:
         return ["actions never change"]
-    if (share := float((np.abs(moving) >= 0.999).mean())) > SATURATED:
+    largest = float(np.abs(moving).max())
+    if largest <= 1.001 and (share := float((np.abs(moving) >= 0.999).mean())) > SATURATED:
         found.append(f"{share:.0%} of the numbers of actions are at -1 or +1: they look clipped, or scaled twice")
-    if np.abs(moving).max() > 1.01 and (abs(moving.std(0) - 1) < 0.1).all() and (abs(moving.mean(0)) < 0.1).all():
+    if largest > 1.001 and (abs(moving.std(0) - 1) < 0.1).all() and (abs(moving.mean(0)) < 0.1).all():
         found.append("actions have mean 0 and deviation 1: they look normalised already")
-    if np.abs(moving).max() < 0.1:
-        found.append(f"actions never exceed {np.abs(moving).max():.3g}: they look unscaled, or scaled down twice")
+    if largest < 0.1:
+        found.append(f"actions never exceed {largest:.3g}: they look unscaled, or scaled down twice")
     return found
 
 
