@@ -23,8 +23,13 @@ CORE = [
     "tqdm",
 ]
 
+# Readers and writers of other formats; lerobot, minari and robomimic themselves are not needed.
+DATA = ["pyarrow", "av", "h5py"]
 EXTRAS = {
-    "test": ["pytest", "pytest-timeout", "ruff", "mypy"],
+    "data": DATA,
+    # pins an old MuJoCo, so it wants an environment of its own
+    "metaworld": ["metaworld>=3"],
+    "test": ["pytest", "pytest-timeout", "ruff", "mypy", *DATA],
 }
 
 HERE = Path(__file__).parent
@@ -44,7 +49,7 @@ setup(
     packages=find_packages(
         include=[f"{name}{below}" for name in ("worldaction", "envs", "agents", "experiments") for below in ("", ".*")]
     ),
-    package_data={"": ["py.typed", "*.cu", "*.cuh", "*.cpp", "*.h", "*.xml", "*.json"]},
+    package_data={"": ["py.typed", "*.cu", "*.cuh", "*.cpp", "*.h", "*.xml", "*.json", "*.npz"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={

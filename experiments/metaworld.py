@@ -31,9 +31,13 @@ def _in_metaworld(study: Study) -> Study:
     )
 
 
+def presets() -> dict[str, Study]:
+    """The presets of the play table, moved to Meta-World."""
+    return {name: _in_metaworld(PRESETS[name]) for name in ("debug", "quick", "small")}
+
+
 if __name__ == "__main__":
     from experiments.calvin import main
     from experiments.cli import guarded
 
-    presets = {name: _in_metaworld(PRESETS[name]) for name in ("debug", "quick", "small")}
-    sys.exit(guarded(lambda: main(sys.argv[1:], presets)))
+    sys.exit(guarded(lambda: main(sys.argv[1:], presets())))

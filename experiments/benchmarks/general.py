@@ -6,12 +6,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from numpy.typing import ArrayLike, NDArray
 
 import envs  # noqa: F401 - registers the project's own
@@ -162,13 +163,21 @@ def find(name: str) -> Any:
         UserError: there is none of that name.
     """
     try:
-        spec = gym.spec(name)
+        spec = spec_of(name)
         return load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     except (gym.error.Error, ImportError, AttributeError) as error:
         raise UserError(
             f"--env {name}: {error}; give the id of an environment that is registered with Gymnasium, "
             "as module:ID if a module has to be imported first"
         ) from error
+
+
+def spec_of(name: str) -> EnvSpec:
+    """The registration of an id, after the import of the module before its colon."""
+    module, _, registered = name.rpartition(":")
+    if module:
+        import_module(module)
+    return gym.spec(registered)
 
 
 def tasks_of(name: str) -> tuple[str, ...]:
@@ -184,7 +193,8 @@ def adapted(study: Study, preset: Study) -> Study:
         study: as the user asked for it.
         preset: what it began from.
     """
-    limit = gym.spec(study.env).max_episode_steps if find(study.env) else None
+    find(study.env)
+    limit = spec_of(study.env).max_episode_steps
     if study.tasks == preset.tasks:
         study = replace(study, tasks=tasks_of(study.env))
     if limit and study.table.max_steps == preset.table.max_steps:
