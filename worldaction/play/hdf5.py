@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,10 @@ from worldaction.errors import UserError
 from worldaction.play.reading import check_vectors, naming, need
 
 MAGIC: Final = b"\x89HDF\r\n\x1a\n"
+PATIENCE: Final = 10.0
+"""Seconds that a walk through a small file may take."""
+BYTES_PER_SECOND: Final = 10e6
+"""How much larger a file is for each second more."""
 
 
 def is_hdf5(path: Path) -> bool:
@@ -21,6 +27,27 @@ def is_hdf5(path: Path) -> bool:
         return False
     with open(path, "rb") as file:
         return file.read(len(MAGIC)) == MAGIC
+
+
+def check(path: Path) -> None:
+    """Walk through a file in another process, because the HDF5 library can crash or hang over a damaged one.
+
+    Raises:
+        UserError: h5py is not installed, or the file is missing or damaged.
+    """
+    need("h5py")
+    if not path.is_file():
+        raise UserError(f"{path} is missing; copy the set again")
+    # -P: the script's neighbours must not be taken for other people's packages
+    command = [sys.executable, "-P", str(Path(__file__).with_name("hdf5_check.py")), str(path)]
+    limit = PATIENCE + path.stat().st_size / BYTES_PER_SECOND
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{path} is damaged (HDF5 finds no end in it); get the file anew") from None
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2] or f"HDF5 crashes with {done.returncode}"
+        raise UserError(f"{path} is damaged ({reason[:200]}); get the file anew")
 
 
 @contextmanager

@@ -149,7 +149,23 @@ def _parse(content: Mapping[str, Any]) -> Description:
     numbers += [n for s in segments for n in (s.start, s.stop)]
     if any(type(number) is not int for number in numbers):
         raise TypeError("a frame number is no integer")
+    _check_types(meta)
     return Description(content["frames"], meta, episodes, segments, dict(content["checksums"]))
+
+
+def _check_types(meta: StoreMeta) -> None:
+    """What the code relies on, in a file that anybody may have edited."""
+    layout = meta.layout
+    texts = [meta.source, meta.renderer, *layout.cameras]
+    sizes = [layout.robot, layout.scene, layout.action, *layout.binary, 0 if layout.euler is None else layout.euler]
+    if any(type(text) is not str for text in texts) or not all(camera.isidentifier() for camera in layout.cameras):
+        raise TypeError("a name is no text, or a camera's no word")
+    if any(type(size) is not int or size < 0 for size in sizes) or layout.action < 1:
+        raise TypeError("a size of the layout is no number of things")
+    if not all(type(number) in (int, float) for number in layout.null_action):
+        raise TypeError("the null action holds no numbers")
+    if type(meta.config) is not dict or not (meta.seed is None or type(meta.seed) is int):
+        raise TypeError("the config is no mapping, or the seed no integer")
 
 
 def _contradiction(description: Description) -> str | None:

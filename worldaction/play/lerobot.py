@@ -163,10 +163,9 @@ class LeRobotSource:
 
     def _v2(self) -> tuple[list[Place], list[list[str]]]:
         path = self.path / "meta" / "episodes.jsonl"
-        lines = sorted(_json_lines(path), key=lambda line: line["episode_index"])
         places, tasks = [], []
         with naming(path):
-            for line in lines:
+            for line in sorted(_json_lines(path), key=lambda line: line["episode_index"]):
                 number = int(line["episode_index"])
                 names = {"episode_chunk": number // int(self._info.get("chunks_size", 1000)), "episode_index": number}
                 videos = {c.feature: (self._file("video_path", names, c), 0.0) for c in self._cameras if c.video}

@@ -87,6 +87,7 @@ class MinariSource:
         robot = sum(math.prod(leaf.shape) for leaf in self._vectors)
         self.layout = layout_of(self._cameras, robot=robot, scene=0, action=size)
         self.image_size = min((min(leaf.shape[:2]) for leaf in self._cameras.values()), default=0)
+        hdf5.check(self._file)
         with hdf5.opened(self._file) as file:
             self._names = self._episode_names(file, about)
             self.episodes: Sequence[Recording] = [self._recording(file, name, task, success) for name in self._names]

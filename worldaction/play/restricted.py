@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import pickle
 import re
-import struct
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from worldaction.errors import UserError
+from worldaction.play.reading import DAMAGED
 
 _PLAIN_DTYPE = re.compile(r"[biuf](1|2|4|8)|[SU]\d{1,6}")
 
@@ -139,10 +139,7 @@ def load_object_array(path: Path | str) -> Any:
     except RecursionError:
         raise UserError(f"{path} is damaged (it contains itself); get the file anew") from None
     # what a damaged pickle can raise is not limited to UnpicklingError, as its documentation says
-    except (
-        pickle.UnpicklingError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, OSError,
-        MemoryError, OverflowError, struct.error,
-    ) as error:  # fmt: skip
+    except (pickle.UnpicklingError, *DAMAGED) as error:
         raise UserError(f"{path} is damaged ({error!r}); get the file anew") from error
 
 

@@ -45,6 +45,7 @@ class RobomimicSource:
     ) -> None:
         self.path = Path(path)
         self.rate: float | None = None
+        hdf5.check(self.path)
         with hdf5.opened(self.path) as file:
             data = hdf5.group(file, "data", str(self.path))
             found = (match for name in data if (match := _DEMO.fullmatch(name)))

@@ -156,7 +156,8 @@ class PlayStore:
 def _map_frames(folder: Path, description: Description) -> TensorDict:
     """The raw files as tensors over private maps, which a read-only disk allows and which no code path can spoil."""
     schema = rows(description.meta.image_size, description.meta.layout)
-    leaves = read_json(folder / "meta.json")
+    if not isinstance(leaves := read_json(folder / "meta.json"), dict):
+        raise UserError(f"{folder}/meta.json is damaged (it is no mapping); make the store again")
     mapped = {}
     for key, row in schema.items():
         shape = (description.frames, *row.shape)
