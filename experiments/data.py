@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from worldaction.play.source import Source
 
 KINDS: Final = ("store", "calvin", "lerobot")
+INTERRUPTED: Final = 130
 
 
 def add_commands(commands: Any) -> None:
@@ -48,12 +50,17 @@ def run(chosen: argparse.Namespace) -> None:
 
     Raises:
         UserError: the data set or an option is wrong.
-        SystemExit: `check` found problems; the status is 1.
+        SystemExit: `check` found problems, status 1; or it was interrupted, status 130.
     """
     from worldaction.record import setup_logging
 
     setup_logging()
-    {"inspect": _inspect, "check": _check, "convert": _convert}[chosen.verb](chosen)
+    try:
+        {"inspect": _inspect, "check": _check, "convert": _convert}[chosen.verb](chosen)
+    except KeyboardInterrupt:
+        again = "goes on" if chosen.verb == "convert" and chosen.to == "store" else "starts again"
+        sys.stderr.write(f"interrupted; the same command {again}\n")
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _open(chosen: argparse.Namespace) -> Source:
@@ -79,23 +86,20 @@ def _inspect(chosen: argparse.Namespace) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> None:
-    from experiments.data_check import check_frames, manifest
+    from experiments.data_check import check_frames
 
     if chosen.replay < 0:
         raise UserError(f"--replay {chosen.replay}: give 0 or more windows")
+    problems = [] if chosen.manifest is None else _compare(chosen)
     source = _open(chosen)
     with _progress(source, "checking") as bar:
-        problems = check_frames(source, bar.update)
+        problems += check_frames(source, bar.update)
     if chosen.replay:
         from experiments.data_replay import replay_source
 
         replays = replay_source(source, chosen.replay)
         print("\n".join(replays.lines()))
         problems += replays.problems()
-    if chosen.manifest is not None:
-        compared = chosen.manifest.exists()
-        problems += manifest(chosen.path, chosen.manifest)
-        print(f"manifest  {'compared with' if compared else 'written to'} {chosen.manifest}")
     for problem in problems:
         print(f"problem   {problem}")
     if problems:
@@ -103,6 +107,20 @@ def _check(chosen: argparse.Namespace) -> None:
         raise SystemExit(1)
     total = sum(episode.length for episode in source.episodes)
     print(f"verdict   OK: {total:,} frames in {len(source.episodes)} episodes, {source.format}")
+
+
+def _compare(chosen: argparse.Namespace) -> list[str]:
+    """What differs from the manifest, said before the set is opened: a damaged set may not be opened at all."""
+    from experiments.data_check import manifest
+
+    if not chosen.path.exists():
+        return []
+    compared = chosen.manifest.exists()
+    problems = manifest(chosen.path, chosen.manifest)
+    print(f"manifest  {'compared with' if compared else 'written to'} {chosen.manifest}")
+    for problem in problems:
+        print(f"          {problem}")
+    return [f"{len(problems)} files differ from {chosen.manifest}"] if problems else []
 
 
 def _convert(chosen: argparse.Namespace) -> None:
@@ -140,7 +158,7 @@ def _sink(source: Source, chosen: argparse.Namespace) -> FolderSink:
         return CalvinWriter(chosen.out, layout=source.layout, sentences=sentences)
     from worldaction.play.lerobot_writer import LeRobotWriter
 
-    if (rate := chosen.rate or source.rate) is None:
+    if (rate := source.rate if chosen.rate is None else chosen.rate) is None:
         raise UserError(f"{chosen.path} gives no frame rate, which LeRobot sets have; add --rate")
     return LeRobotWriter(
         chosen.out,

@@ -14,6 +14,7 @@ from worldaction import spec
 from worldaction.artefact import read_json, write_json
 from worldaction.errors import UserError
 from worldaction.play.layout import MAX_ACTION
+from worldaction.play.reading import naming, need
 from worldaction.play.source import Recording, Source
 from worldaction.play.store import PlayStore
 
@@ -28,6 +29,8 @@ RANGES: Final = {
     "gripper_action": (-1.0, 1.0),
 }
 """What CALVIN's robot_obs can be (m, rad)."""
+LATE: Final = 1e-3
+"""By how much a frame's time may differ from its number divided by the rate (s)."""
 LIGHTS: Final = ("lightbulb", "led")
 
 
@@ -82,8 +85,10 @@ def check_frames(source: Source, progress: Callable[[int], object]) -> list[str]
         if done != episode.length:
             problems.add(f"an episode has {done} frames, its description says {episode.length}", where)
         _check_segments(episode, where, problems)
-    if isinstance(store := _store(source), PlayStore):
-        _check_store(store, problems)
+    if (source.path / "store.json").is_file():
+        _check_store(PlayStore.open(source.path), problems)
+    if (source.path / "meta" / "info.json").is_file():
+        _check_times(source, problems)
     return problems.lines()
 
 
@@ -147,9 +152,15 @@ def _check_segments(episode: Recording, where: str, problems: Problems) -> None:
             problems.add(f"a segment of {segment.task} leaves its episode", where)
 
 
-def _store(source: Source) -> PlayStore | None:
-    """The play store that a source is, if it is one."""
-    return PlayStore.open(source.path) if (source.path / "store.json").is_file() else None
+def _check_times(source: Source, problems: Problems) -> None:
+    """Times of a LeRobot set, by which it finds the frames of its videos."""
+    parquet = need("pyarrow.parquet")
+    for path in sorted((source.path / "data").rglob("*.parquet")):
+        with naming(path):
+            table = parquet.read_table(path, columns=["timestamp", "frame_index"])
+            seconds, frame = (table.column(name).to_numpy() for name in ("timestamp", "frame_index"))
+        wrong = ~(np.abs(seconds - frame / source.rate) < LATE)
+        problems.flag(f"timestamp is not frame_index / {source.rate:g}", str(path), wrong, 0)
 
 
 def _check_store(store: PlayStore, problems: Problems) -> None:

@@ -104,14 +104,19 @@ def replay_source(source: Source, count: int) -> Replays:
     tables: dict[str, PlayTableEnv] = {}
     done, refused = [], []
     for span in _spans(source, count):
-        scene = source.episodes[span.episode].scene[-1:]
-        scene = scene if scene in SCENES else "D"
+        scene = _scene(source, span.episode)
         table = tables.setdefault(scene, PlayTableEnv(cameras=False, scene=scene))
         try:
             done.append(_replay(table, source, span, achieved))
         except UserError as error:
             refused.append(f"episode {span.episode}, frame {span.start}: {error}")
     return Replays(done, refused, achieved)
+
+
+def _scene(source: Source, episode: int) -> str:
+    """The table of an episode: the last letter of CALVIN's names, or that of generated play; D if nothing is said."""
+    named = source.episodes[episode].scene[-1:] or source.origin.config.get("table", {}).get("scene", "")
+    return named if named in SCENES else "D"
 
 
 def _spans(source: Source, count: int) -> list[Span]:

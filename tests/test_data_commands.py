@@ -235,6 +235,23 @@ def test_what_is_wrong_with_a_frame_is_found_and_named(change: Callable[[Arrays]
     assert check_frames(source, lambda _: None) == [message]
 
 
+def test_times_of_a_lerobot_set_are_those_of_its_rate(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert ran("convert", store, tmp_path / "set", "--to", "lerobot") == 0
+    assert ran("check", tmp_path / "set") == 0
+    path = tmp_path / "set/data/chunk-000/file-000.parquet"
+    table = parquet.read_table(path)
+    times = table.column("timestamp").to_numpy().copy()
+    times[75] += 0.01
+    place = table.schema.get_field_index("timestamp")
+    parquet.write_table(table.set_column(place, table.schema.field(place), [times]), path)
+    capsys.readouterr()
+    assert ran("check", tmp_path / "set") == 1
+    assert f"problem   timestamp is not frame_index / 30 ({path}, frame 75)" in capsys.readouterr().out
+
+
 def test_every_frame_is_counted_though_an_episode_cannot_be_read() -> None:
     class Torn(ListedSource):
         def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[Arrays]:
@@ -270,7 +287,8 @@ def test_a_manifest_names_every_file_that_changed_is_missing_or_new(
     assert ran("check", store, "--manifest", lists) == 1
     said = capsys.readouterr().out
     for problem in ("store.json has changed", "gone.npz is missing", "other.json is new", f"{names[0]} is new"):
-        assert f"problem   {problem}\n" in said
+        assert f"          {problem}\n" in said
+    assert f"problem   4 files differ from {lists}" in said
     lists.write_text("{}")
     assert ran("check", store, "--manifest", lists) == 2
 
