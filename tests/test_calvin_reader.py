@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import pytest
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.play.calvin import find_calvin, read_calvin
+from worldaction.play import calvin
+from worldaction.play.calvin import CalvinSource, find_calvin
+from worldaction.play.convert import convert
 from worldaction.play.images import area_mean
 from worldaction.play.restricted import load_object_array
+from worldaction.play.source import open_source
 from worldaction.play.store import PlayStore, Segment
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data"
@@ -74,7 +78,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_frames_episodes_windows_and_scenes_come_over(root: Path, tmp_path: Path) -> None:
     seen: list[int] = []
-    store = read_calvin(root, tmp_path / "s", image_size=4, progress=seen.append)
+    store = convert(find_calvin(root), tmp_path / "s", image_size=4, progress=seen.append)
     numbers = [*range(10, 14), *range(20, 26), *range(3, 10)]
     assert len(store) == len(numbers)
     for row, number in enumerate(numbers):
@@ -100,7 +104,7 @@ def test_a_set_without_the_gripper_camera_or_annotations_is_read(root: Path, tmp
     for split in ("training", "validation"):
         (root / split / "lang_annotations" / "auto_lang_ann.npy").unlink()
     (root / "training" / "scene_info.npy").unlink()
-    store = read_calvin(root, tmp_path / "s", image_size=8)
+    store = convert(find_calvin(root), tmp_path / "s", image_size=8)
     assert store.meta.cameras == (spec.STATIC,)
     assert store.segments == []
 
@@ -108,6 +112,48 @@ def test_a_set_without_the_gripper_camera_or_annotations_is_read(root: Path, tmp
 def test_another_language_folder_serves_where_the_usual_one_is_missing(root: Path) -> None:
     (root / "training/lang_annotations").rename(root / "training/lang_model")
     assert [segment.task for segment in find_calvin(root).splits[0].segments] == ["open_drawer", "lift"]
+
+
+def test_the_language_folder_can_be_chosen(root: Path) -> None:
+    save_object(root / "training/lang_paraphrase/auto_lang_ann.npy", annotations(["push"], [(20, 25)]))
+    assert [segment.task for segment in find_calvin(root).splits[0].segments] == ["open_drawer", "lift"]
+    source = open_source(root, language="lang_paraphrase")
+    assert [episode.segments for episode in source.episodes] == [(), (Segment("push", 0, 6),), ()]
+    assert source.origin.config["language"] == "lang_paraphrase"
+    with pytest.raises(UserError, match=r"unknown language folder in .*; did you mean 'lang_paraphrase'"):
+        CalvinSource(root, language="lang_paraphrases")
+
+
+@pytest.mark.parametrize(("split", "frames"), [("training", 10), ("validation", 7)])
+def test_a_set_with_one_of_the_two_folders_is_read(root: Path, tmp_path: Path, split: spec.Split, frames: int) -> None:
+    other: spec.Split = "training" if split == "validation" else "validation"
+    shutil.rmtree(root / other)
+    store = convert(open_source(root), tmp_path / "s", image_size=4)
+    assert len(store) == frames
+    assert {episode.split for episode in store.episodes} == {split}
+    with pytest.raises(UserError, match=f"has no folder {other}"):
+        find_calvin(root).split(other)
+
+
+def test_reading_may_begin_at_any_frame_and_leave_the_images_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calvin, "PIECE", 2)
+    source = open_source(root)
+    assert (source.format, source.rate, source.image_size, source.layout) == ("CALVIN", 30, 4, spec.CALVIN)
+    for start in range(6):
+        blocks = list(source.blocks(1, image_size=0, start=start))
+        assert set(blocks[0]) == set(spec.CALVIN.vectors)
+        found = np.concatenate([block[spec.ACTION] for block in blocks])
+        np.testing.assert_array_equal(found, [frame(number)["rel_actions"] for number in range(20 + start, 26)])
+
+
+def test_threads_keep_the_order(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calvin, "PIECE", 1)
+    source = CalvinSource(root)
+    monkeypatch.setattr(source, "image_size", 100)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    blocks = list(source.blocks(2, image_size=4))
+    for number, block in zip(range(3, 10), blocks, strict=True):
+        np.testing.assert_array_equal(block[spec.GRIPPER][0], frame(number)["rgb_gripper"])
 
 
 def broken_npz(path: Path) -> None:
@@ -158,7 +204,7 @@ def test_a_damaged_frame_is_refused_by_its_file_and_no_store_is_left(
 ) -> None:
     damage(frame_path(root, 12))
     with pytest.raises(UserError, match=rf"episode_0000012\.npz.*{message}"):
-        read_calvin(root, tmp_path / "s", image_size=4)
+        convert(find_calvin(root), tmp_path / "s", image_size=4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calvin"]
 
 
@@ -183,8 +229,9 @@ def test_a_folder_that_is_no_calvin_set_is_refused_with_the_likely_one(root: Pat
     with pytest.raises(UserError, match="there is no folder"):
         find_calvin(tmp_path / "absent")
     for near in (root / "training", tmp_path):
-        with pytest.raises(UserError, match=f"did you mean {root}"):
-            find_calvin(near)
+        for reader in (find_calvin, open_source):
+            with pytest.raises(UserError, match=f"did you mean {root}"):
+                reader(near)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="give the folder that holds"):
         find_calvin(root / "training" / "lang_annotations")
@@ -196,7 +243,7 @@ def test_a_folder_that_is_no_calvin_set_is_refused_with_the_likely_one(root: Pat
 
 def test_images_are_not_blown_up(root: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose an image size of at most 4"):
-        read_calvin(root, tmp_path / "s", image_size=8)
+        convert(find_calvin(root), tmp_path / "s", image_size=8)
 
 
 class Attack:
@@ -314,7 +361,7 @@ def test_area_mean_weighs_pixels_by_the_area_that_is_covered() -> None:
 )
 def test_recordings_of_the_real_simulator_are_read(tmp_path: Path, name: str, size: int, frames: int) -> None:
     root = sample(name)
-    store = read_calvin(root, tmp_path / "s", image_size=size)
+    store = convert(find_calvin(root), tmp_path / "s", image_size=size)
     store.verify()
     assert len(PlayStore.open(tmp_path / "s")) == len(find_calvin(root)) == frames
     assert {episode.split for episode in store.episodes} == {"training", "validation"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,13 +22,11 @@ from numpy.lib.npyio import NpzFile
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.play.convert import convert
 from worldaction.play.images import area_mean
 from worldaction.play.layout import MAX_ACTION, Segment
 from worldaction.play.reading import in_order, load_array, naming
 from worldaction.play.restricted import load_object_array
 from worldaction.play.source import Origin, Recording
-from worldaction.play.store import PlayStore
 
 logger = logging.getLogger(__name__)
 
@@ -139,13 +137,6 @@ def find_calvin(path: Path | str) -> CalvinSource:
     return CalvinSource(path)
 
 
-def read_calvin(
-    source: Path | str, path: Path | str, *, image_size: int, progress: Callable[[int], object] | None = None
-) -> PlayStore:
-    """Convert a CALVIN data set into a play store; see `CalvinSource` and `convert`."""
-    return convert(CalvinSource(source), path, image_size=image_size, progress=progress)
-
-
 class _FrameReader:
     """Reads frames that look like the first one of the set.
 
@@ -219,12 +210,16 @@ def _split_names(root: Path) -> list[spec.Split]:
 
 def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinSplit:
     episodes = _read_ranges(folder / "ep_start_end_ids.npy")
+    present, digits = set(), 0
+    # half a million names: only their numbers are kept
     with os.scandir(folder) as entries:
-        files = [match for entry in entries if (match := _FRAME.fullmatch(entry.name))]
-    if not files:
+        for entry in entries:
+            if match := _FRAME.fullmatch(entry.name):
+                present.add(int(match[1]))
+                digits = len(match[1])
+    if not present:
         raise UserError(f"{folder} holds no frames (episode_0000000.npz and so on); copy the set again")
-    split = CalvinSplit(folder, name, episodes, _read_segments(folder, language), len(files[0][1]))
-    present = {int(match[1]) for match in files}
+    split = CalvinSplit(folder, name, episodes, _read_segments(folder, language), digits)
     for first, last in episodes:
         absent = next((number for number in range(first, last + 1) if number not in present), None)
         if absent is not None:
