@@ -19,18 +19,28 @@ import numpy as np
 import pytest
 from tiny_study import ROOT, environment, files, finished_run, study, summary
 
+from envs import CALVIN_ID, METAWORLD_ID
 from envs.episodes import SEEDS
 from envs.playtable.env import PlayTableEnv
-from experiments import cli, looks
+from experiments import cli, fidelity, looks, metaworld
 from experiments.benchmarks.tables import PlayTable
 from experiments.calvin import main
 from experiments.cli import guarded, parse_study
 from experiments.presets import PRESETS
 from worldaction.artefact import read_json
-from worldaction.config import StressConfig, TableConfig
+from worldaction.config import GymConfig, StressConfig, TableConfig
+from worldaction.errors import UserError
 from worldaction.spec import CAMERAS
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/scenes.md", "docs/stress.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/calvin.md",
+    "docs/environments.md",
+    "docs/playtable.md",
+    "docs/scenes.md",
+    "docs/stress.md",
+)
 STUDY = "python -m experiments.calvin"
 
 
@@ -55,7 +65,7 @@ def means(preset: str, **changed: Any) -> Callable[[str], None]:
     """The command line stands for a preset with these settings; the runs themselves are in test_study.py."""
 
     def check(command: str) -> None:
-        study, resume, only_print = parse_study(command.removeprefix(STUDY).split())
+        study, resume, only_print = parse_study(re.sub(f"^({STUDY}|worldaction train)", "", command).split())
         different = {key for key, value in vars(study).items() if value != getattr(PRESETS[preset], key)}
         assert different == changed.keys()
         assert {key: getattr(study, key) for key in changed} == changed
@@ -69,6 +79,54 @@ def runs_at_a_small_size(command: str) -> None:
     """`finished_run` is this command with smaller numbers."""
     means("debug")(command)
     assert (finished_run() / "report.html").exists()
+
+
+def fits_pendulum(command: str) -> None:
+    """A preset for the environment that everyone has; test_benchmarks.py runs such a study to its end."""
+    found = {"tasks": ("Pendulum_v1",), "env": "Pendulum-v1"}
+    preset = PRESETS["debug"]
+    found["gym"] = GymConfig(expert="sac", success_reward=-0.02)
+    found["table"] = replace(preset.table, max_steps=200)
+    found["world_model"] = replace(preset.world_model, cameras=())
+    study, _, _ = parse_study(command.removeprefix("worldaction train").split())
+    assert {key: getattr(study, key) for key in found} == found
+
+
+def names_a_package(command: str) -> None:
+    """An example's own environment is looked for where the command says."""
+    with pytest.raises(UserError, match="my_package"):
+        parse_study(command.removeprefix("worldaction train").split())
+
+
+def moves_to_metaworld(command: str) -> None:
+    """The presets of Meta-World."""
+    arguments = command.removeprefix("python -m experiments.metaworld").split()
+    study, _, _ = parse_study(arguments, metaworld.presets())
+    assert study.env == METAWORLD_ID
+    assert study.preset == arguments[0]
+
+
+def has_options(command: str) -> None:
+    """A command that takes a simulator, or minutes: its options exist. What it does is tested with its module."""
+    module, *arguments = command.removeprefix("python -m ").split()
+    result = subprocess.run(
+        [sys.executable, "-m", module, "--help"], env=environment(), cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert all(word in result.stdout for word in arguments if word.startswith("--"))
+
+
+def replays(command: str) -> None:
+    """A recording that comes with the library in the place of the example's."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        fidelity.main(["--replay", str(fidelity.RECORDINGS[-1])])
+    assert "3 of 3" in said.getvalue()
+
+
+def inspects(command: str) -> None:
+    """A play store in the place of the example's set."""
+    store = finished_run() / "artefacts/play/store"
+    prints("rgb_static", "robot_obs", "frames")(command.replace("path/to/set", str(store)))
 
 
 def goes_on(command: str) -> None:
@@ -158,6 +216,26 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --stress.frame-turn 30": means("quick", stress=StressConfig(frame_turn=30)),
     f"{STUDY} quick --stress.frame-scale 0.5 --stress.frame-play": means(
         "quick", stress=StressConfig(frame_scale=0.5, frame_play=True)
+    ),
+    f"{STUDY} quick --table.scene B": means("quick", table=replace(PRESETS["quick"].table, scene="B")),
+    f"{STUDY} quick --env worldaction/Calvin-v0": means("quick", env=CALVIN_ID),
+    f"{STUDY} small --env worldaction/Calvin-v0 --play path/to/task_D_D --starts path/to/task_D_D": means(
+        "small", env=CALVIN_ID, play="path/to/task_D_D", starts="path/to/task_D_D"
+    ),
+    "worldaction train debug --env Pendulum-v1 --gym.expert sac --gym.success-reward -0.02": fits_pendulum,
+    "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,
+    "python -m experiments.metaworld quick": moves_to_metaworld,
+    "python -m envs.calvin.record": has_options,
+    "python -m envs.calvin.record --out recording.npz --episodes 5": has_options,
+    "python -m envs.calvin.record --scene A --noise 0.2 --seed 700 --episodes 5 --out recording.npz": has_options,
+    "python -m envs.playtable.check": has_options,
+    "python -m experiments.fidelity --write docs/playtable.md": has_options,
+    "python -m experiments.fidelity --calvin": has_options,
+    "python -m experiments.fidelity --record path/to/task_D_D --out recording.npz": has_options,
+    "python -m experiments.fidelity --replay recording.npz": replays,
+    "worldaction data inspect path/to/set": inspects,
+    "worldaction data inspect | check | convert": lambda command: prints("inspect", "check", "convert")(
+        "worldaction data --help"
     ),
     "python -m experiments.looks": looks_at_fewer,
     "python -m experiments.looks --beside path/to/task_D_D": looks_at_fewer,
