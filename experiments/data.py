@@ -120,7 +120,7 @@ def _compare(chosen: argparse.Namespace) -> list[str]:
     print(f"manifest  {'compared with' if compared else 'written to'} {chosen.manifest}")
     for problem in problems:
         print(f"          {problem}")
-    return [f"{len(problems)} files differ from {chosen.manifest}"] if problems else []
+    return [f"{len(problems)} file{'s' * (len(problems) > 1)} not as in {chosen.manifest}"] if problems else []
 
 
 def _convert(chosen: argparse.Namespace) -> None:

@@ -54,8 +54,13 @@ class Problems:
 
     def lines(self) -> list[str]:
         """In words, a line each."""
-        return [f"{what} ({n} times, first in {self._first[what]})" if n > 1 else f"{what} ({self._first[what]})"
-                for what, n in self._count.items()]  # fmt: skip
+        return [self._line(what, count) for what, count in self._count.items()]
+
+    def _line(self, what: str, count: int) -> str:
+        first = self._first[what]
+        if count > 1:
+            return f"{what} ({count} times, first in {first})"
+        return f"{what} ({first})" if first else what
 
 
 def check_frames(source: Source, progress: Callable[[int], object]) -> list[str]:
@@ -168,7 +173,7 @@ def _check_store(store: PlayStore, problems: Problems) -> None:
     try:
         store.verify()
     except UserError as error:
-        problems.add(str(error), str(store.path))
+        problems.add(str(error), "")
     null = np.array(store.meta.layout.null_action, np.float32)
     for number, episode in enumerate(store.episodes):
         frames = store.frames[episode.start : episode.stop]

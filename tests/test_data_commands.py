@@ -288,7 +288,7 @@ def test_a_manifest_names_every_file_that_changed_is_missing_or_new(
     said = capsys.readouterr().out
     for problem in ("store.json has changed", "gone.npz is missing", "other.json is new", f"{names[0]} is new"):
         assert f"          {problem}\n" in said
-    assert f"problem   4 files differ from {lists}" in said
+    assert f"problem   4 files not as in {lists}" in said
     lists.write_text("{}")
     assert ran("check", store, "--manifest", lists) == 2
 
