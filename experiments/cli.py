@@ -21,7 +21,7 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 
 _MAY_BE_ZERO = {
     "workers", "seed", "near_misses", "blocks", "warmup", "ramp", "save_every",
-    "iterations", "evaluate_every", "curve_episodes", "videos",
+    "iterations", "evaluate_every", "curve_episodes", "videos", "frame_extra",
 }  # fmt: skip
 
 

@@ -237,6 +237,9 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction data inspect | check | convert": lambda command: prints("inspect", "check", "convert")(
         "worldaction data --help"
     ),
+    f"{STUDY} quick --stress.frame-extra 1 --stress.frame-play": means(
+        "quick", stress=StressConfig(frame_extra=1, frame_play=True)
+    ),
     "python -m experiments.looks": looks_at_fewer,
     "python -m experiments.looks --beside path/to/task_D_D": looks_at_fewer,
     "worldaction doctor": prints("torch", "renderer rays", "ffmpeg", "cores"),

@@ -31,9 +31,10 @@ from envs.playtable.stress import (
     stressed,
 )
 from envs.tasks import MARGIN, RANGES, TASKS, get_task, tight
+from experiments.benchmarks.tables import PlayTable
 from experiments.presets import PRESETS
 from experiments.run import Run
-from worldaction.config import PlayConfig, StressConfig, TableConfig, stress_of_play, switched_on
+from worldaction.config import PlayConfig, StressConfig, TableConfig, check_stress, stress_of_play, switched_on
 from worldaction.errors import UserError
 from worldaction.losses.base import known_actions
 from worldaction.play.hidden import hide_actions, knows_actions
@@ -82,7 +83,7 @@ def test_a_table_without_a_switch_is_the_table_itself(playing: bool) -> None:
 def test_every_switch_is_off_by_default_and_names_a_share_or_a_frame() -> None:
     assert {field.name for field in fields(StressConfig)} == {
         "distractors", "positions", "colours", "hidden_actions", "tolerance",
-        "frame_scale", "frame_turn", "frame_mirror", "frame_play",
+        "frame_scale", "frame_turn", "frame_mirror", "frame_extra", "frame_play",
     }  # fmt: skip
     assert stressed(blind(), StressConfig(hidden_actions=0.5, frame_play=True)).unwrapped.spec is None
 
@@ -406,6 +407,22 @@ def test_an_action_of_another_size_is_refused() -> None:
     env.reset(seed=0)
     with pytest.raises(UserError, match="8 entries"):
         env.step(np.zeros(7))
+
+
+def test_an_unused_joint_is_in_play_and_in_what_a_policy_gives(tmp_path: Path) -> None:
+    stress = StressConfig(frame_extra=2, frame_play=True)
+    table = PlayTable(TableConfig(image_size=8, renderer="rays"), stress)
+    table.generate(tmp_path / "s", [Job("play", 1, frames=6)], data=PlayConfig())
+    plain = PlayTable(table.table)
+    plain.generate(tmp_path / "t", [Job("play", 1, frames=6)], data=PlayConfig())
+    long, short = (PlayStore.open(tmp_path / name).frames[ACTION] for name in ("s", "t"))
+    assert (long[:, :7] == short).all()
+    assert (long[:, 7:] == 0).all()
+    assert PlayStore.open(tmp_path / "s").meta.layout == table.layout
+    assert table.layout.null_action == (*NULL_ACTION, 0.0, 0.0)
+    assert table.make("turn_on_led").action_space.shape == (9,)
+    with pytest.raises(UserError, match=r"--stress.frame-extra 1: .*--stress.frame-play"):
+        check_stress(StressConfig(frame_extra=1))
 
 
 # D4 -------------------------------------------------------------------------------------------------------------------

@@ -89,6 +89,8 @@ class StressConfig:
     """By how many degrees a policy's axes are turned about z. As frame_scale."""
     frame_mirror: bool = False
     """Whether a policy's x axis points the other way. As frame_scale."""
+    frame_extra: int = 0
+    """Numbers at the end of an action that move nothing, as of a joint that is not used. Needs frame_play."""
     frame_play: bool = False
     """Whether play and demonstrations are recorded in the changed frame, too."""
 
@@ -268,8 +270,10 @@ class EvaluationConfig:
 def stress_of_play(stress: StressConfig) -> StressConfig:
     """The switches that act on what is made before the evaluation: frames, labels, the starts of dreams."""
     kept = replace(stress, positions=0.0, colours=0.0, hidden_actions=0.0)
+    if stress.frame_play:
+        return kept
     # a frame is in play or it is not; that it could be is no setting
-    return kept if stress.frame_play else replace(kept, frame_scale=1.0, frame_turn=0.0, frame_mirror=False)
+    return replace(kept, **{name: getattr(StressConfig(), name) for name in vars(stress) if name.startswith("frame_")})
 
 
 def switched_on(stress: StressConfig) -> dict[str, Any]:
@@ -288,6 +292,8 @@ def check_stress(stress: StressConfig) -> None:
         check_share(name, getattr(stress, name))
     if stress.frame_scale <= 0:
         raise UserError(f"--stress.frame-scale {stress.frame_scale} must be positive; 1 is off")
+    if stress.frame_extra < 0 or (stress.frame_extra and not stress.frame_play):
+        raise UserError(f"--stress.frame-extra {stress.frame_extra}: give 0 or more, and --stress.frame-play with it")
 
 
 def check_share(name: str, value: float) -> float:

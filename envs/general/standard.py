@@ -165,7 +165,10 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         except gym.error.DependencyNotInstalled as error:
             raise UserError(f"{self.name} cannot draw: {error}") from error
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"{self.name} draws no pictures with render_mode 'rgb_array'; set --gym.camera auto, videos 0")
+            raise UserError(
+                f"{self.name} draws no pictures with render_mode 'rgb_array'; "
+                "set --gym.camera auto and --evaluation.videos 0"
+            )
         return image
 
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

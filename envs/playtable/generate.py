@@ -24,6 +24,7 @@ from envs.table import Table
 from envs.tasks import TASKS, get_task, possible_tasks
 from worldaction.config import PlayConfig, StressConfig, TableConfig, to_dict
 from worldaction.errors import unknown
+from worldaction.spec import CALVIN, Layout
 
 # what play chooses from (metres of offset, noise in units of the action)
 PLAY_OFFSETS: Final = (0.0, 0.01, 0.025, 0.04)
@@ -150,6 +151,7 @@ def generate_shard(
     progress: Callable[[int], object] | None = None,
     source: str = "playtable",
     make: Callable[[TableConfig], Table] | None = None,
+    layout: Layout = CALVIN,
 ) -> None:
     """Makes episodes and writes them to a play store.
 
@@ -162,6 +164,7 @@ def generate_shard(
         progress: called with the number of new frames after every episode.
         source: recorded in the store: where the episodes were made.
         make: builds the environment, such as `envs.calvin.env.calvin_table`; None builds the embedded table.
+        layout: what a frame of it holds.
 
     Raises:
         UserError: the renderer does not work, a job is not possible, or the folder cannot be written.
@@ -180,6 +183,7 @@ def generate_shard(
             image_size=table.image_size,
             source=source,
             renderer=env.renderer,
+            layout=layout,
             seed=seed,
             config=recorded,
             progress=progress,

@@ -24,7 +24,7 @@ from envs.playtable.scene import TABLE_TOP
 from envs.tasks import get_task
 from worldaction.config import StressConfig, check_share, check_stress
 from worldaction.errors import UserError
-from worldaction.spec import ACTION_SIZE, ROBOT_FIELDS, ROBOT_SIZE
+from worldaction.spec import ACTION_SIZE, CALVIN, ROBOT_FIELDS, ROBOT_SIZE, Layout
 
 Observation = dict[str, Any]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
@@ -373,7 +373,13 @@ class FramedActions(Stressed):
 
 def frame_of(config: StressConfig) -> ActionFrame:
     """The frame in which policies act."""
-    return ActionFrame(config.frame_scale, config.frame_turn, config.frame_mirror)
+    return ActionFrame(config.frame_scale, config.frame_turn, config.frame_mirror, config.frame_extra)
+
+
+def layout_of(config: StressConfig) -> Layout:
+    """What a frame of the table holds under the switches: actions may be longer than CALVIN's."""
+    idle = (0.0,) * config.frame_extra
+    return replace(CALVIN, action=CALVIN.action + config.frame_extra, null_action=CALVIN.null_action + idle)
 
 
 def stressed(

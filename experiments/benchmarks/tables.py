@@ -18,13 +18,13 @@ from envs.calvin.starts import validation_starts
 from envs.episodes import SEEDS, Job
 from envs.playtable.generate import embedded_table, generate_shard, plan
 from envs.playtable.render import choose
-from envs.playtable.stress import stressed
+from envs.playtable.stress import layout_of, stressed
 from envs.tasks import TASKS, get_task
 from experiments.benchmarks.base import START_STATES, Observation, Start, reset_all, start_seed
 from experiments.presets import Study
 from worldaction.config import PlayConfig, Renderer, StressConfig, TableConfig, stress_of_play, switched_on
 from worldaction.errors import UserError, unknown
-from worldaction.spec import CALVIN, Layout
+from worldaction.spec import Layout
 
 OFF = StressConfig()
 
@@ -39,7 +39,7 @@ class Tables:
     @property
     def layout(self) -> Layout:
         """See `Benchmark.layout`."""
-        return CALVIN
+        return layout_of(self.stress)
 
     def check(self, task: str) -> None:
         """See `Benchmark.check`."""
@@ -85,7 +85,7 @@ class PlayTable(Tables):
     def generate(self, path: Path, jobs: Sequence[Job], *, data: PlayConfig) -> None:
         """See `Benchmark.generate`."""
         make = partial(embedded_table, stress=self.stress)
-        generate_shard(path, jobs, self.table, seed=data.seed, config=data, make=make)
+        generate_shard(path, jobs, self.table, seed=data.seed, config=data, make=make, layout=self.layout)
 
     def _bare(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
         return gym.make(
