@@ -170,6 +170,7 @@ def write_shard(
     source: str,
     renderer: str,
     layout: Layout = CALVIN,
+    scene: str = "",
     seed: int | None = None,
     config: Mapping[str, Any] | None = None,
     progress: Callable[[int], object] | None = None,
@@ -181,6 +182,7 @@ def write_shard(
         jobs: what to make, in this order.
         make: makes the episodes of a job.
         image_size, source, renderer, layout, seed, config: recorded in the store, see `StoreWriter`.
+        scene: recorded with every episode.
         progress: called with the number of new frames after every job.
 
     Raises:
@@ -190,15 +192,16 @@ def write_shard(
         path, image_size=image_size, source=source, renderer=renderer, seed=seed, config=config, layout=layout
     ) as writer:
         for job in jobs:
-            frames = sum(_write(writer, *made) for made in make(job))
+            frames = sum(_write(writer, made, scene) for made in make(job))
             if progress is not None:
                 progress(frames)
 
 
-def _write(writer: StoreWriter, job: Job, arrays: Arrays, success: bool | None) -> int:
+def _write(writer: StoreWriter, made: Made, scene: str) -> int:
+    job, arrays, success = made
     length = len(arrays[ACTION])
     segments = [] if success is None else [Segment(job.task, 0, length, success)]
-    writer.add_episode(arrays, kind=job.kind, segments=segments, split=job.split)
+    writer.add_episode(arrays, kind=job.kind, segments=segments, split=job.split, scene=scene)
     return length
 
 

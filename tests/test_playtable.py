@@ -21,12 +21,13 @@ from envs.playtable import render, scene
 from envs.playtable.check import measure_expert
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, Expert, steer
+from envs.playtable.generate import play_episode
 from envs.playtable.ik import kinematics
 from envs.playtable.robot import HOME
 from envs.playtable.rotation import to_euler, to_matrix, wrap
 from envs.tasks import TASKS
 from worldaction.errors import UserError
-from worldaction.spec import CAMERAS, METRES_PER_UNIT, NULL_ACTION, RADIANS_PER_UNIT
+from worldaction.spec import CAMERAS, METRES_PER_UNIT, NULL_ACTION, RADIANS_PER_UNIT, ROBOT_FIELDS
 
 ROOT = Path(__file__).resolve().parents[1]
 STILL = np.array(NULL_ACTION)
@@ -413,3 +414,12 @@ def test_an_expert_with_random_offsets_needs_a_generator(blind: PlayTableEnv) ->
     blind.reset(seed=0)
     with pytest.raises(UserError, match="pass rng"):
         Expert(blind, "open_drawer", offset=0.01)
+
+
+def test_fingers_stay_within_their_travel_however_hard_the_closed_hand_is_pressed_onto_the_button() -> None:
+    env = PlayTableEnv(cameras=False, max_steps=10_000)
+    for seed in (1_000_003, 1_000_005, 1_000_009):
+        width = play_episode(env, seed, 200)["robot_obs"][:, ROBOT_FIELDS["gripper_width"]]
+        # CALVIN's recordings lie between -0.001 and 0.081
+        assert width.min() >= -0.001
+        assert width.max() <= 0.081

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from envs.episodes import SEEDS, SEEDS_PER_USE, Job, Noise
 from envs import episodes
+from envs.episodes import SEEDS, SEEDS_PER_USE, Job, Noise
 from envs.playtable import generate
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.generate import demo_episode, generate_shard, near_miss_episode, plan, play_episode
@@ -131,6 +131,7 @@ def test_shards_joined_hold_the_same_frames_as_one_shard(tmp_path: Path) -> None
     for key in whole.frames.keys():  # noqa: SIM118 (a TensorDict iterates over rows)
         assert (whole.frames[key] == joined.frames[key]).all()
     assert whole.episodes[0].kind == "play"
+    assert {episode.scene for episode in whole.episodes} == {"D"}
     demos = whole.demonstrations("turn_on_led", kind="demo")
     assert len(demos) == 1
     assert whole.meta.renderer in ("egl", "osmesa", "rays")

@@ -48,6 +48,8 @@ START_EULER: Final = np.array([np.pi, 0.0, np.pi / 2])
 START_LOW, START_HIGH = np.array([-0.20, -0.06, -0.06]), np.array([0.15, 0.06, 0.08])
 START_TILT, START_YAW = 0.1, 0.3
 BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
+# how far a finger goes past the ends of its travel in CALVIN (m)
+FINGER_GIVE: Final = 0.0005
 RENDER_SIZE: Final = 200
 START_JOINTS: Final = ("slider", "drawer", "switch", "led")
 OPTIONS: Final = ("task", "scene", "robot_obs", "scene_obs")
@@ -286,8 +288,14 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             data.ctrl[:MOTORS] = joints + within
             if (within == ahead).all():
                 mujoco.mj_step(model, data, nstep=left)
-                return
+                break
             mujoco.mj_step(model, data)
+        self._stop_fingers()
+
+    def _stop_fingers(self) -> None:
+        """Past their ends they give by half a millimetre, as CALVIN's do: a pressing arm would part them altogether."""
+        places = self._index.motors[7:]
+        self.data.qpos[places] = self.data.qpos[places].clip(-FINGER_GIVE, FINGER_OPEN + FINGER_GIVE)
 
     def _settle(self) -> None:
         """Brings poses and cameras up to date with the joints, and switches the lights."""

@@ -184,6 +184,7 @@ def generate_shard(
             source=source,
             renderer=env.renderer,
             layout=layout,
+            scene=env.scene.name,
             seed=seed,
             config=recorded,
             progress=progress,

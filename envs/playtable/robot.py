@@ -30,6 +30,9 @@ MOTORS: Final = len(FASTEST)
 DAMPING, FINGER_DAMPING = 200.0, 200.0
 LINK_MASS, LINK_INERTIA, ARMATURE, FINGER_MASS = 0.1, 1e-3, 0.1, 0.1
 
+# as hard as an end of travel can be at this timestep: the arm presses with far more than fingers weigh
+STIFF_END: Final = [0.0085, 1.0], [0.95, 0.99]
+
 WHITE: Final = (0.93, 0.93, 0.93, 1.0)
 GREY: Final = (0.72, 0.73, 0.76, 1.0)
 DARK: Final = (0.20, 0.20, 0.22, 1.0)
@@ -145,7 +148,8 @@ def _add_fingers(hand: Any, *, solid: bool) -> None:
         finger = hand.add_body(name=f"finger_{side}", pos=[0, 0, 0.0584], gravcomp=1)
         _set_inertia(finger, FINGER_MASS, 5e-5)
         slide = mujoco.mjtJoint.mjJNT_SLIDE
-        finger.add_joint(name=f"finger_{side}", type=slide, axis=[0, sign, 0], range=[0, FINGER_OPEN])
+        joint = finger.add_joint(name=f"finger_{side}", type=slide, axis=[0, sign, 0], range=[0, FINGER_OPEN])
+        joint.solref_limit, joint.solimp_limit[:2] = STIFF_END
         if solid:
             _add_finger_shapes(finger, sign)
 
