@@ -36,6 +36,7 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/calvin.md",
+    "docs/data.md",
     "docs/environments.md",
     "docs/playtable.md",
     "docs/scenes.md",
@@ -114,6 +115,13 @@ def has_options(command: str) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert all(word in result.stdout for word in arguments if word.startswith("--"))
+
+
+def data_has_options(command: str) -> None:
+    """What the commands for data do is in test_data_commands.py; here, that they exist with these options."""
+    words = command.split()
+    options = [word for word in words if word.startswith("--")]
+    prints(*options)(" ".join([*words[:3], "--help"]))
 
 
 def replays(command: str) -> None:
@@ -234,6 +242,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "python -m experiments.fidelity --record path/to/task_D_D --out recording.npz": has_options,
     "python -m experiments.fidelity --replay recording.npz": replays,
     "worldaction data inspect path/to/set": inspects,
+    "worldaction data inspect path/to/task_D_D --sheet sheet.png": data_has_options,
+    "worldaction data check path/to/task_D_D --replay 20 --manifest sums.json": data_has_options,
+    "worldaction data convert path/to/task_D_D play --image-size 64": data_has_options,
+    "worldaction data convert play table_lerobot --to lerobot": data_has_options,
+    "worldaction data convert play table_calvin --to calvin": data_has_options,
+    "worldaction data inspect PATH": data_has_options,
+    "worldaction data convert PATH OUT": data_has_options,
     "worldaction data inspect | check | convert": lambda command: prints("inspect", "check", "convert")(
         "worldaction data --help"
     ),

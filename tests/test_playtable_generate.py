@@ -139,5 +139,5 @@ def test_shards_joined_hold_the_same_frames_as_one_shard(tmp_path: Path) -> None
 
 def test_a_demonstration_that_cannot_succeed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(episodes, "ATTEMPTS", 1)
-    with pytest.raises(UserError, match="lower --data.demo-noise"):
+    with pytest.raises(UserError, match=r"lower --data\.demo-noise"):
         generate_shard(tmp_path / "x", [Job("demo", 3, "open_drawer", noise=5.0)], TableConfig(16, renderer="rays"))
