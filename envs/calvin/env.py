@@ -317,9 +317,7 @@ def calvin_table(table: TableConfig) -> CalvinEnv:
     if table.renderer not in ("auto", "egl"):
         raise UserError(f"CALVIN cannot draw with {table.renderer!r}; set table.renderer to auto (TinyRenderer) or egl")
     renderer: Renderer = "egl" if table.renderer == "egl" else "tiny"
-    return CalvinEnv(
-        image_size=table.image_size, max_steps=table.max_steps, renderer=renderer, scene=table.scene
-    )
+    return CalvinEnv(image_size=table.image_size, max_steps=table.max_steps, renderer=renderer, scene=table.scene)
 
 
 def _observation_space(image_size: int | None) -> gymnasium.spaces.Dict:
