@@ -34,6 +34,8 @@ SEEDS: Final[dict[str, int]] = {
 }
 """First seed of each use. A use owns the million seeds from there on, so no two uses ever share a start."""
 SEEDS_PER_USE: Final = 1_000_000
+LAST_SEED: Final = max(SEEDS.values()) + SEEDS_PER_USE
+"""From here on no seed has a use."""
 SEEDS_PER_STUDY: Final = 50_000
 """Seeds of each kind that one value of `PlayConfig.seed` owns."""
 
@@ -113,9 +115,13 @@ class Recorder:
             self.first_success = len(self._rows)
         # success and a time limit of ours end no recording; what ends the environment's own episode does
         self.over = bool(info.get("ended", False))
+        if self.over:
+            # nothing follows that would show what the last action led to, and it may be success
+            self._rows.append({**self.observation, ACTION: self._rows[-1][ACTION]})
 
     def arrays(self) -> Arrays:
-        """[T, ...] of every key. The last action was executed, its result is not in the data."""
+        """[T, ...] of every key. The result of the last action is in the data only if it ended the environment's own
+        episode; the action of that last frame is the one before, for none followed."""
         return {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
 
 

@@ -29,7 +29,7 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[np.float32]]):
 
     Args:
         task: name of the task with its version, such as "drawer-open-v3".
-        pixels: observe the hand alone, as pictures are to show the rest; otherwise all of Meta-World's 39 numbers.
+        pixels: observe the hand alone, for pictures show the rest; otherwise all of Meta-World's 39 numbers.
         plain: draw without shadows, reflections and antialiasing: 5 ms a picture instead of 79 without a GPU.
         render_mode: None or "rgb_array", the view of Meta-World's camera "corner2" the right way up, [128, 128, 3].
 
@@ -42,7 +42,7 @@ class MetaWorldEnv(gymnasium.Env[Any, NDArray[np.float32]]):
     demonstrator: Final = "envs.metaworld:ScriptedExpert"
 
     def __init__(
-        self, task: str = TASKS[0], *, pixels: bool = True, plain: bool = True, render_mode: str | None = None
+        self, task: str = TASKS[0], *, pixels: bool = False, plain: bool = True, render_mode: str | None = None
     ) -> None:
         classes, self._policies = _metaworld()
         if task not in classes:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.presets import DEFAULT, PRESETS, Study
-from worldaction.config import check_stress
+from worldaction.config import GymConfig, check_stress
 from worldaction.errors import UserError, unknown
 
 _USAGE = """python -m experiments.calvin [PRESET] [OPTIONS]
@@ -69,18 +69,27 @@ def parse_study(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS
     name = rest.pop(0) if rest and not rest[0].startswith("-") else DEFAULT
     if name not in presets:
         raise unknown("preset", name, presets)
-    return _fitting(check(_parse_options(presets[name], rest)), presets[name]), None, only_print
+    said = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
+    return _fitting(check(_parse_options(presets[name], rest)), presets[name], said), None, only_print
 
 
-def _fitting(study: Study, preset: Study) -> Study:
+def _fitting(study: Study, preset: Study, said: set[str]) -> Study:
     """A preset of one environment, fitted to another that the user has named."""
     from envs import CALVIN_ID, PLAY_TABLE_ID
 
-    if study.env in (preset.env, CALVIN_ID, PLAY_TABLE_ID):
+    tables = (CALVIN_ID, PLAY_TABLE_ID)
+    if study.starts is not None and study.env != CALVIN_ID:
+        raise UserError(f"--starts {study.starts} are states of CALVIN's simulator; add --env {CALVIN_ID}")
+    if study.env in tables:
+        if study.gym != GymConfig():
+            raise UserError(f"--gym.* are options of other environments; leave them out with --env {study.env}")
+        return study
+    if study.env == preset.env and not any(option.startswith("--gym.") for option in said):
         return study
     from experiments.benchmarks.general import adapted
 
-    return adapted(study, preset)
+    # what a preset of this environment says is as good as said
+    return adapted(study, said | ({"--tasks", "--table.max-steps"} if study.env == preset.env else set()))
 
 
 def _take(arguments: list[str], option: str) -> str | None:

@@ -6,9 +6,9 @@ start state, and through `rows` its random numbers, do not depend on how many si
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -16,13 +16,8 @@ import numpy as np
 import torch
 
 from agents.policy import Policy
-from envs.calvin.client import SimulatorCrashed
-from experiments.benchmarks import Benchmark, Start
+from experiments.benchmarks import Benchmark, Start, surviving
 from worldaction.world_model import WorldModel
-
-LOGGER = logging.getLogger("worldaction")
-CRASHES = 3
-"""So often a simulator may fail to survive the same episodes."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +73,8 @@ def evaluate(
         for at in range(0, len(indices), len(simulators)):
             wave = list(indices[at : at + len(simulators)])
             first = films if at == 0 else 0
-            parts.append(_survived(policy, simulators[: len(wave)], wave, [starts[i] for i in wave], films=first))
+            episodes = partial(_wave, policy, simulators[: len(wave)], wave, [starts[i] for i in wave], films=first)
+            parts.append(surviving(episodes))
             if progress is not None:
                 progress(len(wave))
     finally:
@@ -90,25 +86,6 @@ def evaluate(
         steps=np.concatenate([p.steps for p in parts]),
         frames=[f for p in parts for f in p.frames],
     )
-
-
-def _survived(
-    policy: Policy,
-    simulators: Sequence[gym.Env[Any, Any]],
-    wave: Sequence[int],
-    starts: Sequence[Start],
-    *,
-    films: int,
-) -> Evaluation:
-    """Episodes side by side, again from their starts if a simulator crashes: they are functions of them."""
-    for crashes in range(CRASHES):
-        try:
-            return _wave(policy, simulators, wave, starts, films=films)
-        except SimulatorCrashed as error:
-            LOGGER.warning("start states %s: %s", list(wave), error)
-            if crashes + 1 == CRASHES:
-                raise
-    raise AssertionError("unreachable")
 
 
 def _wave(

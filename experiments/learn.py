@@ -16,7 +16,7 @@ from agents.policy import Policy, build_actor
 from agents.ppo import PPO, PPOOptions
 from experiments.benchmarks import open_benchmark
 from experiments.evaluate import Evaluation, evaluate, stack
-from experiments.play import open_play
+from experiments.play import measured, open_play
 from experiments.run import LOGGER, Run, device
 from experiments.video import Rollout, rollout_video
 from worldaction.artefact import load_checkpoint, load_tensors, read_json, save_checkpoint, save_tensors, write_json
@@ -24,7 +24,7 @@ from worldaction.config import to_dict
 from worldaction.errors import UserError
 from worldaction.latents import EpisodeLatents, encode, imagine_recorded
 from worldaction.play.hidden import knows_actions
-from worldaction.play.store import PlayStore
+from worldaction.play.store import PlayStore, Segment
 from worldaction.play.windows import WindowSampler
 from worldaction.record import Recorder, progress
 from worldaction.rssm import Latent
@@ -50,6 +50,14 @@ class TaskRun:
         drawn_by = self.store.meta.renderer if self.study.play is None else None
         self.benchmark = open_benchmark(self.study, renderer=drawn_by)
         self.model = WorldModel.load(self.run.world_model(seed).path).to(self.device)
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Attempts to learn from. In recorded play, evaluations begin where the validation's do."""
+        found = self.store.segments
+        if self.study.play is None:
+            return found
+        return [s for s in found if self.store.episode_of(s.start).split == "training"]
 
     def label(self, frame: Tensor) -> Tensor:
         """Whether the task is done in frames [...] of the store."""
@@ -80,7 +88,7 @@ def learn_success(here: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     options = here.study.success
-    attempts = [(s.start, s.stop) for s in here.store.segments if s.task == here.task]
+    attempts = [(s.start, s.stop) for s in here.segments if s.task == here.task]
     generator = torch.Generator().manual_seed(here.seed)
     order = torch.randperm(len(attempts), generator=generator).tolist()
     apart = max(1, round(len(order) * options.held_out))
@@ -124,7 +132,7 @@ def _play_windows(here: TaskRun) -> dict[str, list[tuple[int, int]]]:
     """Windows of play for training and for measuring."""
     found: dict[str, list[tuple[int, int]]] = {}
     for name, split, count in (("training", "training", PLAY_WINDOWS), ("held_out", "validation", PLAY_WINDOWS // 3)):
-        play = [e for e in here.store.episodes if e.split == split and e.kind == "play"]
+        play = measured(here.store.episodes, split)
         # imagination goes on under the recorded actions
         episodes = [e for e in play if knows_actions(here.store, e)]
         length = min(PLAY_LENGTH, max((e.length for e in episodes), default=0))
@@ -175,7 +183,8 @@ def clone_policy(here: TaskRun, recorder: Recorder) -> None:
         return
     options, sizes = here.study.clone, here.study.policy
     # what is recorded is play, and its annotated windows are the demonstrations
-    demos = here.store.demonstrations(here.task, kind="demo" if here.study.play is None else None)
+    recorded = here.study.play is not None
+    demos = here.store.demonstrations(here.task, kind=None if recorded else "demo", split="training")
     demos = [d for d in demos if knows_actions(here.store, here.store.episode_of(d.start))]
     if not demos:
         raise UserError(f"there are no demonstrations of {here.task}; raise --data.demos, or record some")

@@ -19,11 +19,12 @@ STEPS = 120
 
 def _in_metaworld(study: Study) -> Study:
     from envs import METAWORLD_ID
+    from envs.metaworld import TASKS
 
     return replace(
         study,
         env=METAWORLD_ID,
-        tasks=("drawer-open-v3", "drawer-close-v3", "button-press-v3"),
+        tasks=TASKS,
         table=replace(study.table, max_steps=STEPS, supersample=1),
         gym=GymConfig(camera="render"),
         data=replace(study.data, demo_noise=0.2),

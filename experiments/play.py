@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 from envs.episodes import Job
 from experiments.benchmarks import open_benchmark
@@ -12,11 +14,13 @@ from experiments.pool import run_jobs
 from experiments.run import LOGGER, Run
 from worldaction.errors import UserError
 from worldaction.play.convert import convert, frames
+from worldaction.play.held_out import HeldOut
 from worldaction.play.hidden import hide_actions
-from worldaction.play.source import open_source
+from worldaction.play.source import Source, open_source
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.record import progress
 
+AnyEpisode = TypeVar("AnyEpisode", bound=Any)
 SHARD_FRAMES = 4_000
 """About how many frames one shard holds: what is lost at most when generation is interrupted."""
 TYPICAL_FRAMES = {"near_miss": 60, "demo": 80}
@@ -30,7 +34,7 @@ def make_play(run: Run) -> None:
     path = artefact.folder / "store"
     if run.study.play is not None:
         shutil.rmtree(path, ignore_errors=True)
-        source = open_source(run.study.play)
+        source = open_recorded(run.study.play)
         with progress(frames(source), "reading play", "frame") as bar:
             store = convert(source, path, image_size=run.study.table.image_size, progress=bar.update)
     else:
@@ -50,6 +54,17 @@ def open_play(run: Run) -> PlayStore:
     return hide_actions(store, run.study.stress.hidden_actions, seed=run.study.data.seed)
 
 
+def open_recorded(path: str) -> Source:
+    """A recorded data set of any format, of which some episodes are held out."""
+    return HeldOut(open_source(path))
+
+
+def measured(episodes: Sequence[AnyEpisode], split: str) -> list[AnyEpisode]:
+    """Episodes of a split on which a world model is measured: play, or whatever there is in a set without play."""
+    play = [e for e in episodes if e.kind == "play"] or episodes
+    return [e for e in play if e.split == split]
+
+
 def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
     """Make shards side by side, then join them; a shard that is whole is never made twice."""
     study = run.study
@@ -58,7 +73,7 @@ def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
     paths = [folder / "shards" / f"{number:04d}" for number in range(len(shards))]
     if not path.exists():
         # made ready once, here: all shards must be drawn alike
-        benchmark = benchmark.ready(folder)
+        benchmark = benchmark.ready(folder, study.tasks)
         jobs = [
             partial(benchmark.generate, where, jobs, data=study.data)
             for where, jobs in zip(paths, shards, strict=True)

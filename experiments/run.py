@@ -124,12 +124,12 @@ class Run:
                 **self._where,
             }
             # points of the curve are measured as the evaluation is
-            settings["ppo"] |= stress if self.study.evaluation.curve_episodes else {}
+            settings["ppo"] |= {**stress, **self._starts} if self.study.evaluation.curve_episodes else {}
         if stage == "evaluation":
             settings["evaluation"] = {
                 "ppo": self.task(seed, task, "ppo").digest,
                 "evaluation": to_dict(self.study.evaluation),
-                "starts": self.study.starts,
+                **self._starts,
                 **stress,
             }
         made_by = settings[stage] | {"seed": seed, "task": task}
@@ -139,6 +139,11 @@ class Run:
     def _where(self) -> dict[str, Any]:
         """Where the agents live."""
         return {"env": self.study.env, "gym": to_dict(self.study.gym)}
+
+    @property
+    def _starts(self) -> dict[str, Any]:
+        """Where start states come from, if not from seeds."""
+        return {} if self.study.starts is None else {"starts": str(Path(self.study.starts).resolve())}
 
     @property
     def log(self) -> Path:

@@ -16,20 +16,18 @@ import torch
 from torch import Tensor
 
 from envs import CALVIN_ID
-from experiments.benchmarks import Benchmark, open_benchmark
+from experiments.checks import CONTEXT, check_lengths, check_study, model_config, seen_by
 from experiments.learn import learn_task
-from experiments.play import make_play, open_play
+from experiments.play import make_play, measured, open_play
 from experiments.pool import run_jobs
 from experiments.presets import Study
 from experiments.report import console_table, write_report
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
 from experiments.video import open_loop_video
-from worldaction.errors import UserError
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
 from worldaction.metrics.open_loop import image_fidelity, open_loop
 from worldaction.metrics.probes import auroc, predict, r2, ridge
-from worldaction.play.source import open_source
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler, window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
@@ -45,13 +43,11 @@ from worldaction.spec import (
     SCENE_FIELDS,
     Layout,
 )
-from worldaction.world_model import ModelConfig, WorldModel, total
+from worldaction.world_model import WorldModel, total
 
 LOG_EVERY = 25
 SHARES_EVERY = 250
 """A multiple of LOG_EVERY."""
-CONTEXT = 8
-"""Frames that are seen before open-loop imagination begins."""
 
 
 def conduct(study: Study, resume: Path | None) -> None:
@@ -61,7 +57,9 @@ def conduct(study: Study, resume: Path | None) -> None:
         study: the settings.
         resume: an existing run to go on with, of these settings.
     """
-    _check(study, resuming=resume is not None)
+    if resume is None:
+        study = seen_by(study)
+        check_study(study)
     run = Run.open(resume) if resume is not None else Run.create(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
@@ -72,38 +70,10 @@ def conduct(study: Study, resume: Path | None) -> None:
         raise KeyboardInterrupt from None
 
 
-def _check(study: Study, *, resuming: bool) -> None:
-    """What cannot work is refused before any data are made."""
-    benchmark = open_benchmark(study)
-    for task in study.tasks:
-        benchmark.check(task)
-    if study.play is None:
-        benchmark.jobs(study.data, study.tasks)
-        # built once for nothing: sizes and losses may not fit
-        WorldModel(model_config(study, benchmark.layout))
-    elif not resuming:
-        WorldModel(model_config(study, open_source(study.play).layout))
-    if learns(study):
-        _check_start_states(study, benchmark)
-
-
-def _check_start_states(study: Study, benchmark: Benchmark) -> None:
-    """A policy is not tested on the start states of its own curve, nor on another task's."""
-    episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
-    for task in study.tasks:
-        total = len(benchmark.starts(task))
-        if not 1 <= episodes <= total - curve:
-            raise UserError(
-                f"--evaluation.episodes {episodes}: give 1 to {total - curve}, "
-                f"for there are {total} start states of {task} and the curve takes {curve} "
-                "(--evaluation.curve-episodes)"
-            )
-
-
 def _stages(run: Run) -> None:
     study = run.study
     make_play(run)
-    _check_lengths(run)
+    check_lengths(study, PlayStore.open(run.play().path / "store").episodes)
     models = [partial(train_world_model, run.folder, s) for s in study.seeds if not run.world_model(s).complete]
     run_jobs(models, _side_by_side(run), log=run.log)
     measurements = [partial(measure_world_model, run.folder, s) for s in study.seeds if not run.fidelity(s).complete]
@@ -120,60 +90,12 @@ def _stages(run: Run) -> None:
     LOGGER.info("report: %s", run.folder / "report.html")
 
 
-def _check_lengths(run: Run) -> None:
-    """Episodes are as long as the windows of training and of the measurements, which may be hours later."""
-    episodes, horizon = PlayStore.open(run.play().path / "store").episodes, run.study.evaluation.horizon
-    play = [e for e in episodes if e.kind == "play"]
-    training, validation = ([e for e in play if e.split == split] for split in ("training", "validation"))
-    length = run.study.world_model.length
-    for option, needed, split, found in (
-        (f"--world-model.length {length}", length, "training", [e for e in episodes if e.split == "training"]),
-        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "training", training),
-        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "validation", validation),
-    ):
-        longest = max((e.length for e in found), default=0)
-        if longest < needed:
-            raise UserError(
-                f"{option} needs episodes of {needed} frames, the longest for {split} has {longest}; "
-                "lower it, or take more and longer play"
-            )
-
-
 def _side_by_side(run: Run) -> int:
     """Processes for world models: on a GPU one after the other, on a CPU one for each seed."""
     return 1 if device(run.study).type == "cuda" else min(run.study.workers, len(run.study.seeds))
 
 
 # World model ----------------------------------------------------------------------------------------------------------
-
-
-def model_config(study: Study, layout: Layout) -> ModelConfig:
-    """The sizes of the study's world model.
-
-    Args:
-        study: the settings.
-        layout: what a frame of the play data holds.
-    """
-    sizes = study.world_model
-    missing = [camera for camera in sizes.cameras if camera not in layout.cameras]
-    if missing:
-        cameras = ", ".join(layout.cameras) or "no cameras"
-        raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
-    return ModelConfig(
-        cameras=sizes.cameras,
-        image_size=study.table.image_size,
-        deter=sizes.deter,
-        groups=sizes.groups,
-        classes=sizes.classes,
-        hidden=sizes.hidden,
-        embed=sizes.embed,
-        depth=sizes.depth,
-        patch=sizes.patch,
-        unimix=sizes.unimix,
-        burn_in=sizes.burn_in,
-        losses=study.losses,
-        layout=layout,
-    )
 
 
 def train_world_model(folder: Path, seed: int) -> None:
@@ -264,7 +186,7 @@ def measure_world_model(folder: Path, seed: int) -> None:
         split: open_loop(model, store.frames, where, context=CONTEXT, horizon=options.horizon, seed=seed)
         for split, where in starts.items()
     }
-    results: dict[str, Any] = {"probes": _probes(model, store, rolls)}
+    results: dict[str, Any] = {"probes": _probes(model, store, rolls) if _probed(store) else {}}
     if model.draws_images() and model.config.cameras:
         fidelity = image_fidelity(model, store.frames, rolls["validation"])
         results |= {name: {c: v.tolist() for c, v in scores.items()} for name, scores in fidelity.items()}
@@ -274,7 +196,7 @@ def measure_world_model(folder: Path, seed: int) -> None:
 
 def windows(store: PlayStore, split: str, length: int, count: int, seed: int) -> Tensor:
     """First frames of windows of play drawn from a split, [count]."""
-    episodes = [e for e in store.episodes if e.split == split and e.kind == "play"]
+    episodes = measured(store.episodes, split)
     sampler = WindowSampler(episodes, length=length, seed=seed)
     index, _ = sampler.sample(None, count * length)
     return index.view(count, length)[:, 0]
@@ -306,7 +228,9 @@ def _probes(model: WorldModel, store: PlayStore, rolls: Mapping[str, Any]) -> di
 def _probed(store: PlayStore) -> str:
     """What the probes read: the privileged state where there is more of it than success, else the proprioception."""
     layout = store.meta.layout
-    return SCENE if layout.scene > 1 or not layout.robot else ROBOT
+    if layout.scene > 1 or (layout.scene and not layout.robot):
+        return SCENE
+    return ROBOT if layout.robot else ""
 
 
 def _read(weights: Tensor, feature: Tensor, true: Tensor, layout: Layout) -> dict[str, float]:
@@ -324,7 +248,7 @@ def _read(weights: Tensor, feature: Tensor, true: Tensor, layout: Layout) -> dic
 
 def _film(run: Run, model: WorldModel, store: PlayStore, roll: Any, seed: int) -> None:
     """True, imagined and error of the windows in which most happens."""
-    state = store.frames[_probed(store)][roll.episodes.frame]
+    state = store.frames[_probed(store) or ACTION][roll.episodes.frame]
     moved = (state[:, -1] - state[:, CONTEXT]).abs()
     # in shares of what each number has moved at most
     moved = moved / moved.amax(0).clamp_min(1e-6)

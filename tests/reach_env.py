@@ -20,8 +20,10 @@ class Reach(gym.Env[Any, Any]):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
-    def __init__(self, *, sees: str = "both", tells: bool = True, render_mode: str | None = None) -> None:
-        self.sees, self.tells, self.render_mode = sees, tells, render_mode
+    def __init__(
+        self, *, sees: str = "both", tells: bool = True, ends: bool = False, render_mode: str | None = None
+    ) -> None:
+        self.tells, self.ends, self.render_mode = tells, ends, render_mode
         self.action_space = Box(LOW.astype(np.float32), HIGH.astype(np.float32))
         parts: dict[str, Any] = {
             "image": Box(0, 255, (SIDE, SIDE + 4, 3), np.uint8),
@@ -42,7 +44,7 @@ class Reach(gym.Env[Any, Any]):
         self.place = np.clip(self.place + GAIN * (np.asarray(action) - CENTRE), -1, 1)
         distance = float(np.abs(self.place - self.mark).max())
         info = {"success": float(distance < REACHED)} if self.tells else {}
-        return self._observe(), -distance, False, False, info
+        return self._observe(), -distance, self.ends and distance < REACHED, False, info
 
     def render(self) -> Any:
         image = np.zeros((SIDE, SIDE + 4, 3), np.uint8)

@@ -227,8 +227,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     ),
     f"{STUDY} quick --table.scene B": means("quick", table=replace(PRESETS["quick"].table, scene="B")),
     f"{STUDY} quick --env worldaction/Calvin-v0": means("quick", env=CALVIN_ID),
-    f"{STUDY} small --env worldaction/Calvin-v0 --play path/to/task_D_D --starts path/to/task_D_D": means(
-        "small", env=CALVIN_ID, play="path/to/task_D_D", starts="path/to/task_D_D"
+    f"{STUDY} small --env worldaction/Calvin-v0 --play path/to/task_D_D --starts path/to/task_D_D"
+    " --evaluation.episodes 20 --evaluation.curve-episodes 5": means(
+        "small",
+        env=CALVIN_ID,
+        play="path/to/task_D_D",
+        starts="path/to/task_D_D",
+        evaluation=replace(PRESETS["small"].evaluation, episodes=20, curve_episodes=5),
     ),
     "worldaction train debug --env Pendulum-v1 --gym.expert sac --gym.success-reward -0.02": fits_pendulum,
     "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,

@@ -26,7 +26,7 @@ def test_options_are_frozen_and_have_plain_defaults(cls: type) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(options, name, 0)
     for value in vars(options).values():
-        assert isinstance(value, bool | int | float | str | tuple)
+        assert value is None or isinstance(value, bool | int | float | str | tuple)
 
 
 @pytest.mark.parametrize("cls", CONFIGS)

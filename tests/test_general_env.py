@@ -13,7 +13,7 @@ import reach_env
 from gymnasium.spaces import Box
 from reach_env import ID, REACHED, SIDE, Reach
 
-from envs.episodes import Job
+from envs.episodes import LAST_SEED, SEEDS, Job, Recorder
 from envs.general import generate as making
 from envs.general.generate import generate
 from envs.general.standard import Standard, safe
@@ -122,7 +122,7 @@ class Odd(gym.Env[Any, Any]):
         self.observation_space, self.action_space = observation, action
 
 
-NUMBERS, ACTIONS = Box(-1, 1, (3,)), Box(-1, 1, (2,))
+NUMBERS, ACTIONS, PICTURE = Box(-1, 1, (3,)), Box(-1, 1, (2,)), Box(0, 255, (9, 9, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +133,8 @@ NUMBERS, ACTIONS = Box(-1, 1, (3,)), Box(-1, 1, (2,))
         (NUMBERS, Box(-1, 1, (2, 2)), "only a Box of numbers"),
         (gym.spaces.Discrete(4), ACTIONS, r"'observation' as Discrete\(4\)"),
         (Box(0, 1, (3, 4)), ACTIONS, "FlattenObservation"),
+        (NUMBERS, Box(np.array([-1.0, 0.0]), np.array([1.0, 0.0])), "one has no range"),
+        (gym.spaces.Dict({"a-b": PICTURE, "a_b": PICTURE}), ACTIONS, "two images called 'a_b'"),
         (Box(0, 255, (4, 4, 3), np.uint8), ACTIONS, "choose --table.image-size 4"),
     ],
 )
@@ -149,8 +151,34 @@ def test_actions_that_do_not_fit_are_refused(action: np.ndarray) -> None:
         env.step(action)
 
 
+def test_what_an_environment_calls_action_is_not_what_was_asked_for() -> None:
+    class Telling(gym.Wrapper[Any, Any, Any, Any]):
+        def step(self, action: Any) -> Any:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            return observation, reward, terminated, truncated, {**info, "action": action}
+
+    env = Standard(Telling(gym.make(ID, sees="numbers")), GymConfig(), image_size=8)
+    recorder = Recorder(env, env.reset(seed=0)[0])
+    recorder.step(np.array([0.4, -0.2]))
+    assert np.allclose(recorder.arrays()[ACTION], [[0.4, -0.2]])
+
+
+def test_the_frame_that_ends_an_episode_is_recorded_for_it_may_be_the_only_one_that_shows_success() -> None:
+    env = standard(sees="numbers", ends=True)
+    recorder = Recorder(env, env.reset(seed=0)[0])
+    reach: Any = env.unwrapped
+    recorder.step(np.zeros(2))
+    reach.place = reach.mark.copy()
+    recorder.step(np.array([0.1, 0.0]))
+    assert recorder.over
+    arrays = recorder.arrays()
+    assert arrays[SCENE][:, 0].tolist() == [0.0, 0.0, 1.0]
+    assert np.allclose(arrays[ACTION][-2:], [[0.1, 0.0]] * 2)
+
+
 def test_names_become_names_of_files() -> None:
     assert safe("agent/left eye") == "agent_left_eye"
+    assert safe("0.rgb") == "camera_0_rgb"
 
 
 # Play data ------------------------------------------------------------------------------------------------------------
@@ -171,8 +199,8 @@ def make_store(path: Path, jobs: list[Job], who: Any = reach_env.Straight) -> Pl
 def test_play_goes_on_when_the_environment_ends_an_episode(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s", JOBS)
     play = [e for e in store.episodes if e.kind == "play"]
-    # the environment's own limit is 40 steps
-    assert [e.length for e in play] == [40, 40, 10]
+    # the environment's own limit is 40 steps, and what the last one led to is a frame, too
+    assert [e.length for e in play] == [41, 41, 8]
     assert {e.split for e in play} == {"validation"}
     first = [store.frames[ROBOT][e.start].tolist() for e in play]
     assert first[0] != first[1] != first[2]
@@ -198,6 +226,24 @@ def test_episodes_are_functions_of_their_seeds(tmp_path: Path) -> None:
         assert (whole.frames[key][demo.start : demo.stop] == alone.frames[key][-demo.length :]).all()
 
 
+def test_seeds_of_later_episodes_have_no_other_use() -> None:
+    seeds = [making._derived(seed, number) for seed in range(SEEDS["play"], SEEDS["play"] + 2_000) for number in (1, 2)]
+    assert min(seeds) >= LAST_SEED
+    assert max(seeds) < 2**31
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_every_task_has_its_part_of_play_in_training_and_in_validation() -> None:
+    from experiments.benchmarks.general import General
+
+    place = General(ID, GymConfig(expert="reach_env:Straight"), TableConfig(image_size=8))
+    for count in (1, 2, 3, 5, 11):
+        tasks = [f"t{number}" for number in range(count)]
+        jobs = place.jobs(PlayConfig(frames=220, episode_frames=1, near_misses=0, demos=0), tasks)
+        assert [job.task for job in jobs] == sorted((job.task for job in jobs), key=tasks.index)
+        assert {job.task for job in jobs if job.split == "validation"} == set(tasks)
+
+
 def test_a_demonstrator_who_never_succeeds_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no demonstration of Reach_v0 in 40 attempts"):
         make_store(tmp_path / "s", [Job("demo", 3, "Reach_v0", noise=0.0)], who=reach_env.Lost)
@@ -219,14 +265,15 @@ def test_a_preset_is_fitted_to_the_environment_where_nobody_said_otherwise() -> 
 
     preset = PRESETS["debug"]
     asked = replace(preset, env=ID, table=replace(preset.table, image_size=8))
-    study = adapted(asked, preset)
+    study = adapted(asked, ())
     assert study.tasks == ("Reach_v0",)
     assert study.table.max_steps == reach_env.LONGEST
     assert study.world_model.cameras == ("image",)
     assert study.evaluation.videos == preset.evaluation.videos
-    mine = replace(asked, tasks=("x",), table=replace(asked.table, max_steps=8))
-    assert adapted(mine, preset).tasks == ("x",)
-    assert adapted(mine, preset).table.max_steps == 8
+    # what was said stays, also where it is what the preset says
+    mine = adapted(asked, ("--tasks", "--table.max-steps", "--evaluation.videos"))
+    assert mine.tasks == preset.tasks
+    assert mine.table.max_steps == preset.table.max_steps
 
 
 def test_whoever_has_no_demonstrator_is_told_what_to_give() -> None:

@@ -97,11 +97,6 @@ class Layout:
         sizes = {ROBOT: self.robot, SCENE: self.scene, ACTION: self.action}
         return {key: size for key, size in sizes.items() if size}
 
-    @property
-    def observed(self) -> tuple[str, ...]:
-        """What a network may see of a frame."""
-        return (*self.cameras, ROBOT) if self.robot else self.cameras
-
 
 CALVIN: Final = Layout(CAMERAS, ROBOT_SIZE, SCENE_SIZE, ACTION_SIZE, NULL_ACTION, binary=(6,), euler=3)
 """CALVIN's data set, its simulator, and the embedded play table."""

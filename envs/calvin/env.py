@@ -308,15 +308,24 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             raise
 
 
+def calvin_renderer(name: str) -> Renderer:
+    """CALVIN's renderer for a study's: TinyRenderer unless it is "egl".
+
+    Raises:
+        UserError: CALVIN has not got it.
+    """
+    if name not in ("auto", "egl"):
+        raise UserError(f"CALVIN cannot draw with {name!r}; set table.renderer to auto (TinyRenderer) or egl")
+    return "egl" if name == "egl" else "tiny"
+
+
 def calvin_table(table: TableConfig) -> CalvinEnv:
     """CALVIN's table with a study's options, drawn by TinyRenderer unless the renderer is "egl".
 
     Raises:
         UserError: the simulator does not start, or the study asks for a renderer that CALVIN has not got.
     """
-    if table.renderer not in ("auto", "egl"):
-        raise UserError(f"CALVIN cannot draw with {table.renderer!r}; set table.renderer to auto (TinyRenderer) or egl")
-    renderer: Renderer = "egl" if table.renderer == "egl" else "tiny"
+    renderer = calvin_renderer(table.renderer)
     return CalvinEnv(image_size=table.image_size, max_steps=table.max_steps, renderer=renderer, scene=table.scene)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from envs.episodes import Array, Arrays, Job, Made, Noise, Recorder, demonstrate, write_shard
+from envs.episodes import LAST_SEED, Array, Arrays, Job, Made, Noise, Recorder, demonstrate, write_shard
 from envs.general.standard import Standard
 from worldaction.config import PlayConfig, TableConfig, to_dict
 from worldaction.errors import UserError, unknown
@@ -104,8 +104,11 @@ def _play(env: Standard, demonstrator: MakeDemonstrator | None, job: Job) -> lis
 
 
 def _derived(seed: int, number: int) -> int:
-    """Seed of the episodes after the first of a job."""
-    return seed if number == 0 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    """Seed of the episodes after the first of a job: outside all ranges that have a use, see `SEEDS`."""
+    if number == 0:
+        return seed
+    drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return LAST_SEED + drawn % (2**31 - LAST_SEED)
 
 
 def _play_episode(env: Standard, demonstrator: MakeDemonstrator | None, seed: int, frames: int) -> Arrays:

@@ -2,7 +2,7 @@
 
 images of the observation, [H, W, 3] uint8         --> cameras, cut to a square and averaged down
 all its other numbers, by name                     --> robot_obs [P]
-success so far in this state                       --> scene_obs [1], info["is_success"]
+success in the present step                        --> scene_obs [1], info["is_success"]
 actions in [-1, 1]                                 --> the environment's own range
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, Final
 
 import gymnasium as gym
@@ -20,7 +19,8 @@ from numpy.typing import NDArray
 
 from worldaction.config import GymConfig
 from worldaction.errors import UserError
-from worldaction.play.images import area_mean
+from worldaction.play.images import area_mean, centre_square
+from worldaction.plugins import load
 from worldaction.spec import ROBOT, SCENE, Layout
 
 Array = NDArray[np.float64]
@@ -92,7 +92,8 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         self.steps += 1
         self._success = self._judge(self.raw, float(reward), info)
         late = self._max_steps is not None and self.steps >= self._max_steps
-        info = {**info, "is_success": self._success, "ended": bool(terminated or truncated)}
+        ended = bool(terminated or truncated)
+        info = {**info, "is_success": self._success, "ended": ended, "action": np.clip(values, -1, 1)}
         return self._observe(), float(reward), bool(terminated or self._success), bool(truncated or late), info
 
     def to_unit(self, action: Any) -> Array:
@@ -123,11 +124,13 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
             if (side := min(box.shape[:2])) < self._size:
                 raise UserError(f"{self.name}: {name!r} is {box.shape}; choose --table.image-size {side} or less")
         robot = sum(int(np.prod(box.shape)) for name, box in self._entries.items() if not _is_image(box))
-        names = (*images, RENDERED) if self._rendered else tuple(images)
+        names = tuple(safe(name) for name in ((*images, RENDERED) if self._rendered else images))
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"{self.name} has two images called {twice[0]!r} as a file's name; rename one in a wrapper")
         if not names and not robot:
             raise UserError(f"{self.name} has nothing to observe without cameras; leave out --gym.camera none")
         size = len(self._low)
-        return Layout(tuple(safe(name) for name in names), robot, 1, size, (0.0,) * size)
+        return Layout(names, robot, 1, size, (0.0,) * size)
 
     def _space(self) -> Dict:
         side = self._size
@@ -162,8 +165,12 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         """
         try:
             image = self.env.render()
-        except gym.error.DependencyNotInstalled as error:
-            raise UserError(f"{self.name} cannot draw: {error}") from error
+        except Exception as error:
+            # of others' code; on a machine without a display MuJoCo's own cannot be foreseen
+            raise UserError(
+                f"{self.name} cannot draw ({error!r}); without a display set MUJOCO_GL=egl or osmesa, "
+                "or --gym.camera auto and --evaluation.videos 0"
+            ) from error
         if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3:
             raise UserError(
                 f"{self.name} draws no pictures with render_mode 'rgb_array'; "
@@ -172,18 +179,15 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         return image
 
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        height, width = image.shape[:2]
-        side = min(height, width)
-        if side < self._size:
-            raise UserError(f"{self.name} draws {height} x {width} pixels; choose --table.image-size {side} or less")
-        top, left = (height - side) // 2, (width - side) // 2
-        small: NDArray[np.uint8] = area_mean(image[None, top : top + side, left : left + side], self._size)[0]
+        if (side := min(image.shape[:2])) < self._size:
+            raise UserError(f"{self.name}: a picture is {image.shape}; choose --table.image-size {side} or less")
+        small: NDArray[np.uint8] = area_mean(centre_square(image[None]), self._size)[0]
         return small
 
 
 def safe(name: str) -> str:
-    """A name that can be a file's."""
-    return re.sub(r"\W+", "_", name)
+    """A name that can be a file's and a key's."""
+    return re.sub(r"^(?=\d)", "camera_", re.sub(r"\W+", "_", name))
 
 
 def _is_image(box: Box) -> bool:
@@ -211,6 +215,8 @@ def _bounds(space: Space[Any], name: str) -> tuple[Array, Array]:
         raise UserError(f"{name} takes actions of {space}; only a Box of numbers [A] can be learned")
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
         raise UserError(f"{name} takes actions without bounds, {space}; wrap it with gymnasium.wrappers.RescaleAction")
+    if not (space.low < space.high).all():
+        raise UserError(f"{name} takes actions of {space}, of which one has no range; leave it out in a wrapper")
     return space.low.astype(np.float64), space.high.astype(np.float64)
 
 
@@ -233,18 +239,3 @@ def _judge_of(config: GymConfig, name: str) -> Judge:
         )
 
     return from_info
-
-
-def load(target: str, option: str) -> Any:
-    """What `module:name` stands for.
-
-    Raises:
-        UserError: there is no such module or name.
-    """
-    module, colon, name = target.partition(":")
-    if not colon:
-        raise UserError(f"{option} {target!r} must be module:name")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{option} {target!r} cannot be imported ({error}); check the name and PYTHONPATH") from error

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from experiments.benchmarks.base import START_STATES, Benchmark, Start, start_seed
+from experiments.benchmarks.base import START_STATES, Benchmark, Start, start_seed, surviving
 from experiments.presets import Study
 
-__all__ = ["START_STATES", "Benchmark", "Start", "open_benchmark", "start_seed"]
+__all__ = ["START_STATES", "Benchmark", "Start", "open_benchmark", "start_seed", "surviving"]
 
 
 def open_benchmark(study: Study, *, renderer: str | None = None) -> Benchmark:

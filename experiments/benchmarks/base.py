@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.calvin.client import SimulatorCrashed
 from envs.episodes import SEEDS, Job
-from worldaction.config import PlayConfig
+from experiments.presets import Study
+from worldaction.config import PlayConfig, switched_on
+from worldaction.errors import UserError
 from worldaction.spec import Layout
 
+LOGGER = logging.getLogger("worldaction")
 Observation = dict[str, np.ndarray]
+Result = TypeVar("Result")
+CRASHES: Final = 3
+"""So often a simulator may fail to survive the same work."""
 START_STATES: Final = 1_000
 """Start states per task in a fixed list of seeds."""
 
@@ -71,11 +80,12 @@ class Benchmark(Protocol):
         """
         ...
 
-    def ready(self, folder: Path) -> Benchmark:
+    def ready(self, folder: Path, tasks: Sequence[str]) -> Benchmark:
         """Itself with all done that has to be done once, before processes share the work.
 
         Args:
             folder: where something may be kept for them.
+            tasks: those of the study.
         """
         ...
 
@@ -92,6 +102,36 @@ def start_seed(index: int, task: int = 0) -> int:
         task: number of the task, where each has a list of its own.
     """
     return SEEDS["evaluation"] + START_STATES * task + index
+
+
+def surviving(work: Callable[[], Result]) -> Result:
+    """The result of work with simulators, begun again when one crashes: episodes are functions of their starts.
+
+    Args:
+        work: leaves nothing behind when it fails.
+
+    Raises:
+        SimulatorCrashed: a simulator did not survive `CRASHES` attempts.
+    """
+    for left in reversed(range(CRASHES)):
+        try:
+            return work()
+        except SimulatorCrashed as error:
+            LOGGER.warning("begun again: %s", error)
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def refuse_stress(study: Study) -> None:
+    """Refuse switches that only the play table has; what is hidden is hidden in any data.
+
+    Raises:
+        UserError: names the switch.
+    """
+    if on := switched_on(replace(study.stress, hidden_actions=0.0)):
+        option = next(iter(on)).replace("_", "-")
+        raise UserError(f"--stress.{option} works at the embedded play table only; leave out --env {study.env}")
 
 
 def reset_all(env: gym.Env[Any, Any], seeds: Sequence[int]) -> list[Observation]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from importlib import import_module
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -19,12 +20,13 @@ import envs  # noqa: F401 - registers the project's own
 from envs.episodes import SEEDS, Job, plan
 from envs.general.generate import MakeDemonstrator, generate
 from envs.general.sac import LEARNED, learn, recall
-from envs.general.standard import Standard, load, safe
-from experiments.benchmarks.base import START_STATES, Observation, Start, reset_all, start_seed
+from envs.general.standard import Standard, safe
+from experiments.benchmarks.base import START_STATES, Observation, Start, refuse_stress, reset_all, start_seed
 from experiments.presets import Study
-from worldaction.config import GymConfig, PlayConfig, TableConfig, switched_on
+from worldaction.config import GymConfig, PlayConfig, TableConfig
 from worldaction.errors import UserError, unknown
-from worldaction.spec import Layout
+from worldaction.plugins import bring, load
+from worldaction.spec import Layout, Split
 
 LOGGER = logging.getLogger("worldaction")
 DONE = 0.5
@@ -47,9 +49,9 @@ class General:
         Raises:
             UserError: no such environment, or a switch that needs the play table.
         """
-        if on := switched_on(replace(study.stress, hidden_actions=0.0)):
-            option = next(iter(on)).replace("_", "-")
-            raise UserError(f"--stress.{option} works at the play table only; leave out --env {study.env}")
+        refuse_stress(study)
+        if study.table.scene != TableConfig().scene:
+            raise UserError(f"--table.scene {study.table.scene} is CALVIN's; leave it out with --env {study.env}")
         find(study.env)
         return cls(study.env, study.gym, study.table)
 
@@ -69,6 +71,8 @@ class General:
         """See `Benchmark.check`: an environment may know more tasks than it lists."""
         if not hasattr(find(self.env), "tasks") and task not in self.tasks:
             raise unknown("task", task, self.tasks)
+        if not task or task.startswith(".") or "/" in task:
+            raise UserError(f"task {task!r} cannot be the name of a folder; name it otherwise")
         self._standard(task).close()
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
@@ -76,7 +80,7 @@ class General:
         return self._standard(task, film=film, max_steps=self.table.max_steps)
 
     def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
-        """See `Benchmark.label`: the success that was seen, [..., 1]."""
+        """See `Benchmark.label`: the success that was seen in a step, [..., 1]."""
         return np.asarray(scene_obs)[..., 0] > DONE
 
     def starts(self, task: str) -> Sequence[Start]:
@@ -98,15 +102,16 @@ class General:
         if self._expert != LEARNED:
             load(self._expert, "--gym.expert")
         jobs = plan(data, tasks)
-        play = [job for job in jobs if job.kind == "play"]
-        shared = [replace(job, task=tasks[number % len(tasks)]) for number, job in enumerate(play)]
-        return sorted([*shared, *jobs[len(play) :]], key=lambda job: tasks.index(job.task))
+        # in turns, for training and for validation each
+        turns = {split: cycle(tasks) for split in get_args(Split)}
+        shared = [replace(job, task=job.task or next(turns[job.split])) for job in jobs]
+        return sorted(shared, key=lambda job: tasks.index(job.task))
 
-    def ready(self, folder: Path) -> General:
+    def ready(self, folder: Path, tasks: Sequence[str]) -> General:
         """See `Benchmark.ready`: what a demonstrator has to learn, it learns here."""
         if self._expert != LEARNED:
             return self
-        for task in self.tasks:
+        for task in tasks:
             path = folder / f"{task}.expert.safetensors"
             if not path.exists():
                 LOGGER.info("a demonstrator of %s learns for %d steps", task, self.config.expert_steps)
@@ -120,10 +125,7 @@ class General:
 
     def draws(self) -> bool:
         """Whether it can be filmed here."""
-        try:
-            env = self._standard(self.tasks[0], film=True)
-        except gym.error.Error:
-            return False
+        env = self._standard(self.tasks[0], film=True)
         try:
             env.reset(seed=0)
             env.picture()
@@ -149,10 +151,19 @@ class General:
     # ---- the environment
 
     def _standard(self, task: str, *, film: bool = False, max_steps: int | None = None) -> Standard:
-        options: dict[str, Any] = {"task": task} if hasattr(find(self.env), "tasks") else {}
-        if film or self.config.camera == "render":
+        maker, rendered = find(self.env), self.config.camera == "render"
+        options: dict[str, Any] = {"task": task} if hasattr(maker, "tasks") else {}
+        if "pixels" in inspect.signature(maker).parameters:
+            options["pixels"] = rendered
+        if (film or rendered) and "rgb_array" in getattr(maker, "metadata", {}).get("render_modes", ()):
             options["render_mode"] = "rgb_array"
-        env = gym.make(self.env, **options)
+        try:
+            env = gym.make(self.env, **options)
+        except UserError:
+            raise
+        except Exception as error:
+            # of others' code: whatever it raises, this environment cannot be had
+            raise UserError(f"--env {self.env} cannot be made: {error}; try gymnasium.make on its own") from error
         return Standard(env, self.config, image_size=self.table.image_size, max_steps=max_steps)
 
 
@@ -176,7 +187,7 @@ def spec_of(name: str) -> EnvSpec:
     """The registration of an id, after the import of the module before its colon."""
     module, _, registered = name.rpartition(":")
     if module:
-        import_module(module)
+        bring(module, f"--env {name}")
     return gym.spec(registered)
 
 
@@ -186,23 +197,23 @@ def tasks_of(name: str) -> tuple[str, ...]:
     return tuple(own) if own else (safe(name.rpartition("/")[2].rpartition(":")[2]),)
 
 
-def adapted(study: Study, preset: Study) -> Study:
-    """A study whose preset was made for the play table, with what an environment is like where nobody said otherwise.
+def adapted(study: Study, said: Collection[str]) -> Study:
+    """A study whose preset was made for another place, with what this one is like where nobody said otherwise.
 
     Args:
         study: as the user asked for it.
-        preset: what it began from.
+        said: the options that the user gave, such as "--tasks".
     """
     find(study.env)
-    limit = spec_of(study.env).max_episode_steps
-    if study.tasks == preset.tasks:
+    limit, chunk = spec_of(study.env).max_episode_steps, study.policy.chunk
+    if "--tasks" not in said:
         study = replace(study, tasks=tasks_of(study.env))
-    if limit and study.table.max_steps == preset.table.max_steps:
-        chunk = study.policy.chunk
+    if limit and "--table.max-steps" not in said:
         study = replace(study, table=replace(study.table, max_steps=max(chunk, limit // chunk * chunk)))
-    if study.world_model.cameras == preset.world_model.cameras:
+    if "--world-model.cameras" not in said:
         cameras = General.of(study).layout.cameras
         study = replace(study, world_model=replace(study.world_model, cameras=cameras))
-    if study.evaluation.videos == preset.evaluation.videos and not General.of(study).draws():
+    if study.evaluation.videos and "--evaluation.videos" not in said and not General.of(study).draws():
+        LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
         study = replace(study, evaluation=replace(study.evaluation, videos=0))
     return study

@@ -13,17 +13,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import envs
-from envs.calvin.env import calvin_table
+from envs.calvin.env import calvin_renderer, calvin_table
 from envs.calvin.starts import validation_starts
 from envs.episodes import SEEDS, Job
 from envs.playtable.generate import embedded_table, generate_shard, plan
 from envs.playtable.render import choose
 from envs.playtable.stress import layout_of, stressed
 from envs.tasks import TASKS, get_task
-from experiments.benchmarks.base import START_STATES, Observation, Start, reset_all, start_seed
+from experiments.benchmarks.base import (
+    START_STATES,
+    Observation,
+    Start,
+    refuse_stress,
+    reset_all,
+    start_seed,
+    surviving,
+)
 from experiments.presets import Study
-from worldaction.config import PlayConfig, Renderer, StressConfig, TableConfig, stress_of_play, switched_on
-from worldaction.errors import UserError, unknown
+from worldaction.config import PlayConfig, Renderer, StressConfig, TableConfig, stress_of_play
+from worldaction.errors import unknown
 from worldaction.spec import Layout
 
 OFF = StressConfig()
@@ -78,7 +86,7 @@ class PlayTable(Tables):
         table = stressed(self._bare(task), stress_of_play(self.stress))
         return reset_all(table, [SEEDS["dream_starts"] + n for n in range(count)])
 
-    def ready(self, folder: Path) -> PlayTable:
+    def ready(self, folder: Path, tasks: Sequence[str]) -> PlayTable:
         """See `Benchmark.ready`."""
         return replace(self, table=_drawn_by(self.table, choose(self.table.renderer)))
 
@@ -114,9 +122,7 @@ class Calvin(Tables):
         Raises:
             UserError: a stress switch that needs the embedded table.
         """
-        if on := switched_on(replace(study.stress, hidden_actions=0.0)):
-            option = next(iter(on)).replace("_", "-")
-            raise UserError(f"--stress.{option} works at the embedded table only; leave out --env {envs.CALVIN_ID}")
+        refuse_stress(study)
         return cls(_drawn_by(study.table, renderer or study.table.renderer), study.stress, recorded=study.starts)
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
@@ -125,7 +131,7 @@ class Calvin(Tables):
             envs.CALVIN_ID,
             task=task,
             image_size=self.table.image_size,
-            renderer="egl" if self.table.renderer == "egl" else "tiny",
+            renderer=calvin_renderer(self.table.renderer),
             max_steps=self.table.max_steps,
             scene=self.table.scene,
             render_mode="rgb_array" if film else None,
@@ -140,17 +146,26 @@ class Calvin(Tables):
 
     def first_frames(self, task: str, count: int) -> list[Observation]:
         """See `Benchmark.first_frames`."""
-        return reset_all(self.make(task), [SEEDS["dream_starts"] + n for n in range(count)])
+        seeds = [SEEDS["dream_starts"] + n for n in range(count)]
+        return surviving(lambda: reset_all(self.make(task), seeds))
 
-    def ready(self, folder: Path) -> Calvin:
+    def ready(self, folder: Path, tasks: Sequence[str]) -> Calvin:
         """See `Benchmark.ready`."""
         return self
 
     def generate(self, path: Path, jobs: Sequence[Job], *, data: PlayConfig) -> None:
         """See `Benchmark.generate`."""
-        generate_shard(
-            path, jobs, self.table, seed=data.seed, config=data, source="calvin simulator", make=calvin_table
+        make = partial(
+            generate_shard,
+            path,
+            jobs,
+            self.table,
+            seed=data.seed,
+            config=data,
+            source="calvin simulator",
+            make=calvin_table,
         )
+        surviving(make)
 
 
 def _drawn_by(table: TableConfig, renderer: str) -> TableConfig:
