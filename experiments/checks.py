@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 from experiments.benchmarks import Benchmark, open_benchmark
 from experiments.play import measured, open_recorded
 from experiments.presets import Study
-from experiments.run import LOGGER, learns
+from experiments.run import learns
 from worldaction.errors import UserError
 from worldaction.play.layout import Kind
 from worldaction.play.source import Source
@@ -70,7 +70,6 @@ def seen_by(study: Study) -> Study:
     cameras = open_recorded(study.play).layout.cameras
     if set(cameras) & set(study.world_model.cameras):
         return study
-    LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera, but as numbers")
     return replace(study, world_model=replace(study.world_model, cameras=cameras))
 
 

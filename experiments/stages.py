@@ -57,12 +57,15 @@ def conduct(study: Study, resume: Path | None) -> None:
         study: the settings.
         resume: an existing run to go on with, of these settings.
     """
+    asked = study.world_model.cameras
     if resume is None:
         study = seen_by(study)
         check_study(study)
     run = Run.open(resume) if resume is not None else Run.create(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
+    if (cameras := study.world_model.cameras) != asked:
+        LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
         _stages(run)
     except (Interrupted, KeyboardInterrupt):
