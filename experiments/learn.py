@@ -132,7 +132,7 @@ def _play_windows(here: TaskRun) -> dict[str, list[tuple[int, int]]]:
     """Windows of play for training and for measuring."""
     found: dict[str, list[tuple[int, int]]] = {}
     for name, split, count in (("training", "training", PLAY_WINDOWS), ("held_out", "validation", PLAY_WINDOWS // 3)):
-        play = measured(here.store.episodes, split)
+        play = [e for e in measured(here.store.episodes, split) if here.benchmark.shows(here.task, e.scene)]
         # imagination goes on under the recorded actions
         episodes = [e for e in play if knows_actions(here.store, e)]
         length = min(PLAY_LENGTH, max((e.length for e in episodes), default=0))

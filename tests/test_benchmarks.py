@@ -18,12 +18,14 @@ from tiny_study import options, study, summary
 
 from agents.policy import Policy
 from envs import CALVIN_ID, METAWORLD_ID
+from envs.episodes import Job
 from envs.tasks import TASKS
 from experiments.benchmarks import open_benchmark
+from experiments.benchmarks.general import General
 from experiments.benchmarks.tables import Calvin, PlayTable
 from experiments.evaluate import Evaluation, evaluate
 from experiments.presets import PRESETS
-from worldaction.config import StressConfig, TableConfig
+from worldaction.config import GymConfig, StressConfig, TableConfig
 from worldaction.errors import UserError
 from worldaction.play.store import PlayStore
 
@@ -173,6 +175,20 @@ def has_windows(folder: Path, task: str) -> bool:
         if task not in found["language"]["task"]:
             return False
     return True
+
+
+def test_success_in_one_task_s_environment_is_no_label_of_another_task(tmp_path: Path) -> None:
+    from experiments.learn import _play_windows
+
+    place = General("reach_env:Reach-v0", GymConfig(expert="reach_env:Straight"), TABLE)
+    jobs = [Job("play", 1, "Reach_v0", frames=40)]
+    place.generate(tmp_path / "s", jobs, data=PRESETS["debug"].data)
+    store = PlayStore.open(tmp_path / "s")
+    assert {episode.scene for episode in store.episodes} == {"Reach_v0"}
+    here: Any = SimpleNamespace(store=store, benchmark=place, task="Reach_v0", seed=0)
+    assert _play_windows(here)["training"]
+    here.task = "another"
+    assert not _play_windows(here)["training"]
 
 
 def test_meta_world_s_tasks_are_shown_by_its_own_experts() -> None:

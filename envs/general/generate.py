@@ -54,6 +54,7 @@ def generate(
     *,
     table: TableConfig,
     data: PlayConfig,
+    scene: str = "",
 ) -> None:
     """Make a play store of some jobs.
 
@@ -64,6 +65,7 @@ def generate(
         demonstrator: builds who demonstrates; None if there is nobody, and then there may be only play.
         table: size of the images, and the time limit of attempts.
         data: recorded in the store.
+        scene: recorded with every episode.
     """
     with closing(make()) as env:
         write_shard(
@@ -74,6 +76,7 @@ def generate(
             source=env.name,
             renderer=env.name,
             layout=env.layout,
+            scene=scene,
             seed=data.seed,
             config={"table": to_dict(table), "play": to_dict(data)},
         )

@@ -64,6 +64,10 @@ class Benchmark(Protocol):
         """Whether a task is done in scenes [..., P'], judged by each alone."""
         ...
 
+    def shows(self, task: str, scene: str) -> bool:
+        """Whether frames of a scene can show that a task is done, or not done; `label` says nothing of others."""
+        ...
+
     def starts(self, task: str) -> Sequence[Start]:
         """The fixed list of start states of evaluations."""
         ...

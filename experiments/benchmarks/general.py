@@ -83,6 +83,10 @@ class General:
         """See `Benchmark.label`: the success that was seen in a step, [..., 1]."""
         return np.asarray(scene_obs)[..., 0] > DONE
 
+    def shows(self, task: str, scene: str) -> bool:
+        """See `Benchmark.shows`: an environment judges its own task alone."""
+        return scene == task
+
     def starts(self, task: str) -> Sequence[Start]:
         """See `Benchmark.starts`."""
         number = list(self.tasks).index(task) if task in self.tasks else 0
@@ -121,7 +125,9 @@ class General:
     def generate(self, path: Path, jobs: Sequence[Job], *, data: PlayConfig) -> None:
         """See `Benchmark.generate`: the jobs of one task."""
         (task,) = {job.task for job in jobs}
-        generate(path, jobs, partial(self._standard, task), self._demonstrator(task), table=self.table, data=data)
+        generate(
+            path, jobs, partial(self._standard, task), self._demonstrator(task), table=self.table, data=data, scene=task
+        )
 
     def draws(self) -> bool:
         """Whether it can be filmed here."""

@@ -57,6 +57,10 @@ class Tables:
         """See `Benchmark.label`."""
         return get_task(task, self.table.scene, tolerance=self.stress.tolerance).satisfied(scene_obs)
 
+    def shows(self, task: str, scene: str) -> bool:
+        """See `Benchmark.shows`: every task is judged in every scene."""
+        return True
+
     def starts(self, task: str) -> Sequence[Start]:
         """See `Benchmark.starts`: seeds, of which every task has its own."""
         number = list(TASKS).index(task)
