@@ -118,7 +118,7 @@ def dream(
     """
     if len(rows) != len(starts.belief):
         raise UserError(f"{len(rows)} rows for {len(starts.belief)} starts of dreams; give one row per start")
-    book = _Book(len(rows), decisions, rows.device)
+    book = Book(len(rows), decisions, rows.device)
     living, latent, feature = torch.arange(len(rows), device=rows.device), starts, model.feature(starts)
     for decision in range(decisions):
         names = rows[living]
@@ -144,7 +144,7 @@ def _take(latent: Latent, rows: Tensor) -> Latent:
     return Latent(latent.belief[rows], latent.code[rows])
 
 
-class _Book:
+class Book:
     """Collects decisions of fewer and fewer dreams into tensors that have room for all of them."""
 
     def __init__(self, batch: int, decisions: int, device: torch.device) -> None:

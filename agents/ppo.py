@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +34,9 @@ from agents.objective import (
 from worldaction.errors import UserError
 from worldaction.fit import Report
 from worldaction.rssm import Latent
+
+Producer = Callable[[TunedPolicy, int], Dream]
+"""The batch of an iteration, counted from 0, in which the given policy has explored."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class PPO:
         options: PPOOptions,
         *,
         seed: int,
+        producer: Producer | None = None,
     ) -> None:
         """
         Args:
@@ -117,8 +121,11 @@ class PPO:
             starts: [P] latents among which each dream draws its start.
             options: see `PPOOptions`.
             seed: of the dreams, the critic's weights and the minibatches.
+            producer: where the batches of an iteration come from instead of dreams, such as episodes in a simulator;
+                then of the model, the classifier and the starts nothing but the device is used.
         """
         device = starts.belief.device
+        self.producer = producer
         self.model, self.success, self.starts, self.options, self.seed = model, success, starts, options, seed
         base = copy.deepcopy(cloned).eval().requires_grad_(False)
         tuned = copy.deepcopy(cloned).eval().requires_grad_(True)
@@ -199,6 +206,8 @@ class PPO:
 
     def _dream(self) -> Dream:
         """A batch of exploring dreams; their names go on counting from iteration to iteration."""
+        if self.producer is not None:
+            return self.producer(self.policy, self.iteration)
         device = self.starts.belief.device
         count = self.options.dreams
         start = torch.randint(len(self.starts.belief), (count,), generator=self.generator).to(device)
