@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -12,6 +13,20 @@ from worldaction.latents import EpisodeLatents, encode, imagine_recorded
 from worldaction.metrics.images import psnr, ssim
 from worldaction.rssm import Latent
 from worldaction.world_model import WorldModel
+
+NEAR: Final = 8
+"""Frames ahead that count as near: two chunks of actions."""
+SEEN: Final = "seen"
+IMAGINED_NEAR: Final = f"imagined_{NEAR}"
+IMAGINED_LATE: Final = "imagined_late"
+
+
+class Band(NamedTuple):
+    """Latents that are equally far from what was last seen, beside the frames that they stand for."""
+
+    feature: Tensor  # [M, T, F]
+    frame: Tensor  # [M, T] int64, into the store
+    span: slice  # of the window
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,26 @@ class OpenLoop:
     def frames_after(self) -> Tensor:
         """[M, H] indices into the store of the frames that were imagined."""
         return self.episodes.frame[:, self.context :]
+
+    def bands(self, model: WorldModel, *, settled: int | None = None) -> dict[str, Band]:
+        """What is seen, what is imagined `NEAR` frames ahead at most, and the rest; without those that are empty.
+
+        Args:
+            model: whose latents these are.
+            settled: first frame that counts as seen; by default half the context, for the first looks are poor.
+        """
+        filtered = model.feature(Latent(*(part[0] for part in self.episodes.latent)))
+        imagined = model.feature(self.imagined)
+        middle = self.context + NEAR
+        parts = {
+            SEEN: (filtered, slice(self.context // 2 if settled is None else settled, None)),
+            IMAGINED_NEAR: (imagined, slice(self.context, middle)),
+            IMAGINED_LATE: (imagined, slice(middle, None)),
+        }
+        bands = {
+            name: Band(feature[:, span], self.episodes.frame[:, span], span) for name, (feature, span) in parts.items()
+        }
+        return {name: band for name, band in bands.items() if band.frame.shape[1]}
 
 
 @torch.no_grad()
