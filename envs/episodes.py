@@ -51,6 +51,8 @@ class Job:
     """Length of a play episode."""
     noise: float = 0.0
     """Noise of a demonstrator."""
+    pace: float = 1.0
+    """Its share of the full speed."""
     split: Split = "training"
 
 
@@ -144,7 +146,10 @@ def plan(config: PlayConfig, tasks: Sequence[str]) -> list[Job]:
     for task in tasks:
         misses, demos = SEEDS["near_misses"] + offset, SEEDS["demos"] + offset
         jobs += [Job("near_miss", misses + n, task, split=_split(n)) for n in range(config.near_misses)]
-        jobs += [Job("demo", demos + n * ATTEMPTS, task, noise=config.demo_noise) for n in range(config.demos)]
+        jobs += [
+            Job("demo", demos + n * ATTEMPTS, task, noise=config.demo_noise, pace=config.demo_pace)
+            for n in range(config.demos)
+        ]
     return jobs
 
 

@@ -141,3 +141,18 @@ def test_a_demonstration_that_cannot_succeed_is_reported(tmp_path: Path, monkeyp
     monkeypatch.setattr(episodes, "ATTEMPTS", 1)
     with pytest.raises(UserError, match=r"lower --data\.demo-noise"):
         generate_shard(tmp_path / "x", [Job("demo", 3, "open_drawer", noise=5.0)], TableConfig(16, renderer="rays"))
+
+
+def test_a_demonstrator_at_half_the_pace_takes_longer_and_asks_for_smaller_moves(blind: PlayTableEnv) -> None:
+    quick, _ = demo_episode(blind, "open_drawer", 50, 0.0)
+    slow, success = demo_episode(blind, "open_drawer", 50, 0.0, 0.5)
+    assert success
+    assert len(slow["action"]) > 1.3 * len(quick["action"])
+    speeds = [np.linalg.norm(arrays["action"][:, :3], axis=-1).max() for arrays in (quick, slow)]
+    assert speeds[1] <= 0.5 + 1e-6 < speeds[0]
+
+
+@pytest.mark.parametrize("pace", [0.0, 1.5])
+def test_an_impossible_pace_is_refused(blind: PlayTableEnv, pace: float) -> None:
+    with pytest.raises(UserError, match=f"pace {pace}"):
+        demo_episode(blind, "open_drawer", 50, 0.0, pace)

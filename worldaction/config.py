@@ -65,6 +65,8 @@ class PlayConfig:
     """Successful demonstrations of each task."""
     demo_noise: float = 0.35
     """Standard deviation of the demonstrator's correlated action noise, in units of the action."""
+    demo_pace: float = 1.0
+    """The demonstrator's share of the scripts' full speed: half of it is about what people are in CALVIN's play."""
     seed: int = 0
     """Seed of the play data. All seeds of a study share one data set."""
 

@@ -55,6 +55,7 @@ class Expert:
         rng: needed for `offset` and `haste` only.
         offset: standard deviation of a displacement of all waypoints (m).
         haste: 0 is careful, 1 multiplies tolerances by up to 3 and speeds by up to 1.6.
+        pace: share of the full speed; scripts are twice as quick as the people whose play CALVIN recorded.
 
     Raises:
         UserError: unknown task, or randomness without a generator.
@@ -68,9 +69,12 @@ class Expert:
         *,
         offset: float = 0.0,
         haste: float = 0.0,
+        pace: float = 1.0,
     ) -> None:
+        if not 0 < pace <= 1:
+            raise UserError(f"pace {pace} of an expert is outside (0, 1]; 1 is its full speed")
         self._env = env
-        self._waypoints = _waypoints(env, get_task(task).name)
+        self._waypoints = [replace(w, speed=pace * w.speed) for w in _waypoints(env, get_task(task).name)]
         if offset or haste:
             if rng is None:
                 raise UserError(f"an expert with offset {offset} and haste {haste} needs a generator: pass rng")

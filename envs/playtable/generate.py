@@ -30,6 +30,8 @@ from worldaction.spec import CALVIN, Layout
 PLAY_OFFSETS: Final = (0.0, 0.01, 0.025, 0.04)
 PLAY_NOISES: Final = (0.1, 0.3, 0.5)
 PLAY_LIMIT: Final = 130
+# shares of the full speed, in play and near misses
+PACES: Final = (0.5, 1.0)
 RANDOM_SHARE: Final = 0.5
 RANDOM_LENGTH: Final = (8, 25)
 RANDOM_LOW, RANDOM_HIGH = np.array([-0.40, -0.45, 0.34]), np.array([0.40, 0.05, 0.70])
@@ -83,7 +85,7 @@ def _move_anywhere(env: Table, recorder: Recorder, rng: np.random.Generator, lef
 
 def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: int) -> None:
     task = str(rng.choice(possible_tasks(env.scene_obs(), env.scene.name)))
-    expert = Expert(env, task, rng, offset=float(rng.choice(PLAY_OFFSETS)))
+    expert = Expert(env, task, rng, offset=float(rng.choice(PLAY_OFFSETS)), pace=float(rng.uniform(*PACES)))
     noise = Noise(rng, float(rng.choice(PLAY_NOISES)))
     for _ in range(min(left, PLAY_LIMIT)):
         recorder.step(noise.add(expert.act()))
@@ -91,7 +93,7 @@ def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: i
             break
 
 
-def demo_episode(env: Table, task: str, seed: int, noise: float) -> tuple[Arrays, bool]:
+def demo_episode(env: Table, task: str, seed: int, noise: float, pace: float = 1.0) -> tuple[Arrays, bool]:
     """One attempt of a careful but shaky demonstrator, cut soon after success.
 
     Args:
@@ -99,12 +101,13 @@ def demo_episode(env: Table, task: str, seed: int, noise: float) -> tuple[Arrays
         task: name of the task.
         seed: names start and noise.
         noise: standard deviation of the correlated noise (units of the action).
+        pace: share of the full speed.
 
     Returns:
         arrays [T, ...] as for `play_episode`, and whether the task was done.
     """
     rng = np.random.default_rng([seed, 1])
-    expert, recorder = _start(env, task, seed, rng, offset=DEMO_OFFSET)
+    expert, recorder = _start(env, task, seed, rng, offset=DEMO_OFFSET, pace=pace)
     return _attempt(expert, recorder, Noise(rng, noise), limit=DEMO_LIMIT, tail=DEMO_TAIL)
 
 
@@ -112,16 +115,16 @@ def near_miss_episode(env: Table, task: str, seed: int) -> tuple[Arrays, bool]:
     """One sloppy, hasty attempt; arguments and results as for `demo_episode`."""
     rng = np.random.default_rng([seed, 2])
     offset = float(rng.choice(NEAR_MISS_OFFSETS))
-    expert, recorder = _start(env, task, seed, rng, offset=offset, haste=1.0)
+    expert, recorder = _start(env, task, seed, rng, offset=offset, haste=1.0, pace=float(rng.uniform(*PACES)))
     noise = Noise(rng, float(rng.choice(NEAR_MISS_NOISES)))
     return _attempt(expert, recorder, noise, limit=NEAR_MISS_LIMIT, tail=NEAR_MISS_TAIL)
 
 
 def _start(
-    env: Table, task: str, seed: int, rng: np.random.Generator, *, offset: float, haste: float = 0.0
+    env: Table, task: str, seed: int, rng: np.random.Generator, *, offset: float, haste: float = 0.0, pace: float
 ) -> tuple[Expert, Recorder]:
     observation, _ = env.reset(seed=seed, options={"task": task})
-    return Expert(env, task, rng, offset=offset, haste=haste), Recorder(env, observation)
+    return Expert(env, task, rng, offset=offset, haste=haste, pace=pace), Recorder(env, observation)
 
 
 def _attempt(expert: Expert, recorder: Recorder, noise: Noise, *, limit: int, tail: int) -> tuple[Arrays, bool]:
@@ -208,5 +211,5 @@ def _make(env: Table, job: Job) -> list[Made]:
     if job.kind == "near_miss":
         return [Made(job, *near_miss_episode(env, job.task, job.seed))]
     if job.kind == "demo":
-        return demonstrate(job, lambda seed: demo_episode(env, job.task, seed, job.noise))
+        return demonstrate(job, lambda seed: demo_episode(env, job.task, seed, job.noise, job.pace))
     raise unknown("kind of episode", job.kind, ("play", "near_miss", "demo"))
