@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.presets import DEFAULT, PRESETS, Study
+from experiments.presets import DEFAULT, EIGHT_TASKS, PRESETS, Study
 from worldaction.config import GymConfig, check_stress
 from worldaction.errors import UserError, unknown
 
@@ -70,7 +70,21 @@ def parse_study(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS
     if name not in presets:
         raise unknown("preset", name, presets)
     said = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
-    return _fitting(check(_parse_options(presets[name], rest)), presets[name], said), None, only_print
+    study = _fitting(check(_parse_options(presets[name], rest)), presets[name], said)
+    return _with_all_tasks(study), None, only_print
+
+
+def _with_all_tasks(study: Study) -> Study:
+    """`--tasks all` spelled out."""
+    if study.tasks != ("all",):
+        return study
+    from envs import CALVIN_ID, PLAY_TABLE_ID
+
+    if study.env in (CALVIN_ID, PLAY_TABLE_ID):
+        return replace(study, tasks=EIGHT_TASKS)
+    from experiments.benchmarks.general import tasks_of
+
+    return replace(study, tasks=tasks_of(study.env))
 
 
 def _fitting(study: Study, preset: Study, said: set[str]) -> Study:
@@ -134,6 +148,8 @@ def check(study: Study) -> Study:
     """Refuse what cannot work, before anything is computed."""
     _check_counts(study)
     check_stress(study.stress)
+    if "all" in study.tasks and len(study.tasks) > 1:
+        raise UserError(f"--tasks {' '.join(study.tasks)} names tasks beside all; leave them out, or leave out all")
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
     lists["world-model.cameras"] = study.world_model.cameras
     for name, values in lists.items():

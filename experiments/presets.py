@@ -40,7 +40,7 @@ class Study:
     preset: str = "paper"
     """Which preset this started from."""
     tasks: tuple[str, ...] = EIGHT_TASKS
-    """Tasks to learn."""
+    """Tasks to learn; all: every one of the environment's."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of world model and policies; the play data is shared."""
     losses: tuple[str, ...] = ("reconstruction=1,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
@@ -51,8 +51,12 @@ class Study:
     """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
     starts: str | None = None
     """A CALVIN set whose annotated validation windows give the start states in worldaction/Calvin-v0, as in DiWA."""
+    arms: tuple[str, ...] = ()
+    """Settings to compare, as changes of this one: [NAME:]LOSS+LOSS...,SECTION.OPTION=VALUE...; see docs/arms.md."""
     run_dir: str | None = None
     """Folder of the run; by default runs/calvin/<preset>-<time>."""
+    reuse: tuple[str, ...] = ()
+    """Folders of runs: what the same settings have made there is read instead of being made again."""
     device: Device = "auto"
     """Where to compute. auto takes a GPU if there is one."""
     workers: int = 0

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ import torch
 from envs import CALVIN_ID, METAWORLD_ID, PLAY_TABLE_ID
 from experiments.cli import load_study
 from experiments.presets import Study
+from experiments.reuse import borrowed, lenders, made_there, named
 from worldaction.artefact import Artefact, versions, write_json
-from worldaction.config import stress_of_play, switched_on, to_dict
+from worldaction.config import digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
 
 LOGGER = logging.getLogger("worldaction")
+STAGES = ("success", "clone", "ppo", "evaluation")
+"""What is done for each task and seed, in order."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Run:
     @classmethod
     def create(cls, study: Study) -> Run:
         """A new run, or the one in `run_dir` if it has the same settings."""
-        study = replace(study, workers=study.workers or min(4, os.cpu_count() or 1))
+        study = replace(study, workers=study.workers or min(4, os.cpu_count() or 1), reuse=named(study.reuse))
         device(study)
         name = f"{study.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Path(study.run_dir) if study.run_dir else Path("runs") / _program(study)[0] / name
@@ -52,6 +56,7 @@ class Run:
         """An existing run."""
         study = load_study(folder)
         device(study)
+        named(study.reuse)
         return cls(study, folder)
 
     def _write_env(self) -> None:
@@ -68,6 +73,33 @@ class Run:
 
     # Artefacts --------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _lenders(self) -> list[Path]:
+        return lenders(self.folder, self.study.reuse)
+
+    def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
+        """The run's own artefact, or the same one of another run where only that is complete."""
+        own = Artefact(self.folder / "artefacts" / place, made_by=made_by)
+        if not own.complete:
+            for lender in self._lenders:
+                if made_there(lender / "artefacts" / place, made_by):
+                    return Artefact(lender / "artefacts" / place, made_by=made_by)
+        return own
+
+    def artefacts(self) -> dict[str, Artefact]:
+        """All of the run's, by their place."""
+        found = {"play": self.play()}
+        for seed in self.study.seeds:
+            found |= {f"seed{seed}/world_model": self.world_model(seed), f"seed{seed}/fidelity": self.fidelity(seed)}
+        if learns(self.study):
+            places = [(s, t, g) for s in self.study.seeds for t in self.study.tasks for g in STAGES]
+            found |= {f"seed{s}/{task}/{stage}": self.task(s, task, stage) for s, task, stage in places}
+        return found
+
+    def borrowed(self) -> dict[str, Path]:
+        """Places of artefacts that are read from other runs, and those runs' folders."""
+        return borrowed(self.folder, self.artefacts())
+
     def play(self) -> Artefact:
         """Play data, shared by all seeds."""
         if self.study.play is not None:
@@ -79,7 +111,7 @@ class Run:
             made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
             made_by |= self._where
             made_by |= _stress(switched_on(stress_of_play(self.study.stress)))
-        return Artefact(self.folder / "artefacts" / "play", made_by=made_by)
+        return self._artefact("play", made_by)
 
     def world_model(self, seed: int) -> Artefact:
         """The trained world model of a seed."""
@@ -92,7 +124,7 @@ class Run:
         }
         if self.study.stress.hidden_actions:
             made_by["hidden_actions"] = self.study.stress.hidden_actions
-        return Artefact(self.folder / "artefacts" / f"seed{seed}" / "world_model", made_by=made_by)
+        return self._artefact(f"seed{seed}/world_model", made_by)
 
     def fidelity(self, seed: int) -> Artefact:
         """Measurements of that model."""
@@ -101,7 +133,7 @@ class Run:
             "probes": self.study.evaluation.probes,
             "horizon": self.study.evaluation.horizon,
         }
-        return Artefact(self.folder / "artefacts" / f"seed{seed}" / "fidelity", made_by=made_by)
+        return self._artefact(f"seed{seed}/fidelity", made_by)
 
     def task(self, seed: int, task: str, stage: str) -> Artefact:
         """One of the stages of a task: success, clone, ppo, evaluation."""
@@ -133,7 +165,7 @@ class Run:
                 **stress,
             }
         made_by = settings[stage] | {"seed": seed, "task": task}
-        return Artefact(self.folder / "artefacts" / f"seed{seed}" / task / stage, made_by=made_by)
+        return self._artefact(f"seed{seed}/{task}/{stage}", made_by)
 
     @property
     def _where(self) -> dict[str, Any]:
@@ -159,6 +191,13 @@ class Run:
     def command(self) -> str:
         """What the user types to go on."""
         return f"{_program(self.study)[1]} --resume {self.folder}"
+
+
+def settings_of(study: Study) -> str:
+    """A short hash of a study: of what its results depend on, and not of where artefacts are looked for."""
+    values = to_dict(replace(study, run_dir=None))
+    left_out = {"reuse"} | (set() if study.arms else {"arms"})
+    return digest({name: value for name, value in values.items() if name not in left_out})
 
 
 def learns(study: Study) -> bool:

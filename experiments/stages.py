@@ -22,6 +22,7 @@ from experiments.play import make_play, open_play
 from experiments.pool import run_jobs
 from experiments.presets import Study
 from experiments.report import console_table, write_report
+from experiments.reuse import adopt, unlike
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
@@ -58,6 +59,8 @@ def conduct(study: Study, resume: Path | None) -> None:
     LOGGER.info("run folder %s", run.folder)
     if (cameras := study.world_model.cameras) != asked:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
+    if study.reuse:
+        _tell_reused(run)
     try:
         _stages(run)
     except (Interrupted, KeyboardInterrupt):
@@ -78,11 +81,21 @@ def _stages(run: Run) -> None:
         run_jobs([partial(learn_task, run.folder, seed, task) for seed, task in todo], study.workers, log=run.log)
     else:
         LOGGER.info("recorded play: the world model is measured; policies are trained with --env %s", CALVIN_ID)
+    adopt(run.folder, run.borrowed())
     write_csv(run.folder)
     summary = summarise(run)
     write_report(run.folder)
     LOGGER.info("\n%s", console_table(summary))
     LOGGER.info("report: %s", run.folder / "report.html")
+
+
+def _tell_reused(run: Run) -> None:
+    """Say what need not be made, and where nothing fits, why: hours depend on it."""
+    if found := run.borrowed():
+        LOGGER.info("read from other runs: %s", ", ".join(found))
+    for name in run.study.reuse:
+        if not any(origin.is_relative_to(name) for origin in found.values()):
+            LOGGER.warning("%s: %s", name, unlike(Path(name), run.artefacts()))
 
 
 def _side_by_side(run: Run) -> int:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run import Run, commit, learns
+from experiments.reuse import told
+from experiments.run import Run, commit, learns, settings_of
 from experiments.statistics import Estimate, average, paired_difference, success_rate
 from worldaction.artefact import read_json, write_json
-from worldaction.config import digest
 
 Json = dict[str, Any]
 
@@ -23,12 +23,13 @@ def summarise(run: Run) -> Json:
     summary: Json = {
         "preset": study.preset,
         "seeds": seeds,
-        "settings": digest(study),
+        "settings": settings_of(study),
         "commit": commit(),
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
         "seconds": _since_start(run),
         "stage_seconds": _stage_seconds(run),
+        "reused": told(run.folder, run.borrowed()),
         "world_model": _world_model([run.fidelity(seed).results for seed in seeds], study.losses),
     }
     if learns(study):

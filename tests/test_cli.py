@@ -64,6 +64,14 @@ def test_presets_know_the_tasks_of_the_table() -> None:
         assert set(study.tasks) <= set(TASKS)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "tasks"),
+    [(["debug"], EIGHT_TASKS), (["debug", "--env", "Pendulum-v1", "--gym.expert", "sac"], ("Pendulum-v1",))],
+)
+def test_all_tasks_are_those_of_the_environment(arguments: list[str], tasks: tuple[str, ...]) -> None:
+    assert parse_study([*arguments, "--tasks", "all"])[0].tasks == tasks
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["quick", "--help"], ["paper", "--help"]])
 def test_help_costs_less_than_a_second(arguments: list[str], tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -142,6 +150,8 @@ def refusal(
         (["debug", "--losses", "kl=abc"], "'abc'", "give a number"),
         (["debug", "--losses", "kl=1,free_bits=2"], "'free_bits'", "did you mean"),
         (["debug", "--losses", "kl", "kl=1"], "kl", "once"),
+        (["debug", "--tasks", "all", "open_drawer"], "all open_drawer", "leave out all"),
+        (["debug", "--reuse", "nowhere"], "--reuse nowhere", "give the folder of a run"),
         (["debug", "--tasks"], "--tasks is empty", "give at least one"),
         (["debug", "--seeds"], "--seeds is empty", "give at least one"),
         (["debug", "--losses"], "--losses is empty", "give at least one"),

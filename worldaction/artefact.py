@@ -304,7 +304,7 @@ class Artefact:
         write_json(self.folder / "manifest.json", manifest)
 
     def _check(self, found: Any) -> None:
-        wanted, found = _flatten(self.made_by), _flatten(found)
+        wanted, found = flatten(self.made_by), flatten(found)
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 had, has = found.get(name, "not set"), wanted.get(name, "not set")
@@ -322,11 +322,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dicts as one dict with dotted names."""
     if not isinstance(value, dict):
         return {prefix: value}
     flat: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= _flatten(item, f"{prefix}.{key}" if prefix else str(key))
+        flat |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
     return flat

@@ -1,0 +1,119 @@
+"""Artefacts that another run has made by the same settings are read from there, and the run is whole all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import evaluations, finished_run, metrics, options, summary
+
+from experiments.calvin import main
+from experiments.cli import guarded, load_study
+from experiments.run import Run, settings_of
+
+TASK = "seed0/turn_on_led"
+
+
+def conducted(folder: Path, *more: str, **changes: Any) -> Path:
+    """A tiny study that reuses the finished one."""
+    arguments = [*options(run_dir=folder, workers=1, **changes), "--reuse", str(finished_run()), *more]
+    assert guarded(lambda: main(arguments)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the finished run's settings, which makes nothing of its own."""
+    return conducted(tmp_path_factory.mktemp("same") / "run")
+
+
+@pytest.fixture(scope="module")
+def other_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with another setting of PPO, on the finished run's world model and clone."""
+    return conducted(tmp_path_factory.mktemp("other") / "run", ppo__bc=0.0)
+
+
+def manifests(run: Path) -> set[str]:
+    """The stages that were made in a run's own folder."""
+    return {str(path.parent.relative_to(run / "artefacts")) for path in run.glob("artefacts/**/manifest.json")}
+
+
+def test_a_run_of_the_same_settings_makes_nothing_and_has_the_same_results(same: Path) -> None:
+    assert manifests(same) == set()
+    assert evaluations(same) == evaluations(finished_run())
+    mine, theirs = summary(same), summary(finished_run())
+    assert set(mine.pop("reused").values()) == {str(finished_run().resolve())}
+    assert theirs.pop("reused") == {}
+    assert mine == theirs
+
+
+def test_it_has_the_metrics_films_and_policies_too(same: Path) -> None:
+    assert metrics(same) == metrics(finished_run())
+    for path in sorted([*finished_run().glob("videos/*"), *finished_run().glob("policies/*/*")]):
+        assert (same / path.relative_to(finished_run())).read_bytes() == path.read_bytes()
+    assert "turn on led" in (same / "report.html").read_text()
+
+
+def test_what_is_linked_takes_no_room_of_its_own(same: Path) -> None:
+    name = "policies/turn_on_led-seed0-ppo/model.safetensors"
+    assert (same / name).samefile(finished_run() / name)
+
+
+def test_only_what_depends_on_a_changed_setting_is_made_anew(other_ppo: Path) -> None:
+    assert manifests(other_ppo) == {f"{TASK}/ppo", f"{TASK}/evaluation"}
+    reused = json.loads((other_ppo / "summary.json").read_text())["reused"]
+    assert reused.keys() == {"play", "seed0/world_model", "seed0/fidelity", f"{TASK}/success", f"{TASK}/clone"}
+    prefixes = [line["prefix"] for line in metrics(other_ppo)]
+    assert {"seed0/world_model", f"{TASK}/clone", TASK} <= set(prefixes)
+    # its own PPO, not the lender's too
+    assert prefixes.count(TASK) == 3
+
+
+def test_artefacts_are_found_through_the_runs_that_reuse_them(other_ppo: Path, tmp_path: Path) -> None:
+    arguments = [*options(run_dir=tmp_path / "run", workers=1, ppo__bc=0.0), "--reuse", str(other_ppo)]
+    assert guarded(lambda: main(arguments)) == 0
+    assert manifests(tmp_path / "run") == set()
+
+
+def test_a_resumed_run_remembers_what_it_reuses(same: Path) -> None:
+    before = evaluations(same)
+    assert guarded(lambda: main(["--resume", str(same)])) == 0
+    assert manifests(same) == set()
+    assert evaluations(same) == before
+
+
+def test_reuse_is_no_part_of_the_settings(same: Path) -> None:
+    one, other = load_study(same), load_study(finished_run())
+    assert one.reuse != other.reuse
+    assert settings_of(one) == settings_of(other)
+    assert Run.open(same).play().digest == Run.open(finished_run()).play().digest
+
+
+def test_an_incomplete_artefact_is_not_reused(same: Path, tmp_path: Path) -> None:
+    lender = tmp_path / "lender"
+    for name in ("config.json", "artefacts/seed0/world_model/made_by.json"):
+        (lender / name).parent.mkdir(parents=True, exist_ok=True)
+        (lender / name).write_bytes((finished_run() / name).read_bytes())
+    study = load_study(finished_run())
+    run = Run.create(type(study)(**(vars(study) | {"run_dir": str(tmp_path / "run"), "reuse": (str(lender),)})))
+    assert not run.world_model(0).complete
+    assert run.world_model(0).path == tmp_path / "run/artefacts/seed0/world_model"
+
+
+def test_a_run_that_cannot_be_used_says_by_which_setting_it_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("experiments.stages._stages", lambda run: None)
+    conducted(tmp_path / "run", data__demos=4)
+    assert "its play was made with data.demos = 3, not 4" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*options(run_dir=tmp_path / "run"), "--reuse", str(tmp_path)]
+    assert guarded(lambda: main(arguments)) == 2
+    said = capsys.readouterr().err
+    assert f"--reuse {tmp_path}" in said
+    assert "give the folder of a run" in said
+    assert not (tmp_path / "run").exists()
