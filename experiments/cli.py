@@ -70,8 +70,12 @@ def parse_study(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS
     if name not in presets:
         raise unknown("preset", name, presets)
     said = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
-    study = _fitting(check(_parse_options(presets[name], rest)), presets[name], said)
-    return _with_all_tasks(study), None, only_print
+    study = _with_all_tasks(_fitting(check(_parse_options(presets[name], rest)), presets[name], said))
+    if study.arms:
+        from experiments.arms import arms_of
+
+        arms_of(study)
+    return study, None, only_print
 
 
 def _with_all_tasks(study: Study) -> Study:

@@ -64,7 +64,8 @@ def lenders(folder: Path, reuse: Iterable[str]) -> list[Path]:
 
 
 def _beside(folder: Path) -> list[Path]:
-    return _runs_in(folder.parent) if folder.parent.name == ARMS else []
+    study = folder.parent.parent
+    return _runs_in(folder.parent) if folder.parent.name == ARMS and is_run(study) else []
 
 
 def _runs_in(folder: Path) -> list[Path]:

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from envs import CALVIN_ID, METAWORLD_ID, PLAY_TABLE_ID
+from experiments.arms import arms_of
 from experiments.cli import load_study
 from experiments.presets import Study
-from experiments.reuse import borrowed, lenders, made_there, named
+from experiments.reuse import ARMS, borrowed, lenders, made_there, named
 from worldaction.artefact import Artefact, versions, write_json
 from worldaction.config import digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
@@ -41,11 +42,19 @@ class Run:
         device(study)
         name = f"{study.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Path(study.run_dir) if study.run_dir else Path("runs") / _program(study)[0] / name
-        study = replace(study, run_dir=None)
+        return cls.at(folder, replace(study, run_dir=None))
+
+    @classmethod
+    def at(cls, folder: Path, study: Study) -> Run:
+        """The run of a study in a folder, new or as it was left.
+
+        Raises:
+            UserError: the folder holds a run with other settings.
+        """
+        run = cls(study, folder)
         if (folder / "config.json").exists():
             _refuse_other(load_study(folder), study, folder)
-            return cls(study, folder)
-        run = cls(study, folder)
+            return run
         # first, because a folder with a config.json is a run
         run._write_env()
         write_json(folder / "config.json", to_dict(study))
@@ -176,6 +185,16 @@ class Run:
     def _starts(self) -> dict[str, Any]:
         """Where start states come from, if not from seeds."""
         return {} if self.study.starts is None else {"starts": str(Path(self.study.starts).resolve())}
+
+    def arms(self) -> dict[str, Run]:
+        """The runs that this one compares, by their name: those of its arms, and none if it has none.
+
+        What they leave of the workers to each world model is the same for all, for it is part of what makes it.
+        """
+        found = arms_of(self.study)
+        models = {Run(arm.study, self.folder).world_model(self.study.seeds[0]).digest for arm in found}
+        share = max(1, self.study.workers // max(1, len(models)))
+        return {arm.name: Run(replace(arm.study, workers=share), self.folder / ARMS / arm.slug) for arm in found}
 
     @property
     def log(self) -> Path:

@@ -6,25 +6,31 @@ interrupted. `conduct` calls them in order; nothing else knows the order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from envs import CALVIN_ID
+from experiments.arms import arms_of
 from experiments.checks import check_lengths, check_study, model_config, seen_by
-from experiments.learn import learn_task
+from experiments.learn import TaskRun, clone_policy, finetune, learn_success, learn_task
 from experiments.measure import measure_world_model
 from experiments.play import make_play, open_play
-from experiments.pool import run_jobs
+from experiments.pool import Job, run_jobs
 from experiments.presets import Study
 from experiments.report import console_table, write_report
 from experiments.reuse import adopt, unlike
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
+from worldaction.artefact import Artefact
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import window_batches
@@ -38,6 +44,8 @@ from worldaction.spec import (
 )
 from worldaction.world_model import WorldModel, total
 
+SHARED = {"success": learn_success, "clone": clone_policy, "ppo": finetune}
+"""Stages of a task that several runs may have in common, in order."""
 LOG_EVERY = 25
 SHARES_EVERY = 250
 """A multiple of LOG_EVERY."""
@@ -53,14 +61,13 @@ def conduct(study: Study, resume: Path | None) -> None:
     asked = study.world_model.cameras
     if resume is None:
         study = seen_by(study)
-        check_study(study)
+        for one in [arm.study for arm in arms_of(study)] or [study]:
+            check_study(one)
     run = Run.open(resume) if resume is not None else Run.create(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
     if (cameras := study.world_model.cameras) != asked:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
-    if study.reuse:
-        _tell_reused(run)
     try:
         _stages(run)
     except (Interrupted, KeyboardInterrupt):
@@ -69,23 +76,19 @@ def conduct(study: Study, resume: Path | None) -> None:
 
 
 def _stages(run: Run) -> None:
-    study = run.study
-    make_play(run)
-    check_lengths(study, PlayStore.open(run.play().path / "store").episodes)
-    models = [partial(train_world_model, run.folder, s) for s in study.seeds if not run.world_model(s).complete]
-    run_jobs(models, _side_by_side(run), log=run.log)
-    measurements = [partial(measure_world_model, run.folder, s) for s in study.seeds if not run.fidelity(s).complete]
-    run_jobs(measurements, study.workers, log=run.log)
-    if learns(study):
-        todo = [(s, t) for s in study.seeds for t in study.tasks if not run.task(s, t, "evaluation").complete]
-        run_jobs([partial(learn_task, run.folder, seed, task) for seed, task in todo], study.workers, log=run.log)
-    else:
-        LOGGER.info("recorded play: the world model is measured; policies are trained with --env %s", CALVIN_ID)
-    adopt(run.folder, run.borrowed())
-    write_csv(run.folder)
-    summary = summarise(run)
-    write_report(run.folder)
-    LOGGER.info("\n%s", console_table(summary))
+    """All stages, of the run or of the arms that it compares, side by side."""
+    arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
+    parts = arms or {"": run}
+    for part in parts.values() if run.study.reuse else ():
+        _tell_reused(part)
+    _learn_all(parts, workers=run.study.workers, log=run.log)
+    summary: dict[str, Any] = {}
+    for name, part in parts.items():
+        adopt(part.folder, part.borrowed())
+        write_csv(part.folder)
+        summary = summarise(part)
+        write_report(part.folder)
+        LOGGER.info("%s%s", f"{name}: " if name else "", f"\n{console_table(summary)}")
     LOGGER.info("report: %s", run.folder / "report.html")
 
 
@@ -98,9 +101,100 @@ def _tell_reused(run: Run) -> None:
             LOGGER.warning("%s: %s", name, unlike(Path(name), run.artefacts()))
 
 
-def _side_by_side(run: Run) -> int:
-    """Processes for world models: on a GPU one after the other, on a CPU one for each seed."""
-    return 1 if device(run.study).type == "cuda" else min(run.study.workers, len(run.study.seeds))
+# The order of the work -----------------------------------------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """An artefact, and the work that makes it."""
+
+    artefact: Artefact
+    job: Job
+
+
+def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path) -> None:
+    """Do all stages of some runs; what they have in common is made once.
+
+    Args:
+        runs: by the name that their log lines begin with; all of the same seeds and tasks.
+        workers: processes, whatever the runs themselves say.
+        log: the file that log lines go to.
+    """
+    parts = list(runs.items())
+    first = parts[0][1]
+    for name, run in parts:
+        with saying(name):
+            make_play(Run(replace(run.study, workers=workers), run.folder))
+            check_lengths(run.study, PlayStore.open(run.play().path / "store").episodes)
+    seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
+    models = [Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for s, name, r in seeded]
+    run_jobs(unmade(models), _side_by_side(first, workers), log=log)
+    measurements = [Wanted(r.fidelity(s), _job(name, measure_world_model, r, s)) for s, name, r in seeded]
+    run_jobs(unmade(measurements), workers, log=log)
+    if not learns(first.study):
+        LOGGER.info("recorded play: the world model is measured; policies are trained with --env %s", CALVIN_ID)
+        return
+    tasked = [(s, task, name, run) for s in first.study.seeds for task in first.study.tasks for name, run in parts]
+    for stage in SHARED:
+        wanted = [Wanted(r.task(s, t, stage), _job(name, learn_stage, r, s, t, stage)) for s, t, name, r in tasked]
+        run_jobs(unmade(wanted, shared=True), workers, log=log)
+    policies = [Wanted(r.task(s, t, "evaluation"), _job(name, learn_task, r, s, t)) for s, t, name, r in tasked]
+    run_jobs(unmade(policies), workers, log=log)
+
+
+def unmade(wanted: Sequence[Wanted], *, shared: bool = False) -> list[Job]:
+    """The work that is left: one job for all that want the same artefact, in the order of the first of them.
+
+    Args:
+        wanted: by one stage.
+        shared: only what two or more want.
+    """
+    left = [one for one in wanted if not one.artefact.complete]
+    count = Counter(one.artefact.digest for one in left)
+    jobs: dict[str, Job] = {}
+    for one in left:
+        if not shared or count[one.artefact.digest] > 1:
+            jobs.setdefault(one.artefact.digest, one.job)
+    return list(jobs.values())
+
+
+def learn_stage(folder: Path, seed: int, task: str, stage: str) -> None:
+    """One of the stages of a task alone, after those before it."""
+    here = TaskRun(folder, seed, task)
+    with Recorder(folder, f"seed{seed}-{task}") as recorder:
+        SHARED[stage](here, recorder)
+
+
+def _side_by_side(run: Run, workers: int) -> int:
+    """Processes for world models: on a GPU one after the other, on a CPU as many as leave each its threads."""
+    return 1 if device(run.study).type == "cuda" else max(1, workers // run.threads)
+
+
+def _job(name: str, stage: Callable[..., None], run: Run, *args: Any) -> Job:
+    return partial(said_by, name, partial(stage, run.folder, *args))
+
+
+def said_by(name: str, job: Job) -> Any:
+    """Do some work whose log lines begin with a name."""
+    with saying(name):
+        return job()
+
+
+@contextmanager
+def saying(name: str) -> Iterator[None]:
+    """Log lines of this process begin with a name, if there is one."""
+    make = logging.getLogRecordFactory()
+
+    def named(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.msg = f"{name.replace('%', '%%')}: {record.msg}"
+        return record
+
+    if name:
+        logging.setLogRecordFactory(named)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 # World model ----------------------------------------------------------------------------------------------------------

@@ -105,8 +105,12 @@ def test_an_incomplete_artefact_is_not_reused(same: Path, tmp_path: Path) -> Non
 def test_a_run_that_cannot_be_used_says_by_which_setting_it_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("experiments.stages._stages", lambda run: None)
-    conducted(tmp_path / "run", data__demos=4)
+    def nothing(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.stages._learn_all", nothing)
+    arguments = [*options(run_dir=tmp_path / "run", data__demos=4), "--reuse", str(finished_run())]
+    assert guarded(lambda: main(arguments)) == 130
     assert "its play was made with data.demos = 3, not 4" in capsys.readouterr().err
 
 
