@@ -1,0 +1,119 @@
+"""Baselines of a finished run: python -m experiments.baselines RUN [--methods ...] [--tasks ...] [--seeds ...]."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from worldaction.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from experiments.baselines.job import Job
+    from experiments.run import Run
+
+INTERRUPTED = 130
+Name = TypeVar("Name", str, int)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Learn and test what is asked for and not yet done, and show the table of all that is.
+
+    Args:
+        arguments: without the program's name.
+    """
+    chosen = _parser().parse_args(arguments)
+    # waiting threads that spin slow each other down several times over; torch reads this when it is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from experiments.baselines.job import work
+    from experiments.baselines.table import console, markdown, results, write_csv
+    from experiments.pool import run_jobs
+    from experiments.run import Run
+    from worldaction.record import setup_logging
+
+    run = Run.open(chosen.run)
+    tasks, seeds = _among(chosen.tasks, run.study.tasks, "task"), _among(chosen.seeds, run.study.seeds, "seed")
+    _check_finished(run, tasks, seeds)
+    jobs = _jobs(run, chosen, tasks, seeds)
+    log = run.folder / "baselines" / "console.log"
+    setup_logging(log)
+    try:
+        run_jobs([partial(work, job) for job in jobs], chosen.workers or run.study.workers, log=log)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command goes on with what is not done yet\n")
+        raise SystemExit(INTERRUPTED) from None
+    found = results(run, tasks, seeds)
+    write_csv(found, run.folder / "baselines" / "baselines.csv")
+    print(markdown(found) if chosen.markdown else console(found))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.baselines",
+        description="Other ways to learn a finished run's tasks, tested at the same start states with the same limits.",
+    )
+    parser.add_argument("run", type=Path, help="the run's folder; results go to its folder baselines")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="names, or module:Class (default: all)")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks of the run (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds of the run (default: all)")
+    parser.add_argument("--episodes", type=int, metavar="N", help="start states a task and seed (default: the run's)")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="control steps to learn in, simulator or dream (default: as many as the run's PPO may imagine)",
+    )
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: the run's)")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    return parser
+
+
+def _among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> list[Name]:
+    for name in asked or ():
+        if name not in known:
+            raise unknown(f"{kind} of this run", str(name), map(str, known))
+    return list(dict.fromkeys(asked or known))
+
+
+def _check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:
+    from experiments.run import learns
+
+    if not learns(run.study):
+        raise UserError(f"{run.folder} has learned no policies; give a run that has")
+    for seed in seeds:
+        for task in tasks:
+            if not run.task(seed, task, "evaluation").complete:
+                raise UserError(f"{run.folder} is not finished ({task}, seed {seed}); go on with it: {run.command}")
+
+
+def _jobs(run: Run, chosen: argparse.Namespace, tasks: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    """What is not done yet, in the order in which it is shown."""
+    from experiments.baselines.job import Job
+    from experiments.baselines.registry import available, find
+
+    study = run.study
+    episodes = study.evaluation.episodes if chosen.episodes is None else chosen.episodes
+    if not 1 <= episodes <= study.evaluation.episodes:
+        raise UserError(
+            f"--episodes {episodes}: the run was tested at {study.evaluation.episodes} start states; give 1 to that"
+        )
+    budget = study.ppo.iterations * study.ppo.dreams * study.table.max_steps if chosen.steps is None else chosen.steps
+    if budget < 1:
+        raise UserError(f"--steps {budget}: give 1 or more")
+    if chosen.workers < 0:
+        raise UserError(f"--workers {chosen.workers}: give 1 or more")
+    methods = list(dict.fromkeys(chosen.methods or sorted(available())))
+    for method in methods:
+        find(method)
+    jobs = [Job(run.folder, m, task, seed, episodes, budget) for m in methods for task in tasks for seed in seeds]
+    return [job for job in jobs if not job.done(run)]
+
+
+if __name__ == "__main__":
+    from experiments.cli import guarded
+
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

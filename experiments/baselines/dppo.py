@@ -1,0 +1,61 @@
+"""The run's PPO with real episodes in the place of dreams: model-free, as DPPO is (arXiv 2409.00588)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+
+from agents.diffusion import DiffusionPolicy
+from agents.imagination import Success
+from agents.ppo import PPO, PPOOptions
+from experiments.baselines.base import Baseline, Learned, Record
+from experiments.baselines.rollouts import Rollouts
+from experiments.learn import TaskRun, load_actor, ppo_options
+from worldaction.errors import UserError
+from worldaction.rssm import Latent
+
+
+class DPPO(Baseline):
+    """The run's cloned policy, fine-tuned by the run's PPO on what happens in the simulator.
+
+    Episodes, decisions, learning rates and the penalty on divergence are the run's; its stop rules, which guard against
+    the model's errors, are off.
+    """
+
+    name = "dppo"
+    sees = "latents"
+    data = "play"
+    acts_in = "simulator"
+    stages = ("clone",)
+
+    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+        """See `Baseline.learn`."""
+        options = within(ppo_options(here), budget, here.study.policy.chunk)
+        cloned = load_actor(here, "clone")
+        assert isinstance(cloned, DiffusionPolicy)
+        rollouts, steps = Rollouts(here, options), 0
+        nowhere = Latent(*torch.empty(2, 0, device=here.device))
+        # whether an episode succeeds is the simulator's to say
+        nobody = cast(Success, None)
+        ppo = PPO(here.model, cloned, nobody, nowhere, options, seed=here.seed, producer=rollouts)
+        try:
+            while not ppo.finished:
+                metrics = ppo.iterate()
+                steps += int(metrics["ppo/policy_steps"])
+                real = {name.replace("imagined/", "real/"): value for name, value in metrics.items()}
+                record(ppo.iteration, real | {"real_steps": float(rollouts.steps)})
+        finally:
+            rollouts.close()
+        return Learned(here.model, ppo.policy, real_steps=rollouts.steps, gradient_steps=steps)
+
+
+def within(options: PPOOptions, budget: int, chunk: int) -> PPOOptions:
+    """The run's numbers without stop rules, for as many iterations as surely stay within a number of steps."""
+    batch = options.dreams * options.decisions * chunk
+    if budget < batch:
+        raise UserError(
+            f"--steps {budget} is less than one batch of dppo, {batch} steps; give more, or a run with fewer"
+        )
+    return replace(options, iterations=budget // batch, max_divergence=1e9, max_imagined=2.0, min_time=0.0)

@@ -1,0 +1,137 @@
+"""Episodes in the simulator in the form of dreams, so that the PPO of dreams learns from them unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from agents.diffusion import TunedPolicy
+from agents.imagination import Book, Dream, Dreamer
+from agents.ppo import PPOOptions
+from experiments.baselines.base import start_seeds
+from experiments.benchmarks import surviving
+from experiments.evaluate import stack
+from experiments.learn import TaskRun
+from worldaction.random import Stream, normal, uniform
+from worldaction.rssm import Latent
+from worldaction.world_model import WorldModel
+
+Simulator = gym.Env[Any, Any]
+
+
+class Rollouts:
+    """A producer for `agents.ppo.PPO`: every batch is played in the simulator, and its steps are counted."""
+
+    def __init__(self, here: TaskRun, options: PPOOptions) -> None:
+        """
+        Args:
+            here: the run's task and seed.
+            options: how many episodes of how many decisions a batch has.
+        """
+        self.here, self.options, self.steps = here, options, 0
+        count = min(here.study.evaluation.parallel, options.dreams)
+        self.simulators = [here.benchmark.make(here.task) for _ in range(count)]
+
+    def __call__(self, policy: TunedPolicy, iteration: int) -> Dream:
+        """Exploring episodes, side by side in as many simulators as there are."""
+        count, here = self.options.dreams, self.here
+        seeds = start_seeds(here, count, np.random.default_rng([here.seed, iteration]))
+        parts = []
+        for wave in torch.arange(count).split(len(self.simulators)):
+            play = partial(
+                rollout,
+                here.model,
+                policy,
+                self.simulators[: len(wave)],
+                [seeds[i] for i in wave],
+                decisions=self.options.decisions,
+                seed=here.seed,
+                rows=(wave + iteration * count).to(here.device),
+                min_std=self.options.min_std,
+            )
+            night, steps = surviving(play)
+            self.steps += steps
+            parts.append(night)
+        return Dream(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})
+
+    def close(self) -> None:
+        """Close the simulators."""
+        for simulator in self.simulators:
+            simulator.close()
+
+
+@torch.no_grad()
+def rollout(
+    model: WorldModel,
+    policy: Dreamer,
+    simulators: Sequence[Simulator],
+    starts: Sequence[int],
+    *,
+    decisions: int,
+    seed: int,
+    rows: Tensor,
+    min_std: float = 0.0,
+) -> tuple[Dream, int]:
+    """Play one episode in each simulator; the reward is the simulator's own word of success.
+
+    Random numbers have the names that `agents.policy.Policy` gives them: without exploration these are the episodes of
+    an evaluation.
+
+    Args:
+        model: the frozen world model, which filters what is seen.
+        policy: a `TunedPolicy`.
+        simulators: B of them, whose time limit is `decisions` chunks.
+        starts: B seeds of start states.
+        decisions: decisions H of an episode.
+        seed: of all random numbers but the simulators'.
+        rows: [B] int64, global names of the episodes.
+        min_std: smallest standard deviation of a denoising step.
+
+    Returns:
+        the episodes, and how many steps the simulators made.
+    """
+    seen = [simulator.reset(seed=start)[0] for simulator, start in zip(simulators, starts, strict=True)]
+    book = Book(len(rows), decisions, rows.device)
+    living, latent, taken = torch.arange(len(rows)), model.start(_embed(model, seen), seed=seed, rows=rows), 0
+    for decision in range(decisions):
+        names, feature = rows[living], model.feature(latent)
+        frame = decision * policy.chunk
+        noise = normal(seed, Stream.POLICY, names, frame, policy.noise_shape[0] * policy.noise_shape[1])
+        chain = policy.chain(feature, noise.view(-1, *policy.noise_shape), min_std=min_std)
+        done_at, over = torch.zeros(len(living), dtype=torch.int64), torch.zeros(len(living), dtype=torch.bool)
+        for step in range(frame, frame + policy.chunk):
+            action = chain.actions[:, step - frame]
+            for i in _begin(simulators, living, action, over):
+                table = int(living[i])
+                seen[table], _, terminated, truncated, info = simulators[table].step(action[i].cpu().numpy())
+                taken += 1
+                over[i] = bool(terminated or truncated)
+                done_at[i] = step + 1 if info["is_success"] else 0
+            draws = uniform(seed, Stream.POSTERIOR, names, step + 1, model.config.groups)
+            latent = model.posterior(latent, action, _embed(model, [seen[int(i)] for i in living]), draws)
+        book.write(living.to(rows.device), decision, feature, chain, done_at.to(rows.device))
+        # the time limit comes with the last decision, and what is seen then has a value; an earlier end has none
+        going = (~over if decision + 1 < decisions else done_at == 0).nonzero().squeeze(-1)
+        living, latent = living[going], Latent(*(part[going.to(rows.device)] for part in latent))
+        if not len(living):
+            break
+    return book.close(living.to(rows.device), model.feature(latent)), taken
+
+
+def _embed(model: WorldModel, seen: Sequence[dict[str, np.ndarray]]) -> Tensor:
+    return model.embed(stack(seen, model))
+
+
+def _begin(simulators: Sequence[Simulator], living: Tensor, action: Tensor, over: Tensor) -> list[int]:
+    """Rows whose episodes go on; simulators in processes of their own all set to work before one is waited for."""
+    going: list[int] = (~over).nonzero().squeeze(-1).tolist()
+    for i in going:
+        if begin := getattr(simulators[int(living[i])].unwrapped, "begin_step", None):
+            begin(action[i].cpu().numpy())
+    return going

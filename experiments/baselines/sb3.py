@@ -1,0 +1,170 @@
+"""What the baselines of Stable-Baselines3 share: the simulator as it likes it, figures for plots, and its policies."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import Tensor
+
+from agents.sight import Sight, SightConfig
+from envs.dream.dynamics import executed
+from experiments.baselines.base import Greedy, Learned, Record, start_seeds
+from experiments.learn import TaskRun
+from worldaction.errors import UserError
+from worldaction.spec import ROBOT, SCENE
+
+RECORD_EVERY: Final = 2_000
+"""Steps between two points of a plot."""
+EPISODES: Final = 100
+"""Last episodes whose success is one."""
+
+
+class Numbers(gym.Wrapper[NDArray[np.float32], Any, Any, Any]):
+    """A simulator whose observation is what a sight makes of it, begun at the start states of learning.
+
+    Args:
+        env: a simulator of a benchmark.
+        sight: without cameras.
+        here: says which start states.
+        rng: draws them.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any], sight: Sight, here: TaskRun, rng: np.random.Generator) -> None:
+        super().__init__(env)
+        self.sight, self.here, self.rng = sight, here, rng
+        self.observation_space = Box(-np.inf, np.inf, (sight.feature_size,), np.float32)
+
+    def reset(self, **_: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """A new episode; its start is drawn here, whatever is asked for."""
+        (seed,) = start_seeds(self.here, 1, self.rng)
+        observation, info = self.env.reset(seed=seed)
+        return self._numbers(observation), info
+
+    def step(self, action: Any) -> tuple[NDArray[np.float32], Any, bool, bool, dict[str, Any]]:
+        """As the simulator's; the reward is 1 for success and 0 otherwise."""
+        observation, _, terminated, truncated, info = self.env.step(action)
+        return self._numbers(observation), float(info["is_success"]), terminated, truncated, info
+
+    def _numbers(self, observation: Any) -> NDArray[np.float32]:
+        seen = {key: torch.from_numpy(observation[key]) for key in self.sight.seen}
+        numbers: NDArray[np.float32] = self.sight.embed(seen).numpy()
+        return numbers
+
+
+def state_sight(here: TaskRun) -> Sight:
+    """The whole state as numbers, privileged ones too, in the scale that they have in the run's play."""
+    layout = here.store.meta.layout
+    vectors = tuple(key for key in (ROBOT, SCENE) if key in layout.vectors)
+    if not vectors:
+        raise UserError(
+            f"{here.store.path} holds no state; a baseline on states cannot learn, leave it out of --methods"
+        )
+    sight = Sight(SightConfig(layout, vectors=vectors)).requires_grad_(False)
+    sight.standardise({key: here.store.frames[key][:] for key in vectors})
+    return sight
+
+
+@contextmanager
+def simulators(here: TaskRun, sight: Sight, count: int) -> Iterator[Any]:
+    """A VecEnv of simulators on numbers, closed in the end."""
+    from stable_baselines3.common.monitor import Monitor
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    def make(number: int) -> gym.Env[Any, Any]:
+        rng = np.random.default_rng([here.seed, number])
+        return Monitor(Numbers(here.benchmark.make(here.task), sight, here, rng))
+
+    tables = DummyVecEnv([partial(make, number) for number in range(count)])
+    try:
+        yield tables
+    finally:
+        tables.close()
+
+
+class Watch(BaseCallback):
+    """Keeps the success of the last episodes, as they explored.
+
+    Args:
+        record: what keeps it.
+        kind: of the steps: real or imagined.
+        scale: control steps to a step of the algorithm: chunks have several.
+    """
+
+    def __init__(self, record: Record, kind: str, *, scale: int = 1) -> None:
+        super().__init__()
+        self.record, self.kind, self.scale, self.next = record, kind, scale, RECORD_EVERY
+        self.ended: deque[bool] = deque(maxlen=EPISODES)
+
+    def _on_step(self) -> bool:
+        self.ended.extend(
+            info["is_success"] for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True) if done
+        )
+        steps = self.num_timesteps * self.scale
+        if self.ended and steps >= self.next:
+            self.record(steps, {f"{self.kind}/success": float(np.mean(self.ended))})
+            self.next = steps + RECORD_EVERY
+        return True
+
+
+def greedy(algorithm: BaseAlgorithm, binary: Sequence[int], *, chunk: int = 1) -> Greedy:
+    """The policy of an algorithm without its exploration, as the simulator carries it out.
+
+    Args:
+        algorithm: trained, on actions [chunk * A].
+        binary: which numbers of an action are grippers.
+        chunk: actions of one decision.
+    """
+    policy = algorithm.policy.eval()
+
+    def act(feature: Tensor) -> Tensor:
+        action = policy._predict(feature.to(policy.device), deterministic=True)
+        return executed(action.unflatten(-1, (chunk, -1)), binary).to(feature.device)
+
+    return Greedy(act, chunk=chunk)
+
+
+def updates(optimiser: torch.optim.Optimizer, layer: Any) -> int:
+    """How many gradient steps a linear layer has had."""
+    state = optimiser.state.get(layer.weight, {})
+    return int(state.get("step", 0))
+
+
+def minibatch(batch: int, most: int) -> int:
+    """The largest size up to `most` that divides a batch, so that no small remainder has a gradient of noise."""
+    return next(size for size in range(min(most, batch), 0, -1) if batch % size == 0)
+
+
+def whole(budget: int, batch: int, name: str) -> int:
+    """The most steps in whole batches that a budget allows."""
+    if budget < batch:
+        raise UserError(f"--steps {budget} is less than one batch of {name}, {batch} steps; give more")
+    return budget // batch * batch
+
+
+def in_simulator(here: TaskRun, sight: Sight, algorithm: BaseAlgorithm, optimiser: Any, layer: Any) -> Learned:
+    """What an algorithm has learned there.
+
+    Args:
+        here: the run's task and seed.
+        sight: what it saw.
+        algorithm: trained.
+        optimiser: of its policy.
+        layer: the last one of its policy.
+    """
+    return Learned(
+        sight,
+        greedy(algorithm, here.store.meta.layout.binary),
+        real_steps=algorithm.num_timesteps,
+        gradient_steps=updates(optimiser, layer),
+    )

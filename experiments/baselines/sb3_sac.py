@@ -1,0 +1,26 @@
+"""Soft actor-critic of Stable-Baselines3 in the simulator, on the whole state and the sparse reward."""
+
+from __future__ import annotations
+
+from stable_baselines3 import SAC
+
+from experiments.baselines.base import Baseline, Learned, Record
+from experiments.baselines.sb3 import Watch, in_simulator, simulators, state_sight
+from experiments.learn import TaskRun
+
+
+class SB3SAC(Baseline):
+    """What a user would try first: no images, no demonstrations, default settings (Haarnoja et al. 2018)."""
+
+    name = "sb3_sac"
+    sees = "state (privileged)"
+    data = "none"
+    acts_in = "simulator"
+
+    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+        """See `Baseline.learn`."""
+        sight = state_sight(here)
+        with simulators(here, sight, 1) as tables:
+            sac = SAC("MlpPolicy", tables, buffer_size=budget, seed=here.seed, device="cpu")
+            sac.learn(budget, callback=Watch(record, "real"))
+        return in_simulator(here, sight, sac, sac.actor.optimizer, sac.actor.mu)
