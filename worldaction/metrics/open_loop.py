@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from worldaction.latents import EpisodeLatents, encode, imagine_recorded
 from worldaction.metrics.images import psnr, ssim
+from worldaction.metrics.probes import ridge
 from worldaction.rssm import Latent
 from worldaction.world_model import WorldModel
 
@@ -19,6 +21,8 @@ NEAR: Final = 8
 SEEN: Final = "seen"
 IMAGINED_NEAR: Final = f"imagined_{NEAR}"
 IMAGINED_LATE: Final = "imagined_late"
+PENALTY: Final = 30.0
+"""Of the squared weights of linear probes."""
 
 
 class Band(NamedTuple):
@@ -60,6 +64,37 @@ class OpenLoop:
             name: Band(feature[:, span], self.episodes.frame[:, span], span) for name, (feature, span) in parts.items()
         }
         return {name: band for name, band in bands.items() if band.frame.shape[1]}
+
+
+@dataclass(frozen=True)
+class Rolls:
+    """A world model on play that it was trained on, which probes are fitted on, and on play that it was not."""
+
+    model: WorldModel
+    frames: TensorDictBase  # [N], of the play store
+    training: OpenLoop
+    validation: OpenLoop
+    dreams: OpenLoop | None = None
+    """Episodes from their first frame on, the only one that is seen, as in a dream; None if all are too short."""
+
+    @cached_property
+    def fitted(self) -> Band:
+        """Filtered latents of training play."""
+        return self.training.bands(self.model, settled=0)[SEEN]
+
+    @cached_property
+    def read(self) -> dict[str, Band]:
+        """Latents of validation play."""
+        return self.validation.bands(self.model)
+
+    def recorded(self, key: str, frame: Tensor) -> Tensor:
+        """What the store holds for some frames [...], as [..., P], where the latents are."""
+        return self.frames[key][frame].to(self.fitted.feature.device)
+
+    def probe(self, key: str) -> Tensor:
+        """Weights [F + 1, P] of a linear probe of something that the store holds."""
+        target = self.recorded(key, self.fitted.frame.flatten())
+        return ridge(self.fitted.feature.flatten(0, 1), target, penalty=PENALTY)
 
 
 @torch.no_grad()

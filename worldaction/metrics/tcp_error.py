@@ -4,16 +4,72 @@ anything. A handle forgives one or two centimetres; open loop, less than 5 mm is
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from worldaction.losses.reconstruction import Reconstruction
-from worldaction.spec import CALVIN, METRES_PER_UNIT, ROBOT_FIELDS, Layout
+from worldaction.metrics.open_loop import SEEN, Band, OpenLoop, Rolls
+from worldaction.metrics.probes import predict
+from worldaction.spec import ACTION, CALVIN, METRES_PER_UNIT, ROBOT, ROBOT_FIELDS, Layout
 from worldaction.world_model import WorldModel
 
 MILLIMETRES: Final = 1000.0
+Errors = dict[str, dict[str, Tensor]]
+"""Reader to band to [M, T]."""
+
+
+def tcp_error(rolls: Rolls) -> dict[str, Any]:
+    """Distance of the hand from where it is believed to be.
+
+    Args:
+        rolls: the world model on play.
+
+    Returns:
+        "decoder" (the model's own, where it was trained), "probe" (linear), "hold" (it stays where it was) and
+        "dead_reckoning" (it does at once what it is told; neither of these two needs a model) to band to mean, median
+        and p90 in mm; "dreams" the same for episodes from their first frame; or "skipped", why there is nothing.
+    """
+    if tcp_position(rolls.model.config.layout) is None:
+        return {"skipped": "the layout does not say where in robot_obs the position of the hand is"}
+    found: dict[str, Any] = _spreads(_errors(rolls, rolls.validation, rolls.read))
+    if (dreams := rolls.dreams) is not None:
+        bands = dreams.bands(rolls.model)
+        found["dreams"] = {"episodes": len(dreams.episodes), **_spreads(_errors(rolls, dreams, bands))}
+    return found
+
+
+def hand_errors(rolls: Rolls, bands: Mapping[str, Band]) -> Errors:
+    """Errors of every frame in mm, as the decoder and a linear probe read it; layouts of which the hand is known."""
+    where = tcp_position(rolls.model.config.layout)
+    weights = rolls.probe(ROBOT)[:, where]
+    places = {"probe": {name: predict(weights, band.feature) for name, band in bands.items()}}
+    if decodes_proprio(rolls.model):
+        places["decoder"] = {n: decode_proprio(rolls.model, band.feature)[..., where] for n, band in bands.items()}
+    true = {name: rolls.recorded(ROBOT, band.frame)[..., where] for name, band in bands.items()}
+    return {reader: {n: distance(place, true[n]) for n, place in read.items()} for reader, read in places.items()}
+
+
+def _errors(rolls: Rolls, roll: OpenLoop, bands: Mapping[str, Band]) -> Errors:
+    true = rolls.recorded(ROBOT, roll.episodes.frame)[..., tcp_position(rolls.model.config.layout)]
+    action, now = rolls.recorded(ACTION, roll.episodes.frame), roll.context - 1
+    # [M, H, 3]
+    ahead = true[:, roll.context :]
+    guesses = {
+        "hold": distance(true[:, now, None].expand_as(ahead), ahead),
+        "dead_reckoning": distance(dead_reckoning(true[:, now], action[:, now:-1]), ahead),
+    }
+    seen = torch.zeros_like(true[:, : roll.context, 0])
+    return hand_errors(rolls, bands) | {
+        guess: {n: torch.cat([seen, error], 1)[:, band.span] for n, band in bands.items() if n != SEEN}
+        for guess, error in guesses.items()
+    }
+
+
+def _spreads(errors: Errors) -> dict[str, dict[str, dict[str, float]]]:
+    return {reader: {name: spread(error) for name, error in bands.items()} for reader, bands in errors.items()}
 
 
 def tcp_position(layout: Layout) -> slice | None:
