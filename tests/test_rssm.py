@@ -138,6 +138,30 @@ def test_the_prior_of_a_frame_is_what_imagination_draws_from(rssm: RSSM) -> None
 # Shapes and values ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("burn_in", [1, 3])
+def test_from_its_blind_frame_on_a_window_is_what_imagination_would_make_of_it(rssm: RSSM, burn_in: int) -> None:
+    values, first = inputs(burn_in - 1), torch.tensor([2, 4, T])
+    seen = rssm.observe(**values, burn_in=burn_in)
+    blind = rssm.observe(**values, burn_in=burn_in, blind_from=first)
+    for row in range(B):
+        before = slice(0, int(first[row]))
+        assert torch.equal(blind.state[row, before], seen.state[row, before])
+        latent = Latent(seen.belief[row, [first[row] - 1]], seen.state[row, first[row] - 1].view(1, S, C).argmax(-1))
+        for frame in range(int(first[row]), T):
+            draws = values["uniform"][[row], burn_in - 1 + frame]
+            latent = rssm.prior(latent, values["previous_action"][[row], frame], draws)
+            torch.testing.assert_close(blind.belief[[row], frame], latent.belief)
+            assert torch.equal(blind.state[[row], frame], one_hot(latent.code, C))
+
+
+def test_a_blind_frame_teaches_the_prior_that_it_was_drawn_from(rssm: RSSM) -> None:
+    for blind_from, taught in ((torch.full((B,), 2), True), (torch.full((B,), T), False)):
+        state = rssm.observe(**inputs(), blind_from=blind_from).state[:, 3]
+        last = rssm.prior_net[-1].weight
+        (gradient,) = torch.autograd.grad((state * torch.arange(S * C)).sum(), last, allow_unused=True)
+        assert bool((gradient != 0).any()) is taught
+
+
 def test_the_taps_have_the_shapes_of_the_contract_and_states_are_exact_one_hots(rssm: RSSM) -> None:
     found = rssm.observe(**inputs())
     assert found.embed.shape == (B, T, E)

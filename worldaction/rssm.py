@@ -115,7 +115,14 @@ class RSSM(nn.Module):
         self.posterior_logits = nn.Linear(hidden, flat)
 
     def observe(
-        self, embed: Tensor, previous_action: Tensor, is_init: Tensor, uniform: Tensor, *, burn_in: int = 1
+        self,
+        embed: Tensor,
+        previous_action: Tensor,
+        is_init: Tensor,
+        uniform: Tensor,
+        *,
+        burn_in: int = 1,
+        blind_from: Tensor | None = None,
     ) -> Latents:
         """Filter a batch of windows, each from an empty state.
 
@@ -125,6 +132,7 @@ class RSSM(nn.Module):
             is_init: [B, T] bool; resets (h, z) before the frame is taken in, and never touches the action.
             uniform: [B, burn_in - 1 + T, S].
             burn_in: how often the first frame is seen; all but the last time with the null action, and not returned.
+            blind_from: [B] int64, the frame from which a window is imagined: its states are samples of the prior.
         """
         batch, lead = embed.shape[0], burn_in - 1
         null = previous_action.new_tensor(self.null_action).expand(batch, lead, -1)
@@ -134,14 +142,19 @@ class RSSM(nn.Module):
         # [T, B, 1], one where the state is kept; the burn-in starts from zeros and is kept
         keep = (~is_init).to(embed.dtype).unsqueeze(-1).unbind(1)
         belief, state = embed.new_zeros(batch, self.deter), embed.new_zeros(batch, self.groups * self.classes)
-        beliefs, states, posteriors = [], [], []
+        beliefs, states, posteriors, priors = [], [], [], []
         for step, (action, look) in enumerate(zip(actions, looks, strict=True)):
             frame = step - lead
             if frame > 0:
                 belief, state = belief * keep[frame], state * keep[frame]
             belief = self._advance(belief, state, action)
             probs = self._posterior(belief, look)
-            state = straight_through(probs, uniform[:, step])
+            believed = probs
+            if blind_from is not None and frame >= 0:
+                expected = self._probabilities(self.prior_net(belief))
+                believed = torch.where((frame >= blind_from)[:, None, None], expected, probs)
+                priors.append(expected)
+            state = straight_through(believed, uniform[:, step])
             if frame >= 0:
                 beliefs.append(belief)
                 states.append(state)
@@ -152,7 +165,7 @@ class RSSM(nn.Module):
             belief=stacked,
             state=torch.stack(states, 1),
             posterior=torch.stack(posteriors, 1),
-            prior=self._probabilities(self.prior_net(stacked)),
+            prior=torch.stack(priors, 1) if priors else self._probabilities(self.prior_net(stacked)),
         )
 
     def first(self, belief: Tensor, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:

@@ -144,17 +144,20 @@ class WorldModel(nn.Module):
 
     # Training ---------------------------------------------------------------------------------------------------------
 
-    def losses_of(self, batch: TensorDictBase) -> tuple[dict[str, Tensor], dict[str, Tensor], Latents]:
+    def losses_of(
+        self, batch: TensorDictBase, *, blind: float = 0.0
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Latents]:
         """All losses of a batch, scaled.
 
         Args:
             batch: [B, T] frames as the play store holds them.
+            blind: share of the windows that are seen up to a random frame only and imagined from there on.
 
         Returns:
             the scaled scalar of each loss, the scalars to log, and the taps.
         """
         batch = self.with_targets(batch)
-        latents = self.filter(batch)
+        latents = self.filter(batch, blind=blind)
         terms, metrics = {}, {}
         for name, loss in self.each_loss().items():
             output = loss(latents, batch, self)
@@ -174,14 +177,19 @@ class WorldModel(nn.Module):
         target[ROBOT] = self._proprio(batch, batch.batch_size)
         return TensorDict({**dict(batch.items()), "target": target}, batch.batch_size, device=batch.device)
 
-    def filter(self, batch: TensorDictBase) -> Latents:
+    def filter(self, batch: TensorDictBase, *, blind: float = 0.0) -> Latents:
         """Posterior of a batch with targets [B, T], each window from an empty state and after the burn-in."""
         size, time = batch.batch_size
         images = {camera: batch["target", camera].flatten(0, 1) for camera in self.config.cameras}
         embed = self.encoder(images, batch["target", ROBOT].flatten(0, 1)).unflatten(0, (size, time))
         draws = torch.rand(size, self.config.burn_in - 1 + time, self.config.groups, device=embed.device)
         return self.rssm.observe(
-            embed, batch[PREVIOUS_ACTION], batch[IS_INIT], draws.clamp(1e-7, 1 - 1e-7), burn_in=self.config.burn_in
+            embed,
+            batch[PREVIOUS_ACTION],
+            batch[IS_INIT],
+            draws.clamp(1e-7, 1 - 1e-7),
+            burn_in=self.config.burn_in,
+            blind_from=_blind_from(size, time, blind, embed.device) if blind else None,
         )
 
     def shares(self, terms: Mapping[str, Tensor], latents: Latents) -> dict[str, Tensor]:
@@ -359,6 +367,12 @@ def restore(module: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -
             has = "lacks" if found is None else f"has {list(found.shape)} for"
             raise UserError(f"{source} {has} {key!r}, which is {list(value.shape)} here; it does not fit its config")
     module.load_state_dict({key: weights[key] for key in state})
+
+
+def _blind_from(size: int, time: int, share: float, device: torch.device) -> Tensor:
+    """[B] the frame from which a window is imagined, of a share of them; their length T where all of it is seen."""
+    first = torch.randint(1, max(time, 2), (size,), device=device)
+    return first.masked_fill(torch.rand(size, device=device) >= share, time)
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:

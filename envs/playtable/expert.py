@@ -54,7 +54,7 @@ class Expert:
         task: name of the task.
         rng: needed for `offset` and `haste` only.
         offset: standard deviation of a displacement of all waypoints (m).
-        haste: 0 is careful, 1 multiplies tolerances by up to 3 and speeds by up to 1.6.
+        haste: 0 is careful, 1 multiplies tolerances by up to 5 and speeds by up to 1.6.
         pace: share of the full speed; scripts are twice as quick as the people whose play CALVIN recorded.
 
     Raises:
@@ -130,7 +130,7 @@ def _spoil(waypoints: list[Waypoint], rng: np.random.Generator, offset: float, h
     shift = rng.normal(0, offset, 3)
     spoilt = []
     for waypoint in waypoints:
-        tolerance = waypoint.tolerance * (1 + haste * rng.uniform(0, 2))
+        tolerance = waypoint.tolerance * (1 + haste * rng.uniform(0, 4))
         speed = min(1.0, waypoint.speed * (1 + haste * rng.uniform(0, 0.6)))
         position = waypoint.position + (0 if waypoint.relative else shift)
         spoilt.append(replace(waypoint, position=position, tolerance=tolerance, speed=speed))

@@ -37,8 +37,9 @@ RANDOM_LENGTH: Final = (8, 25)
 RANDOM_LOW, RANDOM_HIGH = np.array([-0.40, -0.45, 0.34]), np.array([0.40, 0.05, 0.70])
 RANDOM_NOISE: Final = np.array([0.5, 0.5, 0.5, 0.3, 0.3, 0.3])
 DEMO_OFFSET, DEMO_TAIL, DEMO_LIMIT = 0.004, 4, 90
-NEAR_MISS_OFFSETS: Final = (0.008, 0.015, 0.025)
-NEAR_MISS_NOISES: Final = (0.1, 0.35)
+# about three in ten miss
+NEAR_MISS_OFFSETS: Final = (0.01, 0.025, 0.045)
+NEAR_MISS_NOISES: Final = (0.2, 0.5)
 NEAR_MISS_TAIL, NEAR_MISS_LIMIT = 8, 80
 
 OFF: Final = StressConfig()
