@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from worldaction.metrics.action_probe import action_probe
+from worldaction.metrics.causal import causal_sensitivity
 from worldaction.metrics.open_loop import Rolls, image_fidelity
 from worldaction.metrics.state_probes import state_probes
 from worldaction.metrics.tcp_error import tcp_error
@@ -26,6 +27,7 @@ def fidelity(rolls: Rolls, *, seed: int) -> dict[str, Any]:
         "tcp_error": tcp_error(rolls),
         "transit_interaction": transit_interaction(rolls),
         "action_probe": action_probe(rolls, seed=seed),
+        "causal_sensitivity": causal_sensitivity(rolls),
     }
     if rolls.model.draws_images() and rolls.model.config.cameras:
         images = image_fidelity(rolls.model, rolls.frames, rolls.validation)
