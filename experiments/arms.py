@@ -1,6 +1,6 @@
 """Arms: settings that one study compares, each written as its changes of the study's own settings.
 
-    ARM     = [NAME:] CHANGE,CHANGE,...        NAME of letters, digits, _ and -; NAME: alone changes nothing
+    ARM     = [NAME:] CHANGE,CHANGE,...        NAME of letters, digits and . _ -; NAME: alone changes nothing
     CHANGE  = SECTION.OPTION=VALUE             an option of the command line: ppo.bc=0, stress.distractors=0.5
             | LOSS+LOSS+...                    the losses of --losses, instead of all that there were
     LOSS    = NAME[=SCALE][,OPTION=VALUE...]   what is not said is as in the preset; or module:Class
@@ -22,7 +22,7 @@ from experiments.presets import PRESETS, Study
 from worldaction.config import to_dict
 from worldaction.errors import UserError, unknown
 
-_NAME: Final = re.compile(r"([A-Za-z0-9_-]+):(.*)", re.DOTALL)
+_NAME: Final = re.compile(r"([A-Za-z0-9._-]+):(.*)", re.DOTALL)
 _OVERRIDE: Final = re.compile(r"([A-Za-z_-]+)\.([A-Za-z_0-9-]+)=(.*)", re.DOTALL)
 _TRUTH: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _LONGEST: Final = 60

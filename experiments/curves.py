@@ -35,7 +35,7 @@ WIDTH = 9.6  # inches: at 100 dots an inch the width of the report's page
 DOTS_PER_INCH = 160
 MOST_POINTS = 300  # drawn per line; longer series are averaged in bins
 
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -110,7 +110,7 @@ def success_curves(curves: Sequence[TaskCurve]) -> Plot:
         data += _success_rows(curve)
     for axis in axes[:: _columns(len(curves))]:
         axis.set_ylabel("success (%)")
-    _legend(figure, _success_legend(curves))
+    legend(figure, _success_legend(curves))
     return Plot(figure, data)
 
 
@@ -160,11 +160,11 @@ def comparison(
         average: (BC, PPO) over the tasks.
     """
     rows = dict(tasks) | ({"average": average} if average is not None else {})
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(rows)), layout=ConstrainedLayoutEngine(w_pad=0.1))
         axis = figure.add_subplot()
     for place, (name, (bc, ppo)) in enumerate(rows.items()):
-        _dumbbell(axis, place, bc, ppo)
+        dumbbell(axis, place, bc, ppo)
         if name == "average" and average is not None and place:
             axis.axhline(place - 0.5, color="#999999", linewidth=0.8)
     axis.set_yticks(range(len(rows)), [_words(name) for name in rows])
@@ -172,7 +172,7 @@ def comparison(
     axis.grid(axis="y", visible=False)
     axis.set_xlim(-2, 102)
     axis.set_xlabel("success in the simulator (%), 95 % interval")
-    _legend(figure, [_mark("o", BC_COLOUR, "BC", hollow=True), _mark("D", REAL_COLOUR, "PPO in imagination")])
+    legend(figure, [mark("o", BC_COLOUR, "BC", hollow=True), mark("D", REAL_COLOUR, "PPO in imagination")])
     data: list[Row] = [
         {"task": name, "policy": policy, **_estimate(estimate)}
         for name, pair in rows.items()
@@ -226,7 +226,7 @@ def _grid(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
     """As many panels as asked for, in rows of up to three, one page wide."""
     columns = max(_columns(count), 1)
     rows = max(math.ceil(count / columns), 1)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height * rows + 0.5), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06))
         return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
@@ -296,7 +296,7 @@ def _panel(axis: Axes, lines: Sequence[Sequence[Point]]) -> None:
         axis.set_yscale("log")
 
 
-def _dumbbell(axis: Axes, place: int, bc: Estimate, ppo: Estimate) -> None:
+def dumbbell(axis: Axes, place: int, bc: Estimate, ppo: Estimate) -> None:
     """Two estimates of one row, one a little above the other so that their intervals can be told apart."""
     axis.plot([100 * bc.value, 100 * ppo.value], [place, place], color="#cccccc", linewidth=5, solid_capstyle="round")
     for shift, estimate, mark, colour in ((-0.11, bc, "o", BC_COLOUR), (0.11, ppo, "D", REAL_COLOUR)):
@@ -326,8 +326,8 @@ def _success_legend(curves: Sequence[TaskCurve]) -> list[Line2D | Patch]:
     seeds = [seed for curve in curves for seed in curve.seeds]
     entries: list[tuple[bool, Line2D | Patch]] = [
         (any(s.imagined for s in seeds), Line2D([], [], color=IMAGINED_COLOUR, linewidth=2, label="PPO, imagined")),
-        (any(s.real for s in seeds), _mark("o", REAL_COLOUR, "PPO, real")),
-        (any(c.ppo for c in curves), _mark("D", REAL_COLOUR, "PPO, real, final policy")),
+        (any(s.real for s in seeds), mark("o", REAL_COLOUR, "PPO, real")),
+        (any(c.ppo for c in curves), mark("D", REAL_COLOUR, "PPO, real, final policy")),
         (any(c.bc for c in curves), Patch(facecolor="#e3e3e3", edgecolor=BC_COLOUR, linestyle="--", label="BC, real")),
         (
             any(s.stop is not None for s in seeds),
@@ -337,11 +337,14 @@ def _success_legend(curves: Sequence[TaskCurve]) -> list[Line2D | Patch]:
     return [entry for shown, entry in entries if shown]
 
 
-def _mark(mark: str, colour: str, label: str, *, hollow: bool = False) -> Line2D:
-    return Line2D([], [], color=colour, marker=mark, markerfacecolor="white" if hollow else colour, label=label)
+def mark(kind: str, colour: str, label: str, *, hollow: bool = False, line: bool = True) -> Line2D:
+    """An entry of a legend: a mark on a piece of line, or alone."""
+    face = "white" if hollow else colour
+    return Line2D([], [], color=colour, marker=kind, markerfacecolor=face, linewidth=1.5 * line, label=label)
 
 
-def _legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
+def legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
+    """What the marks mean, above the panels; nothing where there are none."""
     if handles:
         figure.legend(handles=list(handles), loc="outside upper left", ncols=len(handles), frameon=False, fontsize=9)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from experiments.comparison.tables import markdown_tables
 from worldaction.artefact import read_json
 
 
 def markdown(folder: Path) -> str:
-    """Tables of a finished run that evaluated policies.
+    """Tables of a finished run that evaluated policies, or of a study with arms.
 
     Args:
         folder: the run's folder.
     """
     summary, made = read_json(folder / "summary.json"), read_json(folder / "env.json")
+    if "arms" in summary:
+        return "\n\n".join([_origin(summary, made), markdown_tables(summary)])
     return "\n".join([_origin(summary, made), "", *_seeds(summary), "", *_tasks(summary)])
 
 

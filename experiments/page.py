@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 LARGEST_INSIDE = 2_000_000
 """Bytes up to which a film is stored inside the page; larger ones stay beside it."""
@@ -35,6 +36,9 @@ figure video { max-width: 100%; display: block; background: #f4f5f7; margin-bott
 figcaption { font-size: 13px; } a { color: var(--real); }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--real); }
 .text td, .text th { text-align: left !important; }
+.folded th, .folded td:first-child { white-space: normal; } .folded th { min-width: 5em; padding-right: 14px; }
+.second td:nth-child(2), .second th:nth-child(2) { text-align: left; white-space: normal; }
+.second td:first-child { white-space: nowrap; }
 .settings td { white-space: normal; word-break: break-word; padding-top: 2px; padding-bottom: 2px; font-size: 13px; }
 @media print { details { display: none; } body { max-width: none; } figure { break-inside: avoid; } }
 """
@@ -57,7 +61,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, total: Sequence
         head: names of the columns.
         rows: as many cells each.
         total: a last row that stands out.
-        kind: "text" where the other columns are text too, "text settings" for long lists.
+        kind: "text" where the other columns are text too, "text settings" for long lists; "folded" where names and
+            heads may take several lines, "folded second" where the second column is text.
     """
     lines = [_row("th", head)] + [_row("td", row) for row in rows]
     if total:
@@ -123,6 +128,30 @@ def squares(outcomes: Sequence[bool], *, side: int = 10, columns: int = 80) -> s
         )
     size = f'width="{width + 1}" height="{rows * step + 1}"'
     return f'<svg {size} role="img" aria-label="{sum(outcomes)} of {len(outcomes)}">{"".join(marks)}</svg>'
+
+
+def listing(values: Mapping[str, Any]) -> str:
+    """Nested settings as a table of dotted names; empty where there are none."""
+    rows = [(escape(name), escape(str(value))) for name, value in _flat(values)]
+    return table(("name", "value"), rows, kind="text settings") if rows else ""
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words; empty where it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested settings as dotted names."""
+    result: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        result += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
+    return result
 
 
 def _row(tag: str, cells: Sequence[str], kind: str = "") -> str:

@@ -37,6 +37,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from experiments.comparison.page import write_comparison
 from experiments.curves import (
     Plot,
     Point,
@@ -48,7 +49,7 @@ from experiments.curves import (
     save_figure,
     success_curves,
 )
-from experiments.page import details, film, page, picture, section, squares, table
+from experiments.page import details, duration, film, listing, page, picture, section, squares, table
 from experiments.statistics import wilson
 from experiments.verdict import (
     Comparison,
@@ -123,6 +124,8 @@ def write_report(run_folder: Path) -> Path:
         UserError: the folder holds no run, or a file in it is damaged.
     """
     run = RunFiles.read(Path(run_folder))
+    if "arms" in run.summary:
+        return write_comparison(run.folder)
     html = page(
         f"worldaction: {run.folder.name}",
         [
@@ -151,8 +154,8 @@ def _head(run: RunFiles) -> str:
         "run": run.folder.resolve().name,
         "preset": s.get("preset", run.config.get("preset")),
         "seeds": ", ".join(map(str, seeds)),
-        "time": _duration(s.get("seconds")),
-        "CPU time": _duration(s.get("cpu_seconds")),
+        "time": duration(s.get("seconds")),
+        "CPU time": duration(s.get("cpu_seconds")),
         "device": run.env.get("device"),
         "renderer": s.get("renderer"),
         "commit": s.get("commit", run.env.get("commit")),
@@ -277,10 +280,6 @@ def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
 
 
 def _made_by(run: RunFiles) -> str:
-    def listing(values: Json) -> str:
-        rows = [(escape(name), f"{escape(str(value))}") for name, value in _flat(values)]
-        return table(("name", "value"), rows, kind="text settings") if rows else ""
-
     return section(
         "What made it", details("Settings", listing(run.config)), details("Versions and machine", listing(run.env))
     )
@@ -370,20 +369,3 @@ def _outcomes(value: Json, name: str) -> list[tuple[str, list[bool]]]:
 def _number(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     return f"{sum(known) / len(known):.2f}" if known else "-"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as dotted names."""
-    result: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        result += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
-    return result

@@ -21,6 +21,7 @@ from torch import Tensor
 from envs import CALVIN_ID
 from experiments.arms import arms_of
 from experiments.checks import check_lengths, check_study, model_config, seen_by
+from experiments.comparison import compare, console_tables
 from experiments.learn import TaskRun, clone_policy, finetune, learn_success, learn_task
 from experiments.measure import measure_world_model
 from experiments.play import make_play, open_play
@@ -30,7 +31,7 @@ from experiments.report import console_table, write_report
 from experiments.reuse import adopt, unlike
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
-from worldaction.artefact import Artefact
+from worldaction.artefact import Artefact, read_json
 from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import window_batches
@@ -82,14 +83,20 @@ def _stages(run: Run) -> None:
     for part in parts.values() if run.study.reuse else ():
         _tell_reused(part)
     _learn_all(parts, workers=run.study.workers, log=run.log)
-    summary: dict[str, Any] = {}
-    for name, part in parts.items():
-        adopt(part.folder, part.borrowed())
-        write_csv(part.folder)
-        summary = summarise(part)
-        write_report(part.folder)
-        LOGGER.info("%s%s", f"{name}: " if name else "", f"\n{console_table(summary)}")
+    for part in parts.values():
+        finish(part)
+    closing = console_tables(compare(run)) if arms else console_table(read_json(run.folder / "summary.json"))
+    write_report(run.folder)
+    LOGGER.info("\n%s", closing)
     LOGGER.info("report: %s", run.folder / "report.html")
+
+
+def finish(run: Run) -> None:
+    """The verdict and the page of a run, or of an arm, as far as it is."""
+    adopt(run.folder, run.borrowed())
+    write_csv(run.folder)
+    summarise(run)
+    write_report(run.folder)
 
 
 def _tell_reused(run: Run) -> None:
@@ -233,8 +240,8 @@ def train_world_model(folder: Path, seed: int) -> None:
 
     def loss(step: int) -> tuple[Tensor, Any]:
         batch = as_episode_starts(batches.sample(), store.meta.layout.null_action).to(where, non_blocking=True)
-        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=sizes.bf16 and where.type == "cuda"):
-            terms, metrics, latents = model.losses_of(batch)
+        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=sizes.bf16):
+            terms, metrics, latents = model.losses_of(batch, blind=sizes.blind)
         check_finite(terms, step, batch, artefact.folder)
         # counted as the record counts, by finished steps, or what is computed here would not be recorded
         if step == 0 or (step + 1) % SHARES_EVERY == 0:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.reuse import told
 from experiments.run import Run, commit, learns, settings_of
-from experiments.statistics import Estimate, average, paired_difference, success_rate
-from worldaction.artefact import read_json, write_json
+from experiments.statistics import Estimate, Interval, average, paired_difference, success_rate
+from worldaction.artefact import Artefact, read_json, write_json
 
 Json = dict[str, Any]
+POLICIES = ("bc", "ppo")
 
 
 def summarise(run: Run) -> Json:
-    """Read the artefacts of a run, write summary.json and return it."""
-    study = run.study
+    """Read the artefacts of a run, write summary.json and return it.
+
+    Args:
+        run: what it reuses has been adopted. What is not finished is left out, and named under `unfinished`.
+    """
+    study, artefacts = run.study, run.artefacts()
     seeds = list(study.seeds)
     summary: Json = {
         "preset": study.preset,
@@ -27,31 +32,31 @@ def summarise(run: Run) -> Json:
         "commit": commit(),
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
-        "seconds": _since_start(run),
-        "stage_seconds": _stage_seconds(run),
+        "seconds": since_start(run),
+        "stage_seconds": {place: _seconds(artefact) for place, artefact in artefacts.items() if artefact.complete},
         "reused": told(run.folder, run.borrowed()),
-        "world_model": _world_model([run.fidelity(seed).results for seed in seeds], study.losses),
+        "world_model": _world_model([m.results for m in map(run.fidelity, seeds) if m.complete], study.losses),
     }
+    if unfinished := [place for place, artefact in artefacts.items() if not artefact.complete]:
+        summary["unfinished"] = unfinished
     if learns(study):
-        summary["tasks"] = {task: _task(run, task) for task in study.tasks}
-        summary["average"] = _average(summary["tasks"])
+        done = {task: [s for s in seeds if run.task(s, task, "evaluation").complete] for task in study.tasks}
+        summary["tasks"] = {task: _task(run, task, of) for task, of in done.items() if of}
+        summary["average"] = over_tasks(summary["tasks"]) if summary["tasks"] else {}
     write_json(run.folder / "summary.json", summary)
     return summary
 
 
-def _task(run: Run, task: str) -> Json:
-    """One task over all seeds."""
-    episodes = {seed: read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json") for seed in run.study.seeds}
-    outcomes = {
-        name: np.concatenate([np.array(e[name]["success"], bool) for e in episodes.values()]) for name in ("bc", "ppo")
-    }
-    tuned = {seed: run.task(seed, task, "ppo").results for seed in run.study.seeds}
+def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
+    """One task over some seeds."""
+    episodes = {seed: read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json") for seed in seeds}
+    tuned = {seed: run.task(seed, task, "ppo").results for seed in seeds}
     per_seed = [
         {
             "seed": seed,
             "bc": e["bc"]["successes"] / e["bc"]["n"],
             "ppo": e["ppo"]["successes"] / e["ppo"]["n"],
-            "difference": _estimate(paired_difference(e["ppo"]["success"], e["bc"]["success"])),
+            "difference": estimate(paired_difference(e["ppo"]["success"], e["bc"]["success"])),
             "imagined_bc": tuned[seed]["imagined"]["bc"]["success"],
             "imagined_ppo": tuned[seed]["imagined"]["ppo"]["success"],
             "iterations": tuned[seed]["iterations"],
@@ -61,61 +66,70 @@ def _task(run: Run, task: str) -> Json:
         }
         for seed, e in episodes.items()
     ]
+    return pooled({name: outcomes(episodes.values(), name) for name in POLICIES}, per_seed)
+
+
+def outcomes(episodes: Iterable[Mapping[str, Any]], policy: str) -> np.ndarray:
+    """Outcomes of a policy's episodes over some seeds' evaluations, laid end to end, [n] bool."""
+    return np.concatenate([np.array(e[policy]["success"], bool) for e in episodes])
+
+
+def pooled(found: Mapping[str, np.ndarray], per_seed: Sequence[Json]) -> Json:
+    """What is said of a task.
+
+    Args:
+        found: outcomes [n] of either policy from the same start states.
+        per_seed: what is said of each seed.
+    """
     return {
-        "n": len(outcomes["bc"]),
-        "bc": _rate(outcomes["bc"]),
-        "ppo": _rate(outcomes["ppo"]),
-        "difference": _estimate(paired_difference(outcomes["ppo"], outcomes["bc"])),
-        "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in ("bc", "ppo")},
-        "per_seed": per_seed,
+        "n": len(found["bc"]),
+        "bc": _rate(found["bc"]),
+        "ppo": _rate(found["ppo"]),
+        "difference": estimate(paired_difference(found["ppo"], found["bc"])),
+        "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in POLICIES},
+        "per_seed": list(per_seed),
     }
 
 
 def _rate(outcomes: np.ndarray) -> Json:
-    estimate = success_rate(outcomes)
-    return {"successes": int(outcomes.sum()), "rate": estimate.value, "interval": list(estimate.interval)}
+    rate = success_rate(outcomes)
+    return {"successes": int(outcomes.sum()), "rate": rate.value, "interval": list(rate.interval)}
 
 
-def _estimate(estimate: Estimate) -> Json:
-    return {"value": estimate.value, "interval": list(estimate.interval)}
+def estimate(value: Estimate) -> Json:
+    """An estimate as a summary has it."""
+    return {"value": value.value, "interval": list(value.interval)}
 
 
-def _average(tasks: Mapping[str, Json]) -> Json:
+def over_tasks(tasks: Mapping[str, Json]) -> Json:
     """Means over the tasks, with intervals from the tasks' intervals."""
 
     def mean(key: str, value: str) -> Estimate:
-        return average([Estimate(t[key][value], _interval(t[key])) for t in tasks.values()])
+        return average([Estimate(t[key][value], Interval(*t[key]["interval"])) for t in tasks.values()])
 
     return {
-        "bc": _estimate(mean("bc", "rate")),
-        "ppo": _estimate(mean("ppo", "rate")),
-        "difference": _estimate(mean("difference", "value")),
-        "imagined": {name: float(np.mean([t["imagined"][name] for t in tasks.values()])) for name in ("bc", "ppo")},
+        "bc": estimate(mean("bc", "rate")),
+        "ppo": estimate(mean("ppo", "rate")),
+        "difference": estimate(mean("difference", "value")),
+        "imagined": {name: float(np.mean([t["imagined"][name] for t in tasks.values()])) for name in POLICIES},
     }
-
-
-def _interval(value: Json) -> Any:
-    from experiments.statistics import Interval
-
-    return Interval(*value["interval"])
 
 
 def _world_model(results: Sequence[Json], losses: Sequence[str]) -> Json:
     """Fidelity, averaged over the seeds."""
     found: Json = {"losses": list(losses), "per_seed": list(results)}
     for score in ("psnr", "ssim"):
-        cameras = results[0].get(score) or {}
+        cameras = (results[0].get(score) or {}) if results else {}
         found[score] = {c: np.mean([r[score][c] for r in results], axis=0).tolist() for c in cameras}
     return found
 
 
-def _stage_seconds(run: Run) -> Json:
-    """Wall time of each stage, as its manifest has it."""
-    root = run.folder / "artefacts"
-    return {str(p.parent.relative_to(root)): read_json(p)["seconds"] for p in sorted(root.rglob("manifest.json"))}
+def _seconds(artefact: Artefact) -> float:
+    """Wall time of a stage, as its manifest has it, wherever it was made."""
+    return float(read_json(artefact.path / "manifest.json")["seconds"])
 
 
-def _since_start(run: Run) -> int:
+def since_start(run: Run) -> int:
     """Wall time since the run began, pauses included."""
     started = time.mktime(time.strptime(read_json(run.folder / "env.json")["started"][:19], "%Y-%m-%dT%H:%M:%S"))
     return round(time.time() - started)

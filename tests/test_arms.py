@@ -60,9 +60,9 @@ def test_overrides_are_read_in_the_type_of_their_option() -> None:
 
 
 def test_a_name_stands_before_a_colon_and_else_the_text_is_the_name() -> None:
-    arms = arms_of(replace(PRESETS["debug"], arms=("base:", "reconstruction+kl,ppo.bc=0.1", "my-arm_2:ppo.bc=0")))
-    assert [a.name for a in arms] == ["base", "reconstruction+kl,ppo.bc=0.1", "my-arm_2"]
-    assert [a.slug for a in arms] == ["base", "reconstruction-kl-ppo.bc-0.1", "my-arm_2"]
+    arms = arms_of(replace(PRESETS["debug"], arms=("base:", "reconstruction+kl,ppo.bc=0.1", "my-arm_0.2:ppo.bc=0")))
+    assert [a.name for a in arms] == ["base", "reconstruction+kl,ppo.bc=0.1", "my-arm_0.2"]
+    assert [a.slug for a in arms] == ["base", "reconstruction-kl-ppo.bc-0.1", "my-arm_0.2"]
     assert arms[0].study == PRESETS["debug"]
 
 
