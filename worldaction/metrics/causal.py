@@ -1,6 +1,6 @@
 """Does the belief depend on what matters? One patch of a picture is changed at a time (occlusion sensitivity, Zeiler
-and Fergus 2014, arXiv 1311.2901), and patches that show the scene's state are set against the others, as in AGRA's ratio
-of foreground to background (arXiv 2606.12217).
+and Fergus 2014, arXiv 1311.2901), and patches that show the scene's state are set against the others, as in the ratio
+of foreground to background of AGRA (arXiv 2606.12217).
 
 Three choices were made by trying:
 
