@@ -43,11 +43,12 @@ WINDOWS: Final = 64
 
 
 @torch.no_grad()
-def action_probe(rolls: Rolls, *, seed: int) -> dict[str, Any]:
+def action_probe(rolls: Rolls, *, steps: int = 300, seed: int) -> dict[str, Any]:
     """Errors of actions read off pairs of frames, by source, probe, band and part of the action; and their leaks.
 
     Args:
         rolls: the world model on play.
+        steps: for which networks are fitted.
         seed: of the networks that are fitted, and of the actions that are exchanged.
 
     Returns:
@@ -59,11 +60,11 @@ def action_probe(rolls: Rolls, *, seed: int) -> dict[str, Any]:
     told = falsified(model, rolls.frames, rolls.validation, windows=WINDOWS, seed=seed)
     found: dict[str, Any] = {}
     for name, view in sources(model).items():
-        probes = _fit(rolls, fitted, view(fitted.feature), seed)
+        probes = _fit(rolls, fitted, view(fitted.feature), steps, seed)
         found[name] = _scores(rolls, probes, {n: (band, view(band.feature)) for n, band in bands.items()}, groups)
         found[name]["leak"] = told.leak(view, probes["ridge"], groups)
     for name, look in _recorded(rolls).items():
-        probes = _fit(rolls, fitted, look(fitted.frame), seed)
+        probes = _fit(rolls, fitted, look(fitted.frame), steps, seed)
         found[name] = _scores(rolls, probes, {SEEN: (bands[SEEN], look(bands[SEEN].frame))}, groups)
     return {**found, "leaks": [name for name in found if "leak" in found[name] and leaks(found[name]["leak"])]}
 
@@ -72,9 +73,9 @@ def _few(band: Band) -> Band:
     return Band(band.feature[:WINDOWS], band.frame[:WINDOWS], band.span)
 
 
-def _fit(rolls: Rolls, band: Band, x: Tensor, seed: int) -> dict[str, Probe]:
+def _fit(rolls: Rolls, band: Band, x: Tensor, steps: int, seed: int) -> dict[str, Probe]:
     pair, action = pairs(x).flatten(0, 1), rolls.recorded(ACTION, band.frame[:, :-1].flatten())
-    return {"ridge": ridge_probe(pair, action), "mlp": mlp_probe(pair, action, seed=seed)}
+    return {"ridge": ridge_probe(pair, action), "mlp": mlp_probe(pair, action, steps=steps, seed=seed)}
 
 
 def _scores(

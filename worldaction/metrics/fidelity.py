@@ -15,18 +15,19 @@ from worldaction.metrics.transit_interaction import transit_interaction
 
 
 @torch.no_grad()
-def fidelity(rolls: Rolls, *, seed: int) -> dict[str, Any]:
+def fidelity(rolls: Rolls, *, steps: int = 300, seed: int) -> dict[str, Any]:
     """All measurements, ready for JSON. What a layout or a model does not have is "skipped", with the reason.
 
     Args:
         rolls: the world model on play.
+        steps: for which networks that probe are fitted.
         seed: of what is fitted or drawn at random.
     """
     found: dict[str, Any] = {
         "probes": state_probes(rolls),
         "tcp_error": tcp_error(rolls),
         "transit_interaction": transit_interaction(rolls),
-        "action_probe": action_probe(rolls, seed=seed),
+        "action_probe": action_probe(rolls, steps=steps, seed=seed),
         "causal_sensitivity": causal_sensitivity(rolls),
     }
     if rolls.model.draws_images() and rolls.model.config.cameras:

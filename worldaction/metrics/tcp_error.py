@@ -94,7 +94,7 @@ def decode_proprio(model: WorldModel, feature: Tensor) -> Tensor:
     Returns:
         [..., P], as `worldaction.nets.proprio` gives it: rotations in two columns of a matrix.
     """
-    loss = model.losses["reconstruction"]
+    loss = model.each_loss()[Reconstruction.name]
     assert isinstance(loss, Reconstruction)
     assert loss.proprio_net is not None
     found: Tensor = loss.proprio_net(feature)
