@@ -246,11 +246,14 @@ def _command(arguments: Sequence[str]) -> None:
         from experiments.data import run
 
         run(chosen)
-    elif chosen.markdown:
-        from experiments.markdown import markdown
-
-        print(markdown(chosen.run))
     else:
-        from experiments.report import write_report
+        _report(chosen.run, chosen.markdown)
 
-        print(write_report(chosen.run))
+
+def _report(run: Path, as_markdown: bool) -> None:
+    from experiments.markdown import markdown
+    from experiments.report import write_report
+    from experiments.stages import refresh
+
+    refresh(run)
+    print(markdown(run) if as_markdown else write_report(run))

@@ -21,6 +21,7 @@ from torch import Tensor
 from envs import CALVIN_ID
 from experiments.arms import arms_of
 from experiments.checks import check_lengths, check_study, model_config, seen_by
+from experiments.cli import load_study
 from experiments.comparison import compare, console_tables
 from experiments.learn import TaskRun, clone_policy, finetune, learn_success, learn_task
 from experiments.measure import measure_world_model
@@ -28,7 +29,7 @@ from experiments.play import make_play, open_play
 from experiments.pool import Job, run_jobs
 from experiments.presets import Study
 from experiments.report import console_table, write_report
-from experiments.reuse import adopt, unlike
+from experiments.reuse import adopt, is_run, unlike
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
 from worldaction.artefact import Artefact, read_json
@@ -97,6 +98,26 @@ def finish(run: Run) -> None:
     write_csv(run.folder)
     summarise(run)
     write_report(run.folder)
+
+
+def refresh(folder: Path) -> None:
+    """Summarise a study whose arms are still at work, or were left so, as far as they are; others are left alone.
+
+    Args:
+        folder: of a run.
+    """
+    summary = folder / "summary.json"
+    if not is_run(folder) or not read_json(folder / "config.json").get("arms"):
+        return
+    if summary.exists() and "unfinished" not in read_json(summary):
+        return
+    # not opened, for a page can be written where its run could not go on
+    run = Run(load_study(folder), folder)
+    arms = {name: arm for name, arm in run.arms().items() if is_run(arm.folder)}
+    for arm in arms.values():
+        if arm.play().complete:
+            finish(arm)
+    compare(run)
 
 
 def _tell_reused(run: Run) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from tiny_study import Started, evaluations, finished_run, options, weights
 
-from experiments import stages
+from experiments import cli, stages
 from experiments.arms import arms_of
 from experiments.calvin import main
 from experiments.cli import guarded, load_study, parse_study
 from experiments.presets import PRESETS, Study
+from experiments.report import write_report
 from experiments.run import Run
 from worldaction.errors import UserError
 
@@ -176,17 +177,39 @@ def test_work_that_several_want_is_listed_once(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_study_with_arms_goes_on_where_it_was_killed(study: Path, tmp_path: Path) -> None:
-    arms = ["--arms", "base:", "reconstruction+kl", "no_bc:ppo.bc=0", "--reuse", str(finished_run())]
-    process = Started([*options(run_dir="run", workers=1), *arms], cwd=tmp_path)
     run = tmp_path / "run"
+    shutil.copytree(study, run)
+    (run / "summary.json").unlink()
+    task = run / "arms/reconstruction-kl/artefacts" / TASK
+    for stage in ("clone", "ppo", "evaluation"):
+        shutil.rmtree(task / stage)
+    process = Started(["--resume", "run"], cwd=tmp_path)
     try:
-        process.wait_for((run / "arms/reconstruction-kl/artefacts/seed0/turn_on_led/success/manifest.json").exists)
+        process.wait_for((task / "clone/manifest.json").exists)
     finally:
         process.clean_up()
     assert not (run / "summary.json").exists()
+    # what there is can be looked at
+    stages.refresh(run)
+    interim = json.loads((run / "summary.json").read_text())
+    assert interim["unfinished"] == {"reconstruction+kl": 2}
+    assert "Not finished" in write_report(run).read_text()
     assert guarded(lambda: main(["--resume", str(run)])) == 0
-    for name in ("base", "reconstruction-kl", "no_bc"):
-        assert evaluations(run / "arms" / name) == evaluations(study / "arms" / name)
+    assert evaluations(run / "arms/reconstruction-kl") == evaluations(study / "arms/reconstruction-kl")
+
+
+def test_the_study_has_a_summary_a_page_and_tables_of_its_arms(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arms = json.loads((study / "summary.json").read_text())["arms"]
+    assert list(arms) == ["base", "reconstruction+kl", "no_bc"]
+    assert [arm["folder"] for arm in arms.values()] == ["arms/base", "arms/reconstruction-kl", "arms/no_bc"]
+    # what is shared is the same, and its time is counted in all arms
+    assert arms["base"]["world_model"] == arms["no_bc"]["world_model"]
+    assert arms["base"]["seconds"]["world_model"] == arms["no_bc"]["seconds"]["world_model"] > 0
+    assert "arms/no_bc/report.html" in (study / "report.html").read_text()
+    cli._command(["report", str(study), "--markdown"])
+    said = capsys.readouterr().out
+    assert all(f"| {name} |" in said for name in arms)
+    assert "Against base" in said
 
 
 def test_a_change_of_the_arms_is_another_study(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
