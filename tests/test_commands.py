@@ -35,6 +35,7 @@ from worldaction.spec import CAMERAS
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/arms.md",
     "docs/calvin.md",
     "docs/data.md",
     "docs/environments.md",
@@ -234,6 +235,18 @@ TABLE: dict[str, Callable[[str], None]] = {
         play="path/to/task_D_D",
         starts="path/to/task_D_D",
         evaluation=replace(PRESETS["small"].evaluation, episodes=20, curve_episodes=5),
+    ),
+    f"{STUDY} small --arms reconstruction+kl reconstruction+kl+inverse_dynamics --tasks all --seeds 0 1 2": means(
+        "small", arms=("reconstruction+kl", "reconstruction+kl+inverse_dynamics"), seeds=(0, 1, 2)
+    ),
+    f"{STUDY} quick --arms base: bc0:ppo.bc=0 bc0.1:ppo.bc=0.1": means(
+        "quick", arms=("base:", "bc0:ppo.bc=0", "bc0.1:ppo.bc=0.1")
+    ),
+    f"{STUDY} quick --ppo.bc 0.1 --reuse runs/calvin/quick-20261121-084500": means(
+        "quick", ppo=replace(PRESETS["quick"].ppo, bc=0.1), reuse=("runs/calvin/quick-20261121-084500",)
+    ),
+    "worldaction report runs/calvin/small-20261121-084500 --markdown": lambda command: prints("--markdown")(
+        "worldaction report --help"
     ),
     "worldaction train debug --env Pendulum-v1 --gym.expert sac --gym.success-reward -0.02": fits_pendulum,
     "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,
