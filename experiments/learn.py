@@ -119,8 +119,32 @@ def learn_success(here: TaskRun, recorder: Recorder) -> None:
         with torch.no_grad():
             probability = classifier.probability(feature)
         scores[kind] = precision_recall(probability, label, options.threshold)._asdict()
+    verdicts = _verdicts(here, classifier, parts["held_out"])
     save_tensors(artefact.folder / "classifier.safetensors", classifier.state_dict())
-    artefact.finish({"held_out": scores, "threshold": options.threshold, "config": classifier.config})
+    artefact.finish(
+        {"held_out": scores, "verdicts": verdicts, "threshold": options.threshold, "config": classifier.config}
+    )
+
+
+def _verdicts(here: TaskRun, classifier: SuccessClassifier, ranges: list[tuple[int, int]]) -> dict[str, Any]:
+    """What dreams say of attempts whose end is known: imagined from the first frame on, under the recorded actions.
+
+    Returns:
+        how many of the attempts that "succeeded" and "failed" there were, and the share of each that dreams call a
+        success (None without one): the second share is what a policy can exploit.
+    """
+    episodes = encode(here.model, here.store.frames, ranges, resamples=CLASSIFIER_SAMPLES, seed=here.seed)
+    begin = torch.zeros(CLASSIFIER_SAMPLES, len(episodes), dtype=torch.int64)
+    dreamed, later = imagine_recorded(here.model, here.store.frames, episodes, begin=begin, seed=here.seed)
+    with torch.no_grad():
+        called = classifier.probability(here.model.feature(dreamed)) >= here.study.success.threshold
+    # [R, M] in each dream, and [M] in truth
+    said = (called & later).any(-1).float().mean(0).cpu()
+    true = (here.label(episodes.frame) & episodes.mask).any(-1)
+    found = {"succeeded": true, "failed": ~true}
+    counts: dict[str, Any] = {name: int(which.sum()) for name, which in found.items()}
+    shares = {f"called_{name}": said[which].mean().item() if which.any() else None for name, which in found.items()}
+    return counts | shares
 
 
 def _without(stage: str, figures: Mapping[str, float]) -> dict[str, float]:

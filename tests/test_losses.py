@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from torchrl.objectives import categorical_kl_terms
 from worldaction.kernels.categorical.reference import probabilities
 from worldaction.losses import Loss, LossOutput, Shapes, available, contract
 from worldaction.losses.base import known_actions
+from worldaction.losses.forward_dynamics import ForwardDynamics
 from worldaction.losses.inverse_dynamics import InverseDynamics
 from worldaction.losses.kl import KL, categorical_kl
 from worldaction.losses.reconstruction import Reconstruction
@@ -464,3 +465,20 @@ def test_drawing_a_share_of_the_frames_is_right_on_average() -> None:
 
 def test_a_null_action_is_no_motion_and_an_open_gripper() -> None:
     assert NULL_ACTION == (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
+
+
+def test_forward_dynamics_asks_the_belief_for_the_body_and_for_the_embedding_which_it_does_not_move() -> None:
+    one = contract.trial(ForwardDynamics)
+    loss = ForwardDynamics(ForwardDynamics.Options(proprio=3.0, embed=2.0), one.loss.shapes)
+    output = loss(one.latents, one.batch, one.model)
+    assert loss.proprio_net is not None
+    body = 0.5 * (loss.proprio_net(one.latents.belief) - one.batch["target", ROBOT]).square().sum(-1)
+    image = one.latents.embed[..., : -one.loss.shapes.proprio]
+    seen = 0.5 * (loss.embed_net(one.latents.belief) - image).square().sum(-1)
+    assert torch.allclose(output.value, 3.0 * body + 2.0 * seen, rtol=1e-5)
+    # a target that could be moved would make the encoder forget what is hard to foresee
+    blind = replace(one.latents, belief=one.latents.belief.detach())
+    assert not any(
+        g is not None
+        for g in torch.autograd.grad(loss(blind, one.batch, one.model).mean(), [one.latents.embed], allow_unused=True)
+    )
