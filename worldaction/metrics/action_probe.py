@@ -175,17 +175,18 @@ def mlp_probe(
         seed: of the weights and batches.
     """
     scaled = _Standard(pair)
+    x = scaled(pair)
     draws = torch.Generator().manual_seed(seed)
     # the global generator initialises layers; it is given back as it was
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         network = mlp([pair.shape[-1], hidden, hidden, action.shape[-1]]).to(pair.device)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-2)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=1e-2, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 - step / steps)
         for _ in range(steps):
             rows = torch.randint(len(pair), (batch,), generator=draws).to(pair.device)
             optimizer.zero_grad()
-            (network(scaled(pair[rows])) - action[rows]).abs().mean().backward()
+            (network(x[rows]) - action[rows]).abs().mean().backward()
             optimizer.step()
             schedule.step()
     network.requires_grad_(False)
