@@ -81,8 +81,9 @@ def _stages(run: Run) -> None:
     """All stages, of the run or of the arms that it compares, side by side."""
     arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
     parts = arms or {"": run}
-    for part in parts.values() if run.study.reuse else ():
-        _tell_reused(part)
+    for name, part in parts.items() if run.study.reuse else ():
+        with saying(name):
+            _tell_reused(part)
     _learn_all(parts, workers=run.study.workers, log=run.log)
     for part in parts.values():
         finish(part)
