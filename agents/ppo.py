@@ -64,7 +64,7 @@ class PPOOptions:
         bc: coefficient of the divergence from the cloned policy.
         target_kl: approximate KL beyond which the policy rests for the remainder of an iteration.
         max_divergence: stop when the policy is further than this from the cloned one.
-        max_imagined: stop when imagined success reaches this.
+        max_imagined: stop when imagined success reaches this: dreams that all succeed have nothing left to teach.
         min_time: stop when dreams succeed in less than this share of the cloned policy's time.
         ramp: iterations over which the policy's learning rate rises; the first ones overshoot without.
     """
@@ -98,8 +98,9 @@ class PPO:
     """One fine-tuning run, an iteration at a time.
 
     After each `iterate` the whole state can be taken by `state_dict`, and a run that goes on from there is equal to the
-    bit on a CPU. Which iterate is the result is fixed in advance: if a rule stopped the run, the last one before it
-    fired, else the last one. `policy` is that iterate once `finished`.
+    bit on a CPU. Which iterate is the result is fixed in advance: if the policy went too far (`max_divergence`,
+    `min_time`), the last one before it did; if dreams have nothing left to teach (`max_imagined`), the one that dreamed
+    them; else the last one. `policy` is that iterate once `finished`.
     """
 
     def __init__(
@@ -171,7 +172,8 @@ class PPO:
         self._remember_cloned(night)
         self.stopped = self._stop_rule(metrics)
         if self.stopped:
-            self.policy.tuned.load_state_dict(self.previous)
+            if self.stopped != "max_imagined":
+                self.policy.tuned.load_state_dict(self.previous)
             return metrics
         self.previous = {name: value.clone() for name, value in self.policy.tuned.state_dict().items()}
         metrics |= self._learn(night)

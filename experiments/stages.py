@@ -33,7 +33,7 @@ from experiments.reuse import adopt, is_run, unlike
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
 from worldaction.artefact import Artefact, read_json
-from worldaction.fit import Fit, Interrupted, check_finite, linear_decay
+from worldaction.fit import Fit, Interrupted, check_finite, linear_decay, linear_rise
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
@@ -263,7 +263,7 @@ def train_world_model(folder: Path, seed: int) -> None:
     def loss(step: int) -> tuple[Tensor, Any]:
         batch = as_episode_starts(batches.sample(), store.meta.layout.null_action).to(where, non_blocking=True)
         with torch.autocast(where.type, dtype=torch.bfloat16, enabled=sizes.bf16):
-            terms, metrics, latents = model.losses_of(batch, blind=sizes.blind)
+            terms, metrics, latents = model.losses_of(batch, blind=sizes.blind * linear_rise(step, steps=sizes.steps))
         check_finite(terms, step, batch, artefact.folder)
         # counted as the record counts, by finished steps, or what is computed here would not be recorded
         if step == 0 or (step + 1) % SHARES_EVERY == 0:

@@ -83,7 +83,9 @@ def rolls(
         code = torch.zeros(*frame.shape, 1, dtype=torch.uint8)
         told = (believed if imagined is None else imagined)[frame]
         told[:, :context] = believed[frame[:, :context]]
-        seen = EpisodeLatents(Latent(believed[frame][None], code[None]), torch.ones_like(frame, dtype=torch.bool), frame)
+        seen = EpisodeLatents(
+            Latent(believed[frame][None], code[None]), torch.ones_like(frame, dtype=torch.bool), frame
+        )
         return OpenLoop(seen, Latent(told, code), context)
 
     training, validation = (roll(part, CONTEXT) for part in (starts[starts < half], starts[starts >= half]))

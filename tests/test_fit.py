@@ -17,7 +17,16 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
-from worldaction.fit import Fit, Interrupted, check_finite, cosine_decay, linear_decay, random_state, set_random_state
+from worldaction.fit import (
+    Fit,
+    Interrupted,
+    check_finite,
+    cosine_decay,
+    linear_decay,
+    linear_rise,
+    random_state,
+    set_random_state,
+)
 from worldaction.play.store import Episode
 from worldaction.play.windows import WindowSampler
 
@@ -279,3 +288,7 @@ def test_cosine_decay_starts_at_one_and_ends_at_its_floor() -> None:
     assert cosine_decay(0, steps=100) == 1.0
     assert cosine_decay(50, steps=100, final=0.2) == pytest.approx(0.6)
     assert cosine_decay(100, steps=100) == pytest.approx(0.05)
+
+
+def test_what_is_learned_second_begins_at_a_quarter_and_is_all_there_at_three_quarters() -> None:
+    assert [linear_rise(step, steps=8) for step in (0, 2, 4, 6, 8)] == [0.0, 0.0, 0.5, 1.0, 1.0]

@@ -122,7 +122,8 @@ class WorldModelConfig:
     burn_in: int = 4
     """How often the first frame is fed before a latent is used: one look does not fit into the code."""
     blind: float = 0.0
-    """Share of the training windows that are seen up to a random frame only and imagined from there on."""
+    """Share of the training windows that are seen up to a random frame only and imagined from there on. It rises between
+    a quarter and three quarters of the steps: who has not learned to see learns nothing from going blind."""
     batch: int = 50
     """Sequences per step."""
     length: int = 50
@@ -246,7 +247,7 @@ class PPOConfig:
     max_divergence: float = 1e9
     """Stop when the policy is further than this from the cloned one (mean KL per trained step)."""
     max_imagined: float = 1.0
-    """Stop when imagined success reaches this: beyond it a policy learns to please the model."""
+    """Stop when imagined success reaches this: dreams that all succeed have nothing left to teach."""
     min_time: float = 0.0
     """Stop when dreams succeed in less than this share of the cloned policy's time."""
     evaluate_every: int = 25

@@ -47,6 +47,11 @@ def linear_decay(step: int, *, steps: int, warmup: int, decay_from: float, final
     return rise * (1.0 - (1.0 - final) * fall)
 
 
+def linear_rise(step: int, *, steps: int, start: float = 0.25, end: float = 0.75) -> float:
+    """Weight of what is learned second: 0 at first, 1 at last, a straight line between two shares of the steps."""
+    return min(1.0, max(0.0, (step / steps - start) / (end - start)))
+
+
 def cosine_decay(step: int, *, steps: int, final: float = 0.05) -> float:
     """Factor of the learning rate: half a cosine from 1 to `final`."""
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
