@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -171,7 +172,7 @@ def test_work_that_several_want_is_listed_once(tmp_path: Path) -> None:
     config = replace(PRESETS["debug"], arms=("base:", "ppo.bc=0", "reconstruction+kl"), workers=1)
     runs = list(Run(config, tmp_path).arms().values())
     for shared, expected in ((False, [0, 2]), (True, [0])):
-        wanted = [stages.Wanted(run.task(0, "turn_on_led", "clone"), lambda n=n: n) for n, run in enumerate(runs)]
+        wanted = [stages.Wanted(run.task(0, "turn_on_led", "clone"), partial(int, n)) for n, run in enumerate(runs)]
         assert [job() for job in stages.unmade(wanted, shared=shared)] == expected
 
 
