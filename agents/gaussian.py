@@ -145,4 +145,14 @@ def clone_gaussian(
             # per number, so that the learning rate fits chunks of any length
             return -policy.log_prob(features[sample, frame], chunks[frame]).mean() / policy.noise_shape[1]
 
-        return imitate(policy, loss, steps=steps, lr=lr, weight_decay=weight_decay, ema=ema, report=report)
+        average = imitate(policy, loss, steps=steps, lr=lr, weight_decay=weight_decay, ema=ema, report=report)
+    return _fit_deviation(average, features, chunks)
+
+
+@torch.no_grad()
+def _fit_deviation(policy: GaussianPolicy, features: Tensor, chunks: Tensor) -> GaussianPolicy:
+    """The most likely deviation, given the mean: that of what is left. Gradient steps move its logarithm too slowly."""
+    left = chunks.flatten(1) - policy(features)[0]
+    # over samples and frames
+    policy.log_std.copy_(left.square().mean((0, 1)).sqrt().clamp_min(1e-6).log())
+    return policy

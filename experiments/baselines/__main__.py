@@ -82,6 +82,9 @@ def _among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> li
 def _check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:
     from experiments.run import learns
 
+    if arms := run.arms():
+        names = ", ".join(str(arm.folder) for arm in arms.values())
+        raise UserError(f"{run.folder} compares several settings; give the folder of one of them: {names}")
     if not learns(run.study):
         raise UserError(f"{run.folder} has learned no policies; give a run that has")
     for seed in seeds:

@@ -13,6 +13,9 @@ from experiments.learn import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT
 
+SHIFT = 1 / 16
+"""Largest shift of an image that is learned from, as a share of its side."""
+
 
 class Seeing(nn.Module):
     """An encoder and the policy on its features, trained as one."""
@@ -29,11 +32,15 @@ class Seeing(nn.Module):
 
 
 class BCPixels(Baseline):
-    """The run's behaviour cloning with an encoder like the world model's, trained by the cloning loss."""
+    """The run's behaviour cloning with an encoder like the world model's, trained by the cloning loss.
+
+    Images are shifted at random, without which so few demonstrations are learned by heart.
+    """
 
     name = "bc_pixels"
     sees = "pixels"
     data = "demonstrations"
+    settings = {"shift": SHIFT}  # noqa: RUF012
 
     def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
@@ -41,12 +48,14 @@ class BCPixels(Baseline):
         seeing = build(here)
         # small: a task's demonstrations are some thousand frames
         frames = {key: here.store.frames[key][demos.frame].to(here.device) for key in seeing.sight.seen}
-        chunks = demos.chunks.to(here.device)
+        chunks, most = demos.chunks.to(here.device), round(SHIFT * here.study.table.image_size)
         seeing.sight.standardise({key: frames[key] for key in seeing.sight.config.vectors})
 
         def loss() -> Tensor:
             rows = torch.randint(len(chunks), (options.batch,), device=chunks.device)
-            return seeing.loss({key: value[rows] for key, value in frames.items()}, chunks[rows])
+            seen = {key: value[rows] for key, value in frames.items()}
+            seen |= {camera: shifted(seen[camera], most) for camera in seeing.sight.config.cameras}
+            return seeing.loss(seen, chunks[rows])
 
         with torch.random.fork_rng(devices=[here.device] if here.device.type == "cuda" else []):
             torch.manual_seed(here.seed)
@@ -89,3 +98,14 @@ def build(here: TaskRun) -> Seeing:
             binary=layout.binary,
         )
     return Seeing(sight, policy).to(here.device)
+
+
+def shifted(images: Tensor, most: int) -> Tensor:
+    """Images [B, H, W, 3], each moved by up to so many pixels either way; the border is repeated (arXiv 2004.13649)."""
+    by = torch.randint(-most, most + 1, (2, len(images), 1), device=images.device)
+    height, width = images.shape[1:3]
+    # [B, H] and [B, W], where each pixel comes from
+    rows = (torch.arange(height, device=images.device) + by[0]).clamp(0, height - 1)
+    columns = (torch.arange(width, device=images.device) + by[1]).clamp(0, width - 1)
+    image = torch.arange(len(images), device=images.device)
+    return images[image[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,10 +23,8 @@ from experiments.learn import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT, SCENE
 
-RECORD_EVERY: Final = 2_000
-"""Steps between two points of a plot."""
 EPISODES: Final = 100
-"""Last episodes whose success is one."""
+"""At least so many are behind a point of a plot."""
 
 
 class Numbers(gym.Wrapper[NDArray[np.float32], Any, Any, Any]):
@@ -93,7 +90,7 @@ def simulators(here: TaskRun, sight: Sight, count: int) -> Iterator[Any]:
 
 
 class Watch(BaseCallback):
-    """Keeps the success of the last episodes, as they explored.
+    """Keeps the success of episodes, as they explored.
 
     Args:
         record: what keeps it.
@@ -103,17 +100,16 @@ class Watch(BaseCallback):
 
     def __init__(self, record: Record, kind: str, *, scale: int = 1) -> None:
         super().__init__()
-        self.record, self.kind, self.scale, self.next = record, kind, scale, RECORD_EVERY
-        self.ended: deque[bool] = deque(maxlen=EPISODES)
+        self.record, self.kind, self.scale = record, kind, scale
+        self.ended: list[bool] = []
 
     def _on_step(self) -> bool:
-        self.ended.extend(
-            info["is_success"] for info, done in zip(self.locals["infos"], self.locals["dones"], strict=True) if done
-        )
-        steps = self.num_timesteps * self.scale
-        if self.ended and steps >= self.next:
-            self.record(steps, {f"{self.kind}/success": float(np.mean(self.ended))})
-            self.next = steps + RECORD_EVERY
+        infos, dones = self.locals["infos"], self.locals["dones"]
+        self.ended += [info["is_success"] for info, done in zip(infos, dones, strict=True) if done]
+        # of episodes side by side the short ones, which are the successful ones, end first
+        if len(self.ended) >= max(EPISODES, 2 * self.training_env.num_envs):
+            self.record(self.num_timesteps * self.scale, {f"{self.kind}/success": float(np.mean(self.ended))})
+            self.ended = []
         return True
 
 

@@ -39,8 +39,9 @@ class Result:
     """At the first start states of the run's evaluation, in order."""
     recorded_frames: int
     real_steps: int
-    imagined_steps: int
-    gradient_steps: int
+    imagined_steps: int | None
+    gradient_steps: int | None
+    """None where another run, from which this one has its policy, did not say."""
     cpu_seconds: float
     """Stages of the run that the method builds on included; the world model's training is not."""
 
@@ -66,21 +67,22 @@ def _own(run: Run, method: str, task: str, seed: int) -> Result:
         run.play().results["frames"],
         0,
         imagined,
-        run.study.clone.steps + updates,
+        None if updates is None else run.study.clone.steps + updates,
         _seconds(run, task, seed, ("clone",) if method == "bc" else ("clone", "success", "ppo")),
     )
 
 
-def _dreamed(run: Run, task: str, seed: int) -> tuple[int, int]:
+def _dreamed(run: Run, task: str, seed: int) -> tuple[int | None, int | None]:
     """Imagined control steps and gradient steps of a policy's fine-tuning, from what was recorded of it."""
-    steps, updates = 0.0, 0.0
-    for line in read_metrics(run.folder):
-        if line["prefix"] == f"seed{seed}/{task}" and "imagined/success" in line:
-            share = line["imagined/success"]
-            length = share * line.get("imagined/time", 0.0) + (1 - share) * run.study.table.max_steps
-            steps += run.study.ppo.dreams * length
-            updates += line.get("ppo/policy_steps", 0.0)
-    return round(steps), round(updates)
+    prefix, longest = f"seed{seed}/{task}", run.study.table.max_steps
+    lines = [line for line in read_metrics(run.folder) if line["prefix"] == prefix and "imagined/success" in line]
+    if not lines:
+        return None, None
+    steps = 0.0
+    for line in lines:
+        share = line["imagined/success"]
+        steps += run.study.ppo.dreams * (share * line.get("imagined/time", 0.0) + (1 - share) * longest)
+    return round(steps), round(sum(line.get("ppo/policy_steps", 0.0) for line in lines))
 
 
 def _seconds(run: Run, task: str, seed: int, stages: Iterable[str]) -> float:
@@ -113,13 +115,12 @@ def cost_rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
     rows = []
     for method in _methods(found):
         own = [result for result in found if result.method == method]
-        mean = {name: np.mean([getattr(r, name) for r in own]) for name in HEAD_NUMBERS}
         success, difference = _success(own), _difference(own, found)
         rows.append(
             (
                 method,
                 own[0].sees,
-                *(f"{mean[name]:,.0f}" for name in HEAD_NUMBERS),
+                *(_mean([getattr(result, name) for result in own]) for name in HEAD_NUMBERS),
                 str(sum(len(r.success) for r in own)),
                 _rate(success),
                 "" if method == "ppo" else f"{points(difference.value)} {bracket(difference, '+')}",
@@ -141,6 +142,11 @@ def task_rows(found: Sequence[Result]) -> list[tuple[str, ...]]:
             cells.append(_rate(_success(own)) if own else "-")
         rows.append((method, *cells))
     return [("success %", *tasks), *rows]
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{np.mean(known):,.0f}" if known and len(known) == len(values) else "-"
 
 
 def _methods(found: Sequence[Result]) -> list[str]:
