@@ -79,25 +79,27 @@ def scene_play() -> TensorDict:
 
 
 class Looker(Believer):
-    """Its belief depends on the mean colour of the left half of some rows of the picture."""
+    """Its belief depends on the mean colour of the left half of some rows of the picture, and a little on all."""
 
-    def __init__(self, rows: slice) -> None:
+    def __init__(self, rows: slice, aside: float = 0.0) -> None:
         super().__init__()
+        self.aside = aside
         self.config.cameras, self.config.observed, self.rows = (STATIC,), (STATIC,), rows
         self.rssm = SimpleNamespace(observe=self.observe)
 
     def embed(self, observation: Any) -> Tensor:
-        return observation[STATIC][:, self.rows, :8].float().mean((1, 2))
+        picture = observation[STATIC].float()
+        return picture[:, self.rows, :8].mean((1, 2)) + self.aside * picture.mean((1, 2))
 
     def observe(self, embed: Tensor, *_: Tensor) -> Any:
-        return SimpleNamespace(posterior=torch.softmax(embed / 10, -1)[:, :, None].cumsum(-1).softmax(-1))
+        return SimpleNamespace(posterior=torch.softmax(embed / 100, -1)[:, :, None].cumsum(-1).softmax(-1))
 
 
-def sensitivity(rows: slice) -> dict[str, float]:
+def sensitivity(rows: slice, aside: float = 0.0) -> dict[str, float]:
     frames = scene_play()
     # colours that differ, so that a shift of all three changes their softmax
     frames[STATIC][..., 1] = 250
-    found = causal_sensitivity(rolls(frames, oracle(frames), model=Looker(rows)))
+    found = causal_sensitivity(rolls(frames, oracle(frames), model=Looker(rows, aside)))
     return found[STATIC]
 
 
@@ -106,6 +108,8 @@ def test_who_looks_at_the_scene_scores_high_and_who_looks_at_the_mover_low() -> 
     # who looks at nothing else has no ratio
     assert math.isnan(good["ratio"])
     assert good["spearman"] > 0.5
+    # a patch of the scene is an eighth of the one mean, and 1 / 64 of the other
+    assert sensitivity(slice(0, 4), 1.0)["ratio"] == pytest.approx(9.0, rel=0.3)
     assert not bad["ratio"] > 0.1
     assert bad["spearman"] < good["spearman"] / 2
 
