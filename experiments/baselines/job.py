@@ -66,7 +66,7 @@ class Job:
         """
         if not self.path.exists():
             return False
-        found, wanted = read_json(self.path)["made_by"], plain(self.made_by(run))
+        found, wanted = read_json(self.path).get("made_by", {}), plain(self.made_by(run))
         for name in sorted(found.keys() | wanted.keys()):
             if found.get(name) != wanted.get(name):
                 had, has = found.get(name, "not set"), wanted.get(name, "not set")
@@ -111,7 +111,7 @@ def work(job: Job) -> None:
             "real_steps": learned.real_steps,
             "imagined_steps": learned.imagined_steps,
             "gradient_steps": learned.gradient_steps,
-            "cpu_seconds": round(seconds, 1),
+            "cpu_seconds": round(seconds, 3),
             "stages": list(baseline.stages),
             "made_by": made_by,
             "versions": versions(),

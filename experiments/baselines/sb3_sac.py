@@ -8,6 +8,9 @@ from experiments.baselines.base import Baseline, Learned, Record
 from experiments.baselines.sb3 import Watch, in_simulator, simulators, state_sight
 from experiments.learn import TaskRun
 
+BUFFER = 1_000_000
+"""Largest number of remembered steps: the library's default."""
+
 
 class SB3SAC(Baseline):
     """What a user would try first: no images, no demonstrations, default settings (Haarnoja et al. 2018)."""
@@ -21,6 +24,6 @@ class SB3SAC(Baseline):
         """See `Baseline.learn`."""
         sight = state_sight(here)
         with simulators(here, sight, 1) as tables:
-            sac = SAC("MlpPolicy", tables, buffer_size=budget, seed=here.seed, device="cpu")
+            sac = SAC("MlpPolicy", tables, buffer_size=min(budget, BUFFER), seed=here.seed, device="cpu")
             sac.learn(budget, callback=Watch(record, "real"))
         return in_simulator(here, sight, sac, sac.actor.optimizer, sac.actor.mu)
