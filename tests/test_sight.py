@@ -1,4 +1,4 @@
-"""What is seen without a world model: the present frame alone, in the scale of the data, by the code of all policies."""
+"""What is seen without a world model: the present frame alone, in the scale of the data, by all policies' code."""
 
 from __future__ import annotations
 

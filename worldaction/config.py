@@ -122,8 +122,8 @@ class WorldModelConfig:
     burn_in: int = 4
     """How often the first frame is fed before a latent is used: one look does not fit into the code."""
     blind: float = 0.0
-    """Share of the training windows that are seen up to a random frame only and imagined from there on. It rises between
-    a quarter and three quarters of the steps: who has not learned to see learns nothing from going blind."""
+    """Share of the training windows that are seen up to a random frame only and imagined from there on. It rises
+    between a quarter and three quarters of the steps: who has not learned to see learns nothing from going blind."""
     batch: int = 50
     """Sequences per step."""
     length: int = 50
