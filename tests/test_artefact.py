@@ -92,6 +92,23 @@ def test_a_checkpoint_is_whole_whenever_its_writer_is_killed(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [path], "the rest of a killed writer is removed by the next one"
 
 
+def die_beside(path: Path) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"half")
+        # as safetensors does, which renames it to the given name when it is whole
+        temporary.with_name(".tmpXYZ").write_bytes(b"half")
+        os._exit(1)
+
+
+def test_what_a_library_wrote_beside_its_file_when_it_was_killed_is_removed_too(tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    process = multiprocessing.get_context("fork").Process(target=die_beside, args=(path,))
+    process.start()
+    process.join()
+    write_json(path, 1)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_tensors_and_their_metadata_come_back(tmp_path: Path) -> None:
     shared = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     tensors = {"a": shared, "tied": shared, "view": shared.T, "scalar": torch.tensor(2), "empty": torch.zeros(0, 3)}

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,10 +58,13 @@ def replacing(path: Path) -> Iterator[Path]:
         UserError: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # in a folder of its own, because some libraries write to a temporary name beside the one that they are given
+    folder = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = folder / "new.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(path)
+        folder.mkdir(exist_ok=True)
         yield temporary
         fsync_file(temporary)
         os.replace(temporary, path)
@@ -68,16 +72,16 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Delete the temporary files of writers that were killed: a checkpoint's can be large."""
+    """Delete what killed writers left behind: a checkpoint's can be large."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         try:
             os.kill(int(leftover.suffixes[-2][1:]), 0)
         except ProcessLookupError:
-            leftover.unlink(missing_ok=True)
+            shutil.rmtree(leftover, ignore_errors=True)
         except (PermissionError, ValueError):
             continue  # another user's process, or a file that is not ours
 
