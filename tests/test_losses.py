@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 from torchrl.objectives import categorical_kl_terms
 
+from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import probabilities
 from worldaction.losses import Loss, LossOutput, Shapes, available, contract
 from worldaction.losses.base import known_actions
@@ -373,6 +374,24 @@ def test_inverse_dynamics_is_the_mean_absolute_error_per_dimension() -> None:
     output = one.run()
     expected = one.batch[PREVIOUS_ACTION][:, 1:].abs().mean(-1)
     assert torch.allclose(output.value[:, :-1], expected)
+
+
+def test_inverse_dynamics_can_be_made_to_look_at_the_images_alone() -> None:
+    one = contract.trial(InverseDynamics)
+    shapes = one.loss.shapes
+    loss = InverseDynamics(InverseDynamics.Options(images=True), shapes)
+    plain, embed = loss(one.latents, one.batch, one.model).value, one.latents.embed
+    for part, moves in ((slice(shapes.embed - shapes.proprio, None), False), (slice(0, 1), True)):
+        other = embed.clone()
+        other[..., part] += 1.0
+        value = loss(replace(one.latents, embed=other), one.batch, one.model).value
+        assert torch.equal(value, plain) is not moves
+
+
+def test_images_alone_need_a_camera() -> None:
+    shapes = replace(contract.tiny_model().shapes, cameras=())
+    with pytest.raises(UserError, match="the model has no cameras"):
+        InverseDynamics(InverseDynamics.Options(images=True), shapes)
 
 
 # KL -------------------------------------------------------------------------------------------------------------------
