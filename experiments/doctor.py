@@ -14,6 +14,7 @@ from envs.calvin.client import PYTHON, Settings, Simulator
 from envs.playtable.render import GL_BACKENDS, PACKAGES, works
 from worldaction.artefact import versions
 from worldaction.errors import UserError
+from worldaction.kernels import implementations
 
 
 def findings() -> Iterator[tuple[str, str, str]]:
@@ -26,6 +27,9 @@ def findings() -> Iterator[tuple[str, str, str]]:
     else:
         yield "GPU", "none", "not needed; install a CUDA build of torch to use one"
     yield "torch threads", str(torch.get_num_threads()), _waiting()
+    for kernel in implementations():
+        state = "runs" if kernel.chosen else "works" if kernel.reason is None else "missing"
+        yield f"{kernel.op}: {kernel.name}", state, kernel.reason or ""
     for name in GL_BACKENDS:
         good = works(name)
         yield f"renderer {name}", "works" if good else "missing", "" if good else f"apt-get install {PACKAGES[name]}"
