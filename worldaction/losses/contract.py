@@ -23,6 +23,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.losses.base import Loss, LossOutput
+from worldaction.losses.registry import TAPS, name_taken, options_of
 from worldaction.rssm import Latents
 from worldaction.spec import (
     ACTION,
@@ -33,10 +34,10 @@ from worldaction.spec import (
     IS_INIT,
     PREVIOUS_ACTION,
     ROBOT,
+    SCENE,
 )
 from worldaction.world_model import ModelConfig, WorldModel
 
-TAPS = tuple(field.name for field in fields(Latents))
 CHANCE = 0.5
 """Mean absolute error of the best constant guess of an action that is uniform in [-1, 1]."""
 LEAK = 0.45
@@ -96,6 +97,7 @@ def noise_batch(windows: int = WINDOWS, frames: int = FRAMES, *, seed: int = 0) 
     values = {camera: torch.randint(256, image, generator=generator, dtype=torch.uint8) for camera in CAMERAS}
     values |= {
         ROBOT: torch.randn(windows, frames, CALVIN.robot, generator=generator),
+        SCENE: torch.rand(windows, frames, CALVIN.scene, generator=generator),
         ACTION: action,
         PREVIOUS_ACTION: previous,
         IS_INIT: is_init,
@@ -128,6 +130,19 @@ class Trial:
         return output
 
 
+def variant(cls: type[Loss], given: Sequence[tuple[str, str]]) -> type[Loss]:
+    """A loss with other default options, so that they can be checked as well.
+
+    Args:
+        cls: a loss.
+        given: options as a user writes them, see `LossSpec.options`.
+    """
+    options = options_of(cls, given)
+    changed = [(f.name, f.type, dataclasses.field(default=getattr(options, f.name))) for f in fields(cls.Options)]
+    other = dataclasses.make_dataclass("Options", changed, bases=(cls.Options,), frozen=True)
+    return type(cls.__name__, (cls,), {"Options": other})
+
+
 def trial(cls: type[Loss], *, seed: int = 0) -> Trial:
     """A loss with its default options on noise."""
     model = tiny_model(seed=seed)
@@ -151,9 +166,11 @@ def check_class(cls: type[Loss]) -> list[str]:
     name = getattr(cls, "name", None)
     if not isinstance(name, str) or not name.isidentifier():
         found.append(f"class: name is {name!r}; give a name of letters, digits and underscores")
+    elif name_taken(name):
+        found.append(f"class: the name {name!r} is an attribute of torch's ModuleDict; choose another")
     if not set(getattr(cls, "needs", ())) <= set(TAPS):
         found.append(f"class: needs names {sorted(set(cls.needs) - set(TAPS))}; the taps are {', '.join(TAPS)}")
-    if not getattr(cls, "needs", ()):
+    if not getattr(cls, "needs", ()) and not getattr(cls, "encodes", False):
         found.append("class: needs is empty; name the taps that the loss reads")
     options = getattr(cls, "Options", None)
     if not (isinstance(options, type) and dataclasses.is_dataclass(options)):
@@ -192,7 +209,8 @@ def check_taps(cls: type[Loss]) -> list[str]:
     """Gradients reach the taps in ``needs`` and no others, and every parameter of the loss that can be trained."""
     one = trial(cls)
     parameters = {key: value for key, value in one.loss.named_parameters() if value.requires_grad}
-    sources: dict[str, Tensor] = {tap: getattr(one.latents, tap) for tap in TAPS} | parameters
+    encoder = {f"encoder.{key}": value for key, value in one.model.encoder.named_parameters()}
+    sources: dict[str, Tensor] = {tap: getattr(one.latents, tap) for tap in TAPS} | parameters | encoder
     mean = one.run().mean()
     if not mean.requires_grad:
         return ["taps: the value has no gradient"]
@@ -204,6 +222,10 @@ def check_taps(cls: type[Loss]) -> list[str]:
             found.append(f"taps: {tap!r} gets a gradient but is not in needs")
         if not reached[tap] and tap in cls.needs:
             found.append(f"taps: {tap!r} is in needs but gets no gradient")
+    if any(reached[key] for key in encoder) != cls.encodes:
+        found.append(
+            f"taps: encodes is {cls.encodes}, and the encoder itself gets {'no' if cls.encodes else 'a'} gradient"
+        )
     return found + [f"taps: parameter {key!r} gets no gradient" for key in parameters if not reached[key]]
 
 
@@ -212,29 +234,38 @@ def _broken(gradient: Tensor | None) -> bool:
 
 
 def check_mask(cls: type[Loss]) -> list[str]:
-    """A loss that predicts actions does not count the null action before an episode, which nobody executed."""
-    if not cls.predicts_actions:
-        return []
+    """The null action before an episode, which nobody executed, does not count."""
     one = trial(cls)
     batch = one.batch.clone()
     batch[PREVIOUS_ACTION][batch[IS_INIT]] = -torch.tensor(CALVIN.null_action)
-    if torch.equal(one.run().mean(), replace(one, batch=batch).run().mean()):
+    if _same(one, replace(one, batch=batch)):
         return []
     return ["mask: previous_action counts at is_init, where it is no action that anybody took"]
 
 
 def check_hidden(cls: type[Loss]) -> list[str]:
-    """A loss that predicts actions does not count what stands for an action that nobody knows."""
-    if not cls.predicts_actions:
-        return []
+    """What stands for an action that nobody knows does not count: neither in the value nor in the gradients."""
     one = trial(cls)
-    # known from even frames on; the one that leads into an odd frame is the even frame's
-    one.batch[ACTION_MASK] = torch.arange(FRAMES).expand(WINDOWS, -1) % 2 == 0
+    # half of the first window is hidden, all of the second, and every other frame of the last
+    known = torch.ones(WINDOWS, FRAMES, dtype=torch.bool)
+    known[0, FRAMES // 2 :], known[1], known[-1, 1::2] = False, False, False
+    one.batch[ACTION_MASK] = known
     batch = one.batch.clone()
-    batch[PREVIOUS_ACTION][:, 2::2] *= -1
-    if torch.equal(one.run().mean(), replace(one, batch=batch).run().mean()):
+    batch[ACTION][~known] *= -1.0
+    # the action of a frame is the previous one of the next
+    batch[PREVIOUS_ACTION][:, 1:][~known[:, :-1]] *= -1.0
+    if _same(one, replace(one, batch=batch)):
         return []
     return ["hidden: an action counts although action_mask says that it is not known; use base.known_actions"]
+
+
+def _same(one: Trial, other: Trial) -> bool:
+    """Whether a change of the batch has no effect on the mean and on its gradients."""
+    means = [each.run().mean() for each in (one, other)]
+    taps = [getattr(one.latents, tap) for tap in TAPS] + [p for p in one.loss.parameters() if p.requires_grad]
+    first, second = (torch.autograd.grad(mean, taps, allow_unused=True, retain_graph=True) for mean in means)
+    pairs = ((a, b) for a, b in zip(first, second) if a is not None and b is not None)
+    return torch.equal(*means) and all(torch.equal(a, b) for a, b in pairs)
 
 
 def check_repeats(cls: type[Loss]) -> list[str]:

@@ -2,6 +2,9 @@
 
 The head reads the encoder's embeddings (e_t, e_{t+1}) and never the recurrent latents: h_{t+1} was computed from a_t,
 so a head on latents reads the answer off instead of looking for it in the images.
+
+With ``steps`` above 1 it reads (e_t, e_{t+k}) and names all k actions between them: what happened on the way must be
+told by its trace (multi-step inverse kinematics: Lamb et al. 2022, arXiv 2207.08229; Islam et al. 2022, 2211.00164).
 """
 
 from __future__ import annotations
@@ -13,10 +16,9 @@ import torch
 from tensordict import TensorDict
 
 from worldaction.errors import UserError
-from worldaction.losses.base import Loss, LossOutput, Shapes, known_actions
+from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, known_actions
 from worldaction.nets import mlp
 from worldaction.rssm import Latents
-from worldaction.spec import PREVIOUS_ACTION
 
 if TYPE_CHECKING:
     from worldaction.world_model import WorldModel
@@ -33,6 +35,8 @@ class InverseDynamicsOptions:
     images: bool = False
     """Read what the cameras gave to the embedding and not the proprioception at its end, which tells the action alone:
     the next pose of the hand minus this one."""
+    steps: int = 1
+    """Frames k between the two embeddings, and actions that are predicted."""
 
 
 class InverseDynamics(Loss):
@@ -48,15 +52,13 @@ class InverseDynamics(Loss):
         if options.images and not shapes.cameras:
             raise UserError("loss inverse_dynamics: images=true, but the model has no cameras; leave the option out")
         # the proprioception is the end of the embedding
-        self.seen = shapes.embed - shapes.proprio if options.images else shapes.embed
-        self.head = mlp([2 * self.seen, options.hidden, options.hidden, shapes.action])
+        self.seen = shapes.seen if options.images else shapes.embed
+        self.head = mlp([2 * self.seen, options.hidden, options.hidden, options.steps * shapes.action])
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
-        """See `Loss.forward`; the value of frame t is the error of a_t, if it is known; the last frame has no pair."""
-        embed = latents.embed[..., : self.seen]
-        predicted = self.head(torch.cat([embed[:, :-1], embed[:, 1:]], -1))
-        # the action that led into t + 1 is the one executed at t; [B, T - 1]
-        error = (predicted - batch[PREVIOUS_ACTION][:, 1:]).abs().mean(-1)
-        value = torch.nn.functional.pad(error, (0, 1))
-        mask = torch.nn.functional.pad(known_actions(batch), (0, 1))
-        return LossOutput(value, mask)
+        """See `Loss.forward`; the value of frame t is the error of a_t .. a_{t+k-1}, if all of them are known."""
+        steps, embed = self.options.steps, latents.embed[..., : self.seen]
+        predicted = self.head(torch.cat([embed[:, :-steps], embed[:, steps:]], -1))
+        # [B, T - k, k * A]
+        taken = actions_between(batch, steps).flatten(-2)
+        return LossOutput.ahead((predicted - taken).abs().mean(-1), known_actions(batch, steps), steps=steps)

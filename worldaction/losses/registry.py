@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from worldaction.errors import UserError, unknown
 from worldaction.losses.base import Loss, Shapes
 from worldaction.rssm import Latents
@@ -125,6 +127,11 @@ def describe() -> str:
     return "\n".join(lines)
 
 
+def name_taken(name: str) -> bool:
+    """Whether the dictionary in which a model keeps its losses has an attribute of this name, such as "keys"."""
+    return hasattr(nn.ModuleDict(), name)
+
+
 def _convert(cls: type[Loss], key: str, value: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls.Options)}
     if key not in fields:
@@ -143,6 +150,11 @@ def _convert(cls: type[Loss], key: str, value: str) -> Any:
     return number
 
 
+def options_of(cls: type[Loss], given: Iterable[tuple[str, str]]) -> Any:
+    """The options of a loss, from what the user wrote; see `LossSpec.options`."""
+    return cls.Options(**{key: _convert(cls, key, value) for key, value in given})
+
+
 def build(texts: Iterable[str], shapes: Shapes) -> dict[str, Loss]:
     """The losses of a list, by name, in order.
 
@@ -154,7 +166,9 @@ def build(texts: Iterable[str], shapes: Shapes) -> dict[str, Loss]:
     for text in texts:
         spec = parse(text)
         cls = find(spec.target)
-        options = cls.Options(**{key: _convert(cls, key, value) for key, value in spec.options})
+        options = options_of(cls, spec.options)
+        if name_taken(cls.name):
+            raise UserError(f"loss {spec.target!r} is named {cls.name!r}, as a part of torch's ModuleDict; rename it")
         if cls.name in losses:
             raise UserError(f"loss {cls.name!r} is listed twice; name each loss once")
         for tap in cls.needs:

@@ -1,0 +1,84 @@
+"""A head for what the simulator knows and a camera only shows: done or not, and how far (DreamerV2, 2010.02193, eq. 2)
+
+Dreamer predicts the reward from every latent; where the reward is the success of the present step, `scene_obs` is that
+number, and `success,binary=0,real=none` is its head. At CALVIN's table the same numbers judge success: both lights, and
+how far slider and drawer have moved. Labels of a simulator are privileged: an upper bound beside losses without any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from tensordict import TensorDict
+
+from worldaction.errors import UserError
+from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.nets import mlp
+from worldaction.rssm import Latents
+from worldaction.spec import SCENE, SCENE_FIELDS
+
+if TYPE_CHECKING:
+    from worldaction.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class SuccessOptions:
+    """Options of `Success`."""
+
+    scale: float = 10.0
+    """Weight of the loss."""
+    binary: str = f"{SCENE_FIELDS['lightbulb']}/{SCENE_FIELDS['led']}"
+    """Which numbers of `scene_obs` are 0 or 1, with / between them; or none."""
+    real: str = f"{SCENE_FIELDS['slider']}/{SCENE_FIELDS['drawer']}"
+    """Which others are predicted, with / between them; or none."""
+    unit: float = 0.05
+    """Error of those that weighs as much as a nat, half squared: metres at CALVIN's table."""
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Which numbers an option names.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if text == "none":
+        return []
+    if not all(part.isdecimal() for part in text.split("/")):
+        raise UserError(f"loss success: {option}={text!r} names no numbers; write for instance {option}=4/5, or none")
+    return [int(part) for part in text.split("/")]
+
+
+class Success(Loss):
+    """Cross entropy of what is 0 or 1, and half the squared error of the rest."""
+
+    name = "success"
+    Options = SuccessOptions
+    needs = frozenset({"belief", "state"})
+    reads = frozenset({SCENE})
+
+    def __init__(self, options: SuccessOptions, shapes: Shapes) -> None:
+        super().__init__(options, shapes)
+        self.binary, self.real = numbers(options.binary, "binary"), numbers(options.real, "real")
+        if not self.binary and not self.real:
+            raise UserError("loss success: binary=none and real=none leave nothing to predict; name a number")
+        self.head = mlp([shapes.feature, shapes.hidden, len(self.binary) + len(self.real)])
+
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+        """See `Loss.forward`."""
+        scene = batch.get(SCENE, None)
+        wanted = 1 + max(self.binary + self.real)
+        if scene is None or scene.shape[-1] < wanted:
+            has = "are not in the batch" if scene is None else f"are {scene.shape[-1]} a frame"
+            raise UserError(
+                f"loss success needs {wanted} numbers of {SCENE}, which {has}; name others, or leave it out"
+            )
+        told, measured = self.head(latents.feature).split([len(self.binary), len(self.real)], -1)
+        doubt = F.binary_cross_entropy_with_logits(told, scene[..., self.binary].to(told.dtype), reduction="none")
+        apart = (measured - scene[..., self.real] / self.options.unit).square()
+        right = ((told > 0) == (scene[..., self.binary] > 0.5)).float()
+        metrics = {"accuracy": right.mean()} if self.binary else {}
+        if self.real:
+            metrics["error"] = apart.detach().mean().sqrt() * self.options.unit
+        return LossOutput(doubt.sum(-1) + 0.5 * apart.sum(-1), metrics=metrics)

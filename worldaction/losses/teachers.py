@@ -1,0 +1,119 @@
+"""Frozen encoders of images whose features, one vector a patch, others are aligned with."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from worldaction.artefact import read_json
+from worldaction.errors import UserError
+
+ORIENTATIONS = 9
+"""Bins of half a turn (Dalal and Triggs 2005)."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Teacher(NamedTuple):
+    """Features of images."""
+
+    channels: int
+    look: Callable[[Tensor, int], Tensor]
+    """Images [M, 3, H, W] in [-0.5, 0.5] and the side s of a grid to features [M, channels, s, s]."""
+
+
+def open_teacher(name: str) -> Teacher:
+    """A teacher by name.
+
+    Args:
+        name: gradients, which needs no weights; or the folder of a vision transformer of the `transformers` package,
+            such as DINOv2 or DINOv3.
+
+    Raises:
+        UserError: it is neither, or the package is not installed.
+    """
+    return Teacher(3 * ORIENTATIONS, gradients) if name == "gradients" else foundation(Path(name))
+
+
+def gradients(images: Tensor, side: int) -> Tensor:
+    """Histograms of oriented gradients, which MaskFeat found to teach as well as DINO (Wei et al. 2021, 2112.09133).
+
+    Args:
+        images: [M, 3, H, W] in [-0.5, 0.5].
+        side: s, cells along a side.
+
+    Returns:
+        [M, 27, s, s], of unit length in every cell that is not flat.
+    """
+    right = F.pad(images[..., :, 2:] - images[..., :, :-2], (1, 1, 0, 0))
+    down = F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1))
+    size = (right.square() + down.square()).sqrt()
+    # a contour has no sign, so half a turn is a whole one; in bins, [M, 3, H, W]
+    place = torch.atan2(down, right) / math.pi % 1.0 * ORIENTATIONS
+    bins = torch.arange(ORIENTATIONS, device=images.device).view(-1, 1, 1)
+    away = (place.unsqueeze(2) - bins).abs()
+    # each pixel votes for the two bins beside it; [M, 3, bins, H, W]
+    votes = (1.0 - torch.minimum(away, ORIENTATIONS - away)).clamp_min(0.0) * size.unsqueeze(2)
+    cells = F.adaptive_avg_pool2d(votes.flatten(1, 2), side)
+    return F.normalize(cells, dim=1)
+
+
+# Foundation encoders --------------------------------------------------------------------------------------------------
+
+
+def foundation(folder: Path) -> Teacher:
+    """A vision transformer with patches, from a local folder of the `transformers` package; nothing is downloaded.
+
+    Args:
+        folder: holds config.json and model.safetensors.
+
+    Raises:
+        UserError: the folder holds no such model, or the package is not installed.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).exists():
+            raise UserError(f"loss alignment: teacher={folder} has no {name}; give a model's folder, or gradients")
+    config = read_json(folder / "config.json")
+    sizes = [config.get(name) for name in ("hidden_size", "patch_size", "image_size")]
+    if not all(isinstance(size, int) for size in sizes):
+        raise UserError(
+            f"loss alignment: {folder / 'config.json'} is of no vision transformer; give DINOv2's or its like"
+        )
+    channels, patch, size = (int(value) for value in sizes)
+    return Teacher(channels, _Foundation(_load(folder), patch=patch, size=size // patch * patch))
+
+
+def _load(folder: Path) -> nn.Module:
+    try:
+        library: Any = importlib.import_module("transformers")
+    except ImportError as error:
+        raise UserError(
+            f"loss alignment: teacher={folder} needs transformers ({error}); pip install transformers"
+        ) from None
+    model = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    frozen: nn.Module = model.eval().requires_grad_(False)
+    return frozen
+
+
+class _Foundation:
+    """Patch features of a transformer; no module, so that its weights are in no checkpoint."""
+
+    def __init__(self, model: nn.Module, *, patch: int, size: int) -> None:
+        self.model, self.side, self.size = model, size // patch, size
+
+    def __call__(self, images: Tensor, side: int) -> Tensor:
+        """See `Teacher.look`."""
+        self.model.to(images.device)
+        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        large = F.interpolate(images + 0.5, size=(self.size, self.size), mode="bilinear", antialias=True)
+        with torch.no_grad():
+            hidden = self.model(pixel_values=(large - mean) / std).last_hidden_state
+        # class and register tokens come first; [M, s * s, C] to [M, C, s, s]
+        patches = hidden[:, -(self.side**2) :].transpose(1, 2).unflatten(-1, (self.side, self.side))
+        return F.interpolate(patches.float(), size=(side, side), mode="bilinear", antialias=True)
