@@ -170,7 +170,7 @@ def _forced() -> dict[str, str]:
     for op, name in pairs.items():
         if op not in DEFINITIONS or not name:
             raise UserError(
-                f"{VARIABLE}={text!r} is not understood at {op!r}; give NAME, or OP=NAME,... of {', '.join(DEFINITIONS)}"
+                f"{VARIABLE}={text!r} is not understood at {op!r}; give NAME or OP=NAME,... of {', '.join(DEFINITIONS)}"
             )
     return pairs
 
