@@ -1,8 +1,8 @@
 """From the text of a kernel to machine code, with NVRTC or nvcc, once for each size and kind of GPU.
 
-NVRTC comes with every CUDA build of torch, so a user needs no toolkit; nvcc serves where there is no NVRTC. Both work on
-a machine without a GPU (`python -m worldaction.kernels.build`). The code is kept in a folder under the digest of all that
-made it: WORLDACTION_KERNEL_CACHE, else one in the user's cache.
+NVRTC comes with every CUDA build of torch, so a user needs no toolkit; nvcc serves where there is no NVRTC. Both work
+on a machine without a GPU (`python -m worldaction.kernels.build`). The code is kept in a folder under the digest of all
+that made it: WORLDACTION_KERNEL_CACHE, else one in the user's cache.
 """
 
 from __future__ import annotations

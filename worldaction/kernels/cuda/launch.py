@@ -88,13 +88,12 @@ def unavailable(request: Request) -> str | None:
 
 
 def room(device: torch.device) -> tuple[int, int]:
-    """Multiprocessors of a GPU, and bytes of shared memory that a block can ask for."""
+    """Multiprocessors of a tensor's GPU, and bytes of shared memory that a block can ask for."""
     driver = importlib.import_module("cuda.bindings.driver")
     attributes = driver.CUdevice_attribute
-    index = torch.cuda.current_device() if device.index is None else device.index
     wanted = ("MULTIPROCESSOR_COUNT", "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
     blocks, shared = (
-        checked(driver, "cuDeviceGetAttribute", getattr(attributes, f"CU_DEVICE_ATTRIBUTE_{name}"), index)
+        checked(driver, "cuDeviceGetAttribute", getattr(attributes, f"CU_DEVICE_ATTRIBUTE_{name}"), device.index)
         for name in wanted
     )
     return blocks, shared
@@ -148,9 +147,8 @@ class _OnDevice:
 
 
 def load(source: Source, device: torch.device) -> Program:
-    """The program of a source on a device, compiled and loaded on first use."""
-    index = torch.cuda.current_device() if device.index is None else device.index
-    return _loaded(source, index)
+    """The program of a source on a tensor's device, compiled and loaded on first use."""
+    return _loaded(source, device.index)
 
 
 @cache

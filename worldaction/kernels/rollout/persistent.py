@@ -107,7 +107,14 @@ class Persistent:
         work = (self.operand, self.raw, self.sums, self.counters)
         last = (beliefs, codes, self.unimix, self.batch, actions.shape[1])
         grid = self.cut.groups * self.cut.columns
-        self.program.launch("rollout_persistent", grid, self.cut.threads, *self.weights, *given, *work, *last, **sizes)
+        self.program.launch(
+            "rollout_persistent",
+            grid,
+            self.cut.threads,
+            *(*self.weights, *given, *work, *last),
+            shared=self.cut.shared,
+            cooperative=True,
+        )
 
 
 def pack(weights: PriorWeights, padded: int) -> list[Tensor]:
