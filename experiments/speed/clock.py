@@ -85,7 +85,7 @@ def _rank(n: int) -> int:
     while below + math.comb(n, rank + 1) * 0.5**n <= (1 - LEVEL) / 2:
         rank += 1
         below += math.comb(n, rank) * 0.5**n
-    return rank if 0.5**n <= (1 - LEVEL) / 2 else 0
+    return rank
 
 
 def speedup(slow: Sequence[float], fast: Sequence[float]) -> Estimate:

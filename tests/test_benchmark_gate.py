@@ -1,0 +1,129 @@
+"""What is wrong in any way is not timed; what is rounded is told apart from what is wrong."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.speed import gate
+from experiments.speed.base import Course, Precision, Sizes, Windows
+from experiments.speed.ours import Entrant, Rollout
+from worldaction.errors import UserError
+from worldaction.kernels.categorical.reference import sample
+from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
+
+COURSE = Course(Sizes(deter=48, groups=8, classes=8, hidden=32), batch=192, horizon=12)
+CPU = torch.device("cpu")
+Step = tuple[PriorWeights, Tensor, Tensor, Tensor, Tensor]
+
+
+def _right(*given: Tensor) -> tuple[Tensor, Tensor]:
+    return prior_rollout(*given, unimix=COURSE.sizes.unimix)  # type: ignore[arg-type]
+
+
+def _examined(roll: Rollout, precision: Precision = "fp32") -> gate.Verdict:
+    with torch.no_grad():
+        return gate.examine(Entrant("mine", precision, roll), COURSE, CPU)
+
+
+def _with_weights(change: Callable[[PriorWeights], PriorWeights]) -> Rollout:
+    def roll(weights: PriorWeights, *given: Tensor) -> tuple[Tensor, Tensor]:
+        return prior_rollout(change(weights), *given, unimix=COURSE.sizes.unimix)
+
+    return roll
+
+
+def _with_uniforms(change: Callable[[Tensor], Tensor]) -> Rollout:
+    def roll(weights: PriorWeights, belief: Tensor, code: Tensor, actions: Tensor, uniforms: Tensor):  # type: ignore[no-untyped-def]
+        return prior_rollout(weights, belief, code, actions, change(uniforms), unimix=COURSE.sizes.unimix)
+
+    return roll
+
+
+def _other_numbers(uniforms: Tensor) -> Tensor:
+    return torch.rand(uniforms.shape, generator=torch.Generator().manual_seed(5)).clamp(1e-6, 1 - 1e-6)
+
+
+def _no_unimix(*given: Tensor) -> tuple[Tensor, Tensor]:
+    return prior_rollout(*given, unimix=0.0)  # type: ignore[arg-type]
+
+
+def _late_codes(*given: Tensor) -> tuple[Tensor, Tensor]:
+    beliefs, codes = _right(*given)
+    return beliefs, codes.roll(1, 1)
+
+
+def _not_numbers(*given: Tensor) -> tuple[Tensor, Tensor]:
+    beliefs, codes = _right(*given)
+    return beliefs.index_fill(0, torch.tensor([7]), torch.nan), codes
+
+
+def _rounded(weights: PriorWeights) -> PriorWeights:
+    rounded = {name: getattr(weights, name).bfloat16().float() for name in ("gates", "hidden", "logits", "action")}
+    return weights._replace(**rounded)
+
+
+WRONG: dict[str, Rollout] = {
+    "a bias is left out": _with_weights(lambda w: w._replace(hidden_bias=torch.zeros_like(w.hidden_bias))),
+    "a gain is doubled": _with_weights(lambda w: w._replace(gates_norm=(2 * w.gates_norm[0], w.gates_norm[1]))),
+    "gates are in another order": _with_weights(lambda w: w._replace(gates=w.gates.roll(len(w.gates) // 3, 0))),
+    "always the likeliest class": _with_uniforms(lambda u: torch.full_like(u, 0.5)),
+    "random numbers of its own": _with_uniforms(_other_numbers),
+    "without unimix": _no_unimix,
+    "codes one step late": _late_codes,
+    "one row is not a number": _not_numbers,
+}
+
+
+def test_the_definition_passes_its_own_gate() -> None:
+    assert _examined(_right).broken("fp32") == []
+
+
+@pytest.mark.parametrize("roll", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_rollout_is_refused(roll: Rollout) -> None:
+    with pytest.raises(UserError, match="mine fp32 is not right") as refusal:
+        gate.require(Entrant("mine", "fp32", roll), _examined(roll))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", [name for name in WRONG if name != "without unimix"])
+def test_most_of_what_is_wrong_is_refused_in_low_precision_too(name: str) -> None:
+    assert _examined(WRONG[name], "bf16").broken("bf16") != []
+
+
+def test_rounded_weights_pass_as_bf16_and_not_as_fp32() -> None:
+    verdict = _examined(_with_weights(_rounded), "bf16")
+    assert verdict.broken("bf16") == []
+    assert any("belief" in words for words in verdict.broken("fp32"))
+
+
+def test_frequencies_do_not_mind_whose_random_numbers_they_are_and_margins_do() -> None:
+    verdict = _examined(WRONG["random numbers of its own"])
+    assert abs(verdict.chi_square) < 4
+    assert verdict.margin > 0.5
+
+
+def test_frequencies_alone_tell_a_sampler_that_is_a_little_biased() -> None:
+    """One in thirty draws is the next class: every margin is small where classes are narrow, the counts are not."""
+
+    def roll(weights: PriorWeights, belief: Tensor, code: Tensor, actions: Tensor, uniforms: Tensor):  # type: ignore[no-untyped-def]
+        return prior_rollout(weights, belief, code, actions, 0.9 * uniforms, unimix=COURSE.sizes.unimix)
+
+    assert _examined(roll).chi_square > gate.LIMITS["fp32"].chi_square
+
+
+def test_bf16_training_is_the_same_work() -> None:
+    windows = Windows(COURSE.sizes, batch=2, length=3, depth=4)
+    assert gate.same_training(windows, CPU) < 0.01
+
+
+def test_the_second_writing_of_the_prior_is_the_first() -> None:
+    """The gate's own lines from belief to probabilities give the classes that the definition draws."""
+    weights = gate.model(COURSE.sizes, CPU).prior_weights()
+    first, uniforms = gate.start(COURSE, CPU), gate.draws(COURSE, CPU, seed=3)
+    with torch.no_grad():
+        beliefs, codes = _right(weights, *first, uniforms)  # type: ignore[arg-type]
+        priors = gate._prior(weights, beliefs.flatten(0, 1), COURSE)
+    assert torch.equal(sample(priors, uniforms.flatten(0, 1)), codes.flatten(0, 1))
+    assert torch.allclose(priors.sum(-1), torch.ones(()))
