@@ -222,7 +222,9 @@ def _command(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="worldaction", description="World-action models for robot learning.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="what works on this machine, and what to install for the rest")
-    commands.add_parser("losses", help="every loss that --losses knows")
+    losses = commands.add_parser("losses", help="every loss that --losses knows")
+    losses.add_argument("--measure", action="store_true", help="and what each costs on this machine, in a minute")
+    _add_loss_commands(commands)
     commands.add_parser("train", help="a study in any environment: [PRESET] --env ID [OPTIONS]", add_help=False)
     add_commands(commands)
     report = commands.add_parser("report", help="write a run's report.html again")
@@ -239,15 +241,73 @@ def _command(arguments: Sequence[str]) -> None:
 
         print(table())
     elif chosen.command == "losses":
-        from worldaction.losses import describe
-
-        print(describe())
+        print(_losses(chosen.measure))
+    elif chosen.command == "new":
+        _new_loss(chosen.name)
+    elif chosen.command == "check":
+        _check_loss(chosen.loss)
     elif chosen.command == "data":
         from experiments.data import run
 
         run(chosen)
     else:
         _report(chosen.run, chosen.markdown)
+
+
+def _add_loss_commands(commands: Any) -> None:
+    for name, what, said in (
+        ("new", "write a loss of your own, with its tests", "name"),
+        ("check", "does a loss keep to the contract?", "loss"),
+    ):
+        kinds = commands.add_parser(name, help=what).add_subparsers(dest="kind", required=True)
+        kinds.add_parser("loss", help=what).add_argument(
+            said, help={"name": "its name", "loss": "as for --losses"}[said]
+        )
+
+
+def _losses(measure: bool) -> str:
+    from worldaction.losses import available, describe
+
+    if not measure:
+        return describe()
+    from worldaction.losses.cost import BASE, costs
+    from worldaction.losses.registry import find
+
+    table = describe(costs({name: find(name) for name in available()}))
+    return (
+        f"{table}\n\ncost: forwards and back, in shares of a training step of a small model with {' and '.join(BASE)}"
+    )
+
+
+def _new_loss(name: str) -> None:
+    from worldaction.losses.scaffold import new_loss
+
+    loss, test = new_loss(name, Path())
+    title = "".join(part.capitalize() for part in name.split("_"))
+    print(f"{loss} and {test} are written. Next:\n")
+    print(f"  worldaction check loss {name}:{title}\n  python -m pytest {test}")
+    print(f"  python -m experiments.calvin debug --losses reconstruction kl {name}:{title}=1")
+
+
+def _check_loss(text: str) -> None:
+    from worldaction.losses import parse
+    from worldaction.losses.contract import examine, variant
+    from worldaction.losses.cost import costs
+    from worldaction.losses.registry import find
+
+    spec, wrong = parse(text), 0
+    cls = find(spec.target)
+    for demand, found in examine(variant(cls, spec.options) if spec.options else cls):
+        print(f"{'ok   ' if not found else 'WRONG'}  {demand}")
+        for sentence in found:
+            print(f"       {sentence}")
+        wrong += len(found)
+    if wrong:
+        raise UserError(f"loss {text} breaks the contract in {wrong} places; see above")
+    print(
+        f"cost   {100 * costs({text: cls})[text]:.1f} % of a training step of a small model with reconstruction and KL"
+    )
+    print(f"\n{text} keeps to the contract")
 
 
 def _report(run: Path, as_markdown: bool) -> None:

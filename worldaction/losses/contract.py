@@ -76,7 +76,9 @@ def tiny_model(losses: Sequence[str] = (), *, seed: int = 0, **sizes: Any) -> Wo
         return WorldModel(replace(config, **sizes))
 
 
-def noise_batch(windows: int = WINDOWS, frames: int = FRAMES, *, seed: int = 0) -> TensorDict:
+def noise_batch(
+    windows: int = WINDOWS, frames: int = FRAMES, *, seed: int = 0, image_size: int = IMAGE_SIZE
+) -> TensorDict:
     """Frames [B, T] of noise, with actions that are uniform in [-1, 1] and have nothing to do with them.
 
     The first window holds two episodes, and the others one.
@@ -85,9 +87,10 @@ def noise_batch(windows: int = WINDOWS, frames: int = FRAMES, *, seed: int = 0) 
         windows: B.
         frames: T.
         seed: of the noise.
+        image_size: side of the images.
     """
     generator = torch.Generator().manual_seed(seed)
-    image = (windows, frames, IMAGE_SIZE, IMAGE_SIZE, 3)
+    image = (windows, frames, image_size, image_size, 3)
     is_init = torch.zeros(windows, frames, dtype=torch.bool)
     is_init[:, 0] = is_init[0, frames // 2] = True
     action = torch.rand(windows, frames, CALVIN.action, generator=generator) * 2 - 1
@@ -264,8 +267,11 @@ def _same(one: Trial, other: Trial) -> bool:
     means = [each.run().mean() for each in (one, other)]
     taps = [getattr(one.latents, tap) for tap in TAPS] + [p for p in one.loss.parameters() if p.requires_grad]
     first, second = (torch.autograd.grad(mean, taps, allow_unused=True, retain_graph=True) for mean in means)
-    pairs = ((a, b) for a, b in zip(first, second) if a is not None and b is not None)
-    return torch.equal(*means) and all(torch.equal(a, b) for a, b in pairs)
+    return torch.equal(*means) and all(_equal(a, b) for a, b in zip(first, second))
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)
 
 
 def check_repeats(cls: type[Loss]) -> list[str]:
@@ -359,14 +365,21 @@ CHECKS: tuple[Callable[[type[Loss]], list[str]], ...] = (
 )
 
 
-def check(cls: type[Loss]) -> list[str]:
-    """All checks. Where the class or its shapes are wrong, the others are not tried.
+def examine(cls: type[Loss]) -> Iterator[tuple[str, list[str]]]:
+    """Every check in its turn: what it demands, in words, and what is wrong, one sentence each.
+
+    Where the class or its shapes are wrong, the others are not tried.
 
     Args:
         cls: a loss, for instance from `registry.find`.
-
-    Returns:
-        what is wrong, one sentence each.
     """
-    found = check_class(cls) or check_shapes(cls)
-    return found or [sentence for one in CHECKS for sentence in one(cls)]
+    for one in (check_class, check_shapes, *CHECKS):
+        found = one(cls)
+        yield (one.__doc__ or "").partition("\n")[0], found
+        if found and one in (check_class, check_shapes):
+            return
+
+
+def check(cls: type[Loss]) -> list[str]:
+    """What is wrong with a loss, one sentence each; see `examine`."""
+    return [sentence for _, found in examine(cls) for sentence in found]

@@ -1,6 +1,6 @@
 """DynaMo: what happened between two frames, in a few numbers that nobody had to record? (Cui et al. 2024, 2409.12192)
 
-An inverse model names the step from e_t to e_{t+1} by a small code, and a forward model must get from e_t to e_{t+1}
+An inverse model names the step from e_t to e_{t+k} by a small code, and a forward model must get from e_t to e_{t+k}
 with that code. No actions are needed. Against a collapse the target is held fixed, or is that of a slow copy of the
 encoder, and the embedding's numbers are kept uncorrelated (the covariance term of VICReg, arXiv 2105.04906, eq. 4). The
 paper's models are transformers over some frames; ours look at two, for the world model has a memory of its own.
@@ -31,6 +31,8 @@ class DynaMoOptions:
 
     scale: float = 100.0
     """Weight of the loss."""
+    steps: int = 4
+    """Frames k between the two: at 30 a second neighbours hardly differ, and to copy e_t would do."""
     code: int = 16
     """Numbers that name a step; few, or the code is a copy of the next frame."""
     covariance: float = 0.04
@@ -57,7 +59,7 @@ def off_diagonal(x: Tensor, counts: Tensor) -> Tensor:
 
 
 class DynaMo(Loss):
-    """One minus the cosine between the next embedding and its prediction, and the covariances of the embedding."""
+    """One minus the cosine between a later embedding and its prediction, and the covariances of the embedding."""
 
     name = "dynamo"
     Options = DynaMoOptions
@@ -71,16 +73,16 @@ class DynaMo(Loss):
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
         """See `Loss.forward`; needs no actions."""
-        embed, pairs = latents.embed[..., : self.shapes.seen], joined(batch)
-        now, later = embed[:, :-1], embed[:, 1:]
-        wanted = later.detach() if self.target is None else self.target(batch, model.encoder)[:, 1:]
+        steps, embed = self.options.steps, latents.embed[..., : self.shapes.seen]
+        now, later, pairs = embed[:, :-steps], embed[:, steps:], joined(batch, steps)
+        wanted = later.detach() if self.target is None else self.target(batch, model.encoder)[:, steps:]
         code = self.inverse_net(torch.cat([now, later], -1))
         predicted = self.forward_net(torch.cat([now, code], -1))
-        # [B, T - 1]
+        # [B, T - k]
         apart = 1.0 - F.cosine_similarity(predicted.float(), wanted.float(), dim=-1)
         covariance = off_diagonal(now, pairs)
         metrics = {"apart": apart.detach().mean(), "covariance": covariance.detach()}
-        return LossOutput.ahead(apart + self.options.covariance * covariance, pairs, metrics, steps=1)
+        return LossOutput.ahead(apart + self.options.covariance * covariance, pairs, metrics, steps=steps)
 
     def after_step(self) -> None:
         """Move the slow encoder, if there is one."""

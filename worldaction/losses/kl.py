@@ -1,4 +1,4 @@
-"""Balanced KL between posterior and prior (DreamerV2, eq. 2 and algorithm 2)."""
+"""Balanced KL between posterior and prior (DreamerV2, arXiv 2010.02193, eq. 2 and algorithm 2)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Latent actions: a code for what changed between two frames, learned whether or not anybody recorded the action.
 
-An inverse model reads the code u off (e_t, e_{t+1}), and a forward model must get to e_{t+1} from e_t and u: the slices
+An inverse model reads the code u off (e_t, e_{t+k}), and a forward model must get to e_{t+k} from e_t and u: the slices
 of the embedding are mixed by a matrix that u chooses (what moves), and what is new is added (RepWAM, arXiv 2606.13674:
 z' = K z + delta, there on a grid of tokens). With ``vocabulary`` the codes are those of a learned list (UniVLA, arXiv
-2505.06111; VQ-VAE, 1711.00937, eq. 3); with ``difference`` they are read off e_{t+1} - e_t alone (StaMo, 2510.05057).
+2505.06111; VQ-VAE, 1711.00937, eq. 3); with ``difference`` they are read off e_{t+k} - e_t alone (StaMo, 2510.05057).
 Where actions are known a small decoder must find them in the code, which ties the codes to the robot.
 """
 
@@ -34,13 +34,15 @@ class LatentActionOptions:
 
     scale: float = 1.0
     """Weight of the loss."""
+    steps: int = 4
+    """Frames k between the two: at 30 a second neighbours hardly differ."""
     code: int = 8
     """Numbers of a code; RepWAM has 4, and an action of the table 7."""
     vocabulary: int = 0
     """Length of the list of codes; 0 lets a code be any point between -1 and 1."""
     difference: bool = False
     """Read the code off the difference of the two embeddings, linearly."""
-    decode: float = 10.0
+    decode: float = 1.0
     """Weight of the mean absolute error of known actions that are read off the codes."""
     tokens: int = 16
     """Slices that the embedding is cut into, as many of them as divide it."""
@@ -71,7 +73,7 @@ class Codebook(nn.Module):
 
 
 class LatentAction(Loss):
-    """Half the squared error of the next embedding, foretold from this one and the code of the step."""
+    """Squared error, relative to the spread, of a later embedding foretold from this one and the code of the step."""
 
     name = "latent_action"
     Options = LatentActionOptions
@@ -86,21 +88,28 @@ class LatentAction(Loss):
         self.codebook = Codebook(options.vocabulary, code) if options.vocabulary else None
         self.transport = nn.Linear(code, self.tokens**2)
         self.residual_net = mlp([size + code, hidden, size])
-        self.action_net = mlp([size + code, hidden, shapes.action])
+        self.action_net = mlp([size + code, hidden, options.steps * shapes.action])
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
         """See `Loss.forward`; every pair of frames counts, and the actions of those that are known."""
-        embed, pairs, known = latents.embed[..., : self.shapes.seen], joined(batch), known_actions(batch)
-        now, later = embed[:, :-1], embed[:, 1:]
+        steps, embed = self.options.steps, latents.embed[..., : self.shapes.seen]
+        now, later, pairs, known = (
+            embed[:, :-steps],
+            embed[:, steps:],
+            joined(batch, steps),
+            known_actions(batch, steps),
+        )
         code, pull, metrics = self.read(now, later)
-        error = 0.5 * (self.predict(now, code) - later.detach()).square().sum(-1)
+        # in shares of how much embeddings differ at all, which shrinks and grows while the encoder learns
+        spread = (later - later.mean((0, 1))).detach().square().sum(-1).mean().clamp_min(1e-6)
+        error = (self.predict(now, code) - later.detach()).square().sum(-1) / spread
         # the embedding is held fixed here: the decoder is to look at the code for what the robot did
         decoded = self.action_net(torch.cat([now.detach(), code], -1))
-        # [B, T - 1]
-        actions = (decoded - actions_between(batch).flatten(-2)).abs().mean(-1)
+        # [B, T - k]
+        actions = (decoded - actions_between(batch, steps).flatten(-2)).abs().mean(-1)
         metrics |= {"error": LossOutput(error, pairs).mean().detach(), "l1": LossOutput(actions, known).mean().detach()}
         value = error + pull + self.options.decode * torch.where(known, actions, 0.0)
-        return LossOutput.ahead(value, pairs, metrics, steps=1)
+        return LossOutput.ahead(value, pairs, metrics, steps=steps)
 
     def read(self, now: Tensor, later: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Codes [..., U] of steps between embeddings [..., E - P], what the list costs [...], and metrics."""
@@ -116,7 +125,7 @@ class LatentAction(Loss):
         return code, pull, {"codes_in_use": (-torch.xlogy(shares, shares).sum()).exp()}
 
     def predict(self, now: Tensor, code: Tensor) -> Tensor:
-        """The next embedding [..., E - P] by transport and residual."""
+        """The later embedding [..., E - P] by transport and residual."""
         slices = now.unflatten(-1, (self.tokens, -1))
         stay = 4.0 * torch.eye(self.tokens, device=now.device)
         # [..., N, N], each row a mixture, at first nearly the slice itself

@@ -1,4 +1,4 @@
-"""Reconstruction of the cameras and of the proprioception from the latent feature (DreamerV2; LUMOS for the images)."""
+"""Reconstruction of the cameras and of the proprioception from the latent feature (DreamerV2, 2010.02193; LUMOS)."""
 
 from __future__ import annotations
 

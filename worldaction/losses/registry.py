@@ -8,8 +8,9 @@ import importlib.metadata
 import math
 import os
 import pkgutil
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from worldaction.rssm import Latents
 
 GROUP = "worldaction.losses"
 TAPS = tuple(field.name for field in dataclasses.fields(Latents))
-_PLUMBING = {"base", "contract", "registry"}
+_PLUMBING = {"base", "contract", "cost", "registry", "scaffold"}
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -116,15 +117,29 @@ def find(target: str) -> type[Loss]:
     return cls
 
 
-def describe() -> str:
-    """A table of every named loss: its default scale, the taps it reads, and what it is."""
-    lines = []
+def source_of(cls: type[Loss]) -> str:
+    """The arXiv id of the paper that a loss comes from: the first that its file names, or nothing."""
+    found = re.search(r"\b\d{4}\.\d{5}\b", sys.modules[cls.__module__].__doc__ or "")
+    return found[0] if found else ""
+
+
+def describe(costs: Mapping[str, float] | None = None) -> str:
+    """A table of every named loss: default scale, the taps it reads, source, cost if measured, and what it is.
+
+    Args:
+        costs: shares of a training step, by name; see `worldaction.losses.cost`.
+    """
+    rows = [("loss", "scale", "reads", "arXiv", "cost", "")]
     for name in sorted(available()):
         cls = find(name)
         scale = dataclasses.fields(cls.Options)[0].default
+        reads = [*sorted(cls.needs), *sorted(cls.reads), *(["images"] if cls.encodes else [])]
+        cost = f"{100 * costs[name]:.1f} %" if costs and name in costs else ""
         first = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
-        lines.append(f"{name:<18} scale {scale:<8g} reads {', '.join(sorted(cls.needs)):<18} {first}")
-    return "\n".join(lines)
+        rows.append((name, f"{scale:g}", ", ".join(reads), source_of(cls), cost, first))
+    widths = [max(len(row[i]) for row in rows) for i in range(5)]
+    keep = [i for i in range(5) if costs or i != 4]
+    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in keep), row[5]]).rstrip() for row in rows)
 
 
 def name_taken(name: str) -> bool:

@@ -51,16 +51,21 @@ def gradients(images: Tensor, side: int) -> Tensor:
     Returns:
         [M, 27, s, s], of unit length in every cell that is not flat.
     """
+    height, width = images.shape[-2:]
     right = F.pad(images[..., :, 2:] - images[..., :, :-2], (1, 1, 0, 0))
     down = F.pad(images[..., 2:, :] - images[..., :-2, :], (0, 0, 1, 1))
     size = (right.square() + down.square()).sqrt()
     # a contour has no sign, so half a turn is a whole one; in bins, [M, 3, H, W]
-    place = torch.atan2(down, right) / math.pi % 1.0 * ORIENTATIONS
-    bins = torch.arange(ORIENTATIONS, device=images.device).view(-1, 1, 1)
-    away = (place.unsqueeze(2) - bins).abs()
-    # each pixel votes for the two bins beside it; [M, 3, bins, H, W]
-    votes = (1.0 - torch.minimum(away, ORIENTATIONS - away)).clamp_min(0.0) * size.unsqueeze(2)
-    cells = F.adaptive_avg_pool2d(votes.flatten(1, 2), side)
+    place = (torch.atan2(down, right) / math.pi % 1.0 * ORIENTATIONS).clamp_max(ORIENTATIONS - 1e-3)
+    lower, above = place.long(), place.frac() * size
+    rows, columns = (torch.arange(n, device=images.device) * side // n for n in (height, width))
+    # [H, W]
+    cell = rows[:, None] * side + columns
+    histogram = size.new_zeros(*size.shape[:2], ORIENTATIONS * side**2)
+    # each pixel votes for the two bins beside it
+    for number, votes in ((lower, size - above), ((lower + 1) % ORIENTATIONS, above)):
+        histogram.scatter_add_(-1, (number * side**2 + cell).flatten(2), votes.flatten(2))
+    cells = histogram.view(len(images), -1, side, side)
     return F.normalize(cells, dim=1)
 
 
