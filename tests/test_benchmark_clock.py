@@ -2,6 +2,7 @@
 
 import math
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -59,7 +60,7 @@ def test_short_work_is_repeated_within_its_turn_and_counted_once() -> None:
 def test_order_changes_from_round_to_round_and_not_from_seed_to_seed() -> None:
     def order(seed: int) -> str:
         calls: list[str] = []
-        works = {name: Work(lambda name=name: calls.append(name), 1, "") for name in "abc"}
+        works = {name: Work(partial(calls.append, name), 1, "") for name in "abc"}
         race(works, rounds=4, device=CPU, seed=seed, least=0.0)
         return "".join(calls[6:])
 

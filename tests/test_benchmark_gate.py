@@ -8,18 +8,19 @@ from torch import Tensor
 
 from experiments.speed import gate
 from experiments.speed.base import Course, Precision, Sizes, Windows
-from experiments.speed.ours import Entrant, Rollout
+from experiments.speed.ours import Entrant, Rollout, draws, model, start
 from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import sample
 from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
 
 COURSE = Course(Sizes(deter=48, groups=8, classes=8, hidden=32), batch=192, horizon=12)
 CPU = torch.device("cpu")
-Step = tuple[PriorWeights, Tensor, Tensor, Tensor, Tensor]
+SEVENTH = torch.tensor([7])
+Pair = tuple[Tensor, Tensor]
 
 
-def _right(*given: Tensor) -> tuple[Tensor, Tensor]:
-    return prior_rollout(*given, unimix=COURSE.sizes.unimix)  # type: ignore[arg-type]
+def _right(weights: PriorWeights, h: Tensor, z: Tensor, actions: Tensor, uniforms: Tensor) -> Pair:
+    return prior_rollout(weights, h, z, actions, uniforms, unimix=COURSE.sizes.unimix)
 
 
 def _examined(roll: Rollout, precision: Precision = "fp32") -> gate.Verdict:
@@ -28,35 +29,23 @@ def _examined(roll: Rollout, precision: Precision = "fp32") -> gate.Verdict:
 
 
 def _with_weights(change: Callable[[PriorWeights], PriorWeights]) -> Rollout:
-    def roll(weights: PriorWeights, *given: Tensor) -> tuple[Tensor, Tensor]:
-        return prior_rollout(change(weights), *given, unimix=COURSE.sizes.unimix)
-
-    return roll
+    return lambda weights, h, z, actions, uniforms: _right(change(weights), h, z, actions, uniforms)
 
 
 def _with_uniforms(change: Callable[[Tensor], Tensor]) -> Rollout:
-    def roll(weights: PriorWeights, belief: Tensor, code: Tensor, actions: Tensor, uniforms: Tensor):  # type: ignore[no-untyped-def]
-        return prior_rollout(weights, belief, code, actions, change(uniforms), unimix=COURSE.sizes.unimix)
-
-    return roll
+    return lambda weights, h, z, actions, uniforms: _right(weights, h, z, actions, change(uniforms))
 
 
 def _other_numbers(uniforms: Tensor) -> Tensor:
     return torch.rand(uniforms.shape, generator=torch.Generator().manual_seed(5)).clamp(1e-6, 1 - 1e-6)
 
 
-def _no_unimix(*given: Tensor) -> tuple[Tensor, Tensor]:
-    return prior_rollout(*given, unimix=0.0)  # type: ignore[arg-type]
+def _no_unimix(weights: PriorWeights, h: Tensor, z: Tensor, actions: Tensor, uniforms: Tensor) -> Pair:
+    return prior_rollout(weights, h, z, actions, uniforms, unimix=0.0)
 
 
-def _late_codes(*given: Tensor) -> tuple[Tensor, Tensor]:
-    beliefs, codes = _right(*given)
-    return beliefs, codes.roll(1, 1)
-
-
-def _not_numbers(*given: Tensor) -> tuple[Tensor, Tensor]:
-    beliefs, codes = _right(*given)
-    return beliefs.index_fill(0, torch.tensor([7]), torch.nan), codes
+def _afterwards(change: Callable[[Tensor, Tensor], Pair]) -> Rollout:
+    return lambda *given: change(*_right(*given))
 
 
 def _rounded(weights: PriorWeights) -> PriorWeights:
@@ -71,8 +60,8 @@ WRONG: dict[str, Rollout] = {
     "always the likeliest class": _with_uniforms(lambda u: torch.full_like(u, 0.5)),
     "random numbers of its own": _with_uniforms(_other_numbers),
     "without unimix": _no_unimix,
-    "codes one step late": _late_codes,
-    "one row is not a number": _not_numbers,
+    "codes one step late": _afterwards(lambda beliefs, codes: (beliefs, codes.roll(1, 1))),
+    "one row is not a number": _afterwards(lambda beliefs, codes: (beliefs.index_fill(0, SEVENTH, torch.nan), codes)),
 }
 
 
@@ -105,12 +94,9 @@ def test_frequencies_do_not_mind_whose_random_numbers_they_are_and_margins_do() 
 
 
 def test_frequencies_alone_tell_a_sampler_that_is_a_little_biased() -> None:
-    """One in thirty draws is the next class: every margin is small where classes are narrow, the counts are not."""
-
-    def roll(weights: PriorWeights, belief: Tensor, code: Tensor, actions: Tensor, uniforms: Tensor):  # type: ignore[no-untyped-def]
-        return prior_rollout(weights, belief, code, actions, 0.9 * uniforms, unimix=COURSE.sizes.unimix)
-
-    assert _examined(roll).chi_square > gate.LIMITS["fp32"].chi_square
+    """A tenth of the last class's draws is missing."""
+    biased = _with_uniforms(lambda uniforms: 0.9 * uniforms)
+    assert _examined(biased).chi_square > gate.LIMITS["bf16"].chi_square
 
 
 def test_bf16_training_is_the_same_work() -> None:
@@ -120,10 +106,10 @@ def test_bf16_training_is_the_same_work() -> None:
 
 def test_the_second_writing_of_the_prior_is_the_first() -> None:
     """The gate's own lines from belief to probabilities give the classes that the definition draws."""
-    weights = gate.model(COURSE.sizes, CPU).prior_weights()
-    first, uniforms = gate.start(COURSE, CPU), gate.draws(COURSE, CPU, seed=3)
+    weights = model(COURSE.sizes, CPU).prior_weights()
+    first, uniforms = start(COURSE, CPU), draws(COURSE, CPU, seed=3)
     with torch.no_grad():
-        beliefs, codes = _right(weights, *first, uniforms)  # type: ignore[arg-type]
+        beliefs, codes = _right(weights, *first, uniforms)
         priors = gate._prior(weights, beliefs.flatten(0, 1), COURSE)
     assert torch.equal(sample(priors, uniforms.flatten(0, 1)), codes.flatten(0, 1))
     assert torch.allclose(priors.sum(-1), torch.ones(()))

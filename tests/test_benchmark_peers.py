@@ -59,7 +59,7 @@ def test_a_stand_in_is_found_meanwhile_and_not_afterwards(tmp_path: Path) -> Non
 
 def test_what_a_checkout_lacks_is_named(tmp_path: Path) -> None:
     checkout = _checkout(tmp_path / "peer", networks="import no_such_package")
-    with pytest.raises(UserError, match="has no models.py; give the folder of that checkout"):
+    with pytest.raises(UserError, match=r"has no models\.py; give the folder of that checkout"):
         import_from(checkout, ["models"])
     with pytest.raises(UserError, match="needs no_such_package, which is not installed"):
         import_from(checkout, ["networks"])
