@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from worldaction.kernels import Request, choose
+from worldaction.kernels.denoise.reference import DenoiserWeights
 from worldaction.kernels.rollout.reference import PriorWeights
 
 _LIBRARY = torch.library.Library("worldaction", "DEF")
@@ -119,3 +120,73 @@ _LIBRARY.define(
 )
 _LIBRARY.impl("rollout", _rollout, "CompositeExplicitAutograd")
 torch.library.register_fake("worldaction::rollout", _rollout_fake, lib=_LIBRARY)
+
+# Denoise --------------------------------------------------------------------------------------------------------------
+
+
+def denoise(
+    weights: DenoiserWeights,
+    condition: Tensor,
+    x: Tensor,
+    noise: Tensor,
+    table: Tensor,
+    *,
+    dtype: torch.dtype = torch.float32,
+    force: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Take denoising steps, as `worldaction.kernels.denoise.reference.denoise` does.
+
+    Args:
+        weights: see `DenoiserWeights`.
+        condition: [B, W] what the network sees of the world.
+        x: [B, X] noisy chunk before the first step.
+        noise: [B, n, X] standard normal.
+        table: [n, 5] from `worldaction.kernels.denoise.reference.undo_table`.
+        dtype: lowest precision of products.
+        force: name of the implementation to take.
+
+    Returns:
+        states [B, n + 1, X] and means [B, n, X].
+
+    Raises:
+        UserError: the forced implementation is not available.
+    """
+    return torch.ops.worldaction.denoise(list(weights), condition, x, noise, table, dtype, force)
+
+
+def _denoise(
+    tensors: list[Tensor],
+    condition: Tensor,
+    x: Tensor,
+    noise: Tensor,
+    table: Tensor,
+    dtype: torch.dtype,
+    force: str | None,
+) -> tuple[Tensor, Tensor]:
+    weights = DenoiserWeights(*tensors)
+    width, chunk = weights.noisy.shape
+    sizes = {"width": width, "chunk": chunk, "blocks": len(weights.layers) // 2, "steps": len(table)}
+    request = Request(device=x.device, dtype=dtype, batch=len(x), sizes=sizes)
+    states, means = choose("denoise", request, force=force).run(weights, condition, x, noise, table, dtype=dtype)
+    return states, means
+
+
+def _denoise_fake(
+    tensors: list[Tensor],
+    condition: Tensor,
+    x: Tensor,
+    noise: Tensor,
+    table: Tensor,
+    dtype: torch.dtype,
+    force: str | None,
+) -> tuple[Tensor, Tensor]:
+    count = table.shape[0]
+    return x.new_empty(x.shape[0], count + 1, x.shape[1]), x.new_empty(x.shape[0], count, x.shape[1])
+
+
+_LIBRARY.define(
+    "denoise(Tensor[] weights, Tensor condition, Tensor x, Tensor noise, Tensor table, ScalarType dtype, str? force)"
+    " -> (Tensor, Tensor)"
+)
+_LIBRARY.impl("denoise", _denoise, "CompositeExplicitAutograd")
+torch.library.register_fake("worldaction::denoise", _denoise_fake, lib=_LIBRARY)

@@ -5,22 +5,20 @@ The route is chosen by what fits: bfloat16, and blocks for all rows at once. Whe
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from worldaction.kernels import Request
+from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.cuda.launch import Load, Replay, load, room, unavailable
 from worldaction.kernels.rollout.persistent import Persistent, Plan, plan
 from worldaction.kernels.rollout.reference import PriorWeights
 from worldaction.kernels.rollout.steps import PriorStep
 
 PRIORITY = 30
-LARGEST = 4096  # deter, whose gates must fit into 48 KiB of a block's shared memory
 KEPT = 4
-_prepared: OrderedDict[tuple[Any, ...], Rollout] = OrderedDict()
+LARGEST = 4096  # deter, whose gates must fit into 48 KiB of a block's shared memory
+_kept: Kept[Rollout] = Kept(KEPT)
 
 
 def available(request: Request) -> str | None:
@@ -44,17 +42,17 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """`prior_rollout`; what is prepared for a model and a batch is kept, for the last few of them."""
     tensors = [t for part in weights for t in (part if isinstance(part, tuple) else (part,))]
-    key = (*((t.data_ptr(), t._version) for t in tensors), actions.shape, code.shape[1], unimix, dtype)
-    if key not in _prepared:
+    batch, horizon, _ = actions.shape
+    groups = code.shape[1]
+
+    def make() -> Rollout:
         blocks, shared = room(actions.device)
-        sizes = _sizes(weights, code.shape[1])
-        cut = plan(sizes, len(actions), blocks=blocks, shared=shared) if dtype == torch.bfloat16 else None
-        shape = {"batch": len(actions), "horizon": actions.shape[1], "groups": code.shape[1]}
-        _prepared[key] = Rollout(weights, **shape, unimix=unimix, dtype=dtype, cut=cut, load=load)
-    _prepared.move_to_end(key)
-    while len(_prepared) > KEPT:
-        _prepared.popitem(last=False)
-    return _prepared[key](belief, code, actions, uniforms)
+        sizes = _sizes(weights, groups)
+        cut = plan(sizes, batch, blocks=blocks, shared=shared) if dtype == torch.bfloat16 else None
+        shape = {"batch": batch, "horizon": horizon, "groups": groups}
+        return Rollout(weights, **shape, unimix=unimix, dtype=dtype, cut=cut, load=load)
+
+    return _kept.get(tensors, (batch, horizon, groups, unimix, dtype), make)(belief, code, actions, uniforms)
 
 
 def _sizes(weights: PriorWeights, groups: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worldaction.kernels.cuda.launch import Load
+from worldaction.kernels.cuda.launch import Argument, Load
 from worldaction.kernels.cuda.source import source
 from worldaction.kernels.rollout.reference import PriorWeights
 
@@ -103,15 +103,15 @@ class Persistent:
     ) -> None:
         """Imagine the horizon; arguments as for the reference, contiguous, results written."""
         self.counters.zero_()
-        given = (belief, code, actions, uniforms)
-        work = (self.operand, self.raw, self.sums, self.counters)
-        last = (beliefs, codes, self.unimix, self.batch, actions.shape[1])
+        arguments: list[Argument] = [*self.weights, belief, code, actions, uniforms]
+        arguments += [self.operand, self.raw, self.sums, self.counters]
+        arguments += [beliefs, codes, self.unimix, self.batch, actions.shape[1]]
         grid = self.cut.groups * self.cut.columns
         self.program.launch(
             "rollout_persistent",
             grid,
             self.cut.threads,
-            *(*self.weights, *given, *work, *last),
+            *arguments,
             shared=self.cut.shared,
             cooperative=True,
         )

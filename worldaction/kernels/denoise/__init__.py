@@ -1,0 +1,1 @@
+"""The denoising loop of the diffusion policy."""
