@@ -12,13 +12,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
+from worldaction.kernels import Request, choose
 from worldaction.kernels.categorical.reference import probabilities, sample
+from worldaction.kernels.rollout import cpu
 from worldaction.kernels.rollout.reference import PriorWeights, gru, prior_step
 from worldaction.nets import mlp
 from worldaction.spec import NULL_ACTION
@@ -71,6 +74,10 @@ def straight_through(probs: Tensor, uniform: Tensor) -> Tensor:
     return (hard + (probs - probs.detach())).flatten(-2)
 
 
+_PACKED: WeakKeyDictionary[RSSM, tuple[tuple[object, ...], cpu.PackedPrior | None]] = WeakKeyDictionary()
+"""Not in the modules: they are copied and sent to other processes, packed weights cannot be."""
+
+
 class RSSM(nn.Module):
     """The recurrent core. Randomness is always an argument."""
 
@@ -102,6 +109,8 @@ class RSSM(nn.Module):
             raise UserError(f"{classes} classes per group; give 2 to 256, because a class is stored in a byte")
         self.deter, self.groups, self.classes, self.unimix = deter, groups, classes, unimix
         self.null_action = tuple(null_action)
+        self.imagine_in = torch.float32
+        """Precision of the products of `prior` where a model is frozen and runs on a CPU: float32 or bfloat16."""
         flat = groups * classes
         self.input_state = nn.Linear(flat, hidden, bias=False)
         self.input_action = nn.Linear(action, hidden)
@@ -183,6 +192,8 @@ class RSSM(nn.Module):
 
     def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
         """Imagine one frame: a_t [B, A] is executed; uniform is [B, S]."""
+        if (packed := self._packed(latent.belief, action)) is not None:
+            return Latent(*cpu.step(packed, *latent, action, uniform, unimix=self.unimix))
         return Latent(*prior_step(self.prior_weights(), *latent, action, uniform, unimix=self.unimix))
 
     def prior_weights(self) -> PriorWeights:
@@ -204,6 +215,25 @@ class RSSM(nn.Module):
             logits=last.weight,
             logits_bias=last.bias,
         )
+
+    def _packed(self, belief: Tensor, action: Tensor) -> cpu.PackedPrior | None:
+        """The weights as the CPU's fast step takes them, made once for a frozen model; None where it does not serve."""
+        parameters = self._prior_parameters()
+        traced = torch.compiler.is_compiling() or belief.requires_grad or action.requires_grad
+        if traced or belief.dtype != torch.float32 or any(p.requires_grad or p.is_inference() for p in parameters):
+            return None
+        # a weight that was replaced has another address, one that was written to another version
+        state = (self.imagine_in, *((p.data_ptr(), p._version) for p in parameters))
+        if self not in _PACKED or _PACKED[self][0] != state:
+            request = Request(belief.device, self.imagine_in, len(belief), {"deter": self.deter, "groups": self.groups})
+            serves = choose("rollout", request).name == "cpu"
+            made = cpu.pack(self.prior_weights(), self.groups, dtype=self.imagine_in) if serves else None
+            _PACKED[self] = (state, made)
+        return _PACKED[self][1]
+
+    def _prior_parameters(self) -> list[Tensor]:
+        layers = (self.input_state, self.input_action, self.input_norm, self.gates, self.gates_norm, *self.prior_net)
+        return [p for layer in layers for p in layer._parameters.values() if p is not None]
 
     def _state_rows(self) -> Tensor:
         return self.input_state.weight.t().contiguous()
