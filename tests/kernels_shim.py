@@ -24,6 +24,10 @@ class ShimError(AssertionError):
     """What the shim noticed."""
 
 
+class DoesNotCompileError(AssertionError):
+    """What g++ said."""
+
+
 class ShimProgram:
     """A `worldaction.kernels.cuda.launch.Program` on the CPU."""
 
@@ -56,7 +60,7 @@ def build(source: Source, texts: dict[str, str]) -> ShimProgram:
         command = ["g++", "-O1", "-std=c++20", "-fPIC", "-shared", "-pthread", "-w", *macros, f"-I{HERE}"]
         done = subprocess.run([*command, str(main), "-o", str(library)], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ShimError(done.stderr[:2000])
+            raise DoesNotCompileError(done.stderr[:2000])
         return ShimProgram(library)
 
 

@@ -11,7 +11,7 @@ from kernels_world import UNIMIX, generator
 from torch import Tensor
 
 from worldaction.kernels.categorical.reference import probabilities, sample
-from worldaction.kernels.cuda.launch import long
+from worldaction.kernels.cuda.launch import Load, long
 from worldaction.kernels.cuda.source import source
 from worldaction.random import Stream, normal, uniform
 
@@ -21,7 +21,7 @@ pytestmark = needs_shim
 CPU = torch.device("cpu")
 
 
-def draw(kernel: str, key: tuple[int, int, int], rows: Tensor, steps: int, width: int) -> Tensor:
+def draw(kernel: str, key: tuple[int, int, int], rows: Tensor, steps: int, width: int, *, load: Load = load) -> Tensor:
     out = torch.full((len(rows), steps, width), torch.nan)
     made = load(source("random", BF16=0), CPU)
     per_row = steps * width if kernel == "uniforms" else steps * ((width + 1) // 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +12,15 @@ from torch.nn import functional
 from worldaction.kernels import Request
 from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.cuda.launch import Argument, Load, load, long, room, unavailable
-from worldaction.kernels.cuda.source import source
+from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise.reference import DenoiserWeights
 
 PRIORITY = 30
 PAD = 8
 TILE = 4 * 128  # bytes of a 16 x 16 tile of bfloat16
 HELD_TILES = 32  # tiles of one matrix that a warp can hold in registers: 128 of them
+HELD_BESIDE = 4  # accumulator tiles for which there is room beside it
+TILES_PER_WARP = 8  # 16 x 8 accumulator tiles of a warp; there are three sets of them in registers
 EXACT_ROWS, EXACT_THREADS = 8, 256
 SMALLEST_SHARED = 163 * 1024  # of the GPUs that are served
 _kept: Kept[Denoise] = Kept(4)
@@ -58,13 +60,14 @@ def plan(sizes: Mapping[str, int], batch: int, *, blocks: int, shared: int) -> P
     if width % 16:
         return None
     tiles = width // 16
-    warps = next(count for count in (8, 4, 2, 1) if tiles % count == 0)
+    warps = next(count for count in (16 if tiles >= 32 else 8, 8, 4, 2, 1) if tiles % count == 0)
     # as few rows as keep the batch on the chip at once: a step's time is latency
-    rows = next((rows for rows in (8, 16, 24) if rows * blocks >= batch), 32)
+    most = max(8, 8 * (TILES_PER_WARP // max(warps // 8, 1)) // (tiles // warps))
+    rows = min(next((rows for rows in (8, 16, 24) if rows * blocks >= batch), 32), most)
     edge, square = tiles * padded // 16 * TILE, tiles * tiles * TILE
     work = rows * (2 * 2 * (width + PAD) + 2 * (padded + PAD) + 4 * padded * (1 + warps))
     sizes_in_order = [edge, edge, *[square] * (2 * sizes["blocks"])]
-    held = tiles // warps * tiles <= HELD_TILES
+    held = tiles // warps * tiles <= HELD_TILES and tiles // warps * rows // 8 <= HELD_BESIDE
     # the matrix in registers is the last one
     candidates = sizes_in_order[: len(sizes_in_order) - held]
     resident = sum(work + sum(candidates[: k + 1]) <= shared for k in range(len(candidates)))
@@ -100,6 +103,23 @@ def _exact_shared(sizes: Mapping[str, int]) -> int:
     return 4 * EXACT_ROWS * (sizes["chunk"] + 3 * sizes["width"])
 
 
+def denoise_source(sizes: Mapping[str, int], cut: Plan | None) -> Source:
+    """What is compiled for sizes (width, chunk, blocks) and a cut; without one, in float32."""
+    macros = {"W": sizes["width"], "X": sizes["chunk"], "BLOCKS": sizes["blocks"]}
+    if cut is None:
+        return source("denoise_exact", BF16=0, ROWS=EXACT_ROWS, SHARED=_exact_shared(sizes), **macros)
+    macros |= {"XP": cut.padded, "WARPS": cut.warps, "RESIDENT": cut.resident, "HELD": int(cut.held)}
+    return source("denoise", BF16=1, ROWS=cut.rows, SHARED=cut.shared, **macros)
+
+
+def sources(sizes: Mapping[str, int], batch: int, *, blocks: int, shared: int) -> Iterator[Source]:
+    """What is compiled for sizes (width, chunk, blocks) and a batch, on a GPU of so many multiprocessors and bytes."""
+    yield denoise_source(sizes, None)
+    cut = plan(sizes, batch, blocks=blocks, shared=shared)
+    if cut is not None:
+        yield denoise_source(sizes, cut)
+
+
 class Denoise:
     """The kernel with its weights, for one batch.
 
@@ -115,25 +135,21 @@ class Denoise:
     def __init__(
         self, weights: DenoiserWeights, batch: int, *, dtype: torch.dtype, blocks: int, shared: int, load: Load
     ) -> None:
-        self.batch, self._device = batch, weights.noisy.device
+        self.batch = batch
         width, chunk = weights.noisy.shape
         sizes = {"width": width, "chunk": chunk, "blocks": len(weights.layers) // 2}
         self._vectors = [t.contiguous() for t in (weights.steps, weights.biases, weights.out_bias)]
-        macros = {"W": width, "X": chunk, "BLOCKS": sizes["blocks"]}
         cut = plan(sizes, batch, blocks=blocks, shared=shared) if dtype == torch.bfloat16 else None
         if cut is None:
-            self._kernel, self._rows, self._threads = "denoise_exact", EXACT_ROWS, EXACT_THREADS
-            self._shared = _exact_shared(sizes)
-            file, macros = "denoise_exact", macros | {"BF16": 0}
-            self._matrices = [weights.noisy.t().contiguous(), weights.out.t().contiguous()]
-            self._matrices += [weights.layers.transpose(1, 2).contiguous()]
+            self._rows, self._threads, self._shared = EXACT_ROWS, EXACT_THREADS, _exact_shared(sizes)
+            turned = (weights.noisy.t(), weights.out.t(), weights.layers.transpose(1, 2))
+            self._matrices = [matrix.contiguous() for matrix in turned]
         else:
-            self._kernel, self._rows, self._threads, self._shared = "denoise", cut.rows, 32 * cut.warps, cut.shared
-            file = "denoise"
-            macros |= {"BF16": 1, "XP": cut.padded, "WARPS": cut.warps, "RESIDENT": cut.resident, "HELD": int(cut.held)}
+            self._rows, self._threads, self._shared = cut.rows, 32 * cut.warps, cut.shared
             self._matrices = [pack(weights, cut.padded)]
-        macros |= {"ROWS": self._rows, "SHARED": self._shared}
-        self._program = load(source(file, **macros), self._device)
+        what = denoise_source(sizes, cut)
+        # a file has one kernel, of its own name
+        self._kernel, self._program = what.name, load(what, weights.noisy.device)
 
     def __call__(self, condition: Tensor, x: Tensor, noise: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
         """Arguments and results of `denoise`."""

@@ -5,15 +5,18 @@ The route is chosen by what fits: bfloat16, and blocks for all rows at once. Whe
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import torch
 from torch import Tensor
 
 from worldaction.kernels import Request
 from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.cuda.launch import Load, Replay, load, room, unavailable
-from worldaction.kernels.rollout.persistent import Persistent, Plan, plan
+from worldaction.kernels.cuda.source import Source
+from worldaction.kernels.rollout.persistent import Persistent, Plan, persistent_source, plan
 from worldaction.kernels.rollout.reference import PriorWeights
-from worldaction.kernels.rollout.steps import PriorStep
+from worldaction.kernels.rollout.steps import PriorStep, sizes_of, steps_source
 
 PRIORITY = 30
 KEPT = 4
@@ -47,17 +50,20 @@ def run(
 
     def make() -> Rollout:
         blocks, shared = room(actions.device)
-        sizes = _sizes(weights, groups)
-        cut = plan(sizes, batch, blocks=blocks, shared=shared) if dtype == torch.bfloat16 else None
+        cut = plan(sizes_of(weights, groups), batch, blocks=blocks, shared=shared) if dtype == torch.bfloat16 else None
         shape = {"batch": batch, "horizon": horizon, "groups": groups}
         return Rollout(weights, **shape, unimix=unimix, dtype=dtype, cut=cut, load=load)
 
     return _kept.get(tensors, (batch, horizon, groups, unimix, dtype), make)(belief, code, actions, uniforms)
 
 
-def _sizes(weights: PriorWeights, groups: int) -> dict[str, int]:
-    flat, hidden = weights.state_rows.shape
-    return {"deter": weights.hidden.shape[1], "hidden": hidden, "groups": groups, "classes": flat // groups}
+def sources(sizes: Mapping[str, int], batch: int, *, blocks: int, shared: int) -> Iterator[Source]:
+    """What is compiled for sizes (see `sizes_of`) and a batch, on a GPU of so many multiprocessors and bytes."""
+    for dtype in (torch.float32, torch.bfloat16):
+        yield steps_source(sizes, dtype)
+    cut = plan(sizes, batch, blocks=blocks, shared=shared)
+    if cut is not None:
+        yield persistent_source(sizes, cut)
 
 
 class Rollout:

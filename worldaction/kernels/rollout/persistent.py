@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from worldaction.kernels.cuda.launch import Argument, Load
-from worldaction.kernels.cuda.source import source
+from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.rollout.reference import PriorWeights
+from worldaction.kernels.rollout.steps import sizes_of
 
 PAD, STAGED = 8, 64  # PAD and KC of persistent.cuh
 COUNTER = 32  # words between the counters of two groups, so that they lie in different cache lines
@@ -71,6 +72,13 @@ def _cut(sizes: Mapping[str, int], batch: int, columns: int, rows: int) -> Plan 
     return Plan(columns, rows, -(-batch // rows), padded, threads, shared)
 
 
+def persistent_source(sizes: Mapping[str, int], cut: Plan) -> Source:
+    """What is compiled for sizes (deter, hidden, groups, classes, action) and a cut."""
+    macros = {"D": sizes["deter"], "U": sizes["hidden"], "UP": cut.padded, "S": sizes["groups"], "C": sizes["classes"]}
+    macros |= {"A": sizes["action"], "NC": cut.columns, "BM": cut.rows, "SHARED": cut.shared}
+    return source("persistent", BF16=1, **macros)
+
+
 class Persistent:
     """The kernel with its weights, for one batch and horizon.
 
@@ -84,12 +92,8 @@ class Persistent:
     """
 
     def __init__(self, weights: PriorWeights, groups: int, cut: Plan, *, batch: int, unimix: float, load: Load) -> None:
-        flat, hidden = weights.state_rows.shape
-        deter, action = weights.hidden.shape[1], weights.action.shape[1]
-        sizes = {"D": deter, "U": hidden, "UP": cut.padded, "S": groups, "C": flat // groups, "A": action}
-        sizes |= {"NC": cut.columns, "BM": cut.rows, "SHARED": cut.shared, "BF16": 1}
-        device = weights.gates.device
-        self.program = load(source("persistent", **sizes), device)
+        device, deter = weights.gates.device, weights.hidden.shape[1]
+        self.program = load(persistent_source(sizes_of(weights, groups), cut), device)
         self.cut, self.batch, self.unimix = cut, batch, unimix
         self.weights = pack(weights, cut.padded)
         rows = cut.groups * cut.rows

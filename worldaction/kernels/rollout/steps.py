@@ -6,15 +6,30 @@ comes from outside.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from worldaction.kernels.cuda.launch import Load, long
-from worldaction.kernels.cuda.source import source
+from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.rollout.reference import PriorWeights
 
 ROW = 128  # STEP_THREADS of steps.cuh
 WARPS = 4
+
+
+def sizes_of(weights: PriorWeights, groups: int) -> dict[str, int]:
+    """Sizes of a prior by name: deter, hidden, groups, classes, action."""
+    (flat, hidden), (_, action) = weights.state_rows.shape, weights.action.shape
+    sizes = {"deter": weights.hidden.shape[1], "hidden": hidden, "groups": groups}
+    return sizes | {"classes": flat // groups, "action": action}
+
+
+def steps_source(sizes: Mapping[str, int], dtype: torch.dtype) -> Source:
+    """What is compiled for sizes (deter, hidden, groups, classes, action) and a precision of products."""
+    macros = {"D": sizes["deter"], "U": sizes["hidden"], "S": sizes["groups"], "C": sizes["classes"]}
+    return source("steps", BF16=int(dtype == torch.bfloat16), A=sizes["action"], **macros)
 
 
 class PriorStep:
@@ -33,10 +48,8 @@ class PriorStep:
         self, weights: PriorWeights, groups: int, *, batch: int, unimix: float, dtype: torch.dtype, load: Load
     ) -> None:
         flat, hidden = weights.state_rows.shape
-        deter, action = weights.hidden.shape[1], weights.action.shape[1]
-        sizes = {"D": deter, "U": hidden, "S": groups, "C": flat // groups, "A": action}
-        device = weights.gates.device
-        self.program = load(source("steps", BF16=int(dtype == torch.bfloat16), **sizes), device)
+        device, deter = weights.gates.device, weights.hidden.shape[1]
+        self.program = load(steps_source(sizes_of(weights, groups), dtype), device)
         self.batch, self.groups, self.unimix, self._half = batch, groups, unimix, hidden
         self.weights = weights
         self.rows = weights.state_rows.to(dtype).contiguous()
