@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from experiments.speed.results import Contest
 
 LOGGER = logging.getLogger("worldaction")
-PARTS = ("imagination", "dreams", "training", "simulator", "loading", "growth")
+PARTS = ("imagination", "denoising", "dreams", "training", "simulator", "loading", "growth")
 """What is measured, in order."""
 
 
@@ -133,6 +133,15 @@ class Benchmark:
             works = _joined(contestant.imagination(course) for contestant in self.contestants)
             self._race(name, "latent steps", works)
 
+    def denoising(self) -> None:
+        """The policy's denoising loop."""
+        from experiments.speed.denoising import denoising, examined
+
+        course, compiled = self.scale.dreams, self.scale.compiled
+        name = f"denoising, B={course.batch}"
+        self.results.gate[name] = examined(course, self.device, compiled=compiled)
+        self._race(name, "chunks of actions", denoising(course, self.device, compiled=compiled))
+
     def dreams(self) -> None:
         """Whole dreams under a policy."""
         from experiments.speed.dreams import dreams
@@ -203,8 +212,7 @@ def write(results: Results, folder: Path) -> str:
     if results.contests:
         parts += [table(results.contests), "![Speeds](speeds.png)", footnotes(results.contests)]
         save_figure(*_figure(figures.speeds(results.contests), folder / "speeds"))
-    rollouts = {name: found for name, found in results.gate.items() if name != "training"}
-    parts += [gate_table(rollouts)] if rollouts else []
+    parts += [gate_table(results.gate)] if results.gate else []
     if results.costs:
         clock = results.contests[0].clock if results.contests else "cpu"
         parts.append("![Growth](growth.png)")

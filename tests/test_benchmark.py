@@ -32,7 +32,7 @@ def test_quick_measures_everything_and_writes_it_down(
     assert capsys.readouterr().out.strip() == text.strip()
     results = json.loads((tmp_path / "out/benchmark.json").read_text())
     names = [contest["name"].partition(",")[0] for contest in results["contests"]]
-    assert names == ["imagination", "dreams with policy", "world-model step", "simulator", "data loading"]
+    assert names == ["imagination", "denoising", "dreams with policy", "world-model step", "simulator", "data loading"]
     for contest in results["contests"]:
         assert f"**{contest['name']}**" in text
         for entry in contest["entries"]:

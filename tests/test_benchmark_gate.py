@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.speed import gate
+from experiments.speed import denoising, gate
 from experiments.speed.base import Course, Precision, Sizes, Windows
+from experiments.speed.dreams import Dreams
 from experiments.speed.ours import Entrant, Rollout, draws, model, start
 from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import sample
+from worldaction.kernels.denoise.reference import DenoiserWeights, denoise
 from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
 
 COURSE = Course(Sizes(deter=48, groups=8, classes=8, hidden=32), batch=192, horizon=12)
@@ -113,3 +115,29 @@ def test_the_second_writing_of_the_prior_is_the_first() -> None:
         priors = gate._prior(weights, beliefs.flatten(0, 1), COURSE)
     assert torch.equal(sample(priors, uniforms.flatten(0, 1)), codes.flatten(0, 1))
     assert torch.allclose(priors.sum(-1), torch.ones(()))
+
+
+DREAMS = Dreams(COURSE.sizes, batch=5, denoising_steps=4, width=24)
+
+
+def test_the_definition_of_denoising_passes_its_own_gate() -> None:
+    with torch.no_grad():
+        assert denoising.examine(denoising.Denoising("mine", "fp32", denoise), DREAMS, CPU) < 1e-5
+
+
+@pytest.mark.parametrize("field", ["noisy", "steps", "biases", "out"])
+def test_a_wrong_denoising_loop_is_refused(field: str) -> None:
+    def loop(weights: DenoiserWeights, c: Tensor, x: Tensor, noise: Tensor, table: Tensor) -> Pair:
+        return denoise(weights._replace(**{field: 1.2 * getattr(weights, field)}), c, x, noise, table)
+
+    with torch.no_grad(), pytest.raises(UserError, match="denoising by mine fp32 is not right"):
+        denoising.examine(denoising.Denoising("mine", "fp32", loop), DREAMS, CPU)
+
+
+def test_an_error_in_the_last_step_alone_is_found() -> None:
+    def loop(weights: DenoiserWeights, c: Tensor, x: Tensor, noise: Tensor, table: Tensor) -> Pair:
+        states, means = denoise(weights, c, x, noise, table)
+        return states.index_add(1, torch.tensor([4]), torch.full((5, 1, 28), 0.1)), means
+
+    with torch.no_grad(), pytest.raises(UserError, match=r"error 0\.1"):
+        denoising.examine(denoising.Denoising("mine", "fp32", loop), DREAMS, CPU)

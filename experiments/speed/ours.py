@@ -6,7 +6,8 @@ theirs. Latents stay indices from the first step to the last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from experiments.speed.base import Course, Precision, Sizes, Windows, Work, count, flops, imagining
 from worldaction.fit import Fit
-from worldaction.kernels import REFERENCE, Request, implementations
+from worldaction.kernels import REFERENCE, implementations, typical
 from worldaction.kernels.ops import rollout
 from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
 from worldaction.random import Stream, uniform
@@ -61,12 +62,31 @@ def entrants(course: Course, device: torch.device, *, compiled: bool = True) -> 
     found = [Entrant("reference", "fp32", partial(prior_rollout, unimix=unimix))]
     if compiled:
         found.append(Entrant("torch.compile", "fp32", partial(_compiled(device.type), unimix=unimix)))
-    for precision, dtype in DTYPES.items():
-        for report in implementations(_request(course, device, dtype)):
-            if report.op == "rollout" and report.name != REFERENCE and report.reason is None:
-                roll = partial(rollout, unimix=unimix, dtype=dtype, force=report.name)
-                found.append(Entrant(report.name, precision, roll))
+    lengths = {name: getattr(course.sizes, name) for name in ("deter", "groups", "classes", "hidden", "action")}
+    lengths["horizon"] = course.horizon
+    found += [
+        Entrant(name, precision, partial(rollout, unimix=unimix, dtype=DTYPES[precision], force=name))
+        for name, precision in available("rollout", device, batch=course.batch, sizes=lengths)
+    ]
     return found
+
+
+def available(
+    op: str, device: torch.device, *, batch: int, sizes: Mapping[str, int]
+) -> Iterator[tuple[str, Precision]]:
+    """Implementations of an operation that can run here beside the reference, in each precision.
+
+    Args:
+        op: a key of `worldaction.kernels.DEFINITIONS`.
+        device: where.
+        batch: rows.
+        sizes: lengths of the operation's axes.
+    """
+    for precision, dtype in DTYPES.items():
+        asked = typical(device, dtype=dtype, batch=batch)
+        for report in implementations(replace(asked, sizes={**asked.sizes, **sizes})):
+            if report.op == op and report.name != REFERENCE and report.reason is None:
+                yield report.name, precision
 
 
 @cache
@@ -76,12 +96,6 @@ def _compiled(device: str) -> Callable[..., Any]:
         prior_rollout, dynamic=False, mode="reduce-overhead" if device == "cuda" else None
     )
     return compiled
-
-
-def _request(course: Course, device: torch.device, dtype: torch.dtype) -> Request:
-    sizes = course.sizes
-    lengths = {name: getattr(sizes, name) for name in ("deter", "groups", "classes", "hidden", "action")}
-    return Request(device=device, dtype=dtype, batch=course.batch, sizes=lengths | {"horizon": course.horizon})
 
 
 def model(sizes: Sizes, device: torch.device, *, seed: int = 0) -> RSSM:

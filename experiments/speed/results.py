@@ -153,10 +153,8 @@ def gate_table(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         verdicts: contest -> implementation -> figures by name.
     """
-    rows = [(contest, name, figures) for contest, found in verdicts.items() for name, figures in found.items()]
-    if not rows:
-        return ""
-    columns = list(rows[0][2])
-    lines = [["", "ours", *columns], ["---"] * (len(columns) + 2)]
-    lines += [[contest, name, *(f"{figures[c]:.2g}" for c in columns)] for contest, name, figures in rows]
+    lines = [["held against the definition", "ours", "errors"], ["---"] * 3]
+    for contest, found in verdicts.items():
+        for name, figures in found.items():
+            lines.append([contest, name, ", ".join(f"{key} {value:.2g}" for key, value in figures.items())])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
