@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -134,26 +134,32 @@ def kernels(device: str) -> str:
     """A table of the implementations: which one runs, why others do not, and what their first call costs.
 
     Args:
-        device: where they are asked to run.
+        device: where they are asked to run, on the sizes of the preset `quick`.
     """
     import torch
 
-    from experiments.speed.base import Course
-    from experiments.speed.ours import draws, model, start
-    from worldaction.kernels import implementations, typical
-    from worldaction.kernels.ops import rollout
+    from experiments.speed import denoising, ours
+    from experiments.speed.base import Course, Sizes
+    from experiments.speed.dreams import Dreams
+    from worldaction.kernels import implementations, ops, typical
 
-    where, course = torch.device(device), Course()
-    weights, first = model(course.sizes, where).prior_weights(), start(course, where)
-    uniforms = draws(course, where, seed=0)
+    asked = typical(torch.device(device))
+    course = Course(Sizes(**{f.name: asked.sizes[f.name] for f in fields(Sizes) if f.name in asked.sizes}), asked.batch)
+    weights, first = ours.model(course.sizes, asked.device).prior_weights(), ours.start(course, asked.device)
+    uniforms = ours.draws(course, asked.device, seed=0)
+    problem, _ = denoising.problem(Dreams(course.sizes, asked.batch), asked.device)
+    calls: dict[str, Callable[[str], Any]] = {
+        "rollout": lambda name: ops.rollout(weights, *first, uniforms, unimix=course.sizes.unimix, force=name),
+        "denoise": lambda name: ops.denoise(*problem, force=name),
+    }
     lines = ["| operation | implementation | runs | first call, s |", "| --- | --- | --- | --- |"]
-    for report in implementations(typical(where)):
-        begun = time.monotonic()
+    for report in implementations(asked):
         took = ""
-        if report.reason is None and report.op == "rollout":
+        if report.reason is None and report.op in calls:
+            begun = time.monotonic()
             with torch.no_grad():
-                beliefs, _ = rollout(weights, *first, uniforms, unimix=course.sizes.unimix, force=report.name)
-            took = f"{time.monotonic() - begun:.2f}" if bool(beliefs.isfinite().all()) else "not finite"
+                finite = all(bool(each.float().isfinite().all()) for each in calls[report.op](report.name))
+            took = f"{time.monotonic() - begun:.2f}" if finite else "not finite"
         runs = "chosen" if report.chosen else report.reason or "can be forced"
         lines.append(f"| {report.op} | {report.name} | {runs} | {took} |")
     return "\n".join(lines)
