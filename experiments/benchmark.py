@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -181,7 +181,7 @@ class Benchmark:
         LOGGER.info("growth over batch, horizon and width")
         self.results.costs = measure(self.scale.growth, self.device)
 
-    def _race(self, name: str, unit: str, works: Any, *, slow: bool = False) -> None:
+    def _race(self, name: str, unit: str, works: Mapping[str, Work], *, slow: bool = False) -> None:
         from experiments.speed.clock import race
         from experiments.speed.results import Contest, Entry
 
@@ -191,7 +191,7 @@ class Benchmark:
         self.results.contests.append(Contest(name, unit, entries, self.clock, slow))
 
 
-def _joined(parts: Any) -> dict[str, Work]:
+def _joined(parts: Iterable[Mapping[str, Work]]) -> dict[str, Work]:
     return {name: work for part in parts for name, work in part.items()}
 
 
@@ -211,19 +211,17 @@ def write(results: Results, folder: Path) -> str:
     parts = [_head(results.about)]
     if results.contests:
         parts += [table(results.contests), "![Speeds](speeds.png)", footnotes(results.contests)]
-        save_figure(*_figure(figures.speeds(results.contests), folder / "speeds"))
+        plot = figures.speeds(results.contests)
+        save_figure(plot.figure, folder / "speeds", plot.data)
     parts += [gate_table(results.gate)] if results.gate else []
     if results.costs:
         clock = results.contests[0].clock if results.contests else "cpu"
         parts.append("![Growth](growth.png)")
-        save_figure(*_figure(figures.growth(results.costs, clock=clock), folder / "growth"))
+        plot = figures.growth(results.costs, clock=clock)
+        save_figure(plot.figure, folder / "growth", plot.data)
     text = "\n\n".join(parts) + "\n"
     (folder / "benchmark.md").write_text(text, encoding="utf-8")
     return text
-
-
-def _figure(plot: Any, path: Path) -> tuple[Any, Path, Any]:
-    return plot.figure, path, plot.data
 
 
 def _head(about: dict[str, Any]) -> str:

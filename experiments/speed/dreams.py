@@ -15,9 +15,9 @@ import torch
 
 from agents.diffusion import DiffusionPolicy
 from agents.imagination import dream
-from experiments.speed.base import Sizes, Windows, Work, count
-from experiments.speed.ours import world_model
-from worldaction.kernels import REFERENCE, VARIABLE, implementations
+from experiments.speed.base import Precision, Sizes, Windows, Work, count
+from experiments.speed.ours import DTYPES, world_model
+from worldaction.kernels import REFERENCE, VARIABLE, implementations, typical
 from worldaction.rssm import Latent
 from worldaction.success import SuccessClassifier
 
@@ -41,6 +41,8 @@ class Dreams:
 def dreams(course: Dreams, device: torch.device) -> Mapping[str, Work]:
     """Dreams by the reference and by what `worldaction.kernels` chooses; amounts in chunks of actions.
 
+    In bf16 the products of the imagined step alone are rounded, as `RSSM.imagine_in` says.
+
     Args:
         course: sizes.
         device: where to compute.
@@ -48,19 +50,20 @@ def dreams(course: Dreams, device: torch.device) -> Mapping[str, Work]:
     about = f"{course.denoising_steps} denoising steps of width {course.width}, {course.chunk} imagined frames"
     amount = course.batch * course.decisions
 
-    def work(name: str) -> Work:
+    def work(name: str, precision: Precision) -> Work:
         # a model of its own: some implementations keep what they make of a model's weights
-        run, parameters = _dreaming(course, device)
-        return Work(_forced(run, name) if name else run, amount, about, True, "fp32", parameters)
+        run, parameters = _dreaming(course, device, precision)
+        return Work(_forced(run, name) if name else run, amount, about, True, precision, parameters)
 
-    works = {"ours, reference fp32": work(REFERENCE)}
-    if any(report.chosen and report.name != REFERENCE for report in implementations()):
-        works["ours, as chosen fp32"] = work("")
+    works = {"ours, reference fp32": work(REFERENCE, "fp32")}
+    if any(report.chosen and report.name != REFERENCE for report in implementations(typical(device))):
+        works |= {f"ours, as chosen {precision}": work("", precision) for precision in DTYPES}
     return works
 
 
-def _dreaming(course: Dreams, device: torch.device) -> tuple[Callable[[], object], int]:
+def _dreaming(course: Dreams, device: torch.device, precision: Precision) -> tuple[Callable[[], object], int]:
     world = world_model(Windows(course.sizes, seed=course.seed), device).requires_grad_(False).eval()
+    world.rssm.imagine_in = DTYPES[precision]
     with torch.random.fork_rng([]):
         torch.manual_seed(course.seed)
         policy = DiffusionPolicy(

@@ -56,6 +56,7 @@ class R2Dreamer:
             agent = self.modules["dreamer"].Dreamer(
                 _config(windows, self.device, rep_loss), SimpleNamespace(spaces=spaces), _Action(windows.sizes.action)
             )
+        agent.to(self.device)
         parts = [agent.encoder, agent.rssm, agent.reward, agent.cont]
         parts.append(agent.decoder if rep_loss == "dreamer" else agent.prj)
         parameters = [p for part in parts for p in part.parameters()]
