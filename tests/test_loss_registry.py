@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,9 +218,26 @@ def test_a_loss_of_an_installed_package_is_found_by_its_entry_point(
 
 
 def test_the_description_has_a_line_for_every_named_loss() -> None:
-    lines = describe().splitlines()
+    head, *lines = describe().splitlines()
+    assert head.split() == ["loss", "scale", "reads", "arXiv"]
     assert [line.split()[0] for line in lines] == sorted(available())
-    assert all("scale" in line and "reads" in line for line in lines)
+    assert all(re.search(r" \d{4}\.\d{5} ", line) for line in lines)
+    (taco,) = (line for line in lines if line.startswith("taco "))
+    assert taco.split()[1:4] == [f"{find('taco').Options().scale:g}", "embed", "2306.13229"]
+
+
+def test_measured_costs_stand_beside_the_losses() -> None:
+    head, *lines = describe({"kl": 0.012}).splitlines()
+    assert "cost" in head.split()
+    assert [line.split()[0] for line in lines if "%" in line] == ["kl"]
+    assert "1.2 %" in lines[sorted(available()).index("kl")]
+
+
+@pytest.mark.parametrize("name", ["keys", "items", "forward", "training", "pop"])
+def test_a_name_that_a_dictionary_of_modules_has_itself_is_refused(workdir: Path, name: str) -> None:
+    (workdir / "my_losses.py").write_text(OWN_LOSS.replace('name = "small"', f'name = "{name}"'))
+    with pytest.raises(UserError, match=f"is named '{name}', as a part of torch's ModuleDict; rename it"):
+        build(["my_losses:Small"], SHAPES)
 
 
 def test_a_tap_that_does_not_exist_is_refused_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ NARROWEST = 0.1
 class InfoPowerOptions:
     """Options of `InfoPower`."""
 
-    scale: float = 10.0
+    scale: float = 4.0
     """Weight of the nats."""
     contrast: float = 1.0
     """Weight of the contrast between features and embeddings."""
