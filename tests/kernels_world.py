@@ -58,7 +58,8 @@ def world(
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         model = RSSM(embed=2, unimix=UNIMIX, **sizes).requires_grad_(False)
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            # means that are not zero, or a layer norm could forget to take them off
+            parameter.add_(0.05 + 0.1 * torch.randn_like(parameter))
     return World(
         weights=model.prior_weights(),
         belief=torch.randn(batch, deter, generator=generator).tanh(),

@@ -30,7 +30,7 @@ from worldaction.errors import UserError, unknown
 
 VARIABLE = "WORLDACTION_KERNELS"
 REFERENCE = "reference"
-DEFINITIONS = {"rollout": "prior_rollout", "denoise": "denoise"}
+DEFINITIONS = {"rollout": "prior_rollout", "denoise": "denoise", "dream": "dream"}
 """The operations, and the function of their reference.py that defines each."""
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def typical(device: torch.device | None = None, *, dtype: torch.dtype = torch.fl
         batch: rows.
     """
     sizes = {"deter": 256, "groups": 32, "classes": 16, "hidden": 200, "action": 7, "horizon": 16}
-    sizes |= {"width": 256, "blocks": 1, "steps": 10, "chunk": 28}
+    sizes |= {"width": 256, "blocks": 1, "steps": 10, "chunk": 28, "success": 256}
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return Request(device=device, dtype=dtype, batch=batch, sizes=sizes)
 

@@ -12,14 +12,42 @@ from worldaction.errors import UserError
 from worldaction.kernels.cuda.compile import cache_folder, cubin
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise.cuda import sources as denoise_sources
+from worldaction.kernels.dream.cuda import sources as dream_sources
 from worldaction.kernels.rollout.cuda import sources as rollout_sources
 
 ARCHS = {"sm_80": (108, 166_912), "sm_90": (132, 232_448), "sm_100": (148, 232_448)}
 """Multiprocessors, and bytes of shared memory of a block: how kernels are cut, on A100, H100 and B200."""
 MODELS: dict[str, dict[str, int]] = {
-    "quick": {"deter": 256, "groups": 32, "classes": 16, "hidden": 200, "action": 7, "width": 256, "blocks": 1},
-    "base": {"deter": 1024, "groups": 32, "classes": 32, "hidden": 1000, "action": 7, "width": 256, "blocks": 2},
-    "paper": {"deter": 1024, "groups": 32, "classes": 32, "hidden": 1000, "action": 7, "width": 512, "blocks": 1},
+    "quick": {
+        "deter": 256,
+        "groups": 32,
+        "classes": 16,
+        "hidden": 200,
+        "action": 7,
+        "width": 256,
+        "blocks": 1,
+        "success": 256,
+    },
+    "base": {
+        "deter": 1024,
+        "groups": 32,
+        "classes": 32,
+        "hidden": 1000,
+        "action": 7,
+        "width": 256,
+        "blocks": 2,
+        "success": 256,
+    },
+    "paper": {
+        "deter": 1024,
+        "groups": 32,
+        "classes": 32,
+        "hidden": 1000,
+        "action": 7,
+        "width": 512,
+        "blocks": 1,
+        "success": 256,
+    },
 }
 """Sizes of the presets of the same names (quick and small have the same)."""
 CHUNK = 28
@@ -72,6 +100,7 @@ def sources(sizes: Mapping[str, int], arch: str) -> Iterator[Source]:
     """What a model of some sizes compiles on a kind of GPU, in both precisions."""
     blocks, shared = ARCHS[arch]
     yield source("random", BF16=0)
+    yield from dream_sources(sizes)
     for batch in BATCHES:
         yield from rollout_sources(sizes, batch, blocks=blocks, shared=shared)
         yield from denoise_sources(sizes, batch, blocks=blocks, shared=shared)

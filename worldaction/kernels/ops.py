@@ -7,11 +7,14 @@ are in the precision of the inputs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from worldaction.kernels import Request, choose
 from worldaction.kernels.denoise.reference import DenoiserWeights
+from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights
 from worldaction.kernels.rollout.reference import PriorWeights
 
 _LIBRARY = torch.library.Library("worldaction", "DEF")
@@ -190,3 +193,114 @@ _LIBRARY.define(
 )
 _LIBRARY.impl("denoise", _denoise, "CompositeExplicitAutograd")
 torch.library.register_fake("worldaction::denoise", _denoise_fake, lib=_LIBRARY)
+
+# Dream ----------------------------------------------------------------------------------------------------------------
+
+_OF_DECIDER = len(DenoiserWeights._fields) + len(Decider._fields) - 1
+
+
+def dream(
+    prior: PriorWeights,
+    deciders: Sequence[Decider],
+    success: SuccessWeights,
+    belief: Tensor,
+    code: Tensor,
+    rows: Tensor,
+    *,
+    seed: int,
+    decisions: int,
+    chunk: int,
+    binary: Sequence[int],
+    unimix: float,
+    threshold: float,
+    dtype: torch.dtype = torch.float32,
+    force: str | None = None,
+) -> Dreamed:
+    """Imagine episodes, as `worldaction.kernels.dream.reference.dream` does.
+
+    Args:
+        prior, deciders, success, belief, code, rows, seed, decisions, chunk, binary, unimix, threshold: as there.
+        dtype: lowest precision of products.
+        force: name of the implementation to take.
+
+    Raises:
+        UserError: the forced implementation is not available.
+    """
+    tensors = (flat(prior), flat_deciders(deciders), list(success), belief, code, rows)
+    numbers = (seed, decisions, chunk, list(binary), unimix, threshold, dtype, force)
+    return Dreamed(*torch.ops.worldaction.dream(*tensors, *numbers))
+
+
+def flat_deciders(deciders: Sequence[Decider]) -> list[Tensor]:
+    """The policy's networks in one list, as the op takes them."""
+    return [tensor for each in deciders for tensor in (*each.weights, *each[1:])]
+
+
+def _deciders(tensors: list[Tensor]) -> list[Decider]:
+    parts = [tensors[k : k + _OF_DECIDER] for k in range(0, len(tensors), _OF_DECIDER)]
+    inner = len(DenoiserWeights._fields)
+    return [Decider(DenoiserWeights(*part[:inner]), *part[inner:]) for part in parts]
+
+
+def _dream(
+    prior: list[Tensor],
+    deciders: list[Tensor],
+    success: list[Tensor],
+    belief: Tensor,
+    code: Tensor,
+    rows: Tensor,
+    seed: int,
+    decisions: int,
+    chunk: int,
+    binary: list[int],
+    unimix: float,
+    threshold: float,
+    dtype: torch.dtype,
+    force: str | None,
+) -> tuple[Tensor, ...]:
+    weights, networks = unflat(prior), _deciders(deciders)
+    actions = belief.new_empty(len(rows), decisions * chunk, weights.action.shape[1])
+    asked = rollout_request(weights, actions, code.shape[1], dtype)
+    width, size = networks[0].weights.noisy.shape
+    sizes = {"width": width, "chunk": size, "blocks": len(networks[0].weights.layers) // 2, "success": len(success[2])}
+    request = Request(device=asked.device, dtype=dtype, batch=asked.batch, sizes=dict(asked.sizes) | sizes)
+    options = {"seed": seed, "decisions": decisions, "chunk": chunk, "binary": binary}
+    run = choose("dream", request, force=force).run
+    parts = (weights, networks, SuccessWeights(*success), belief, code, rows)
+    return tuple(run(*parts, **options, unimix=unimix, threshold=threshold, dtype=dtype))
+
+
+def _dream_fake(
+    prior: list[Tensor],
+    deciders: list[Tensor],
+    success: list[Tensor],
+    belief: Tensor,
+    code: Tensor,
+    rows: Tensor,
+    seed: int,
+    decisions: int,
+    chunk: int,
+    binary: list[int],
+    unimix: float,
+    threshold: float,
+    dtype: torch.dtype,
+    force: str | None,
+) -> tuple[Tensor, ...]:
+    networks, batch = _deciders(deciders), rows.shape[0]
+    steps, size = sum(each.table.shape[0] for each in networks), networks[0].weights.noisy.shape[1]
+    return (
+        belief.new_empty(batch, decisions + 1, belief.shape[1]),
+        code.new_empty(batch, decisions + 1, code.shape[1]),
+        belief.new_empty(batch, decisions, steps + 1, size),
+        belief.new_empty(batch, decisions, steps, size),
+        rows.new_empty(batch, decisions, dtype=torch.int32),
+    )
+
+
+_LIBRARY.define(
+    "dream(Tensor[] prior, Tensor[] deciders, Tensor[] success, Tensor belief, Tensor code, Tensor rows, int seed, "
+    "int decisions, int chunk, int[] binary, float unimix, float threshold, ScalarType dtype, str? force)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_LIBRARY.impl("dream", _dream, "CompositeExplicitAutograd")
+torch.library.register_fake("worldaction::dream", _dream_fake, lib=_LIBRARY)
