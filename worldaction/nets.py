@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from worldaction.convolution import Deconvolution, Flatten, PatchConvolution
 from worldaction.errors import UserError
 from worldaction.spec import CALVIN
 
@@ -25,7 +26,7 @@ def mlp(sizes: Sequence[int]) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for inner, outer in pairwise(sizes[:-1]):
-        layers += [nn.Linear(inner, outer), nn.LayerNorm(outer), nn.ELU()]
+        layers += [nn.Linear(inner, outer), nn.LayerNorm(outer), nn.ELU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
@@ -54,7 +55,7 @@ def proprio(robot_obs: Tensor, euler: int | None = CALVIN.euler) -> Tensor:
 
 def to_float(image: Tensor) -> Tensor:
     """uint8 images [..., H, W, 3] to float [..., 3, H, W] in [-0.5, 0.5]."""
-    return image.movedim(-1, -3).float() / 255.0 - 0.5
+    return image.movedim(-1, -3).float().div_(255.0).sub_(0.5)
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -74,8 +75,8 @@ def _dreamer_encoder(image_size: int, depth: int) -> tuple[nn.Sequential, int]:
     channels = [3, depth, 2 * depth, 4 * depth, 8 * depth]
     layers: list[nn.Module] = []
     for inner, outer in pairwise(channels):
-        layers += [nn.Conv2d(inner, outer, 4, 2), nn.ELU()]
-    return nn.Sequential(*layers, nn.Flatten()), 8 * depth * 2 * 2
+        layers += [nn.Conv2d(inner, outer, 4, 2), nn.ELU(inplace=True)]
+    return nn.Sequential(*layers, Flatten()), 8 * depth * 2 * 2
 
 
 def _dreamer_decoder(inputs: int, image_size: int, depth: int) -> nn.Sequential:
@@ -83,7 +84,7 @@ def _dreamer_decoder(inputs: int, image_size: int, depth: int) -> nn.Sequential:
     layers: list[nn.Module] = [nn.Linear(inputs, 32 * depth), nn.Unflatten(-1, (32 * depth, 1, 1))]
     channels, kernels = [32 * depth, 4 * depth, 2 * depth, depth, 3], [5, 5, 6, 6]
     for inner, outer, kernel in zip(channels[:-1], channels[1:], kernels, strict=True):
-        layers += [nn.ConvTranspose2d(inner, outer, kernel, 2), nn.ELU()]
+        layers += [Deconvolution(inner, outer, kernel), nn.ELU(inplace=True)]
     return nn.Sequential(*layers[:-1])
 
 
@@ -98,21 +99,25 @@ def _halvings(image_size: int, patch: int) -> int:
 
 
 def _patch_encoder(image_size: int, depth: int, patch: int) -> tuple[nn.Sequential, int]:
-    layers: list[nn.Module] = [nn.PixelUnshuffle(patch)]
-    channels = 3 * patch**2
-    for level in range(_halvings(image_size, patch)):
-        outer = depth * 2**level
-        layers += [nn.Conv2d(channels, outer, 3, 2, 1), nn.ELU()]
-        channels = outer
-    return nn.Sequential(*layers, nn.Flatten()), channels * 16
+    # the first place is empty: saved models know the layers by their places
+    layers: list[nn.Module] = [nn.Identity(), PatchConvolution(3, depth, patch), nn.ELU(inplace=True)]
+    channels = depth
+    for _ in range(_halvings(image_size, patch) - 1):
+        layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1), nn.ELU(inplace=True)]
+        channels *= 2
+    return nn.Sequential(*layers, Flatten()), channels * 16
 
 
 def _patch_decoder(inputs: int, image_size: int, depth: int, patch: int) -> nn.Sequential:
     halvings = _halvings(image_size, patch)
     channels = depth * 2 ** (halvings - 1)
-    layers: list[nn.Module] = [nn.Linear(inputs, channels * 16), nn.Unflatten(-1, (channels, 4, 4)), nn.ELU()]
+    layers: list[nn.Module] = [
+        nn.Linear(inputs, channels * 16),
+        nn.Unflatten(-1, (channels, 4, 4)),
+        nn.ELU(inplace=True),
+    ]
     for _ in range(halvings - 1):
-        layers += [nn.Conv2d(channels, 2 * channels, 3, 1, 1), nn.PixelShuffle(2), nn.ELU()]
+        layers += [nn.Conv2d(channels, 2 * channels, 3, 1, 1), nn.PixelShuffle(2), nn.ELU(inplace=True)]
         channels //= 2
     # the last doubling and the unfolding of the patches in one shuffle
     scale = 2 * patch
@@ -153,7 +158,7 @@ class Encoder(nn.Module):
             )
             self.streams[camera] = stream
             flat += width
-        self.fuse = nn.Sequential(nn.Linear(flat or proprio, size), nn.LayerNorm(size), nn.ELU())
+        self.fuse = nn.Sequential(nn.Linear(flat or proprio, size), nn.LayerNorm(size), nn.ELU(inplace=True))
         self.size = size + proprio
 
     def forward(self, images: dict[str, Tensor], proprioception: Tensor) -> Tensor:
