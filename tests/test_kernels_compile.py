@@ -89,7 +89,7 @@ def test_without_a_compiler_the_user_is_told_what_to_install(monkeypatch: pytest
 def test_the_command_line_builds_what_the_presets_need(counting: Counting) -> None:
     assert build.main(["--arch", "sm_90", "--model", "quick"]) == 0
     names = {each.name for each, arch in counting.asked}
-    assert names == {"random", "steps", "persistent", "denoise", "denoise_exact", "dream"}
+    assert names == {"random", "steps", "persistent", "denoise", "denoise_exact", "dream", "scan"}
     assert {arch for _, arch in counting.asked} == {"sm_90"}
     before = len(counting.asked)
     assert build.main(["--arch", "sm_90", "--model", "quick"]) == 0
@@ -134,7 +134,7 @@ def _compile(wanted: Source, arch: str) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["random", "steps", "persistent", "denoise", "denoise_exact", "dream"])
+@pytest.mark.parametrize("name", ["random", "steps", "persistent", "denoise", "denoise_exact", "dream", "scan"])
 def test_kernels_compile_for_hopper(name: str) -> None:
     wanted = [each for each in build.sources(QUICK, "sm_90") if each.name == name]
     # one of each kind: the last in bfloat16, where there are two

@@ -30,7 +30,7 @@ from worldaction.errors import UserError, unknown
 
 VARIABLE = "WORLDACTION_KERNELS"
 REFERENCE = "reference"
-DEFINITIONS = {"rollout": "prior_rollout", "denoise": "denoise", "dream": "dream"}
+DEFINITIONS = {"rollout": "prior_rollout", "denoise": "denoise", "dream": "dream", "scan": "scan"}
 """The operations, and the function of their reference.py that defines each."""
 
 logger = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise.cuda import sources as denoise_sources
 from worldaction.kernels.dream.cuda import sources as dream_sources
 from worldaction.kernels.rollout.cuda import sources as rollout_sources
+from worldaction.kernels.scan.cuda import sources as scan_sources
 
 ARCHS = {"sm_80": (108, 166_912), "sm_90": (132, 232_448), "sm_100": (148, 232_448)}
 """Multiprocessors, and bytes of shared memory of a block: how kernels are cut, on A100, H100 and B200."""
@@ -101,6 +102,7 @@ def sources(sizes: Mapping[str, int], arch: str) -> Iterator[Source]:
     blocks, shared = ARCHS[arch]
     yield source("random", BF16=0)
     yield from dream_sources(sizes)
+    yield from scan_sources(sizes)
     for batch in BATCHES:
         yield from rollout_sources(sizes, batch, blocks=blocks, shared=shared)
         yield from denoise_sources(sizes, batch, blocks=blocks, shared=shared)

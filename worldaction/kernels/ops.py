@@ -1,6 +1,6 @@
 """The operations as torch.library ops, so that torch.compile and the profiler see one node each, and their typed calls.
 
-Each op asks `worldaction.kernels.choose` which implementation runs. None of them has a gradient: they serve frozen
+Each op asks `worldaction.kernels.choose` which implementation runs. None but `scan` has a gradient: they serve frozen
 models. ``dtype`` is the lowest precision that products may have (float32, or bfloat16 where that is enough); results
 are in the precision of the inputs.
 """
@@ -16,8 +16,11 @@ from worldaction.kernels import Request, choose
 from worldaction.kernels.denoise.reference import DenoiserWeights
 from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights
 from worldaction.kernels.rollout.reference import PriorWeights
+from worldaction.kernels.scan.op import scan
 
-_LIBRARY = torch.library.Library("worldaction", "DEF")
+__all__ = ["denoise", "dream", "rollout", "scan"]
+
+_LIBRARY = torch.library.Library("worldaction", "FRAGMENT")
 
 # Rollout --------------------------------------------------------------------------------------------------------------
 

@@ -2,31 +2,45 @@
 #pragma once
 #include "common.cuh"
 
-// The class at which the cumulative unimixed softmax of C logits passes u; logit(c) gives them. All lanes get it.
+// The classes of a group over the lanes of a warp: lane l holds classes l * PER, ...
+template <int C> struct Group {
+  static constexpr int PER = (C + 31) / 32;
+  float p[PER];
+
+  template <class F> WA_INLINE void each(F f) {
+#pragma unroll
+    for (int i = 0; i < PER; ++i)
+      if (lane() * PER + i < C) f(lane() * PER + i, p[i]);
+  }
+
+  // p becomes the unimixed softmax of the logits that logit(c) gives
+  template <class Logit> WA_INLINE void softmax(Logit logit, float unimix) {
+    float top = __uint_as_float(0xff800000u), z = 0.0f;
+    each([&](int c, float& v) { top = fmaxf(top, v = logit(c)); });
+    top = warp_max(top);
+    each([&](int, float& v) { z += v = expf(v - top); });
+    z = warp_sum(z);
+    each([&](int, float& v) { v = (1.0f - unimix) * (v / z) + unimix / C; });
+  }
+
+  // the class at which the cumulative p passes u; all lanes get it
+  WA_INLINE int draw(float u) {
+    float sum = 0.0f;
+    each([&](int, float& v) { sum += v; });
+    const float below = warp_sum_below(sum), total = __shfl_sync(0xffffffffu, below + sum, 31);
+    float reached = below;
+    int passed = 0;
+    each([&](int, float& v) { passed += u * total >= (reached += v); });
+    passed = warp_sum(passed);
+    return passed < C ? passed : C - 1;
+  }
+};
+
+// The class that u draws from C logits; logit(c) gives them.
 template <int C, class Logit> WA_INLINE int draw_class(Logit logit, float unimix, float u) {
-  constexpr int PER = (C + 31) / 32;  // lane l holds classes l * PER, ...
-  float v[PER], top = __uint_as_float(0xff800000u), z = 0.0f, sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < PER; ++i) {
-    int c = lane() * PER + i;
-    v[i] = c < C ? logit(c) : __uint_as_float(0xff800000u);
-    top = fmaxf(top, v[i]);
-  }
-  top = warp_max(top);
-#pragma unroll
-  for (int i = 0; i < PER; ++i) z += v[i] = expf(v[i] - top);
-  z = warp_sum(z);
-#pragma unroll
-  for (int i = 0; i < PER; ++i) {
-    if (lane() * PER + i < C) sum += (1.0f - unimix) * (v[i] / z) + unimix / C;
-    v[i] = sum;
-  }
-  const float below = warp_sum_below(sum), total = __shfl_sync(0xffffffffu, below + sum, 31);
-  int passed = 0;
-#pragma unroll
-  for (int i = 0; i < PER; ++i) passed += lane() * PER + i < C && u * total >= below + v[i];
-  passed = warp_sum(passed);
-  return passed < C ? passed : C - 1;
+  Group<C> group;
+  group.softmax(logit, unimix);
+  return group.draw(u);
 }
 
 #ifdef WA_S

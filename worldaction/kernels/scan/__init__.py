@@ -1,0 +1,1 @@
+"""Filtering a batch of windows for training, forward and backward."""
