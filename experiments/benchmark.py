@@ -144,10 +144,12 @@ class Benchmark:
 
     def dreams(self) -> None:
         """Whole dreams under a policy."""
-        from experiments.speed.dreams import dreams
+        from experiments.speed.dreams import dreams, examined
 
         course = self.scale.dreams
-        self._race(f"dreams with policy, B={course.batch}", "chunks of actions", dreams(course, self.device))
+        name = f"dreams with policy, B={course.batch}"
+        self.results.gate[name] = examined(course, self.device)
+        self._race(name, "chunks of actions", dreams(course, self.device))
 
     def training(self) -> None:
         """One gradient step of the world model."""

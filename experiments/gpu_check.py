@@ -138,19 +138,21 @@ def kernels(device: str) -> str:
     """
     import torch
 
-    from experiments.speed import denoising, ours
+    from experiments.speed import denoising, dreams, ours
     from experiments.speed.base import Course, Sizes
-    from experiments.speed.dreams import Dreams
     from worldaction.kernels import implementations, ops, typical
 
     asked = typical(torch.device(device))
     course = Course(Sizes(**{f.name: asked.sizes[f.name] for f in fields(Sizes) if f.name in asked.sizes}), asked.batch)
     weights, first = ours.model(course.sizes, asked.device).prior_weights(), ours.start(course, asked.device)
     uniforms = ours.draws(course, asked.device, seed=0)
-    problem, _ = denoising.problem(Dreams(course.sizes, asked.batch), asked.device)
+    night = dreams.Dreams(course.sizes, asked.batch)
+    problem, _ = denoising.problem(night, asked.device)
+    given, options = dreams.given_of(night, dreams.cast(night, asked.device))
     calls: dict[str, Callable[[str], Any]] = {
         "rollout": lambda name: ops.rollout(weights, *first, uniforms, unimix=course.sizes.unimix, force=name),
         "denoise": lambda name: ops.denoise(*problem, force=name),
+        "dream": lambda name: ops.dream(*given, **options, force=name),
     }
     lines = ["| operation | implementation | runs | first call, s |", "| --- | --- | --- | --- |"]
     for report in implementations(asked):

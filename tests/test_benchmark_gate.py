@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.speed import denoising, gate
+from agents.imagination import dream
+from experiments.speed import denoising, dreams, gate
 from experiments.speed.base import Course, Precision, Sizes, Windows
 from experiments.speed.dreams import Dreams
 from experiments.speed.ours import Entrant, Rollout, draws, model, start
 from worldaction.errors import UserError
+from worldaction.kernels import ops
 from worldaction.kernels.categorical.reference import sample
 from worldaction.kernels.denoise.reference import DenoiserWeights, denoise
+from worldaction.kernels.dream.reference import Dreamed
 from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
 
 COURSE = Course(Sizes(deter=48, groups=8, classes=8, hidden=32), batch=192, horizon=12)
@@ -141,3 +144,49 @@ def test_an_error_in_the_last_step_alone_is_found() -> None:
 
     with torch.no_grad(), pytest.raises(UserError, match=r"error 0\.1"):
         denoising.examine(denoising.Denoising("mine", "fp32", loop), DREAMS, CPU)
+
+
+def _dreamed(change: Callable[[Dreamed], Dreamed]) -> dreams.Dream:
+    return lambda *given, **options: change(ops.dream(*given, **options, force="reference"))
+
+
+def _examined_dreams(change: Callable[[Dreamed], Dreamed]) -> dict[str, float]:
+    with torch.no_grad():
+        return dreams.examine("mine", "fp32", _dreamed(change), DREAMS, CPU)
+
+
+def test_the_definition_of_dreams_passes_its_own_gate() -> None:
+    assert _examined_dreams(lambda dreamed: dreamed)["denoising"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: d._replace(beliefs=d.beliefs * 1.01), "belief"),
+        (lambda d: d._replace(codes=d.codes.roll(1, 1)), "margin"),
+        (lambda d: d._replace(states=d.states.roll(1, 0)), "denoising"),
+        (lambda d: d._replace(states=d.states.index_fill(2, torch.tensor([2]), torch.nan)), "denoising nan"),
+    ],
+)
+def test_wrong_dreams_are_refused(change: Callable[[Dreamed], Dreamed], words: str) -> None:
+    with pytest.raises(UserError, match=f"dreams by mine fp32 are not right: .*{words}"):
+        _examined_dreams(change)
+
+
+def test_the_op_and_the_agents_dream_the_same() -> None:
+    given, options = dreams.given_of(DREAMS, dreams.cast(DREAMS, CPU))
+    who = dreams.cast(DREAMS, CPU)
+    with torch.no_grad():
+        one = ops.dream(*given, **options, force="reference")
+        other = dream(
+            who.world,
+            who.policy,
+            who.success,
+            who.starts,
+            rows=who.rows,
+            decisions=DREAMS.decisions,
+            threshold=dreams.NEVER,
+            seed=DREAMS.seed,
+            min_std=dreams.MIN_STD,
+        )
+    torch.testing.assert_close(one.beliefs[:, :-1], other.feature[..., : DREAMS.sizes.deter], atol=1e-5, rtol=1e-5)

@@ -1,7 +1,8 @@
 """Whole dreams: the policy denoises a chunk of actions, the world model imagines it, the success head looks at it.
 
-This is what PPO spends its time on. No other library has the same thing, so ours is held against our own reference. No
-dream ends early here, so that every round is the same work.
+This is what PPO spends its time on. No other library has the same thing, so ours is held against our own reference:
+`agents.imagination.dream` as it is called, and the op that dreams without a return to Python wherever an implementation
+of it runs. No dream ends early here, so that every round is the same work.
 """
 
 from __future__ import annotations
@@ -9,20 +10,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
 from agents.diffusion import DiffusionPolicy
 from agents.imagination import dream
-from experiments.speed.base import Precision, Sizes, Windows, Work, count
-from experiments.speed.ours import DTYPES, world_model
-from worldaction.kernels import REFERENCE, VARIABLE, implementations, typical
+from experiments.speed import gate
+from experiments.speed.base import Course, Precision, Sizes, Windows, Work, count, imagining
+from experiments.speed.ours import DTYPES, Start, available, world_model
+from worldaction.errors import UserError
+from worldaction.kernels import REFERENCE, VARIABLE, implementations, ops, typical
+from worldaction.kernels.denoise.reference import denoise, undo_table, weights_of
+from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights, executed, seen
+from worldaction.kernels.rollout.reference import PriorWeights
+from worldaction.random import Stream, normal, uniform
 from worldaction.rssm import Latent
 from worldaction.success import SuccessClassifier
+from worldaction.world_model import WorldModel
 
 NEVER = 2.0
 """No probability of success reaches this."""
+MIN_STD = 0.1
+LIMITS: Mapping[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2}
+"""Largest error of a denoising step, whose states are of the order of 1."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,43 @@ class Dreams:
     denoising_steps: int = 10
     width: int = 256
     seed: int = 0
+
+
+class Cast(NamedTuple):
+    """Who dreams, and from where."""
+
+    world: WorldModel
+    policy: DiffusionPolicy
+    success: SuccessClassifier
+    starts: Latent
+    rows: Tensor
+
+
+Dream = Callable[..., Dreamed]
+"""`worldaction.kernels.ops.dream` with an implementation and a precision chosen."""
+
+
+def cast(course: Dreams, device: torch.device) -> Cast:
+    """A model, a policy and a classifier with random weights, and dreams that begin with empty latents."""
+    world = world_model(Windows(course.sizes, seed=course.seed), device).requires_grad_(False).eval()
+    with torch.random.fork_rng([]):
+        torch.manual_seed(course.seed)
+        policy = DiffusionPolicy(
+            world.feature_size,
+            course.sizes.action,
+            chunk=course.chunk,
+            denoising_steps=course.denoising_steps,
+            width=course.width,
+        )
+        success = SuccessClassifier(world.feature_size, hidden=256, dropout=0.0).eval()
+    belief = torch.zeros(course.batch, course.sizes.deter, device=device)
+    code = torch.zeros(course.batch, course.sizes.groups, dtype=torch.uint8, device=device)
+    for network in (policy, success):
+        network.requires_grad_(False).to(device)
+    return Cast(world, policy, success, Latent(belief, code), torch.arange(course.batch, device=device))
+
+
+# Contest --------------------------------------------------------------------------------------------------------------
 
 
 def dreams(course: Dreams, device: torch.device) -> Mapping[str, Work]:
@@ -58,40 +108,19 @@ def dreams(course: Dreams, device: torch.device) -> Mapping[str, Work]:
     works = {"ours, reference fp32": work(REFERENCE, "fp32")}
     if any(report.chosen and report.name != REFERENCE for report in implementations(typical(device))):
         works |= {f"ours, as chosen {precision}": work("", precision) for precision in DTYPES}
+    for name, precision in _ops(course, device):
+        run = _whole(course, device, _op(name, precision))
+        works[f"ours, {name} {precision}"] = Work(run, amount, f"{about}, one op", True, precision)
     return works
 
 
 def _dreaming(course: Dreams, device: torch.device, precision: Precision) -> tuple[Callable[[], object], int]:
-    world = world_model(Windows(course.sizes, seed=course.seed), device).requires_grad_(False).eval()
+    world, policy, success, starts, rows = cast(course, device)
     world.rssm.imagine_in = DTYPES[precision]
-    with torch.random.fork_rng([]):
-        torch.manual_seed(course.seed)
-        policy = DiffusionPolicy(
-            world.feature_size,
-            course.sizes.action,
-            chunk=course.chunk,
-            denoising_steps=course.denoising_steps,
-            width=course.width,
-        ).to(device)
-        success = SuccessClassifier(world.feature_size, hidden=256, dropout=0.0).to(device).eval()
-    rows = torch.arange(course.batch, device=device)
-    starts = Latent(
-        torch.zeros(course.batch, course.sizes.deter, device=device),
-        torch.zeros(course.batch, course.sizes.groups, dtype=torch.uint8, device=device),
-    )
+    options = {"decisions": course.decisions, "threshold": NEVER, "seed": course.seed, "min_std": MIN_STD}
 
     def run() -> object:
-        return dream(
-            world,
-            policy,
-            success,
-            starts,
-            decisions=course.decisions,
-            threshold=NEVER,
-            seed=course.seed,
-            rows=rows,
-            min_std=0.1,
-        )
+        return dream(world, policy, success, starts, rows=rows, **options)  # type: ignore[arg-type]
 
     return run, count(world.rssm, policy, success)
 
@@ -116,3 +145,134 @@ def _variable(name: str, value: str) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+# The op ---------------------------------------------------------------------------------------------------------------
+
+
+def _ops(course: Dreams, device: torch.device) -> Iterator[tuple[str, Precision]]:
+    """Implementations of whole dreams that run here, beside the reference."""
+    sizes = {name: getattr(course.sizes, name) for name in ("deter", "groups", "classes", "hidden", "action")}
+    sizes |= {"width": course.width, "chunk": 7 * course.chunk, "blocks": 1, "steps": course.denoising_steps}
+    sizes |= {"success": 256, "horizon": course.decisions * course.chunk}
+    yield from available("dream", device, batch=course.batch, sizes=sizes)
+
+
+def _op(name: str, precision: Precision) -> Dream:
+    def run(*args: Any, **options: Any) -> Dreamed:
+        return ops.dream(*args, **options, dtype=DTYPES[precision], force=name)
+
+    return run
+
+
+def _whole(course: Dreams, device: torch.device, run: Dream) -> Callable[[], object]:
+    given, options = given_of(course, cast(course, device))
+    return imagining(lambda: run(*given, **options))
+
+
+def given_of(course: Dreams, who: Cast) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the op takes: weights in its order, and its options."""
+    deter, policy = course.sizes.deter, who.policy
+    visited = list(reversed(range(course.denoising_steps)))
+    table = undo_table(policy.schedule.alpha_bar, visited, eta=1.0, min_std=MIN_STD)
+    layer = policy.denoiser.feature
+    decider = Decider(weights_of(policy.denoiser, visited), table, *_parted(layer.weight, deter), layer.bias)
+    options = {
+        "seed": course.seed,
+        "decisions": course.decisions,
+        "chunk": course.chunk,
+        "binary": policy.config["binary"],
+        "unimix": course.sizes.unimix,
+        "threshold": NEVER,
+    }
+    success = _classifier(who.success, deter)
+    return (who.world.rssm.prior_weights(), [decider], success, *who.starts, who.rows), options
+
+
+def _classifier(network: SuccessClassifier, deter: int) -> SuccessWeights:
+    linear, norm, head = network.embedding[0], network.embedding[1], network.head[1]
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(norm, nn.LayerNorm)
+    assert isinstance(head, nn.Linear)
+    first = (*_parted(linear.weight, deter), linear.bias)
+    return SuccessWeights(*first, norm.weight, norm.bias, head.weight.flatten(), head.bias)
+
+
+def _parted(weight: Tensor, deter: int) -> tuple[Tensor, Tensor]:
+    """A layer's weight [W, D + S C] as [W, D] and, transposed, [S C, W]."""
+    return weight[:, :deter].contiguous(), weight[:, deter:].t().contiguous()
+
+
+# Gate -----------------------------------------------------------------------------------------------------------------
+
+
+def examined(course: Dreams, device: torch.device) -> dict[str, dict[str, float]]:
+    """The errors of each implementation of whole dreams, by name.
+
+    Raises:
+        UserError: one of them is wrong.
+    """
+    with torch.no_grad():
+        found = list(_ops(replace(course, chunk=1), device))
+        return {
+            f"{name} {precision}": examine(name, precision, _op(name, precision), course, device)
+            for name, precision in found
+        }
+
+
+def examine(name: str, precision: Precision, run: Dream, course: Dreams, device: torch.device) -> dict[str, float]:
+    """Hold dreams against the definition in float64: their rollout as `gate` does, and every step of denoising.
+
+    Decisions are of one action here, so that all that happens in a dream is seen from outside.
+
+    Args:
+        name: of the implementation, for the error.
+        precision: of its products.
+        run: the op.
+        course: sizes; four times the decisions are dreamed, of a quarter of the actions.
+        device: where.
+
+    Raises:
+        UserError: a limit is not met.
+    """
+    course = replace(course, chunk=1, decisions=course.decisions * course.chunk)
+    given, options = given_of(course, cast(course, device))
+    prior, (decider,), _, belief, code, rows = given
+    dreamed: Dreamed = run(*given, **options)
+    verdict = _rollout(prior, Start(belief, code, _actions(dreamed, options)), rows, dreamed, course)
+    error = _denoising(decider, dreamed, rows, course)
+    broken = verdict.broken(precision) + ([] if error <= LIMITS[precision] else [f"denoising {error:.2g}"])
+    if broken:
+        raise UserError(f"dreams by {name} {precision} are not right: {', '.join(broken)}; they are not timed")
+    return {**vars(verdict), "denoising": error}
+
+
+def _actions(dreamed: Dreamed, options: Mapping[str, Any]) -> Tensor:
+    """[B, H, A] that were executed, decisions being of one action."""
+    return executed(dreamed.states[:, :, -1].clone(), 1, options["binary"]).squeeze(2)
+
+
+def _rollout(prior: PriorWeights, first: Start, rows: Tensor, dreamed: Dreamed, course: Dreams) -> gate.Verdict:
+    steps = range(course.decisions)
+    draws = [uniform(course.seed, Stream.PRIOR, rows, step, course.sizes.groups) for step in steps]
+    shape = Course(course.sizes, course.batch, course.decisions)
+    return gate.compare(prior, first, torch.stack(draws, 1), dreamed.beliefs[:, 1:], dreamed.codes[:, 1:], shape)
+
+
+def _denoising(decider: Decider, dreamed: Dreamed, rows: Tensor, course: Dreams) -> float:
+    """The largest error of a denoising step, each from the dream's own state before it."""
+    count_, size = dreamed.states.shape[2:]
+    weights = type(decider.weights)(*(part.double() for part in decider.weights))
+    layer = [part.double() for part in (decider.belief, decider.rows, decider.bias)]
+    errors = []
+    for decision in range(course.decisions):
+        noise = normal(course.seed, Stream.POLICY, rows, decision, count_ * size).view(-1, count_, size).double()
+        condition = seen(dreamed.beliefs[:, decision].double(), dreamed.codes[:, decision], *layer)
+        states = dreamed.states[:, decision].double()
+        errors.append((states[:, 0] - noise[:, 0]).abs().max())
+        for step in range(count_ - 1):
+            here = slice(step, step + 1)
+            one, table = weights._replace(steps=weights.steps[here]), decider.table[here].double()
+            after, _ = denoise(one, condition, states[:, step], noise[:, 1:][:, here], table)
+            errors.append((after[:, 1] - states[:, step + 1]).abs().max())
+    return float(torch.stack(errors).max())

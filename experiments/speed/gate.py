@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.speed.base import Course, Precision, Windows
-from experiments.speed.ours import Entrant, draws, entrants, model, start, training_batch, world_model
+from experiments.speed.ours import Entrant, Start, draws, entrants, model, start, training_batch, world_model
 from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import probabilities
 from worldaction.kernels.rollout.reference import PriorWeights, prior_step
@@ -71,8 +71,23 @@ def examine(entrant: Entrant, course: Course, device: torch.device, *, seed: int
     """
     weights, first = model(course.sizes, device).prior_weights(), start(course, device)
     uniforms = draws(course, device, seed=seed)
-    beliefs, codes = entrant.roll(weights, *first, uniforms)
-    exact = _double(weights)
+    return compare(weights, first, uniforms, *entrant.roll(weights, *first, uniforms), course)
+
+
+def compare(
+    weights: PriorWeights, first: Start, uniforms: Tensor, beliefs: Tensor, codes: Tensor, course: Course
+) -> Verdict:
+    """Hold what a rollout gave against the definition in float64, under teacher forcing.
+
+    Args:
+        weights: of the prior.
+        first: where it began, and its actions.
+        uniforms: [B, H, S] in (0, 1).
+        beliefs: [B, H, D] that it gave.
+        codes: [B, H, S] that it drew.
+        course: sizes.
+    """
+    device, exact = beliefs.device, _double(weights)
     belief, code, unimix = first.belief.double(), first.code, course.sizes.unimix
     errors, kls, margins, flips = [], [], [], []
     excess = torch.zeros(course.sizes.groups, course.sizes.classes, dtype=torch.float64, device=device)
