@@ -174,9 +174,10 @@ class Replay:
         if self._device.type != "cuda":
             self._run()
             return
-        if self._graph is None:
-            self._graph = self._capture()
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            if self._graph is None:
+                self._graph = self._capture()
+            self._graph.replay()
 
     def _capture(self) -> torch.cuda.CUDAGraph:
         # a first run outside of the capture compiles, loads, and lets cuBLAS take its workspace
