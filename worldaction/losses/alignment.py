@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class AlignmentOptions:
     """Options of `Alignment`."""
 
-    scale: float = 15.0
+    scale: float = 20.0
     """Weight of one minus the cosine."""
     teacher: str = "gradients"
     """gradients, or the local folder of a vision transformer such as DINOv2 (config.json, model.safetensors)."""

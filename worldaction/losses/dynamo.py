@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class DynaMoOptions:
     """Options of `DynaMo`."""
 
-    scale: float = 500.0
+    scale: float = 1000.0
     """Weight of the loss."""
     steps: int = 4
     """Frames k between the two: at 30 a second neighbours hardly differ, and to copy e_t would do."""

@@ -32,7 +32,7 @@ COMMITMENT = 0.25
 class LatentActionOptions:
     """Options of `LatentAction`."""
 
-    scale: float = 60.0
+    scale: float = 100.0
     """Weight of the loss."""
     steps: int = 4
     """Frames k between the two: at 30 a second neighbours hardly differ."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class SuccessOptions:
     """Options of `Success`."""
 
-    scale: float = 10.0
+    scale: float = 15.0
     """Weight of the loss."""
     binary: str = f"{SCENE_FIELDS['lightbulb']}/{SCENE_FIELDS['led']}"
     """Which numbers of `scene_obs` are 0 or 1, with / between them; or none."""

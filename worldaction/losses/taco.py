@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class TACOOptions:
     """Options of `TACO`."""
 
-    scale: float = 6.0
+    scale: float = 8.0
     """Weight of the nats."""
     steps: int = 3
     """Actions k between the two frames; the paper has 3, and 1 where actions are coarse."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class TemporalContrastiveOptions:
     """Options of `TemporalContrastive`."""
 
-    scale: float = 6.0
+    scale: float = 8.0
     """Weight of the nats."""
     steps: int = 3
     """Frames k between the two."""

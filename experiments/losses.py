@@ -1,0 +1,206 @@
+"""Dynamics losses side by side: each beside reconstruction and KL, at every strength of a distraction, and who helps.
+
+python -m experiments.losses [PRESET] [--compare LOSS ...] [--distractors X ...] [--models-only] [OPTIONS of the study]
+
+A study with arms like any other (docs/arms.md), so --resume and --reuse work as there. --compare takes losses as
+--losses does, and all of the zoo if nothing is named, without those that read the simulator's own numbers.
+--models-only trains and measures the world models; --resume RUN then goes on to the policies. --page RUN writes the
+page again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments.presets import Study
+from worldaction.errors import UserError
+
+BASE = "reconstruction+kl"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a command line asks for."""
+
+    study: Study
+    resume: Path | None
+    only_print: bool
+    models_only: bool
+    page: Path | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Compare losses as the arguments say.
+
+    Args:
+        arguments: without the program's name.
+    """
+    if "--help" in arguments or "-h" in arguments:
+        print(__doc__)
+        return
+    asked = parse(arguments)
+    if asked.only_print:
+        print("\n".join(asked.study.arms))
+        return
+    # waiting threads that spin slow each other down several times over; torch reads this when it is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from experiments.loss_page import write_losses
+
+    folder = asked.page
+    if folder is None:
+        folder = _models(asked) if asked.models_only else _all(asked)
+    page, table = write_losses(folder)
+    print(f"{table}\n\n{page}")
+
+
+# Reading --------------------------------------------------------------------------------------------------------------
+
+
+def parse(arguments: Sequence[str]) -> Comparison:
+    """The comparison a command line asks for; see this module's head.
+
+    Raises:
+        UserError: it cannot be read, or names no loss.
+    """
+    from experiments.arms import arms_of
+    from experiments.cli import parse_study
+
+    rest = list(arguments)
+    if page := _values(rest, "--page"):
+        return Comparison(Study(), None, False, False, Path(page[0]))
+    compare, strengths = _values(rest, "--compare"), _values(rest, "--distractors")
+    models_only = "--models-only" in rest
+    if models_only:
+        rest.remove("--models-only")
+    study, resume, only_print = parse_study(rest)
+    if resume is not None:
+        if compare or strengths:
+            raise UserError("--resume takes the run's own losses; leave out --compare and --distractors")
+        return Comparison(study, resume, only_print, models_only)
+    if study.arms:
+        raise UserError("--arms are what --compare makes; leave one of them out, or use experiments.calvin")
+    study = replace(study, arms=arms(compare or zoo(), strengths))
+    arms_of(study)
+    return Comparison(study, None, only_print, models_only)
+
+
+def _values(arguments: list[str], option: str) -> tuple[str, ...]:
+    """Remove an option and its values, all up to the next option, and return the values."""
+    if option not in arguments:
+        return ()
+    begin = arguments.index(option)
+    end = begin + 1
+    while end < len(arguments) and not arguments[end].startswith("--"):
+        end += 1
+    values = tuple(arguments[begin + 1 : end])
+    if not values:
+        raise UserError(f"{option} is empty; name at least one")
+    del arguments[begin:end]
+    return values
+
+
+def zoo() -> tuple[str, ...]:
+    """All named losses that can stand beside reconstruction and KL, without those that read privileged numbers."""
+    from worldaction.losses.registry import available, find
+
+    return tuple(name for name in sorted(available()) if name not in BASE.split("+") and not find(name).reads)
+
+
+def arms(losses: Sequence[str], strengths: Sequence[str]) -> tuple[str, ...]:
+    """Each loss beside reconstruction and KL, and these alone, at every strength, as `--arms` takes them.
+
+    Args:
+        losses: as for `--losses`.
+        strengths: of `--stress.distractors`, as text; none leaves the study's own.
+    """
+    named = {"base": BASE} | {_name(text): f"{BASE}+{text}" for text in losses}
+    if len(named) <= len(losses):
+        raise UserError(f"--compare {' '.join(losses)} names something twice; name each once, with its options")
+    if not strengths:
+        return tuple(f"{name}:{text}" for name, text in named.items())
+    pairs = [(s, name, text) for s in strengths for name, text in named.items()]
+    return tuple(f"{name}-distracted{s}:{text},stress.distractors={s}" for s, name, text in pairs)
+
+
+def _name(text: str) -> str:
+    """What an arm is called: the loss, without the module of one's own, and its options."""
+    from worldaction.losses.registry import find, parse
+
+    spec = parse(text)
+    options = "".join(f"-{key}{value}" for key, value in spec.options)
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{find(spec.target).name}{options}")
+
+
+# Working --------------------------------------------------------------------------------------------------------------
+
+
+def _all(asked: Comparison) -> Path:
+    """The whole study, to its policies."""
+    from experiments.run import Run
+    from experiments.stages import conduct
+
+    run = _run(asked)
+    conduct(run.study, run.folder)
+    return Run.open(run.folder).folder
+
+
+def _run(asked: Comparison) -> Any:
+    from experiments.arms import arms_of
+    from experiments.checks import check_study, seen_by
+    from experiments.run import Run
+
+    if asked.resume is not None:
+        return Run.open(asked.resume)
+    study = seen_by(asked.study)
+    for arm in arms_of(study):
+        check_study(arm.study)
+    return Run.create(study)
+
+
+def _models(asked: Comparison) -> Path:
+    """The world models and their measurements; what `--resume` needs for the rest is there."""
+    from experiments.comparison import compare
+    from experiments.measure import measure_world_model
+    from experiments.play import make_play
+    from experiments.pool import run_jobs
+    from experiments.report import write_report
+    from experiments.run import Run, device
+    from experiments.stages import Wanted, finish, said_by, train_world_model, unmade
+    from worldaction.record import setup_logging
+
+    run: Run = _run(asked)
+    setup_logging(run.log)
+    parts = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
+    workers = run.study.workers
+    for part in parts.values():
+        make_play(Run(replace(part.study, workers=workers), part.folder))
+
+    def wanted(stage: Callable[[Path, int], None], place: str) -> list[Wanted]:
+        return [
+            Wanted(getattr(part, place)(seed), partial(said_by, name, partial(stage, part.folder, seed)))
+            for seed in run.study.seeds
+            for name, part in parts.items()
+        ]
+
+    together = next(iter(parts.values()))
+    side_by_side = 1 if device(run.study).type == "cuda" else max(1, workers // together.threads)
+    run_jobs(unmade(wanted(train_world_model, "world_model")), side_by_side, log=run.log)
+    run_jobs(unmade(wanted(measure_world_model, "fidelity")), workers, log=run.log)
+    for part in parts.values():
+        finish(part)
+    compare(run)
+    write_report(run.folder)
+    return run.folder
+
+
+if __name__ == "__main__":
+    from experiments.cli import guarded
+
+    sys.exit(guarded(lambda: main(sys.argv[1:])))
