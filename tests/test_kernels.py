@@ -113,6 +113,14 @@ def test_the_rollout_op_is_the_reference_and_passes_opcheck(weights: PriorWeight
     )
 
 
+def test_a_gradient_that_nobody_computes_is_refused(weights: PriorWeights) -> None:
+    belief, *rest = inputs()
+    with pytest.raises(UserError, match=r"rollout has no gradient .*torch.no_grad"):
+        ops.rollout(weights, belief.requires_grad_(), *rest, unimix=0.01)
+    with torch.no_grad():
+        ops.rollout(weights, belief, *rest, unimix=0.01)
+
+
 def test_the_list_of_weights_goes_there_and_back(weights: PriorWeights) -> None:
     again = ops.unflat(ops.flat(weights))
     assert all(a is b for a, b in zip(ops.flat(again), ops.flat(weights), strict=True))

@@ -104,7 +104,7 @@ def test_a_replay_off_the_gpu_is_a_call() -> None:
     assert calls == [1, 1]
 
 
-# The shim itself: it must not let a broken kernel pass -----------------------------------------------------------------
+# The shim itself: it must not let a broken kernel pass ----------------------------------------------------------------
 
 BROKEN = {
     "a barrier that not all threads of the block reach": "if (threadIdx.x == 5) __shfl_xor_sync(~0u, 1, 1); "

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from worldaction.errors import UserError
 from worldaction.kernels import Request, choose
 from worldaction.kernels.denoise.reference import DenoiserWeights
 from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights
@@ -21,6 +22,13 @@ from worldaction.kernels.scan.op import scan
 __all__ = ["denoise", "dream", "rollout", "scan"]
 
 _LIBRARY = torch.library.Library("worldaction", "FRAGMENT")
+
+
+def _without_gradient(op: str, tensors: Sequence[Tensor]) -> None:
+    """Refuse rather than return results that a gradient would end at."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        raise UserError(f"{op} has no gradient and an input requires one; call it under torch.no_grad()")
+
 
 # Rollout --------------------------------------------------------------------------------------------------------------
 
@@ -52,8 +60,9 @@ def rollout(
         beliefs [B, H, D] and codes [B, H, S] after each action.
 
     Raises:
-        UserError: the forced implementation is not available.
+        UserError: the forced implementation is not available, or an input requires a gradient.
     """
+    _without_gradient("rollout", [*flat(weights), belief, actions])
     return torch.ops.worldaction.rollout(flat(weights), belief, code, actions, uniforms, unimix, dtype, force)
 
 
@@ -155,8 +164,9 @@ def denoise(
         states [B, n + 1, X] and means [B, n, X].
 
     Raises:
-        UserError: the forced implementation is not available.
+        UserError: the forced implementation is not available, or an input requires a gradient.
     """
+    _without_gradient("denoise", [*weights, condition, x, noise])
     return torch.ops.worldaction.denoise(list(weights), condition, x, noise, table, dtype, force)
 
 
@@ -227,8 +237,9 @@ def dream(
         force: name of the implementation to take.
 
     Raises:
-        UserError: the forced implementation is not available.
+        UserError: the forced implementation is not available, or an input requires a gradient.
     """
+    _without_gradient("dream", [*flat(prior), *flat_deciders(deciders), *success, belief])
     tensors = (flat(prior), flat_deciders(deciders), list(success), belief, code, rows)
     numbers = (seed, decisions, chunk, list(binary), unimix, threshold, dtype, force)
     return Dreamed(*torch.ops.worldaction.dream(*tensors, *numbers))
