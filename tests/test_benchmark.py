@@ -107,4 +107,4 @@ def test_growth_is_told_as_an_exponent() -> None:
     assert slope([1, 10, 100], [5, 50, 500]) == pytest.approx(1)
     assert slope([1, 2, 4], [3, 3, 3]) == pytest.approx(0)
     costs = [Cost("batch", b, "ours", cpu=1 / b, wall=1.0, memory=100.0 * b) for b in (1, 2, 4)]
-    assert slopes(costs)["ours"] == {"batch": pytest.approx(-1), "memory": pytest.approx(1)}
+    assert slopes(costs)["ours"] == {"batch": pytest.approx(-1), "bytes_a_row": pytest.approx(100)}

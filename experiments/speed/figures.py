@@ -85,6 +85,8 @@ def growth(costs: Sequence[Cost], *, clock: str) -> Plot:
         _logarithmic(axis, "y")
         measured = sorted({cost.value for cost in costs if _on(cost, panel)})
         axis.xaxis.set_major_locator(FixedLocator(measured))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.6g}"))
+        axis.tick_params(axis="x", labelsize=7)
         axis.xaxis.set_minor_locator(NullLocator())
     legend(figure, [mark("o", colour, name) for colour, name in zip(CYCLE, names, strict=False)])
     return Plot(figure, data)

@@ -105,14 +105,16 @@ def slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def slopes(costs: Sequence[Cost]) -> Mapping[str, Mapping[str, float]]:
-    """Exponent of the CPU time of a step along each axis, and of memory along the batch, for each name."""
+    """Exponent of the CPU time of a step along each axis, and bytes of one more row, for each name."""
     result: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(cost.name for cost in costs):
         mine = [cost for cost in costs if cost.name == name]
         lines = {axis: [c for c in mine if c.axis == axis] for axis in dict.fromkeys(c.axis for c in mine)}
         result[name] = {axis: slope([c.value for c in line], [c.cpu for c in line]) for axis, line in lines.items()}
-        held = [c for c in mine if c.memory]
-        result[name]["memory"] = slope([c.value for c in held], [c.memory or 0.0 for c in held])
+        held = [(c.value, c.memory) for c in mine if c.memory is not None]
+        # packed weights are held whatever the batch is: what one more row takes is the question
+        (fewest, least), (most, largest) = min(held), max(held)
+        result[name]["bytes_a_row"] = (largest - least) / (most - fewest)
     return result
 
 
