@@ -101,6 +101,17 @@ def test_a_transformer_is_read_from_its_folder_alone_and_gives_a_grid_of_patches
     assert (seen[..., 0] > seen[..., 3]).all()
 
 
+def test_a_transformer_for_large_images_is_shown_no_more_patches_than_small_ones_are_worth(transformer: Path) -> None:
+    (transformer / "config.json").write_text('{"hidden_size": 3, "patch_size": 7, "image_size": 518}')
+    shown = []
+    look = open_teacher(str(transformer)).look
+    look.model.register_forward_pre_hook(
+        lambda _, __, given: shown.append(given["pixel_values"].shape), with_kwargs=True
+    )
+    assert look(torch.zeros(2, 3, 64, 64), 8).shape == (2, 3, 8, 8)
+    assert shown == [(2, 3, 112, 112)]
+
+
 def test_the_weights_of_a_transformer_are_in_no_checkpoint(transformer: Path) -> None:
     loss = build([f"alignment,teacher={transformer}"], SHAPES)["alignment"]
     assert {name.partition(".")[0] for name in loss.state_dict()} == {"projections"}

@@ -25,7 +25,7 @@ from worldaction.losses.registry import find
 from worldaction.nets import mlp
 from worldaction.rssm import Latents
 from worldaction.spec import ACTION, ACTION_MASK, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, STATIC
-from worldaction.world_model import WorldModel
+from worldaction.world_model import WorldModel, total
 
 # The contract ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +103,20 @@ def test_hidden_actions_cannot_change_a_loss_however_many_they_are(name: str) ->
         gradients.append(torch.autograd.grad(mean, wanted))
     assert torch.equal(*values)
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_all_losses_together_train_in_half_precision_to_nearly_the_same_values() -> None:
+    """As a study does it with --world-model.bf16."""
+    model, batch, found = contract.tiny_model(sorted(available())), contract.noise_batch(), []
+    for half in (False, True):
+        with contract.seeded(0), torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            terms, metrics, _ = model.losses_of(batch)
+        model.zero_grad()
+        total(terms).backward()
+        assert all(bool(torch.isfinite(p.grad).all()) for p in model.parameters() if p.grad is not None)
+        found.append({name: float(metrics[f"loss/{name}"]) for name in available()})
+    full, halved = found
+    assert all(halved[name] == pytest.approx(full[name], rel=0.1, abs=0.05) for name in available())
 
 
 @pytest.mark.parametrize("name", ["taco", "inverse_dynamics", "infopower", "latent_action", "act_jepa"])

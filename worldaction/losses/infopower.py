@@ -1,4 +1,4 @@
-"""InfoPower: what the robot can change comes first (Bharadhwaj et al. 2022, arXiv 2204.08585, eq. 3 to 5)
+"""InfoPower: what the robot can change comes first (Bharadhwaj et al. 2022, arXiv 2204.08585)
 
 Two lower bounds on information. Empowerment I(a_t; e_{t+1} | e_t) >= E[log q(a_t | e_t, e_{t+1}) - log b(a_t | e_t)]:
 how much better is the action known once its result has been seen? The inverse model q teaches the encoder; b, what the

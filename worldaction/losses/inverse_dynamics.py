@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, known_actions
@@ -57,8 +58,12 @@ class InverseDynamics(Loss):
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
         """See `Loss.forward`; the value of frame t is the error of a_t .. a_{t+k-1}, if all of them are known."""
-        steps, embed = self.options.steps, latents.embed[..., : self.seen]
-        predicted = self.head(torch.cat([embed[:, :-steps], embed[:, steps:]], -1))
+        steps, embed = self.options.steps, latents.embed
+        predicted = self.predict(embed[:, :-steps], embed[:, steps:])
         # [B, T - k, k * A]
         taken = actions_between(batch, steps).flatten(-2)
         return LossOutput.ahead((predicted - taken).abs().mean(-1), known_actions(batch, steps), steps=steps)
+
+    def predict(self, now: Tensor, later: Tensor) -> Tensor:
+        """The actions [..., k * A] that lead from one embedding [..., E] to the one k frames later."""
+        return self.head(torch.cat([now[..., : self.seen], later[..., : self.seen]], -1))

@@ -22,7 +22,7 @@ from worldaction.rssm import Latents
 
 GROUP = "worldaction.losses"
 TAPS = tuple(field.name for field in dataclasses.fields(Latents))
-_PLUMBING = {"base", "contract", "cost", "registry", "scaffold"}
+_PLUMBING = {"base", "bootstrap", "contract", "cost", "registry", "scaffold"}
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 

@@ -1,4 +1,4 @@
-"""TACO: which frame do these actions lead to from here? (Zheng et al. 2023, arXiv 2306.13229, eq. 4)
+"""TACO: which frame do these actions lead to from here? (Zheng et al. 2023, arXiv 2306.13229)
 
 A contrastive look ahead: the embedding of a frame and the k actions that follow, encoded, must pick out the embedding
 k frames later among those of the whole batch. What the actions cannot change does not help to choose, and what they do

@@ -17,6 +17,8 @@ from worldaction.errors import UserError
 
 ORIENTATIONS = 9
 """Bins of half a turn (Dalal and Triggs 2005)."""
+PATCHES = 16
+"""Patches along a side that a transformer is shown at most: DINOv2 would take 37 x 37 of an image of 64 pixels."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -91,7 +93,7 @@ def foundation(folder: Path) -> Teacher:
             f"loss alignment: {folder / 'config.json'} is of no vision transformer; give DINOv2's or its like"
         )
     channels, patch, size = (int(value) for value in sizes)
-    return Teacher(channels, _Foundation(_load(folder), patch=patch, size=size // patch * patch))
+    return Teacher(channels, _Foundation(_load(folder), patch=patch, side=min(size // patch, PATCHES)))
 
 
 def _load(folder: Path) -> nn.Module:
@@ -109,8 +111,8 @@ def _load(folder: Path) -> nn.Module:
 class _Foundation:
     """Patch features of a transformer; no module, so that its weights are in no checkpoint."""
 
-    def __init__(self, model: nn.Module, *, patch: int, size: int) -> None:
-        self.model, self.side, self.size = model, size // patch, size
+    def __init__(self, model: nn.Module, *, patch: int, side: int) -> None:
+        self.model, self.side, self.size = model, side, side * patch
 
     def __call__(self, images: Tensor, side: int) -> Tensor:
         """See `Teacher.look`."""

@@ -1,4 +1,4 @@
-"""Temporal contrast: which frame comes k frames after this one? (Misra et al. 2024, arXiv 2403.13765, section 3)
+"""Temporal contrast: which frame comes k frames after this one? (Misra et al. 2024, arXiv 2403.13765)
 
 The one of the trio autoencoding, forward modelling, contrast that looks at video alone and draws nothing. The paper
 proves that it finds the state under independent noise, and that it may fail where something moves by itself over time:
