@@ -15,6 +15,7 @@ from torch import Tensor
 
 from agents.diffusion import Chain
 from worldaction.errors import UserError
+from worldaction.products import fast_float32
 from worldaction.random import Stream, normal, uniform
 from worldaction.rssm import Latent
 
@@ -90,6 +91,7 @@ class Dream:
         return result
 
 
+@fast_float32()
 @torch.no_grad()
 def dream(
     model: DreamModel,

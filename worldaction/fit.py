@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from worldaction.artefact import load_checkpoint, save_checkpoint
 from worldaction.errors import UserError
+from worldaction.products import fast_float32
 
 Report = Callable[[int, Mapping[str, float]], None]
 """Called with the number of finished steps and figures to log."""
@@ -132,7 +133,7 @@ class Fit:
             report: called after each step.
         """
         self.resume()
-        with stop_signal() as stop:
+        with stop_signal() as stop, fast_float32():
             while self.step < self.steps:
                 figures = self._advance(loss)
                 report(self.step, figures)
