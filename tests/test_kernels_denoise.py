@@ -109,8 +109,8 @@ def worst(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> floa
 @pytest.mark.parametrize("batch", [1, 11])
 @pytest.mark.parametrize(("width", "blocks", "dtype", "most"), [
     (17, 2, torch.float32, 1e-5),
-    (64, 1, torch.bfloat16, 6e-3),
-    (32, 2, torch.bfloat16, 6e-3),
+    (64, 1, torch.bfloat16, 1e-2),
+    (32, 2, torch.bfloat16, 1e-2),
 ])  # fmt: skip
 def test_the_kernels_meet_the_definition(
     batch: int, width: int, blocks: int, dtype: torch.dtype, most: float, generator: torch.Generator

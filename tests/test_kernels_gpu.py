@@ -53,7 +53,7 @@ def roll(made: World, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: sizes["deter"])
 @pytest.mark.parametrize("batch", [1, 37, 256])
-@pytest.mark.parametrize(("dtype", "belief", "draw"), [(torch.float32, 1e-4, 1e-4), (torch.bfloat16, 1e-2, 0.05)])
+@pytest.mark.parametrize(("dtype", "belief", "draw"), [(torch.float32, 1e-4, 1e-4), (torch.bfloat16, 2e-2, 0.05)])
 def test_rollouts_meet_the_definition_and_repeat(
     sizes: dict[str, int], batch: int, dtype: torch.dtype, belief: float, draw: float, generator: torch.Generator
 ) -> None:

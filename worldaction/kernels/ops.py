@@ -2,7 +2,8 @@
 
 Each op asks `worldaction.kernels.choose` which implementation runs. None but `scan` has a gradient: they serve frozen
 models. ``dtype`` is the lowest precision that products may have (float32, or bfloat16 where that is enough); results
-are in the precision of the inputs.
+are in the precision of the inputs. What is prepared for weights is kept for as long as these very tensors do not
+change: make `PriorWeights` and `DenoiserWeights` once for a model, not at every call.
 """
 
 from __future__ import annotations
