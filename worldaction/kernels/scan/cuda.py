@@ -44,11 +44,16 @@ def run(
     """`scan` without a gradient; `worldaction.kernels.scan.op` has it with one."""
     seen, moved, kept, draws = (part.transpose(0, 1).contiguous() for part in (looks, actions, keep, uniforms))
     turned = None if blind is None else blind.transpose(0, 1).contiguous()
-    parts = KernelParts(weights, uniforms.shape[2], dtype=dtype)
+    parts = parts_of(weights, uniforms.shape[2], dtype=dtype)
     saved = forward(weights, seen, moved, kept, draws, turned, unimix=unimix, dtype=dtype, parts=parts)
     states = functional.one_hot(saved.codes.long(), saved.posterior.shape[3]).to(looks.dtype).flatten(-2)
     found = [part.transpose(0, 1) for part in (saved.beliefs, states, saved.posterior, saved.prior)]
     return found[0], found[1], found[2], found[3]
+
+
+def parts_of(weights: ScanWeights, groups: int, *, dtype: torch.dtype) -> KernelParts:
+    """The parts for the GPU that the weights are on."""
+    return KernelParts(weights, groups, dtype=dtype, load=load)
 
 
 class KernelParts:
@@ -61,7 +66,7 @@ class KernelParts:
         load: how programs come to the device.
     """
 
-    def __init__(self, weights: ScanWeights, groups: int, *, dtype: torch.dtype, load: Load = load) -> None:
+    def __init__(self, weights: ScanWeights, groups: int, *, dtype: torch.dtype, load: Load) -> None:
         (hidden, deter), flat = weights.look.shape, weights.look_bias.shape[0]
         sizes = {"deter": deter, "hidden": hidden, "groups": groups, "classes": flat // groups}
         self._dtype, self._sizes = dtype, sizes

@@ -58,7 +58,7 @@ def _parts(weights: ScanWeights, uniforms: Tensor, dtype: torch.dtype, force: st
     sizes = {"deter": deter, "hidden": hidden, "groups": groups, "classes": len(weights.look_bias) // groups}
     request = Request(device=uniforms.device, dtype=dtype, batch=batch, sizes=sizes | {"horizon": time})
     if choose("scan", request, force=force).name == "cuda":
-        return cuda.KernelParts(weights, groups, dtype=dtype), dtype
+        return cuda.parts_of(weights, groups, dtype=dtype), dtype
     exact = weights.gates.dtype
     return TorchParts(exact), exact
 
