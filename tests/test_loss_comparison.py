@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +151,7 @@ def test_the_commands_of_the_page_on_the_zoo_are_understood(monkeypatch: pytest.
     commands = [line.split() for line in re.findall(r"^    (python -m .*)$", text, re.MULTILINE)]
     assert len(commands) == 5
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     loss = "from worldaction.losses.taco import TACO\n\n\nclass Mine(TACO):\n    name = 'mine'\n"
     (tmp_path / "my_losses.py").write_text(loss)
     for _, _, module, *arguments in commands:
@@ -160,6 +162,8 @@ def test_the_commands_of_the_page_on_the_zoo_are_understood(monkeypatch: pytest.
                 parse(arguments)
         else:
             assert len(arms_of(replace(parse(arguments).study, run_dir=None))) >= 4
+    # the next test may have a file of this name, too
+    sys.modules.pop("my_losses", None)
 
 
 @pytest.mark.slow

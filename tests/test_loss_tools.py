@@ -78,6 +78,7 @@ def test_a_loss_that_is_not_in_the_list_is_not_computed_and_the_list_itself_cost
 # A new loss -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)
 def test_a_new_loss_works_passes_its_own_tests_and_trains_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,7 +147,7 @@ def test_the_examination_goes_on_to_the_end_or_stops_where_the_class_is_wrong() 
 def test_the_verdict_on_a_good_loss_names_what_was_checked_and_the_cost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("worldaction.losses.cost.costs", lambda losses: dict.fromkeys(losses, 0.05))
+    monkeypatch.setattr("worldaction.losses.cost.costs", lambda losses, **_: dict.fromkeys(losses, 0.05))
     cli._command(["check", "loss", "kl,free_nats=1"])
     said = capsys.readouterr().out
     assert said.count("ok   ") == 9

@@ -23,6 +23,8 @@ TUTORIAL = (ROOT / "docs/tutorial_loss.md").read_text()
 ZOO = (ROOT / "docs/losses.md").read_text()
 BASH, PYTHON = (re.findall(rf"```{kind}\n(.*?)```", TUTORIAL, re.DOTALL) for kind in ("bash", "python"))
 COMMANDS = [line for block in BASH for line in block.splitlines()]
+# programs of their own, which begin by importing torch
+pytestmark = pytest.mark.timeout(300)
 WORLDACTION = "from experiments.cli import main; main()"
 
 
