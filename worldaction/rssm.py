@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from worldaction.deferred import deferred
 from worldaction.errors import UserError
 from worldaction.kernels import Request, choose
 from worldaction.kernels.categorical.reference import probabilities, sample
@@ -151,13 +152,18 @@ class RSSM(nn.Module):
         # [T, B, 1], one where the state is kept; the burn-in starts from zeros and is kept
         keep = (~is_init).to(embed.dtype).unsqueeze(-1).unbind(1)
         belief, state = embed.new_zeros(batch, self.deter), embed.new_zeros(batch, self.groups * self.classes)
+        in_state, gates = deferred(self.input_state.weight), deferred(self.gates.weight)
+        believe = deferred(self.posterior_belief.weight)
+        conclude = deferred(self.posterior_logits.weight, self.posterior_logits.bias)
         beliefs, states, posteriors, priors = [], [], [], []
         for step, (action, look) in enumerate(zip(actions, looks, strict=True)):
             frame = step - lead
             if frame > 0:
                 belief, state = belief * keep[frame], state * keep[frame]
-            belief = self._advance(belief, state, action)
-            probs = self._posterior(belief, look)
+            x = F.elu(self.input_norm(in_state(state) + action))
+            belief = gru(x, belief, gates, (self.gates_norm.weight, self.gates_norm.bias))
+            x = F.elu(self.posterior_norm(look + believe(belief)))
+            probs = self._probabilities(conclude(x))
             believed = probs
             if blind_from is not None and frame >= 0:
                 expected = self._probabilities(self.prior_net(belief))

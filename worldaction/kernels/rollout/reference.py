@@ -5,6 +5,7 @@ The weights come as a flat tuple and the randomness as an input, so that a fused
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -30,19 +31,21 @@ class PriorWeights(NamedTuple):
     logits_bias: Tensor  # [S * C]
 
 
-def gru(x: Tensor, belief: Tensor, gates: Tensor, norm: tuple[Tensor, Tensor]) -> Tensor:
+def gru(x: Tensor, belief: Tensor, gates: Tensor | Callable[[Tensor], Tensor], norm: tuple[Tensor, Tensor]) -> Tensor:
     """Layer-normalised GRU with the update gate biased towards keeping (DreamerV2, its `GRUCell`).
 
     Args:
         x: [B, U].
         belief: [B, D].
-        gates: [3 D, U + D].
+        gates: [3 D, U + D], or a function that multiplies by it.
         norm: gain and offset, [3 D] each.
 
     Returns:
         [B, D], the next belief.
     """
-    parts = F.layer_norm(F.linear(torch.cat([x, belief], -1), gates), norm[0].shape, *norm)
+    joined = torch.cat([x, belief], -1)
+    parts = F.linear(joined, gates) if isinstance(gates, Tensor) else gates(joined)
+    parts = F.layer_norm(parts, norm[0].shape, *norm)
     reset, candidate, update = parts.chunk(3, -1)
     candidate = torch.tanh(torch.sigmoid(reset) * candidate)
     update = torch.sigmoid(update - 1.0)
