@@ -49,7 +49,7 @@ setup(
     packages=find_packages(
         include=[f"{name}{below}" for name in ("worldaction", "envs", "agents", "experiments") for below in ("", ".*")]
     ),
-    package_data={"": ["py.typed", "*.cu", "*.cuh", "*.cpp", "*.h", "*.xml", "*.json", "*.npz"]},
+    package_data={"": ["py.typed", "*.cu", "*.cuh", "*.cubin", "*.cpp", "*.h", "*.xml", "*.json", "*.npz"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={
