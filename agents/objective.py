@@ -68,6 +68,7 @@ class Decisions(NamedTuple):
         log_prob: [M, N'] under the policy that dreamed.
         advantage: [M].
         target: [M] of the value.
+        left: [M] share of the time limit that is left, as the critic is told.
     """
 
     feature: Tensor
@@ -76,6 +77,7 @@ class Decisions(NamedTuple):
     log_prob: Tensor
     advantage: Tensor
     target: Tensor
+    left: Tensor
 
     def take(self, rows: Tensor) -> Decisions:
         """Some of the decisions."""
@@ -83,41 +85,53 @@ class Decisions(NamedTuple):
 
 
 def decisions_of(
-    night: Dream, critic: Callable[[Tensor], Tensor], *, gamma: float, gae_lambda: float, std: Tensor
+    night: Dream,
+    critic: Callable[[Tensor, Tensor], Tensor],
+    *,
+    gamma: float,
+    gae_lambda: float,
+    std: Tensor,
+    bootstrap: bool = False,
 ) -> tuple[Decisions, Tensor]:
     """What can be learnt from dreams: the decisions that were taken, with advantages and value targets.
 
-    Success ends a dream for good. A dream that is cut off would have gone on: its last state's value is bootstrapped.
+    Success ends a dream for good, and so does the time limit, for success after it does not count.
 
     Args:
         night: [B, H] dreams.
-        critic: [..., F] -> [...] value.
+        critic: [..., F] and the share of the time limit that is left [...] -> [...] value.
         gamma: discount per decision.
         gae_lambda: decay of the trace.
         std: [N'] standard deviations of the trained steps.
+        bootstrap: as if a dream that is cut off went on: the value of its last state is added, and no time is told.
 
     Returns:
         [M] decisions, and the [M] values that the critic gave them.
     """
     alive, feature, states = night.alive, night.feature[night.alive], night.states[night.alive]
+    # [H + 1]
+    left = torch.linspace(1.0, 0.0, alive.shape[1] + 1, device=alive.device, dtype=feature.dtype)
+    if bootstrap:
+        left = torch.zeros_like(left)
+    told = left[:-1].expand(alive.shape)[alive]
     with torch.no_grad():
         # [B, H]
-        value = torch.zeros_like(alive, dtype=feature.dtype).masked_scatter(alive, critic(feature))
-        next_value = torch.cat([value[:, 1:], critic(night.last_feature)[:, None]], 1)
+        value = torch.zeros_like(alive, dtype=feature.dtype).masked_scatter(alive, critic(feature, told))
+        after = critic(night.last_feature, left[-1:].expand(len(alive)))
     last = torch.zeros_like(alive)
     last[:, -1] = True
     advantage, target = gae(
         night.success.to(value.dtype),
         value,
-        next_value,
-        terminated=night.success,
+        torch.cat([value[:, 1:], after[:, None]], 1),
+        terminated=night.success if bootstrap else night.success | last,
         truncated=last & ~night.success,
         alive=alive,
         gamma=gamma,
         gae_lambda=gae_lambda,
     )
     log_prob = gaussian_log_prob(states[:, 1:], night.means[alive], std)
-    taken = Decisions(feature, states, night.base_means[alive], log_prob, advantage[alive], target[alive])
+    taken = Decisions(feature, states, night.base_means[alive], log_prob, advantage[alive], target[alive], told)
     return taken, value[alive]
 
 

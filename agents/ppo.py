@@ -57,6 +57,7 @@ class PPOOptions:
         warmup: first iterations, which train the critic alone.
         gamma: discount per decision.
         gae_lambda: decay of the trace of the advantage.
+        bootstrap: value what would come after the time limit; see `decisions_of`.
         gamma_denoising: discount per denoising step, counted from the action.
         clip: clip range of the last denoising step.
         clip_base: clip range of the noisiest trained step.
@@ -82,6 +83,7 @@ class PPOOptions:
     warmup: int
     gamma: float
     gae_lambda: float
+    bootstrap: bool
     gamma_denoising: float
     clip: float
     clip_base: float
@@ -255,6 +257,7 @@ class PPO:
             gamma=self.options.gamma,
             gae_lambda=self.options.gae_lambda,
             std=self.objective.std,
+            bootstrap=self.options.bootstrap,
         )
         metrics = {"ppo/explained_variance": explained_variance(value, data.target).item()}
         # without a single success the advantages are the critic's errors, and there is nothing to learn from them
@@ -281,7 +284,7 @@ class PPO:
             group["lr"] = self.options.lr * share
 
     def _value_step(self, batch: Decisions) -> Tensor:
-        loss = 0.5 * (self.critic(batch.feature) - batch.target).square().mean()
+        loss = 0.5 * (self.critic(batch.feature, batch.left) - batch.target).square().mean()
         self.critic_optimiser.zero_grad()
         loss.backward()
         self.critic_optimiser.step()

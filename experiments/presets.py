@@ -115,6 +115,7 @@ QUICK = Study(
         clip=0.1,
         clip_base=0.02,
         bc=0.05,
+        bootstrap=False,
         max_imagined=0.99,
         min_time=0.6,
         evaluate_every=5,

@@ -63,6 +63,7 @@ def decisions(count: int = 40) -> tuple[TunedPolicy, Decisions, Objective]:
         gaussian_log_prob(chain.states[:, 1:], chain.means, std),
         torch.randn(count, generator=generator),
         torch.zeros(count),
+        torch.zeros(count),
     )
     return policy, batch, Objective(clip_schedule(4, 0.05, 0.01), denoising_discount(4, 0.9), std, bc=0.5)
 
@@ -112,13 +113,13 @@ def test_clipped_ratios_give_no_gradient() -> None:
     assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in policy.tuned.parameters())
 
 
-def test_success_ends_the_future_and_the_end_of_the_dream_asks_the_critic() -> None:
-    # three dreams of three decisions: success at the second, none, success at the third
+def three_dreams() -> Dream:
+    """Of three decisions each: success at the second, none, success at the third. Features count from 1."""
     alive = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 1]]).bool()
     success = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 1]]).bool()
     feature = torch.arange(1.0, 10.0).view(3, 3, 1) * alive[..., None]
     empty = torch.zeros(3, 3, 2, 4)
-    night = Dream(
+    return Dream(
         feature,
         empty,
         empty[:, :, :1],
@@ -128,12 +129,37 @@ def test_success_ends_the_future_and_the_end_of_the_dream_asks_the_critic() -> N
         torch.tensor([2, 0, 3]),
         torch.full((3, 1), 10.0),
     )
-    # the value of a state is its feature, so that a mix-up of states shows
-    taken, value = decisions_of(night, lambda f: f[..., 0], gamma=0.5, gae_lambda=0.0, std=torch.ones(1))
+
+
+def its_feature(feature: Tensor, left: Tensor) -> Tensor:
+    """The value of a state is its feature, so that a mix-up of states shows."""
+    return feature[..., 0]
+
+
+@pytest.mark.parametrize("after", [0, 10])
+def test_success_ends_the_future_and_so_does_the_limit_unless_the_end_of_the_dream_asks_the_critic(after: int) -> None:
+    night, bootstrap, std = three_dreams(), after > 0, torch.ones(1)
+    taken, value = decisions_of(night, its_feature, gamma=0.5, gae_lambda=0.0, std=std, bootstrap=bootstrap)
     assert value.tolist() == taken.feature[:, 0].tolist() == [1, 2, 4, 5, 6, 7, 8, 9]
-    assert taken.target.tolist() == [0.5 * 2, 1, 0.5 * 5, 0.5 * 6, 0.5 * 10, 0.5 * 8, 0.5 * 9, 1]
-    returns, _ = decisions_of(night, lambda f: f[..., 0], gamma=0.5, gae_lambda=1.0, std=torch.ones(1))
-    assert returns.target.tolist() == pytest.approx([0.5, 1, 0.125 * 10, 0.25 * 10, 0.5 * 10, 0.25, 0.5, 1])
+    assert taken.target.tolist() == [0.5 * 2, 1, 0.5 * 5, 0.5 * 6, 0.5 * after, 0.5 * 8, 0.5 * 9, 1]
+    returns, _ = decisions_of(night, its_feature, gamma=0.5, gae_lambda=1.0, std=std, bootstrap=bootstrap)
+    assert returns.target.tolist() == pytest.approx([0.5, 1, 0.125 * after, 0.25 * after, 0.5 * after, 0.25, 0.5, 1])
+
+
+def test_dreams_that_never_succeed_are_worth_nothing_whatever_the_critic_believed() -> None:
+    night = three_dreams()
+    night = dataclasses.replace(night, success=torch.zeros_like(night.success), alive=torch.ones_like(night.alive))
+    taken, _ = decisions_of(night, lambda f, left: torch.ones_like(left), gamma=1.0, gae_lambda=1.0, std=torch.ones(1))
+    assert taken.target.tolist() == [0.0] * 9
+
+
+def test_the_critic_is_told_how_much_of_the_limit_is_left() -> None:
+    night = three_dreams()
+    taken, value = decisions_of(night, lambda f, left: left, gamma=0.5, gae_lambda=0.0, std=torch.ones(1))
+    shares = [1, 2 / 3, 1, 2 / 3, 1 / 3, 1, 2 / 3, 1 / 3]
+    assert taken.left.tolist() == value.tolist() == pytest.approx(shares)
+    blind, _ = decisions_of(night, its_feature, gamma=0.5, gae_lambda=0.0, std=torch.ones(1), bootstrap=True)
+    assert blind.left.tolist() == [0] * 8
 
 
 def test_explained_variance_is_one_for_the_truth_and_zero_for_a_constant() -> None:

@@ -32,6 +32,7 @@ OPTIONS = PPOOptions(
     ramp=3,
     gamma=0.99,
     gae_lambda=0.95,
+    bootstrap=False,
     gamma_denoising=0.99,
     clip=0.1,
     clip_base=0.02,
