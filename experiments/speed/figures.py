@@ -108,5 +108,5 @@ def _logarithmic(axis: Axes, which: str) -> None:
     wider = max(1.0, math.sqrt(10 * low / high))
     (axis.set_xlim if which == "x" else axis.set_ylim)(low / wider, high * wider)
     line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
-    line.set_major_formatter(StrMethodFormatter("{x:,.6g}"))
+    line.set_major_formatter(StrMethodFormatter("{x:,.7g}"))
     line.set_minor_formatter(NullFormatter())
