@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from latent_world import FEATURE, mediocre
+from torch import Tensor
 
 from agents.diffusion import TunedPolicy, gaussian_log_prob
 from agents.imagination import Dream
