@@ -233,7 +233,7 @@ class PPOConfig:
     gae_lambda: float = 0.95
     """Lambda of generalised advantage estimation."""
     bootstrap: bool = True
-    """Value what would come after the time limit, as DiWA does; else it ends a dream and the critic is told the time."""
+    """Value what would come after the time limit, as in DiWA; else it ends a dream and the critic is told the time."""
     gamma_denoising: float = 0.99
     """Discount per denoising step, counted from the clean action."""
     clip: float = 0.01
