@@ -79,10 +79,9 @@ def test_the_filter_and_its_gradient_reach_the_kernels(generator: torch.Generato
     assert near(exact, found[1][:4])
 
 
-@pytest.mark.slow
-def test_torch_compile_makes_the_same_rollout_of_the_definition(generator: torch.Generator) -> None:
+def test_torch_compile_takes_the_definition_whole_and_keeps_its_numbers(generator: torch.Generator) -> None:
     made = world(generator, batch=4, horizon=3, **SIZES)
-    compiled = torch.compile(prior_rollout, fullgraph=True)
+    compiled = torch.compile(prior_rollout, fullgraph=True, backend="aot_eager")
     found, expected = (each(made.weights, *made.inputs, unimix=UNIMIX) for each in (compiled, prior_rollout))
     assert near(found[:1], expected[:1], 1e-5)
     assert torch.equal(found[1], expected[1])
