@@ -29,6 +29,10 @@ EXTRAS = {
     "data": DATA,
     # pins an old MuJoCo, so it wants an environment of its own
     "metaworld": ["metaworld>=3"],
+    # teachers of the loss `alignment`
+    "align": ["transformers"],
+    # compiles the kernels for the GPU in hand; CUDA builds of torch bring both
+    "cuda": ["cuda-bindings", "nvidia-cuda-nvrtc"],
     "test": ["pytest", "pytest-timeout", "ruff", "mypy", *DATA],
 }
 

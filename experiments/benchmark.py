@@ -1,4 +1,4 @@
-"""How fast is it, and against what? One command, one table: `python -m experiments.benchmark [--peer NAME=PATH ...]`.
+"""How fast is it, and against what? One command, one table (docs/benchmarks.md).
 
 Whatever of ours is not right is not timed. All contestants of a contest take turns in one process, so that what else
 the machine does hits them alike; what is compared is each round's ratio.

@@ -1,4 +1,4 @@
-"""Everything that wants to be seen on a machine with a GPU: `python -m experiments.gpu_check --out FOLDER`.
+"""Everything that wants to be seen on a machine with a GPU, in one command (docs/benchmarks.md).
 
 Kernels are built, tested and timed, and the preset `base` trains for a while; what came of it is written into one
 Markdown file, ready for docs/benchmarks.md. Every part is a process of its own with the time that is left: whatever

@@ -245,6 +245,7 @@ def train_world_model(folder: Path, seed: int) -> None:
     model.to(where)
     keys = [*model.config.observed, PREVIOUS_ACTION, ACTION, IS_INIT]
     keys += [ACTION_MASK] if store.frames.get(ACTION_MASK, None) is not None else []
+    keys += sorted(set().union(*(loss.reads for loss in model.each_loss().values())))
     batches = window_batches(store, batch=sizes.batch, length=sizes.length, seed=seed, keys=keys)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=sizes.lr, weight_decay=sizes.weight_decay, eps=sizes.eps, fused=True

@@ -22,7 +22,7 @@ from tiny_study import ROOT, environment, files, finished_run, study, summary
 from envs import CALVIN_ID, METAWORLD_ID
 from envs.episodes import SEEDS
 from envs.playtable.env import PlayTableEnv
-from experiments import cli, fidelity, looks, metaworld
+from experiments import cli, fidelity, looks, losses, metaworld
 from experiments.benchmarks.tables import PlayTable
 from experiments.calvin import main
 from experiments.cli import guarded, parse_study
@@ -36,9 +36,13 @@ DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
     "docs/arms.md",
+    "docs/baselines.md",
+    "docs/benchmarks.md",
     "docs/calvin.md",
     "docs/data.md",
     "docs/environments.md",
+    "docs/kernels.md",
+    "docs/losses.md",
     "docs/playtable.md",
     "docs/scenes.md",
     "docs/stress.md",
@@ -116,6 +120,18 @@ def has_options(command: str) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert all(word in result.stdout for word in arguments if word.startswith("--"))
+
+
+def compares(arms: int) -> Callable[[str], None]:
+    """The command stands for a study with so many arms; a loss of the library in the place of the example's own."""
+
+    def check(command: str) -> None:
+        arguments = command.removeprefix("python -m experiments.losses").replace("my_losses:Mine", "dynamo").split()
+        asked = losses.parse(arguments)
+        assert len(asked.study.arms) == arms
+        assert asked.models_only == ("--models-only" in arguments)
+
+    return check
 
 
 def data_has_options(command: str) -> None:
@@ -251,6 +267,39 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction train debug --env Pendulum-v1 --gym.expert sac --gym.success-reward -0.02": fits_pendulum,
     "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,
     "python -m experiments.metaworld quick": moves_to_metaworld,
+    "python -m experiments.baselines runs/calvin/quick-...": has_options,
+    "python -m experiments.baselines runs/calvin/quick-... --methods dppo gaussian_ppo --tasks open_drawer --seeds 0": (
+        has_options
+    ),
+    "python -m experiments.baselines runs/calvin/quick-... --steps 100000": has_options,
+    "python -m experiments.baselines runs/calvin/quick-... --markdown": has_options,
+    f"{STUDY} quick --losses reconstruction kl taco": means("quick", losses=(*PRESETS["quick"].losses[:2], "taco")),
+    f"{STUDY} quick --losses reconstruction kl inverse_dynamics=100,steps=4,images=true latent_action": means(
+        "quick",
+        losses=(
+            *PRESETS["quick"].losses[:2],
+            "inverse_dynamics=100,hidden=256,steps=4,images=true",
+            "latent_action",
+        ),
+    ),
+    "worldaction losses --measure": lambda command: prints("--measure")("worldaction losses --help"),
+    "worldaction new loss my_loss": lambda command: prints("name")("worldaction new loss --help"),
+    "worldaction check loss my_loss:MyLoss": lambda command: prints("as for --losses")("worldaction check loss --help"),
+    "python -m experiments.losses quick --models-only --seeds 0 1 2 --distractors 0 0.3 0.6": compares(
+        3 * (1 + len(losses.zoo()))
+    ),
+    "python -m experiments.losses --resume runs/calvin/quick-20261121-084500": has_options,
+    "python -m experiments.losses quick --compare taco dynamo,ema=0.99 my_losses:Mine": compares(4),
+    "python -m experiments.benchmark": has_options,
+    "python -m experiments.benchmark --quick": has_options,
+    "python -m experiments.benchmark --peer lumos=../lumos dreamerv3-torch=../dreamerv3-torch r2dreamer=../r2dreamer": (
+        has_options
+    ),
+    "python -m experiments.benchmark --only imagination training": has_options,
+    "python -m experiments.benchmark --rounds 15 --threads 4 --device cuda --out runs/speed": has_options,
+    "python -m experiments.gpu_check --out runs/gpu_check --parts build,tests,benchmark": has_options,
+    "python -m experiments.gpu_check --out runs/gpu_check --parts train": has_options,
+    "python -m worldaction.kernels.build --arch sm_80 sm_90 sm_100": has_options,
     "python -m envs.calvin.record": has_options,
     "python -m envs.calvin.record --out recording.npz --episodes 5": has_options,
     "python -m envs.calvin.record --scene A --noise 0.2 --seed 700 --episodes 5 --out recording.npz": has_options,
