@@ -49,10 +49,10 @@ def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
 
 
 def _multiply(a: Tensor, b: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of the 64-bit product of two 32-bit numbers, without overflowing int64."""
-    low_part = (a & 0xFFFF) * b
-    high_part = (a >> 16) * b + (low_part >> 16)
-    return high_part >> 16, ((high_part & 0xFFFF) << 16) | (low_part & 0xFFFF)
+    """High and low 32 bits of the 64-bit product of two 32-bit numbers."""
+    # int64 arithmetic wraps, so the product has the right 64 bits, whatever its sign
+    product = a * b
+    return (product >> 32).bitwise_and_(_MASK), product.bitwise_and_(_MASK)
 
 
 def uniform(seed: int, stream: Stream, rows: Tensor, step: int | Tensor, width: int) -> Tensor:

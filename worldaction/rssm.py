@@ -9,9 +9,10 @@ TorchRL has no class for this model (its RSSMPriorV3 has another recurrent cell)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -22,7 +23,7 @@ from worldaction.deferred import deferred
 from worldaction.errors import UserError
 from worldaction.kernels import Request, choose
 from worldaction.kernels.categorical.reference import probabilities, sample
-from worldaction.kernels.rollout import cpu
+from worldaction.kernels.rollout import cpu, native
 from worldaction.kernels.rollout.reference import PriorWeights, gru, prior_step
 from worldaction.nets import mlp
 from worldaction.spec import NULL_ACTION
@@ -75,7 +76,10 @@ def straight_through(probs: Tensor, uniform: Tensor) -> Tensor:
     return (hard + (probs - probs.detach())).flatten(-2)
 
 
-_PACKED: WeakKeyDictionary[RSSM, tuple[tuple[object, ...], cpu.PackedPrior | None]] = WeakKeyDictionary()
+_STEPPING: dict[str, Any] = {"cpu": cpu, "native": native}
+"""Implementations of the rollout that take a step at a time, too: `pack` and `step`."""
+_PACKED: WeakKeyDictionary[RSSM, tuple[tuple[object, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
+_PACKED = WeakKeyDictionary()
 """Not in the modules: they are copied and sent to other processes, packed weights cannot be."""
 
 
@@ -198,8 +202,8 @@ class RSSM(nn.Module):
 
     def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
         """Imagine one frame: a_t [B, A] is executed; uniform is [B, S]."""
-        if (packed := self._packed(latent.belief, action)) is not None:
-            return Latent(*cpu.step(packed, *latent, action, uniform, unimix=self.unimix))
+        if (step := self._packed(latent.belief, action)) is not None:
+            return Latent(*step(*latent, action, uniform, unimix=self.unimix))
         return Latent(*prior_step(self.prior_weights(), *latent, action, uniform, unimix=self.unimix))
 
     def prior_weights(self) -> PriorWeights:
@@ -222,8 +226,8 @@ class RSSM(nn.Module):
             logits_bias=last.bias,
         )
 
-    def _packed(self, belief: Tensor, action: Tensor) -> cpu.PackedPrior | None:
-        """The weights as the CPU's fast step takes them, made once for a frozen model; None where it does not serve."""
+    def _packed(self, belief: Tensor, action: Tensor) -> Callable[..., tuple[Tensor, Tensor]] | None:
+        """A CPU's fast `prior_step` with its weights, made once for a frozen model; None where none serves."""
         parameters = self._prior_parameters()
         traced = torch.compiler.is_compiling() or belief.requires_grad or action.requires_grad
         if traced or belief.dtype != torch.float32 or any(p.requires_grad or p.is_inference() for p in parameters):
@@ -232,9 +236,9 @@ class RSSM(nn.Module):
         state = (self.imagine_in, *((p.data_ptr(), p._version) for p in parameters))
         if self not in _PACKED or _PACKED[self][0] != state:
             request = Request(belief.device, self.imagine_in, len(belief), {"deter": self.deter, "groups": self.groups})
-            serves = choose("rollout", request).name == "cpu"
-            made = cpu.pack(self.prior_weights(), self.groups, dtype=self.imagine_in) if serves else None
-            _PACKED[self] = (state, made)
+            serves = _STEPPING.get(choose("rollout", request).name)
+            packed = serves and serves.pack(self.prior_weights(), self.groups, dtype=self.imagine_in)
+            _PACKED[self] = (state, partial(serves.step, packed) if serves else None)
         return _PACKED[self][1]
 
     def _prior_parameters(self) -> list[Tensor]:

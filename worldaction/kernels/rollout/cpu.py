@@ -18,7 +18,7 @@ from worldaction.kernels.rollout.reference import PriorWeights
 
 PRIORITY = 5
 _SERVED = (torch.float32, torch.bfloat16)
-_BLOCK = 256
+BLOCK = 256
 """Rows that are computed together, and for which oneDNN lays the weights out; it serves any number."""
 
 
@@ -74,7 +74,7 @@ def run(
 
 def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     """Rows in blocks, each of which stays in the processor's cache for the whole horizon."""
-    return [tensor.split(_BLOCK) for tensor in tensors]
+    return [tensor.split(BLOCK) for tensor in tensors]
 
 
 def _rollout(
@@ -100,7 +100,7 @@ def pack(weights: PriorWeights, groups: int, *, dtype: torch.dtype = torch.float
     classes = weights.state_rows.shape[0] // groups
 
     def layer(matrix: Tensor, bias: Tensor | None) -> Layer:
-        packed = torch.ops.mkldnn._reorder_linear_weight(matrix.to(dtype), _BLOCK)
+        packed = torch.ops.mkldnn._reorder_linear_weight(matrix.to(dtype), BLOCK)
         return Layer(packed, None if bias is None else bias.to(dtype), dtype)
 
     return PackedPrior(
