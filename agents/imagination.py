@@ -8,16 +8,20 @@ so that results do not depend on how many dreams run side by side.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from agents.diffusion import Chain
+from agents.diffusion import Chain, DiffusionPolicy, TunedPolicy
+from agents.operands import Operands, operands
 from worldaction.errors import UserError
+from worldaction.kernels import REFERENCE, choose, ops, typical
+from worldaction.kernels.dream.reference import Dreamed
 from worldaction.products import fast_float32
 from worldaction.random import Stream, normal, uniform
-from worldaction.rssm import Latent
+from worldaction.rssm import Latent, one_hot
+from worldaction.world_model import WorldModel
 
 
 class DreamModel(Protocol):
@@ -107,6 +111,9 @@ def dream(
 ) -> Dream:
     """Imagine episodes.
 
+    Where `worldaction.kernels` has an implementation of whole dreams for the device, that one imagines them; it has
+    the same law, and the same numbers up to rounding.
+
     Args:
         model: the frozen world model.
         policy: a `DiffusionPolicy` or `TunedPolicy`.
@@ -120,6 +127,13 @@ def dream(
     """
     if len(rows) != len(starts.belief):
         raise UserError(f"{len(rows)} rows for {len(starts.belief)} starts of dreams; give one row per start")
+    if (taken := _operands(model, policy, success, starts, decisions=decisions, min_std=min_std)) is not None:
+        assert isinstance(model, WorldModel)
+        assert isinstance(policy, DiffusionPolicy | TunedPolicy)
+        options: dict[str, Any] = {"decisions": decisions, "threshold": threshold, "seed": seed, "chunk": policy.chunk}
+        options |= {"binary": policy.config["binary"], "unimix": model.config.unimix}
+        dreamed = ops.dream(*taken, *starts, rows, **options)
+        return _told(dreamed, policy, len(taken.success.rows) // starts.code.shape[-1])
     book = Book(len(rows), decisions, rows.device)
     living, latent, feature = torch.arange(len(rows), device=rows.device), starts, model.feature(starts)
     for decision in range(decisions):
@@ -140,6 +154,54 @@ def dream(
         if not len(living):
             break
     return book.close(living, feature)
+
+
+# As one operation ----------------------------------------------------------------------------------------------------
+
+
+def _operands(
+    model: DreamModel, policy: Dreamer, success: Success, starts: Latent, *, decisions: int, min_std: float
+) -> Operands | None:
+    """The networks for the operation, if they are of its make and it has a faster implementation than this loop."""
+    # products in float32: PPO holds the means against its own
+    if choose("dream", typical(starts.belief.device)).name == REFERENCE:
+        return None
+    found = operands(model, policy, success, min_std=min_std)
+    if found is None:
+        return None
+    request = ops.dream_request(*found, starts.code, horizon=decisions * policy.chunk, dtype=torch.float32)
+    return None if choose("dream", request).name == REFERENCE else found
+
+
+def _told(dreamed: Dreamed, policy: DiffusionPolicy | TunedPolicy, classes: int) -> Dream:
+    """Dreams that all went on to the end, as if each had been over with its success."""
+    done_at = dreamed.done_at.long()
+    # [B, H + 1], before each decision and after the last
+    alive = torch.cat([torch.ones_like(done_at[:, :1]), (done_at == 0).long().cumprod(1)], 1).bool()
+    feature = torch.cat([dreamed.beliefs, one_hot(dreamed.codes, classes)], -1)
+    feature = feature.masked_fill(~alive.unsqueeze(-1), 0.0)
+    trained = policy.trained_steps if isinstance(policy, TunedPolicy) else 0
+    over, count = ~alive[:, :-1, None, None], dreamed.means.shape[2]
+    states = dreamed.states[:, :, count - trained :].masked_fill(over, 0.0)
+    means = dreamed.means[:, :, count - trained :].masked_fill(over, 0.0)
+    base_means = means
+    if isinstance(policy, TunedPolicy):
+        steps = torch.arange(trained - 1, -1, -1, device=states.device)
+        condition = policy.base.condition(feature[:, :-1]).unsqueeze(2)
+        base_means = policy.base.mean(condition, states[:, :, :-1], steps).masked_fill(over, 0.0)
+    return Dream(
+        feature=feature[:, :-1],
+        states=states,
+        means=means,
+        base_means=base_means,
+        alive=alive[:, :-1],
+        success=(done_at > 0) & alive[:, :-1],
+        success_step=(done_at * alive[:, :-1]).amax(1),
+        last_feature=feature[:, -1],
+    )
+
+
+# Step by step ---------------------------------------------------------------------------------------------------------
 
 
 def _take(latent: Latent, rows: Tensor) -> Latent:

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 
 from worldaction.deferred import deferred
 from worldaction.errors import UserError
-from worldaction.kernels import Request, choose
+from worldaction.kernels import REFERENCE, Request, choose
 from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.kernels.rollout import cpu, native
 from worldaction.kernels.rollout.reference import PriorWeights, gru, prior_step
+from worldaction.kernels.scan.op import scan
+from worldaction.kernels.scan.reference import ScanWeights
 from worldaction.nets import mlp
 from worldaction.spec import NULL_ACTION
 
@@ -150,9 +152,12 @@ class RSSM(nn.Module):
         """
         batch, lead = embed.shape[0], burn_in - 1
         null = previous_action.new_tensor(self.null_action).expand(batch, lead, -1)
-        actions = self.input_action(torch.cat([null, previous_action], 1)).unbind(1)
-        looks = self.posterior_embed(embed)
-        looks = torch.cat([looks[:, :1].expand(-1, lead, -1), looks], 1).unbind(1)
+        moved = self.input_action(torch.cat([null, previous_action], 1))
+        seen = self.posterior_embed(embed)
+        seen = torch.cat([seen[:, :1].expand(-1, lead, -1), seen], 1)
+        if (kind := self._scanned_in(uniform)) is not None:
+            return self._scan(embed, seen, moved, is_init, uniform, blind_from, dtype=kind)
+        actions, looks = moved.unbind(1), seen.unbind(1)
         # [T, B, 1], one where the state is kept; the burn-in starts from zeros and is kept
         keep = (~is_init).to(embed.dtype).unsqueeze(-1).unbind(1)
         belief, state = embed.new_zeros(batch, self.deter), embed.new_zeros(batch, self.groups * self.classes)
@@ -187,6 +192,47 @@ class RSSM(nn.Module):
             prior=torch.stack(priors, 1) if priors else self._probabilities(self.prior_net(stacked)),
         )
 
+    def _scanned_in(self, uniform: Tensor) -> torch.dtype | None:
+        """The precision of products in which an implementation of the scan serves; None where the loop is to be run."""
+        if torch.compiler.is_compiling():
+            return None
+        kind, (batch, time, groups) = uniform.device.type, uniform.shape
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.gates.weight.dtype
+        sizes = {"deter": self.deter, "hidden": self.input_norm.bias.shape[0], "groups": groups, "horizon": time}
+        request = Request(uniform.device, dtype, batch, sizes | {"classes": self.classes})
+        return None if choose("scan", request).name == REFERENCE else dtype
+
+    def _scan(
+        self,
+        embed: Tensor,
+        looks: Tensor,
+        actions: Tensor,
+        is_init: Tensor,
+        uniform: Tensor,
+        blind_from: Tensor | None,
+        *,
+        dtype: torch.dtype,
+    ) -> Latents:
+        """`observe` as one operation: looks and actions [B, burn_in - 1 + T, U] are what the layers make of both."""
+        lead = uniform.shape[1] - is_init.shape[1]
+        # the burn-in starts from zeros and is kept
+        keep = torch.cat([is_init.new_zeros(len(is_init), lead + 1), is_init[:, 1:]], 1).logical_not().float()
+        frames = torch.arange(-lead, is_init.shape[1], device=embed.device)
+        blind = None if blind_from is None else (frames >= 0) & (frames >= blind_from[:, None])
+        with torch.autocast(embed.device.type, enabled=False):
+            found = scan(
+                self.scan_weights(),
+                looks.float(),
+                actions.float(),
+                keep,
+                uniform,
+                blind,
+                unimix=self.unimix,
+                dtype=dtype,
+            )
+        belief, state, posterior, prior = (part[:, lead:] for part in found)
+        return Latents(embed=embed, belief=belief, state=state, posterior=posterior, prior=prior)
+
     def first(self, belief: Tensor, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
         """`posterior` from the empty state: belief [B, D] zeros, and a state of zeros that no code stands for."""
         state = belief.new_zeros(len(belief), self.groups * self.classes)
@@ -208,10 +254,7 @@ class RSSM(nn.Module):
 
     def prior_weights(self) -> PriorWeights:
         """The prior's weights in the order in which kernels take them; views, except for one transposed matrix."""
-        first, norm, _, last = self.prior_net
-        assert isinstance(first, nn.Linear)
-        assert isinstance(norm, nn.LayerNorm)
-        assert isinstance(last, nn.Linear)
+        first, norm, last = self._prior_layers()
         return PriorWeights(
             state_rows=self._state_rows(),
             action=self.input_action.weight,
@@ -224,6 +267,20 @@ class RSSM(nn.Module):
             hidden_norm=(norm.weight, norm.bias),
             logits=last.weight,
             logits_bias=last.bias,
+        )
+
+    def scan_weights(self) -> ScanWeights:
+        """The weights of `observe` in the order in which kernels take them: the parameters themselves."""
+        first, norm, last = self._prior_layers()
+        layers = (self.gates_norm, self.posterior_norm, norm)
+        gates_norm, look_norm, hidden_norm = ((layer.weight, layer.bias) for layer in layers)
+        return ScanWeights(
+            self.input_state.weight,
+            *(self.input_norm.weight, self.input_norm.bias),
+            *(self.gates.weight, *gates_norm),
+            *(self.posterior_belief.weight, *look_norm),
+            *(self.posterior_logits.weight, self.posterior_logits.bias),
+            *(first.weight, first.bias, *hidden_norm, last.weight, last.bias),
         )
 
     def _packed(self, belief: Tensor, action: Tensor) -> Callable[..., tuple[Tensor, Tensor]] | None:
@@ -240,6 +297,13 @@ class RSSM(nn.Module):
             packed = serves and serves.pack(self.prior_weights(), self.groups, dtype=self.imagine_in)
             _PACKED[self] = (state, partial(serves.step, packed) if serves else None)
         return _PACKED[self][1]
+
+    def _prior_layers(self) -> tuple[nn.Linear, nn.LayerNorm, nn.Linear]:
+        first, norm, _, last = self.prior_net
+        assert isinstance(first, nn.Linear)
+        assert isinstance(norm, nn.LayerNorm)
+        assert isinstance(last, nn.Linear)
+        return first, norm, last
 
     def _prior_parameters(self) -> list[Tensor]:
         layers = (self.input_state, self.input_action, self.input_norm, self.gates, self.gates_norm, *self.prior_net)

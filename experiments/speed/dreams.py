@@ -14,17 +14,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.diffusion import DiffusionPolicy
 from agents.imagination import dream
+from agents.operands import operands
 from experiments.speed import gate
 from experiments.speed.base import Course, Precision, Sizes, Windows, Work, count, imagining
 from experiments.speed.ours import DTYPES, Start, available, world_model
 from worldaction.errors import UserError
 from worldaction.kernels import REFERENCE, VARIABLE, implementations, ops, typical
-from worldaction.kernels.denoise.reference import denoise, undo_table, weights_of
-from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights, executed, seen
+from worldaction.kernels.denoise.reference import denoise
+from worldaction.kernels.dream.reference import Decider, Dreamed, executed, seen
 from worldaction.kernels.rollout.reference import PriorWeights
 from worldaction.random import Stream, normal, uniform
 from worldaction.rssm import Latent
@@ -172,35 +173,17 @@ def _whole(course: Dreams, device: torch.device, run: Dream) -> Callable[[], obj
 
 def given_of(course: Dreams, who: Cast) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What the op takes: weights in its order, and its options."""
-    deter, policy = course.sizes.deter, who.policy
-    visited = list(reversed(range(course.denoising_steps)))
-    table = undo_table(policy.schedule.alpha_bar, visited, eta=1.0, min_std=MIN_STD)
-    layer = policy.denoiser.feature
-    decider = Decider(weights_of(policy.denoiser, visited), table, *_parted(layer.weight, deter), layer.bias)
+    found = operands(who.world, who.policy, who.success, min_std=MIN_STD)
+    assert found is not None
     options = {
         "seed": course.seed,
         "decisions": course.decisions,
         "chunk": course.chunk,
-        "binary": policy.config["binary"],
+        "binary": who.policy.config["binary"],
         "unimix": course.sizes.unimix,
         "threshold": NEVER,
     }
-    success = _classifier(who.success, deter)
-    return (who.world.rssm.prior_weights(), [decider], success, *who.starts, who.rows), options
-
-
-def _classifier(network: SuccessClassifier, deter: int) -> SuccessWeights:
-    linear, norm, head = network.embedding[0], network.embedding[1], network.head[1]
-    assert isinstance(linear, nn.Linear)
-    assert isinstance(norm, nn.LayerNorm)
-    assert isinstance(head, nn.Linear)
-    first = (*_parted(linear.weight, deter), linear.bias)
-    return SuccessWeights(*first, norm.weight, norm.bias, head.weight.flatten(), head.bias)
-
-
-def _parted(weight: Tensor, deter: int) -> tuple[Tensor, Tensor]:
-    """A layer's weight [W, D + S C] as [W, D] and, transposed, [S C, W]."""
-    return weight[:, :deter].contiguous(), weight[:, deter:].t().contiguous()
+    return (*found, *who.starts, who.rows), options
 
 
 # Gate -----------------------------------------------------------------------------------------------------------------

@@ -246,6 +246,28 @@ def dream(
     return Dreamed(*torch.ops.worldaction.dream(*tensors, *numbers))
 
 
+def dream_request(
+    prior: PriorWeights,
+    deciders: Sequence[Decider],
+    success: SuccessWeights,
+    code: Tensor,
+    *,
+    horizon: int,
+    dtype: torch.dtype,
+) -> Request:
+    """What dreams ask for, of `horizon` actions from codes [B, S]."""
+    actions = code.new_empty(len(code), horizon, prior.action.shape[1], device="meta")
+    asked = rollout_request(prior, actions, code.shape[1], dtype)
+    width, size = deciders[0].weights.noisy.shape
+    sizes = {
+        "width": width,
+        "chunk": size,
+        "blocks": len(deciders[0].weights.layers) // 2,
+        "success": len(success.bias),
+    }
+    return Request(device=code.device, dtype=dtype, batch=len(code), sizes=dict(asked.sizes) | sizes)
+
+
 def flat_deciders(deciders: Sequence[Decider]) -> list[Tensor]:
     """The policy's networks in one list, as the op takes them."""
     return [tensor for each in deciders for tensor in (*each.weights, *each[1:])]
@@ -273,15 +295,11 @@ def _dream(
     dtype: torch.dtype,
     force: str | None,
 ) -> tuple[Tensor, ...]:
-    weights, networks = unflat(prior), _deciders(deciders)
-    actions = belief.new_empty(len(rows), decisions * chunk, weights.action.shape[1])
-    asked = rollout_request(weights, actions, code.shape[1], dtype)
-    width, size = networks[0].weights.noisy.shape
-    sizes = {"width": width, "chunk": size, "blocks": len(networks[0].weights.layers) // 2, "success": len(success[2])}
-    request = Request(device=asked.device, dtype=dtype, batch=asked.batch, sizes=dict(asked.sizes) | sizes)
+    weights, networks, last = unflat(prior), _deciders(deciders), SuccessWeights(*success)
+    request = dream_request(weights, networks, last, code, horizon=decisions * chunk, dtype=dtype)
     options = {"seed": seed, "decisions": decisions, "chunk": chunk, "binary": binary}
     run = choose("dream", request, force=force).run
-    parts = (weights, networks, SuccessWeights(*success), belief, code, rows)
+    parts = (weights, networks, last, belief, code, rows)
     return tuple(run(*parts, **options, unimix=unimix, threshold=threshold, dtype=dtype))
 
 
