@@ -1,9 +1,8 @@
 """The prior on a CPU: oneDNN's products, and between them C++ that passes over each row once.
 
-Products are as in `worldaction.kernels.rollout.cpu`. PyTorch passes over memory thirty times a step for what lies
-between them, here it is four (native.cpp), and in bfloat16 what goes into a product is never written in float32.
-Beliefs equal the reference's up to rounding, and so do codes except where a uniform number lies within rounding of a
-boundary.
+Products are as in `worldaction.kernels.rollout.cpu`. PyTorch passes over memory once for every operation between them,
+native.cpp four times a step, and in bfloat16 what goes into a product is never written in float32. Beliefs equal
+the reference's up to rounding, and so do codes except where a uniform number lies within rounding of a boundary.
 """
 
 from __future__ import annotations
