@@ -250,6 +250,8 @@ def test_compiled_code_is_never_given_what_it_would_read_beyond() -> None:
         native.step(packed, belief[:, 1:], code, action, uniform, unimix=0.01)
     with pytest.raises(UserError, match=rf"\[3, {A}\] on cpu where \[4, {A}\]"):
         native.step(packed, belief, code, action[1:], uniform, unimix=0.01)
+    with pytest.raises(UserError, match=r"int64; give torch\.uint8"):
+        native.step(packed, belief, code.long(), action, uniform, unimix=0.01)
     code[2, 3] = C
     with pytest.raises(UserError, match=f"classes 0 to {C - 1}"):
         native.step(packed, belief, code, action, uniform, unimix=0.01)

@@ -134,12 +134,13 @@ def step(
         out: the next belief and code, where they are to be written.
 
     Raises:
-        UserError: shapes do not fit to the weights, or a code names no class.
+        UserError: shapes do not fit to the weights, or a code is not uint8 or names no class.
     """
+    if code.dtype != torch.uint8:
+        raise UserError(f"a code is {code.dtype}; give torch.uint8")
     sizes, functions, batch = packed.prior, packed.functions, len(belief)
-    given = [_laid(belief, sizes.deter, batch), _laid(code, sizes.groups, batch, torch.uint8)]
-    given += [_laid(action, sizes.action, batch), _laid(uniform, sizes.groups, batch)]
-    belief, code, action, uniform = given
+    belief, code = _laid(belief.float(), sizes.deter, batch), _laid(code, sizes.groups, batch)
+    action, uniform = _laid(action.float(), sizes.action, batch), _laid(uniform.float(), sizes.groups, batch)
     after, drawn = out or (torch.empty_like(belief), torch.empty_like(code))
     # [B, U + D]
     joined = belief.new_empty(batch, sizes.hidden + sizes.deter, dtype=packed.gates.dtype)
@@ -165,11 +166,10 @@ def _product(x: Tensor, layer: cpu.Layer) -> Tensor:
     return product
 
 
-def _laid(tensor: Tensor, width: int, batch: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def _laid(tensor: Tensor, width: int, batch: int) -> Tensor:
     """[B, width] with each row's numbers side by side, as native.cpp reads them without a further look."""
     if tensor.shape != (batch, width) or tensor.device.type != "cpu":
         raise UserError(f"{list(tensor.shape)} on {tensor.device} where [{batch}, {width}] on the CPU is wanted")
-    tensor = tensor.to(dtype)
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
