@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from agents.denoiser import Denoiser
 from worldaction.errors import UserError, unknown
+from worldaction.kernels.dream.reference import executed
 
 NOISE_CLIP = 3.0
 LOG_PROB_RANGE = (-5.0, 2.0)
@@ -227,10 +228,7 @@ class DiffusionPolicy(nn.Module):
 
     def to_actions(self, x: Tensor) -> Tensor:
         """A denoised chunk [B, K * A] as actions [B, K, A] in [-1, 1], the binary dimensions thresholded at 0."""
-        actions = x.unflatten(-1, (self.chunk, self.action_size)).clamp(-1.0, 1.0)
-        for index in self.config["binary"]:
-            actions[..., index] = torch.where(actions[..., index] > 0.0, 1.0, -1.0)
-        return actions
+        return executed(x.unflatten(-1, (self.chunk, self.action_size)), self.config["binary"])
 
     @torch.no_grad()
     def sample(

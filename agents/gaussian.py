@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from agents.imitate import imitate
 from worldaction.errors import UserError
 from worldaction.fit import Report
+from worldaction.kernels.dream.reference import executed
 
 LOG_STD_RANGE = (math.log(0.05), 0.0)
 """Demonstrated numbers that never change, such as an open gripper's, would have a density without bound."""
@@ -76,10 +77,7 @@ class GaussianPolicy(nn.Module):
 
     def to_actions(self, x: Tensor) -> Tensor:
         """Numbers of a chunk [..., K * A] as actions [..., K, A] in [-1, 1], the binary ones thresholded at 0."""
-        actions = x.unflatten(-1, (self.chunk, self.action_size)).clamp(-1.0, 1.0)
-        for index in self.binary:
-            actions[..., index] = torch.where(actions[..., index] > 0.0, 1.0, -1.0)
-        return actions
+        return executed(x.unflatten(-1, (self.chunk, self.action_size)), self.binary)
 
     @torch.no_grad()
     def sample(self, feature: Tensor, noise: Tensor, *, sampler: str = "ddpm") -> Tensor:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from agents.diffusion import DiffusionPolicy, TunedPolicy
-from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.denoise.reference import undo_table, weights_of
 from worldaction.kernels.dream.reference import Decider, SuccessWeights
+from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout.reference import PriorWeights
 from worldaction.success import SuccessClassifier
 from worldaction.world_model import WorldModel

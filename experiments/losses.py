@@ -13,11 +13,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from experiments.presets import Study
 from worldaction.errors import UserError
@@ -55,7 +53,9 @@ def main(arguments: Sequence[str]) -> None:
 
     folder = asked.page
     if folder is None:
-        folder = _models(asked) if asked.models_only else _all(asked)
+        from experiments.stages import conduct
+
+        folder = conduct(asked.study, asked.resume, models_only=asked.models_only)
     page, table = write_losses(folder)
     print(f"{table}\n\n{page}")
 
@@ -136,68 +136,6 @@ def _name(text: str) -> str:
     spec = parse(text)
     options = "".join(f"-{key}{value}" for key, value in spec.options)
     return re.sub(r"[^A-Za-z0-9._-]+", "_", f"{find(spec.target).name}{options}")
-
-
-# Working --------------------------------------------------------------------------------------------------------------
-
-
-def _all(asked: Comparison) -> Path:
-    """The whole study, to its policies."""
-    from experiments.run import Run
-    from experiments.stages import conduct
-
-    run = _run(asked)
-    conduct(run.study, run.folder)
-    return Run.open(run.folder).folder
-
-
-def _run(asked: Comparison) -> Any:
-    from experiments.arms import arms_of
-    from experiments.checks import check_study, seen_by
-    from experiments.run import Run
-
-    if asked.resume is not None:
-        return Run.open(asked.resume)
-    study = seen_by(asked.study)
-    for arm in arms_of(study):
-        check_study(arm.study)
-    return Run.create(study)
-
-
-def _models(asked: Comparison) -> Path:
-    """The world models and their measurements; what `--resume` needs for the rest is there."""
-    from experiments.comparison import compare
-    from experiments.measure import measure_world_model
-    from experiments.play import make_play
-    from experiments.pool import run_jobs
-    from experiments.report import write_report
-    from experiments.run import Run, device
-    from experiments.stages import Wanted, finish, said_by, train_world_model, unmade
-    from worldaction.record import setup_logging
-
-    run: Run = _run(asked)
-    setup_logging(run.log)
-    parts = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
-    workers = run.study.workers
-    for part in parts.values():
-        make_play(Run(replace(part.study, workers=workers), part.folder))
-
-    def wanted(stage: Callable[[Path, int], None], place: str) -> list[Wanted]:
-        return [
-            Wanted(getattr(part, place)(seed), partial(said_by, name, partial(stage, part.folder, seed)))
-            for seed in run.study.seeds
-            for name, part in parts.items()
-        ]
-
-    together = next(iter(parts.values()))
-    side_by_side = 1 if device(run.study).type == "cuda" else max(1, workers // together.threads)
-    run_jobs(unmade(wanted(train_world_model, "world_model")), side_by_side, log=run.log)
-    run_jobs(unmade(wanted(measure_world_model, "fidelity")), workers, log=run.log)
-    for part in parts.values():
-        finish(part)
-    compare(run)
-    write_report(run.folder)
-    return run.folder
 
 
 if __name__ == "__main__":

@@ -53,12 +53,16 @@ SHARES_EVERY = 250
 """A multiple of LOG_EVERY."""
 
 
-def conduct(study: Study, resume: Path | None) -> None:
+def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> Path:
     """Run a study to its report.
 
     Args:
         study: the settings.
         resume: an existing run to go on with, of these settings.
+        models_only: train and measure the world models alone; what goes on with them later finds them.
+
+    Returns:
+        the run's folder.
     """
     asked = study.world_model.cameras
     if resume is None:
@@ -71,20 +75,21 @@ def conduct(study: Study, resume: Path | None) -> None:
     if (cameras := study.world_model.cameras) != asked:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
-        _stages(run)
+        _stages(run, models_only=models_only)
     except (Interrupted, KeyboardInterrupt):
         LOGGER.warning("interrupted, nothing is lost; go on with: %s", run.command)
         raise KeyboardInterrupt from None
+    return run.folder
 
 
-def _stages(run: Run) -> None:
+def _stages(run: Run, *, models_only: bool) -> None:
     """All stages, of the run or of the arms that it compares, side by side."""
     arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
     parts = arms or {"": run}
     for name, part in parts.items() if run.study.reuse else ():
         with saying(name):
             _tell_reused(part)
-    _learn_all(parts, workers=run.study.workers, log=run.log)
+    _learn_all(parts, workers=run.study.workers, log=run.log, models_only=models_only)
     for part in parts.values():
         finish(part)
     closing = console_tables(compare(run)) if arms else console_table(read_json(run.folder / "summary.json"))
@@ -140,13 +145,14 @@ class Wanted(NamedTuple):
     job: Job
 
 
-def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path) -> None:
+def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only: bool) -> None:
     """Do all stages of some runs; what they have in common is made once.
 
     Args:
         runs: by the name that their log lines begin with; all of the same seeds and tasks.
         workers: processes, whatever the runs themselves say.
         log: the file that log lines go to.
+        models_only: train and measure the world models alone.
     """
     parts = list(runs.items())
     first = parts[0][1]
@@ -159,6 +165,8 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path) -> None:
     run_jobs(unmade(models), _side_by_side(first, workers), log=log)
     measurements = [Wanted(r.fidelity(s), _job(name, measure_world_model, r, s)) for s, name, r in seeded]
     run_jobs(unmade(measurements), workers, log=log)
+    if models_only:
+        return
     if not learns(first.study):
         LOGGER.info("recorded play: the world model is measured; policies are trained with --env %s", CALVIN_ID)
         return

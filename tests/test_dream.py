@@ -20,8 +20,9 @@ from torchrl.envs import check_env_specs
 
 import envs
 from agents.imagination import dream
-from envs.dream import DreamEnv, DreamGymEnv, Dreams, DreamVecEnv, executed
+from envs.dream import DreamEnv, DreamGymEnv, Dreams, DreamVecEnv
 from worldaction.errors import UserError
+from worldaction.kernels.dream.reference import executed
 from worldaction.rssm import Latent
 from worldaction.success import SuccessClassifier
 from worldaction.world_model import ModelConfig, WorldModel

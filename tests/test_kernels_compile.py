@@ -11,8 +11,8 @@ import torch
 from worldaction.errors import UserError
 from worldaction.kernels import build
 from worldaction.kernels.cuda import compile as compiling
-from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.cuda.source import FOLDER, Source, files, kernels, source
+from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout.persistent import persistent_source, plan
 
 needs_compiler = pytest.mark.skipif(not compiling.has_compiler(), reason="needs NVRTC or nvcc")

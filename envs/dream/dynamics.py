@@ -7,7 +7,6 @@ so it does not matter which dreams run beside it, or behind which of the three e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldaction.errors import UserError
+from worldaction.kernels.dream.reference import executed
 from worldaction.random import Stream, uniform
 from worldaction.rssm import Latent
 from worldaction.success import SuccessClassifier
@@ -48,19 +48,6 @@ class Outcome(NamedTuple):
     feature: Tensor  # [B, F] of that moment
     terminated: Tensor  # [B] bool, success
     truncated: Tensor  # [B] bool, at the horizon
-
-
-def executed(action: Tensor, binary: Sequence[int] = (-1,)) -> Tensor:
-    """The action that the simulator carries out: clipped to [-1, 1], a gripper open (+1) above 0, else closed (-1).
-
-    Args:
-        action: [..., A].
-        binary: which numbers of an action are grippers; CALVIN's is the last.
-    """
-    action = action.clamp(-1.0, 1.0)
-    for number in binary:
-        action[..., number] = torch.where(action[..., number] > 0, 1.0, -1.0)
-    return action
 
 
 class Dreams:

@@ -17,10 +17,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from agents.sight import Sight, SightConfig
-from envs.dream.dynamics import executed
 from experiments.baselines.base import Greedy, Learned, Record, start_seeds
 from experiments.learn import TaskRun
 from worldaction.errors import UserError
+from worldaction.kernels.dream.reference import executed
 from worldaction.spec import ROBOT, SCENE
 
 EPISODES: Final = 100

@@ -232,7 +232,7 @@ def examine(name: str, precision: Precision, run: Dream, course: Dreams, device:
 
 def _actions(dreamed: Dreamed, options: Mapping[str, Any]) -> Tensor:
     """[B, H, A] that were executed, decisions being of one action."""
-    return executed(dreamed.states[:, :, -1].clone(), 1, options["binary"]).squeeze(2)
+    return executed(dreamed.states[:, :, -1], options["binary"])
 
 
 def _rollout(prior: PriorWeights, first: Start, rows: Tensor, dreamed: Dreamed, course: Dreams) -> gate.Verdict:

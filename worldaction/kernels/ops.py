@@ -16,8 +16,9 @@ from torch import Tensor
 from worldaction.errors import UserError
 from worldaction.kernels import Request, choose
 from worldaction.kernels.denoise.reference import DenoiserWeights
-from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights
-from worldaction.kernels.rollout.reference import PriorWeights
+from worldaction.kernels.denoise.reference import sizes_of as denoiser_sizes
+from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights, flat_deciders, unflat_deciders
+from worldaction.kernels.rollout.reference import PriorWeights, flat, sizes_of, unflat
 from worldaction.kernels.scan.op import scan
 
 __all__ = ["denoise", "dream", "rollout", "scan"]
@@ -67,38 +68,6 @@ def rollout(
     return torch.ops.worldaction.rollout(flat(weights), belief, code, actions, uniforms, unimix, dtype, force)
 
 
-def flat(weights: PriorWeights) -> list[Tensor]:
-    """The weights in one list, as an op takes them; `unflat` is the inverse."""
-    return [tensor for part in weights for tensor in (part if isinstance(part, tuple) else (part,))]
-
-
-def unflat(tensors: list[Tensor]) -> PriorWeights:
-    """`PriorWeights` from the list that `flat` makes."""
-    rows, action, bias, gain, offset, gates, *rest = tensors
-    gates_norm, (hidden, hidden_bias), hidden_norm, (logits, logits_bias) = rest[:2], rest[2:4], rest[4:6], rest[6:]
-    return PriorWeights(
-        state_rows=rows,
-        action=action,
-        input_bias=bias,
-        input_norm=(gain, offset),
-        gates=gates,
-        gates_norm=(gates_norm[0], gates_norm[1]),
-        hidden=hidden,
-        hidden_bias=hidden_bias,
-        hidden_norm=(hidden_norm[0], hidden_norm[1]),
-        logits=logits,
-        logits_bias=logits_bias,
-    )
-
-
-def rollout_request(weights: PriorWeights, actions: Tensor, groups: int, dtype: torch.dtype) -> Request:
-    """What a rollout asks for; actions are [B, H, A]."""
-    batch, horizon, action = actions.shape
-    sizes = {"deter": weights.hidden.shape[1], "groups": groups, "classes": weights.state_rows.shape[0] // groups}
-    sizes |= {"hidden": weights.hidden.shape[0], "action": action, "horizon": horizon}
-    return Request(device=actions.device, dtype=dtype, batch=batch, sizes=sizes)
-
-
 def _rollout(
     tensors: list[Tensor],
     belief: Tensor,
@@ -110,7 +79,9 @@ def _rollout(
     force: str | None,
 ) -> tuple[Tensor, Tensor]:
     weights = unflat(tensors)
-    request = rollout_request(weights, actions, code.shape[1], dtype)
+    batch, horizon, _ = actions.shape
+    sizes = sizes_of(weights, code.shape[1]) | {"horizon": horizon}
+    request = Request(device=actions.device, dtype=dtype, batch=batch, sizes=sizes)
     run = choose("rollout", request, force=force).run
     beliefs, codes = run(weights, belief, code, actions, uniforms, unimix=unimix, dtype=dtype)
     return beliefs, codes
@@ -181,8 +152,7 @@ def _denoise(
     force: str | None,
 ) -> tuple[Tensor, Tensor]:
     weights = DenoiserWeights(*tensors)
-    width, chunk = weights.noisy.shape
-    sizes = {"width": width, "chunk": chunk, "blocks": len(weights.layers) // 2, "steps": len(table)}
+    sizes = denoiser_sizes(weights) | {"steps": len(table)}
     request = Request(device=x.device, dtype=dtype, batch=len(x), sizes=sizes)
     states, means = choose("denoise", request, force=force).run(weights, condition, x, noise, table, dtype=dtype)
     return states, means
@@ -209,8 +179,6 @@ _LIBRARY.impl("denoise", _denoise, "CompositeExplicitAutograd")
 torch.library.register_fake("worldaction::denoise", _denoise_fake, lib=_LIBRARY)
 
 # Dream ----------------------------------------------------------------------------------------------------------------
-
-_OF_DECIDER = len(DenoiserWeights._fields) + len(Decider._fields) - 1
 
 
 def dream(
@@ -256,27 +224,9 @@ def dream_request(
     dtype: torch.dtype,
 ) -> Request:
     """What dreams ask for, of `horizon` actions from codes [B, S]."""
-    actions = code.new_empty(len(code), horizon, prior.action.shape[1], device="meta")
-    asked = rollout_request(prior, actions, code.shape[1], dtype)
-    width, size = deciders[0].weights.noisy.shape
-    sizes = {
-        "width": width,
-        "chunk": size,
-        "blocks": len(deciders[0].weights.layers) // 2,
-        "success": len(success.bias),
-    }
-    return Request(device=code.device, dtype=dtype, batch=len(code), sizes=dict(asked.sizes) | sizes)
-
-
-def flat_deciders(deciders: Sequence[Decider]) -> list[Tensor]:
-    """The policy's networks in one list, as the op takes them."""
-    return [tensor for each in deciders for tensor in (*each.weights, *each[1:])]
-
-
-def _deciders(tensors: list[Tensor]) -> list[Decider]:
-    parts = [tensors[k : k + _OF_DECIDER] for k in range(0, len(tensors), _OF_DECIDER)]
-    inner = len(DenoiserWeights._fields)
-    return [Decider(DenoiserWeights(*part[:inner]), *part[inner:]) for part in parts]
+    sizes = sizes_of(prior, code.shape[1]) | denoiser_sizes(deciders[0].weights)
+    sizes |= {"horizon": horizon, "success": len(success.bias)}
+    return Request(device=code.device, dtype=dtype, batch=len(code), sizes=sizes)
 
 
 def _dream(
@@ -295,7 +245,7 @@ def _dream(
     dtype: torch.dtype,
     force: str | None,
 ) -> tuple[Tensor, ...]:
-    weights, networks, last = unflat(prior), _deciders(deciders), SuccessWeights(*success)
+    weights, networks, last = unflat(prior), unflat_deciders(deciders), SuccessWeights(*success)
     request = dream_request(weights, networks, last, code, horizon=decisions * chunk, dtype=dtype)
     options = {"seed": seed, "decisions": decisions, "chunk": chunk, "binary": binary}
     run = choose("dream", request, force=force).run
@@ -319,7 +269,7 @@ def _dream_fake(
     dtype: torch.dtype,
     force: str | None,
 ) -> tuple[Tensor, ...]:
-    networks, batch = _deciders(deciders), rows.shape[0]
+    networks, batch = unflat_deciders(deciders), rows.shape[0]
     steps, size = sum(each.table.shape[0] for each in networks), networks[0].weights.noisy.shape[1]
     return (
         belief.new_empty(batch, decisions + 1, belief.shape[1]),

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from worldaction.kernels import Request
-from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.cuda.launch import Argument, Load, load, long, room, unavailable
 from worldaction.kernels.cuda.source import Source, source
-from worldaction.kernels.denoise.reference import DenoiserWeights
+from worldaction.kernels.denoise.reference import DenoiserWeights, sizes_of
+from worldaction.kernels.kept import Kept
 
 PRIORITY = 30
 PAD = 8
@@ -136,8 +136,7 @@ class Denoise:
         self, weights: DenoiserWeights, batch: int, *, dtype: torch.dtype, blocks: int, shared: int, load: Load
     ) -> None:
         self.batch = batch
-        width, chunk = weights.noisy.shape
-        sizes = {"width": width, "chunk": chunk, "blocks": len(weights.layers) // 2}
+        sizes = sizes_of(weights)
         self._vectors = [t.contiguous() for t in (weights.steps, weights.biases, weights.out_bias)]
         cut = plan(sizes, batch, blocks=blocks, shared=shared) if dtype == torch.bfloat16 else None
         if cut is None:

@@ -36,6 +36,12 @@ class DenoiserWeights(NamedTuple):
     out_bias: Tensor  # [X]
 
 
+def sizes_of(weights: DenoiserWeights) -> dict[str, int]:
+    """Sizes of a denoiser by name: width, chunk, blocks."""
+    width, chunk = weights.noisy.shape
+    return {"width": width, "chunk": chunk, "blocks": len(weights.layers) // 2}
+
+
 def weights_of(network: Network, visited: Sequence[int]) -> DenoiserWeights:
     """The weights of a denoiser for the steps that are taken.
 

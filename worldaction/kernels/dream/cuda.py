@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from worldaction.kernels import Request
-from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.cuda.launch import Load, Replay, load, long, room
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise import cuda as denoising
-from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights
+from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights, flat_deciders
+from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout import cuda as rolling
-from worldaction.kernels.rollout.reference import PriorWeights
+from worldaction.kernels.rollout.reference import PriorWeights, flat
 from worldaction.kernels.rollout.steps import PriorStep
 from worldaction.random import Stream
 
@@ -51,8 +51,7 @@ def run(
     dtype: torch.dtype,
 ) -> Dreamed:
     """`dream`; what is prepared for a model, a policy and a batch is kept, for the last few of them."""
-    tensors = [t for part in (*prior, *success) for t in (part if isinstance(part, tuple) else (part,))]
-    tensors += [t for each in deciders for t in (*each.weights, *each[1:])]
+    tensors = [*flat(prior), *success, *flat_deciders(deciders)]
     groups, batch = code.shape[1], len(rows)
 
     def make() -> Dreams:

@@ -28,6 +28,19 @@ class Decider(NamedTuple):
     bias: Tensor  # [W]
 
 
+def flat_deciders(deciders: Sequence[Decider]) -> list[Tensor]:
+    """The policy's networks in one list, as an op takes them; `unflat_deciders` is the inverse."""
+    return [tensor for each in deciders for tensor in (*each.weights, *each[1:])]
+
+
+def unflat_deciders(tensors: Sequence[Tensor]) -> list[Decider]:
+    """Deciders from the list that `flat_deciders` makes."""
+    inner = len(DenoiserWeights._fields)
+    size = inner + len(Decider._fields) - 1
+    parts = [tensors[k : k + size] for k in range(0, len(tensors), size)]
+    return [Decider(DenoiserWeights(*part[:inner]), *part[inner:]) for part in parts]
+
+
 class SuccessWeights(NamedTuple):
     """Weights of `worldaction.success.SuccessClassifier`, its first layer parted as a `Decider`'s."""
 
@@ -75,12 +88,17 @@ def success_probability(weights: SuccessWeights, belief: Tensor, code: Tensor) -
     return (x @ weights.head + weights.head_bias).sigmoid()
 
 
-def executed(x: Tensor, chunk: int, binary: Sequence[int]) -> Tensor:
-    """A denoised chunk [B, K A] as actions [B, K, A] in [-1, 1], the dimensions in `binary` thresholded at 0."""
-    actions = x.unflatten(-1, (chunk, -1)).clamp(-1.0, 1.0)
-    for index in binary:
-        actions[..., index] = torch.where(actions[..., index] > 0.0, 1.0, -1.0)
-    return actions
+def executed(action: Tensor, binary: Sequence[int] = (-1,)) -> Tensor:
+    """The action that the simulator carries out: clipped to [-1, 1], a gripper open (+1) above 0, else closed (-1).
+
+    Args:
+        action: [..., A].
+        binary: which numbers of an action are grippers; CALVIN's is the last.
+    """
+    action = action.clamp(-1.0, 1.0)
+    for number in binary:
+        action[..., number] = torch.where(action[..., number] > 0, 1.0, -1.0)
+    return action
 
 
 def decide(deciders: Sequence[Decider], belief: Tensor, code: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +161,7 @@ def dream(
     for decision in range(decisions):
         noise = normal(seed, Stream.POLICY, rows, decision, (total + 1) * size).view(-1, total + 1, size)
         chains.append(decide(deciders, belief, code, noise.to(belief.dtype)))
-        actions = executed(chains[-1][0][:, -1], chunk, binary)
+        actions = executed(chains[-1][0][:, -1].unflatten(-1, (chunk, -1)), binary)
         first = torch.zeros(len(rows), dtype=torch.int32, device=rows.device)
         for step in range(decision * chunk, (decision + 1) * chunk):
             draws = uniform(seed, Stream.PRIOR, rows, step, code.shape[-1]).to(belief.dtype)

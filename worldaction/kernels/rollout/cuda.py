@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from worldaction.kernels import Request
-from worldaction.kernels.cuda.kept import Kept
 from worldaction.kernels.cuda.launch import Load, Replay, load, room, unavailable
 from worldaction.kernels.cuda.source import Source
+from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout.persistent import Persistent, Plan, persistent_source, plan
-from worldaction.kernels.rollout.reference import PriorWeights
-from worldaction.kernels.rollout.steps import PriorStep, sizes_of, steps_source
+from worldaction.kernels.rollout.reference import PriorWeights, flat, sizes_of
+from worldaction.kernels.rollout.steps import PriorStep, steps_source
 
 PRIORITY = 30
 KEPT = 4
@@ -44,7 +44,6 @@ def run(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """`prior_rollout`; what is prepared for a model and a batch is kept, for the last few of them."""
-    tensors = [t for part in weights for t in (part if isinstance(part, tuple) else (part,))]
     batch, horizon, _ = actions.shape
     groups = code.shape[1]
 
@@ -54,7 +53,7 @@ def run(
         shape = {"batch": batch, "horizon": horizon, "groups": groups}
         return Rollout(weights, **shape, unimix=unimix, dtype=dtype, cut=cut, load=load)
 
-    return _kept.get(tensors, (batch, horizon, groups, unimix, dtype), make)(belief, code, actions, uniforms)
+    return _kept.get(flat(weights), (batch, horizon, groups, unimix, dtype), make)(belief, code, actions, uniforms)
 
 
 def sources(sizes: Mapping[str, int], batch: int, *, blocks: int, shared: int) -> Iterator[Source]:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from worldaction.errors import UserError
 from worldaction.kernels import Request, host
-from worldaction.kernels.cuda.kept import Kept
+from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout import cpu
-from worldaction.kernels.rollout.reference import PriorWeights
+from worldaction.kernels.rollout.reference import PriorWeights, flat
 
 PRIORITY = 6
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -78,8 +78,8 @@ def run(
 
     What is prepared for weights is kept, for the last few of them.
     """
-    tensors, groups = [t for part in weights for t in (part if isinstance(part, tuple) else (part,))], code.shape[-1]
-    packed = _kept.get(tensors, (groups, dtype), lambda: pack(weights, groups, dtype=dtype))
+    groups = code.shape[-1]
+    packed = _kept.get(flat(weights), (groups, dtype), lambda: pack(weights, groups, dtype=dtype))
     beliefs = belief.new_empty(*actions.shape[:2], belief.shape[-1])
     codes = code.new_empty(*actions.shape[:2], code.shape[-1])
     for first in range(0, len(belief), cpu.BLOCK):

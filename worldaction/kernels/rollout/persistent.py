@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from worldaction.kernels.cuda.launch import Argument, Load
 from worldaction.kernels.cuda.source import Source, source
-from worldaction.kernels.rollout.reference import PriorWeights
-from worldaction.kernels.rollout.steps import sizes_of
+from worldaction.kernels.rollout.reference import PriorWeights, sizes_of
 
 PAD, STAGED = 8, 64  # PAD and KC of persistent.cuh
 COUNTER = 32  # words between the counters of two groups, so that they lie in different cache lines

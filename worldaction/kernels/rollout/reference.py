@@ -31,6 +31,37 @@ class PriorWeights(NamedTuple):
     logits_bias: Tensor  # [S * C]
 
 
+def flat(weights: PriorWeights) -> list[Tensor]:
+    """The weights in one list, as an op takes them; `unflat` is the inverse."""
+    return [tensor for part in weights for tensor in (part if isinstance(part, tuple) else (part,))]
+
+
+def unflat(tensors: list[Tensor]) -> PriorWeights:
+    """`PriorWeights` from the list that `flat` makes."""
+    rows, action, bias, gain, offset, gates, *rest = tensors
+    gates_norm, (hidden, hidden_bias), hidden_norm, (logits, logits_bias) = rest[:2], rest[2:4], rest[4:6], rest[6:]
+    return PriorWeights(
+        state_rows=rows,
+        action=action,
+        input_bias=bias,
+        input_norm=(gain, offset),
+        gates=gates,
+        gates_norm=(gates_norm[0], gates_norm[1]),
+        hidden=hidden,
+        hidden_bias=hidden_bias,
+        hidden_norm=(hidden_norm[0], hidden_norm[1]),
+        logits=logits,
+        logits_bias=logits_bias,
+    )
+
+
+def sizes_of(weights: PriorWeights, groups: int) -> dict[str, int]:
+    """Sizes of a prior by name: deter, hidden, groups, classes, action."""
+    (flat, hidden), (_, action) = weights.state_rows.shape, weights.action.shape
+    sizes = {"deter": weights.hidden.shape[1], "hidden": hidden, "groups": groups}
+    return sizes | {"classes": flat // groups, "action": action}
+
+
 def gru(x: Tensor, belief: Tensor, gates: Tensor | Callable[[Tensor], Tensor], norm: tuple[Tensor, Tensor]) -> Tensor:
     """Layer-normalised GRU with the update gate biased towards keeping (DreamerV2, its `GRUCell`).
 

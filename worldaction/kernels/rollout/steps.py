@@ -13,17 +13,10 @@ from torch import Tensor
 
 from worldaction.kernels.cuda.launch import Load, long
 from worldaction.kernels.cuda.source import Source, source
-from worldaction.kernels.rollout.reference import PriorWeights
+from worldaction.kernels.rollout.reference import PriorWeights, sizes_of
 
 ROW = 128  # STEP_THREADS of steps.cuh
 WARPS = 4
-
-
-def sizes_of(weights: PriorWeights, groups: int) -> dict[str, int]:
-    """Sizes of a prior by name: deter, hidden, groups, classes, action."""
-    (flat, hidden), (_, action) = weights.state_rows.shape, weights.action.shape
-    sizes = {"deter": weights.hidden.shape[1], "hidden": hidden, "groups": groups}
-    return sizes | {"classes": flat // groups, "action": action}
 
 
 def steps_source(sizes: Mapping[str, int], dtype: torch.dtype) -> Source:
