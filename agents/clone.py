@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -98,11 +98,11 @@ def clone(
         def draw(high: int) -> Tensor:
             return torch.randint(high, (batch,), device=features.device)
 
-        def loss(step: int) -> tuple[Tensor, Callable[[], dict[str, float]]]:
+        def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
             frame, sample, k = draw(frames), draw(resamples), draw(denoising_steps)
             noise = torch.randn(batch, policy.chunk_size, device=features.device)
             value = policy.loss(features[sample, frame], chunks[frame], noise, k)
-            return value, lambda: {"clone/loss": value.item()}
+            return value, {"clone/loss": value.detach()}
 
         def after(step: int, figures: Mapping[str, float]) -> None:
             # young averages forget faster, or they would remember the initial weights

@@ -44,9 +44,9 @@ def imitate(
     """
     average = copy.deepcopy(module).requires_grad_(False)
 
-    def value(step: int) -> tuple[Tensor, Callable[[], dict[str, float]]]:
+    def value(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         found = loss()
-        return found, lambda: {"loss": found.item()}
+        return found, {"loss": found.detach()}
 
     def after(step: int, figures: Mapping[str, float]) -> None:
         # young averages forget faster, or they would remember the initial weights

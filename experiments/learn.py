@@ -284,7 +284,7 @@ def dream_starts(here: TaskRun) -> Latent:
 def ppo_options(here: TaskRun) -> PPOOptions:
     """The run's numbers in the form in which PPO takes them."""
     values = to_dict(here.study.ppo)
-    for name in ("starts", "evaluate_every"):
+    for name in ("starts", "evaluate_every", "bf16"):
         values.pop(name)
     decisions = here.study.table.max_steps // here.study.policy.chunk
     return PPOOptions(**values, decisions=decisions, threshold=here.study.success.threshold)
@@ -313,7 +313,8 @@ def finetune(here: TaskRun, recorder: Recorder) -> None:
     with progress(options.iterations, name, "iteration", initial=ppo.iteration) as bar:
         while not ppo.finished:
             _real_point(here, ppo, curve, recorder)
-            metrics = ppo.iterate()
+            with here.model.rssm.imagining_in(torch.bfloat16 if here.study.ppo.bf16 else torch.float32):
+                metrics = ppo.iterate()
             recorder.log(ppo.iteration, metrics, prefix=here.prefix)
             bar.update(1, imagined=metrics["imagined/success"])
             save_checkpoint(checkpoint, ppo.state_dict(), extra={"curve": curve})

@@ -9,14 +9,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from envs import CALVIN_ID
 from experiments.arms import arms_of
@@ -33,7 +32,9 @@ from experiments.reuse import adopt, is_run, unlike
 from experiments.run import LOGGER, Run, device, learns
 from experiments.summary import summarise
 from worldaction.artefact import Artefact, read_json
-from worldaction.fit import Fit, Interrupted, check_finite, linear_decay, linear_rise
+from worldaction.fit import Fit, Interrupted, linear_decay
+from worldaction.graphed import Graph
+from worldaction.play.ahead import Ahead, Here
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
@@ -44,7 +45,8 @@ from worldaction.spec import (
     PREVIOUS_ACTION,
     ROBOT,
 )
-from worldaction.world_model import WorldModel, total
+from worldaction.training import ModelStep, as_episode_starts
+from worldaction.world_model import WorldModel
 
 SHARED = {"success": learn_success, "clone": clone_policy, "ppo": finetune}
 """Stages of a task that several runs may have in common, in order."""
@@ -254,7 +256,18 @@ def train_world_model(folder: Path, seed: int) -> None:
     keys = [*model.config.observed, PREVIOUS_ACTION, ACTION, IS_INIT]
     keys += [ACTION_MASK] if store.frames.get(ACTION_MASK, None) is not None else []
     keys += sorted(set().union(*(loss.reads for loss in model.each_loss().values())))
-    batches = window_batches(store, batch=sizes.batch, length=sizes.length, seed=seed, keys=keys)
+    windows = window_batches(store, batch=sizes.batch, length=sizes.length, seed=seed, keys=keys)
+    starts = partial(as_episode_starts, null_action=store.meta.layout.null_action)
+    graph = Graph(where) if sizes.graph else None
+    step = ModelStep(
+        model,
+        Ahead(windows, starts, where) if where.type == "cuda" else Here(windows, starts),
+        steps=sizes.steps,
+        blind=sizes.blind,
+        bf16=sizes.bf16,
+        looks_every=SHARES_EVERY,
+        graphed=graph is not None,
+    )
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=sizes.lr, weight_decay=sizes.weight_decay, eps=sizes.eps, fused=True
     )
@@ -266,43 +279,27 @@ def train_world_model(folder: Path, seed: int) -> None:
         clip=sizes.clip,
         checkpoint=artefact.folder / "checkpoint.safetensors",
         save_every=sizes.save_every,
-        also={"batches": batches},
+        also={"batches": step.batches},
+        graph=graph,
     )
-
-    def loss(step: int) -> tuple[Tensor, Any]:
-        batch = as_episode_starts(batches.sample(), store.meta.layout.null_action).to(where, non_blocking=True)
-        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=sizes.bf16):
-            terms, metrics, latents = model.losses_of(batch, blind=sizes.blind * linear_rise(step, steps=sizes.steps))
-        check_finite(terms, step, batch, artefact.folder)
-        # counted as the record counts, by finished steps, or what is computed here would not be recorded
-        if step == 0 or (step + 1) % SHARES_EVERY == 0:
-            metrics |= model.shares(terms, latents)
-        return total(terms), lambda: {key: float(value) for key, value in metrics.items()}
-
     fit.resume()
     with (
+        closing(step.batches),
         Recorder(run.folder, f"seed{seed}-world_model") as recorder,
         progress(sizes.steps, f"world model, seed {seed}", "step", initial=fit.step) as bar,
     ):
         recorder.rewind(f"seed{seed}/world_model", fit.step)
 
-        def report(step: int, figures: Mapping[str, float]) -> None:
+        def report(done: int, figures: Mapping[str, float]) -> None:
             for one in model.each_loss().values():
                 one.after_step()
             bar.update(1)
-            if step % LOG_EVERY == 0 or step == 1:
-                recorder.log(step, figures, prefix=f"seed{seed}/world_model")
+            if done % LOG_EVERY == 0 or done == 1:
+                recorder.log(done, figures, prefix=f"seed{seed}/world_model")
 
-        fit.run(loss, report)
+        fit.run(step.loss, report, draw=step.draw, alike=step.alike)
     model.save(artefact.folder)
     artefact.finish(
-        {"parameters": sum(p.numel() for p in model.parameters()), "skipped_frames": batches.skipped_frames}
+        {"parameters": sum(p.numel() for p in model.parameters()), "skipped_frames": windows.skipped_frames}
     )
     fit.discard()
-
-
-def as_episode_starts(batch: Any, null_action: Sequence[float]) -> Any:
-    """Windows [B, T] as if an episode began with each of them: as every dream and every evaluation does."""
-    batch[PREVIOUS_ACTION] = batch[PREVIOUS_ACTION].clone()
-    batch[PREVIOUS_ACTION][:, 0] = torch.tensor(null_action)
-    return batch

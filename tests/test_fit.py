@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from worldaction.errors import UserError
 from worldaction.fit import (
+    Figures,
     Fit,
     Interrupted,
-    check_finite,
+    Loss,
     cosine_decay,
     linear_decay,
     linear_rise,
@@ -31,8 +32,6 @@ from worldaction.play.store import Episode
 from worldaction.play.windows import WindowSampler
 
 STEPS = 9
-
-Loss = Callable[[int], tuple[Tensor, Callable[[], Mapping[str, float]]]]
 
 
 class Job:
@@ -55,10 +54,10 @@ class Job:
         )
         self.reports: list[tuple[int, dict[str, float]]] = []
 
-    def loss(self, step: int) -> tuple[Tensor, Callable[[], Mapping[str, float]]]:
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         index, _ = self.sampler.sample(None, 16)
         value = (self.module(self.data[index]) - torch.randn(16, 1)).square().mean()
-        return value, lambda: {"loss": value.item()}
+        return value, {"loss": value.detach()}
 
     def report(self, step: int, figures: Mapping[str, float]) -> None:
         self.reports.append((step, dict(figures)))
@@ -114,7 +113,7 @@ def test_a_stop_after_any_step_is_made_good_to_the_bit(stop: int, tmp_path: Path
 def test_a_crash_goes_back_to_the_last_checkpoint_and_ends_the_same(crash: int, tmp_path: Path, whole: Job) -> None:
     first = Job(tmp_path / "c.safetensors", save_every=4)
 
-    def fail(step: int) -> tuple[Tensor, Callable[[], Mapping[str, float]]]:
+    def fail(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         if step == crash:
             raise KeyError("a crash")
         return first.loss(step)
@@ -173,7 +172,7 @@ def test_a_signal_ends_the_step_saves_and_gives_the_handlers_back(number: signal
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     job = Job(tmp_path / "c.safetensors")
 
-    def loss(step: int) -> tuple[Tensor, Callable[[], Mapping[str, float]]]:
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
         if step == 2:
             os.kill(os.getpid(), number)
         return job.loss(step)
@@ -202,7 +201,7 @@ def descend(clip: float, scale: float) -> tuple[float, float]:
     nn.init.zeros_(module.weight)
     fit = Fit(module, torch.optim.SGD(module.parameters(), lr=1.0), steps=1, factor=lambda step: 1.0, clip=clip)
     logged: dict[str, float] = {}
-    fit.run(lambda step: (scale * module.weight.sum(), dict), lambda step, figures: logged.update(figures))
+    fit.run(lambda step: (scale * module.weight.sum(), {}), lambda step, figures: logged.update(figures))
     return -module.weight.item(), logged["gradient_norm"]
 
 
@@ -216,7 +215,7 @@ def test_gradients_do_not_pile_up() -> None:
     module = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(module.weight)
     fit = Fit(module, torch.optim.SGD(module.parameters(), lr=1.0), steps=4, factor=lambda step: 1.0)
-    fit.run(lambda step: (module.weight.sum(), dict), lambda step, figures: None)
+    fit.run(lambda step: (module.weight.sum(), {}), lambda step, figures: None)
     assert module.weight.item() == -4.0
 
 
@@ -227,7 +226,7 @@ def test_every_group_follows_the_factor_of_its_own_rate() -> None:
     rates: list[list[float]] = []
     fit = Fit(module, optimizer, steps=3, factor=lambda step: 1.0 / (step + 1))
     fit.run(
-        lambda step: (module.weight.sum() + module.bias.sum(), dict),
+        lambda step: (module.weight.sum() + module.bias.sum(), {}),
         lambda step, figures: rates.append([group["lr"] for group in optimizer.param_groups]),
     )
     assert rates == [pytest.approx([1.0 / k, 0.1 / k]) for k in (1, 2, 3)]
@@ -236,25 +235,45 @@ def test_every_group_follows_the_factor_of_its_own_rate() -> None:
 # Numbers that are none ------------------------------------------------------------------------------------------------
 
 
+def diverge(bad: float, folder: Path | None, batch: TensorDict, steps: int = 3) -> None:
+    """A training whose last step has a loss that is no number."""
+    module = nn.Linear(1, 1, bias=False)
+    path = None if folder is None else folder / "c.safetensors"
+    fit = Fit(module, torch.optim.SGD(module.parameters(), lr=0.1), steps=steps, factor=lambda _: 1.0, checkpoint=path)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        kl = module.weight.sum() + (bad if step == steps - 1 else 1.0)
+        return kl + 1.0, {"metrics/size": torch.tensor(2.0), "loss/reconstruction": torch.tensor(1.0), "loss/kl": kl}
+
+    fit.run(loss, lambda step, figures: None, draw=lambda step: batch)
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_term_that_is_not_finite_is_named_and_its_batch_kept(bad: float, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_named_and_its_batch_kept(bad: float, tmp_path: Path) -> None:
     batch = TensorDict({"x": torch.arange(6.0).view(2, 3)}, [2, 3])
-    terms = {"reconstruction": torch.tensor(1.0), "kl": torch.tensor(bad)}
-    with pytest.raises(UserError, match=r"loss 'kl' is not finite at step 17; its batch is in .*non_finite_batch"):
-        check_finite(terms, 17, batch, tmp_path)
+    with pytest.raises(UserError, match=r"loss 'kl' is not finite at step 2; its batch is in .*non_finite_batch"):
+        diverge(bad, tmp_path, batch)
     kept = TensorDict.load_memmap(tmp_path / "non_finite_batch")
     assert torch.equal(kept["x"], batch["x"])
     # once more, over what is there already
     with pytest.raises(UserError):
-        check_finite(terms, 18, batch + 1, tmp_path)
+        diverge(bad, tmp_path, batch + 1)
     assert torch.equal(TensorDict.load_memmap(tmp_path / "non_finite_batch")["x"], batch["x"] + 1)
 
 
-def test_finite_terms_pass_and_write_nothing(tmp_path: Path) -> None:
-    check_finite({"kl": torch.tensor(1e30)}, 0, TensorDict({}, [1]), tmp_path)
+def test_finite_losses_write_nothing_and_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
+    batch = TensorDict({"x": torch.ones(1)}, [1])
+    diverge(1e30, tmp_path, batch)
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="'kl' is not finite at step 0; lower"):
-        check_finite({"kl": torch.tensor(math.nan)}, 0, None, None)
+    with pytest.raises(UserError, match="'kl' is not finite at step 2; lower"):
+        diverge(math.nan, None, batch)
+
+
+def test_figures_are_read_when_they_are_looked_at_and_not_before() -> None:
+    scalar = torch.tensor(1.0)
+    figures = Figures({"loss": scalar})
+    scalar.fill_(2.0)
+    assert dict(figures) == {"loss": 2.0}
 
 
 def test_a_gradient_that_is_not_finite_stops_before_it_touches_the_weights() -> None:
@@ -262,7 +281,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_touches_the_weights() -> 
     nn.init.zeros_(module.weight)
     fit = Fit(module, torch.optim.SGD(module.parameters(), lr=1.0), steps=3, factor=lambda step: 1.0)
     with pytest.raises(UserError, match="gradient is not finite at step 0"):
-        fit.run(lambda step: (module.weight.sqrt().sum(), dict), lambda step, figures: None)
+        fit.run(lambda step: (module.weight.sqrt().sum(), {}), lambda step, figures: None)
     assert module.weight.item() == 0.0
 
 

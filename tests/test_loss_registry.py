@@ -47,6 +47,8 @@ class Small(Loss):
 @pytest.fixture(autouse=True)
 def _clean_imports() -> Iterator[None]:
     """Forget modules and paths that a test brought in."""
+    # another test may have imported one of this name
+    sys.modules.pop("my_losses", None)
     modules, path = set(sys.modules), list(sys.path)
     yield
     sys.path[:] = path

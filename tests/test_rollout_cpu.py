@@ -153,6 +153,22 @@ def test_bfloat16_is_asked_for_by_name(path: ModuleType) -> None:
     assert rough.belief.dtype == torch.float32
 
 
+def test_bfloat16_for_a_while_ends_with_it_even_by_an_error(path: ModuleType) -> None:
+    model = make()
+    belief, code, actions, uniforms = inputs(16)
+    exact = model.prior(Latent(belief, code), actions[:, 0], uniforms[:, 0])
+    with model.imagining_in(torch.bfloat16):
+        assert not torch.equal(model.prior(Latent(belief, code), actions[:, 0], uniforms[:, 0]).belief, exact.belief)
+
+    def fail() -> None:
+        with model.imagining_in(torch.bfloat16):
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.equal(model.prior(Latent(belief, code), actions[:, 0], uniforms[:, 0]).belief, exact.belief)
+
+
 def test_it_serves_what_it_can_and_says_why_not(path: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"deter": D, "groups": S}
     here = torch.device("cpu")

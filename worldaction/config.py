@@ -144,6 +144,8 @@ class WorldModelConfig:
     """Largest norm of the gradient."""
     bf16: bool = False
     """Train in mixed precision, with bfloat16: a third faster on processors that know it, slow on others."""
+    graph: bool = False
+    """Replay training steps as a CUDA graph: one launch a step instead of thousands. GPUs only."""
     save_every: int = 500
     """Steps between two checkpoints."""
 
@@ -210,6 +212,8 @@ class PPOConfig:
     """Largest number of iterations."""
     dreams: int = 50
     """Imagined episodes per iteration."""
+    bf16: bool = False
+    """Imagine their frames in bfloat16 where that is on a CPU: faster on processors that know it, slow on others."""
     starts: int = 200
     """Scenes of which the first frame starts a dream, drawn apart from the evaluation's."""
     trained_steps: int = 10

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +16,29 @@ from torch import Tensor, nn
 
 from worldaction.artefact import load_checkpoint, save_checkpoint
 from worldaction.errors import UserError
+from worldaction.graphed import Graph
 from worldaction.products import fast_float32
 
 Report = Callable[[int, Mapping[str, float]], None]
 """Called with the number of finished steps and figures to log."""
+Loss = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
+"""Of a step: the scalar to minimise, and scalars to log, which are read off the device only if somebody looks."""
+
+
+class Figures(Mapping[str, float]):
+    """Scalars of a device as numbers. A device is waited for when a number is looked at, and not before."""
+
+    def __init__(self, scalars: Mapping[str, Tensor]) -> None:
+        self._scalars = {name: scalar.detach() for name, scalar in scalars.items()}
+
+    def __getitem__(self, name: str) -> float:
+        return float(self._scalars[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scalars)
+
+    def __len__(self) -> int:
+        return len(self._scalars)
 
 
 class Stateful(Protocol):
@@ -75,23 +95,22 @@ def stop_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def check_finite(terms: Mapping[str, Tensor], step: int, batch: Any, folder: Path | None) -> None:
-    """Stop at a NaN or an infinity, and keep the batch for a replay.
+def not_finite(figures: Mapping[str, float], step: int, batch: Any, folder: Path | None) -> UserError:
+    """What to say of a loss that is a NaN or an infinity; its batch is kept for a replay.
 
     Args:
-        terms: named scalars.
+        figures: of the step; the first that is not finite is named.
         step: where we are.
-        batch: a TensorDict, saved beside the checkpoint.
+        batch: a TensorDict, saved beside the checkpoint; None saves nothing.
         folder: where to save it; None saves nothing.
     """
-    bad = [name for name, value in terms.items() if not bool(torch.isfinite(value).all())]
-    if not bad:
-        return
+    bad = [name for name, value in figures.items() if not math.isfinite(value)]
     where = ""
     if folder is not None and hasattr(batch, "memmap"):
         batch.cpu().memmap(folder / "non_finite_batch")
         where = f"; its batch is in {folder / 'non_finite_batch'}"
-    raise UserError(f"loss {bad[0]!r} is not finite at step {step}{where}; lower its scale or the learning rate")
+    name = bad[0].removeprefix("loss/") if bad else "the sum"
+    return UserError(f"loss {name!r} is not finite at step {step}{where}; lower its scale or the learning rate")
 
 
 class Fit:
@@ -108,6 +127,7 @@ class Fit:
         checkpoint: Path | None = None,
         save_every: int = 0,
         also: Mapping[str, Stateful] | None = None,
+        graph: Graph | None = None,
     ) -> None:
         """
         Args:
@@ -119,23 +139,34 @@ class Fit:
             checkpoint: file to resume from and to save to; None saves nothing.
             save_every: steps between two checkpoints.
             also: further things with a state, such as the sampler.
+            graph: replays steps on a GPU; the loss is then a function of tensors that `draw` fills.
         """
         self.module, self.optimizer, self.steps, self.factor, self.clip = module, optimizer, steps, factor, clip
         self.checkpoint, self.save_every, self.also = checkpoint, save_every, dict(also or {})
-        self.rates = [group["lr"] for group in optimizer.param_groups]
-        self.step = 0
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.step, self.graph = 0, graph
+        self._let_graph_step()
 
-    def run(self, loss: Callable[[int], tuple[Tensor, Callable[[], Mapping[str, float]]]], report: Report) -> None:
+    def run(
+        self,
+        loss: Loss,
+        report: Report,
+        *,
+        draw: Callable[[int], Any] | None = None,
+        alike: Callable[[int], bool] = lambda step: True,
+    ) -> None:
         """Train to the end.
 
         Args:
-            loss: of a step: the scalar to minimise, and a function that gives the figures to log.
+            loss: see `Loss`.
             report: called after each step.
+            draw: called before each step for what the host alone can do, such as drawing a batch, which it returns.
+            alike: whether a step does the same work as its neighbours, so that a graph may replay it.
         """
         self.resume()
         with stop_signal() as stop, fast_float32():
             while self.step < self.steps:
-                figures = self._advance(loss)
+                figures = self._advance(loss, draw, replayed=self.graph is not None and alike(self.step))
                 report(self.step, figures)
                 if stop.is_set():
                     self._save()
@@ -143,18 +174,53 @@ class Fit:
                 if self.save_every and self.step % self.save_every == 0:
                     self._save()
 
-    def _advance(self, loss: Callable[[int], tuple[Tensor, Callable[[], Mapping[str, float]]]]) -> Mapping[str, float]:
+    def _advance(self, loss: Loss, draw: Callable[[int], Any] | None, *, replayed: bool) -> Figures:
+        self._set_rates()
+        batch = draw(self.step) if draw is not None else None
+        if replayed:
+            assert self.graph is not None
+            # it has taken its step when it can be looked at; what is saved is still as it was
+            value, norm, scalars = self.graph(partial(self._compute, loss, finish=True))
+        else:
+            value, norm, scalars = self._compute(loss)
+        self._check(value, norm, scalars, batch)
+        if not replayed:
+            self.optimizer.step()
+        self.step += 1
+        return Figures({**scalars, "gradient_norm": norm})
+
+    def _let_graph_step(self) -> None:
+        """A graph's steps read their rate and count on the device: a number of the host would be baked in."""
+        for group in self.optimizer.param_groups if self.graph is not None else ():
+            device = group["params"][0].device
+            group["lr"] = torch.tensor(float(group["lr"]), device=device)
+            group["capturable"] = device.type == "cuda"
+
+    def _set_rates(self) -> None:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * self.factor(self.step)
-        value, figures = loss(self.step)
+            now = rate * self.factor(self.step)
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(now)
+            else:
+                group["lr"] = now
+
+    def _compute(self, loss: Loss, *, finish: bool = False) -> tuple[Tensor, Tensor, Mapping[str, Tensor]]:
+        """The loss, the gradient's norm and the scalars to log; nothing here waits for the device."""
+        value, scalars = loss(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
-        if not bool(torch.isfinite(norm)):
+        if finish:
+            self.optimizer.step()
+        return value.detach(), norm, scalars
+
+    def _check(self, value: Tensor, norm: Tensor, scalars: Mapping[str, Tensor], batch: Any) -> None:
+        fine, known = torch.stack([value, norm]).isfinite().tolist()
+        if not fine:
+            folder = None if self.checkpoint is None else self.checkpoint.parent
+            raise not_finite(Figures(scalars), self.step, batch, folder)
+        if not known:
             raise UserError(f"the gradient is not finite at step {self.step}; lower the learning rate")
-        self.optimizer.step()
-        self.step += 1
-        return {**figures(), "gradient_norm": float(norm)}
 
     def _save(self) -> None:
         if self.checkpoint is None:
@@ -180,6 +246,7 @@ class Fit:
         state = load_checkpoint(self.checkpoint).state
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self._let_graph_step()
         self.step = int(state["step"])
         set_random_state(state["random"])
         for name, thing in self.also.items():

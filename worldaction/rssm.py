@@ -9,7 +9,8 @@ TorchRL has no class for this model (its RSSMPriorV3 has another recurrent cell)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -197,7 +198,8 @@ class RSSM(nn.Module):
         if torch.compiler.is_compiling():
             return None
         kind, (batch, time, groups) = uniform.device.type, uniform.shape
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.gates.weight.dtype
+        mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if mixed else self.gates.weight.dtype
         sizes = {"deter": self.deter, "hidden": self.input_norm.bias.shape[0], "groups": groups, "horizon": time}
         request = Request(uniform.device, dtype, batch, sizes | {"classes": self.classes})
         return None if choose("scan", request).name == REFERENCE else dtype
@@ -251,6 +253,15 @@ class RSSM(nn.Module):
         if (step := self._packed(latent.belief, action)) is not None:
             return Latent(*step(*latent, action, uniform, unimix=self.unimix))
         return Latent(*prior_step(self.prior_weights(), *latent, action, uniform, unimix=self.unimix))
+
+    @contextmanager
+    def imagining_in(self, dtype: torch.dtype) -> Iterator[None]:
+        """`prior` in another precision for a while, see `imagine_in`."""
+        before, self.imagine_in = self.imagine_in, dtype
+        try:
+            yield
+        finally:
+            self.imagine_in = before
 
     def prior_weights(self) -> PriorWeights:
         """The prior's weights in the order in which kernels take them; views, except for one transposed matrix."""

@@ -6,7 +6,7 @@ success together whatever else the scene shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -110,14 +110,14 @@ def fit_success(
         torch.manual_seed(seed)
         classifier = SuccessClassifier(features.shape[1], hidden, dropout).to(features.device)
 
-        def loss(step: int) -> tuple[Tensor, Callable[[], dict[str, float]]]:
+        def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
             rows = torch.randint(len(features), (batch,), device=features.device)
             embedding, label = classifier.embedding(features[rows]), labels[rows]
             logit = classifier.head(embedding).squeeze(-1)
             entropy = functional.binary_cross_entropy_with_logits(logit, label.to(logit.dtype), pos_weight=weight)
             contrast = nt_xent(embedding[:CONTRASTED], label[:CONTRASTED])
-            figures = {"success/cross_entropy": entropy, "success/contrast": contrast}
-            return entropy + contrastive * contrast, lambda: {name: v.item() for name, v in figures.items()}
+            figures = {"success/cross_entropy": entropy.detach(), "success/contrast": contrast.detach()}
+            return entropy + contrastive * contrast, figures
 
         optimiser = torch.optim.AdamW(classifier.parameters(), lr=lr, weight_decay=WEIGHT_DECAY, fused=True)
         fit = Fit(classifier, optimiser, steps=steps, factor=lambda step: cosine_decay(step, steps=steps))

@@ -145,13 +145,14 @@ class WorldModel(nn.Module):
     # Training ---------------------------------------------------------------------------------------------------------
 
     def losses_of(
-        self, batch: TensorDictBase, *, blind: float = 0.0
+        self, batch: TensorDictBase, *, blind: float | Tensor = 0.0
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Latents]:
         """All losses of a batch, scaled.
 
         Args:
             batch: [B, T] frames as the play store holds them.
-            blind: share of the windows that are seen up to a random frame only and imagined from there on.
+            blind: share of the windows that are seen up to a random frame only and imagined from there on; a scalar
+                tensor where it is not to be waited for.
 
         Returns:
             the scaled scalar of each loss, the scalars to log, and the taps.
@@ -177,7 +178,7 @@ class WorldModel(nn.Module):
         target[ROBOT] = self._proprio(batch, batch.batch_size)
         return TensorDict({**dict(batch.items()), "target": target}, batch.batch_size, device=batch.device)
 
-    def filter(self, batch: TensorDictBase, *, blind: float = 0.0) -> Latents:
+    def filter(self, batch: TensorDictBase, *, blind: float | Tensor = 0.0) -> Latents:
         """Posterior of a batch with targets [B, T], each window from an empty state and after the burn-in."""
         size, time = batch.batch_size
         images = {camera: batch["target", camera].flatten(0, 1) for camera in self.config.cameras}
@@ -189,7 +190,7 @@ class WorldModel(nn.Module):
             batch[IS_INIT],
             draws.clamp(1e-7, 1 - 1e-7),
             burn_in=self.config.burn_in,
-            blind_from=_blind_from(size, time, blind, embed.device) if blind else None,
+            blind_from=_blind_from(size, time, blind, embed.device) if isinstance(blind, Tensor) or blind else None,
         )
 
     def shares(self, terms: Mapping[str, Tensor], latents: Latents) -> dict[str, Tensor]:
@@ -369,7 +370,7 @@ def restore(module: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -
     module.load_state_dict({key: weights[key] for key in state})
 
 
-def _blind_from(size: int, time: int, share: float, device: torch.device) -> Tensor:
+def _blind_from(size: int, time: int, share: float | Tensor, device: torch.device) -> Tensor:
     """[B] the frame from which a window is imagined, of a share of them; their length T where all of it is seen."""
     first = torch.randint(1, max(time, 2), (size,), device=device)
     return first.masked_fill(torch.rand(size, device=device) >= share, time)

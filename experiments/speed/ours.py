@@ -17,6 +17,7 @@ from torch import Tensor
 
 from experiments.speed.base import Course, Precision, Sizes, Windows, Work, count, flops, imagining
 from worldaction.fit import Fit
+from worldaction.graphed import Graph
 from worldaction.kernels import REFERENCE, implementations, typical
 from worldaction.kernels.ops import rollout
 from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
@@ -164,17 +165,23 @@ class Ours:
 
     def training(self, windows: Windows) -> Mapping[str, Work]:
         """One step of `worldaction.fit.Fit` on a `WorldModel` that sees one camera and no proprioception."""
-        return {f"ours, {precision}": self._training(windows, precision) for precision in DTYPES}
+        found = {f"ours, {precision}": self._training(windows, precision) for precision in DTYPES}
+        if self.device.type == "cuda":
+            found |= {
+                f"ours, {precision}, graph": self._training(windows, precision, graph=True) for precision in DTYPES
+            }
+        return found
 
-    def _training(self, windows: Windows, precision: Precision) -> Work:
+    def _training(self, windows: Windows, precision: Precision, *, graph: bool = False) -> Work:
         world, batch = world_model(windows, self.device), training_batch(windows, self.device)
         optimizer = torch.optim.AdamW(world.parameters(), lr=3e-4, weight_decay=0.05, eps=1e-5, fused=True)
-        fit = Fit(world, optimizer, steps=0, factor=lambda _: 1.0, clip=100.0)
+        recorder = Graph(self.device) if graph else None
+        fit = Fit(world, optimizer, steps=0, factor=lambda _: 1.0, clip=100.0, graph=recorder)
 
-        def loss(_: int) -> tuple[Tensor, Callable[[], Mapping[str, float]]]:
+        def loss(_: int) -> tuple[Tensor, Mapping[str, Tensor]]:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 terms, metrics, _latents = world.losses_of(batch)
-            return total(terms), lambda: {key: float(value) for key, value in metrics.items()}
+            return total(terms), metrics
 
         def step() -> None:
             fit.steps = fit.step + 1
