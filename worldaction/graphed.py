@@ -49,7 +49,8 @@ class Graph:
             return self._aside(function)
         if self.graph is None:
             self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
+            # other threads go on copying batches meanwhile, which the default forbids
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
                 self.result = function()
         self.graph.replay()
         return self.result
