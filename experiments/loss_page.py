@@ -3,12 +3,14 @@
     {"arms": {name: {"strength": of the distractors, "losses", "measures": {name: mean over the seeds or None},
                      "share": of the gradient at the embedding, of what the arm adds, mean over the run's second half,
                      "milliseconds": a training step, "rank": mean over the measures among arms of its strength,
-                     "better"?: {"probes" | "bc" | "ppo": {"value", "interval"}}}}}   P(better than base), two seeds
+                     "gain"?: {"probes" | "bc" | "ppo": {"value", "interval"}},       against base, with two seeds
+                     "better"?: {"probes" | "bc" | "ppo": {"value", "interval"}}}}}   P(better than base)
 
 Measures: linear probes on latents (mean of R2 where positive and AUROC) seen, 1 to 8 frames ahead and later; how far
 the hand is from where a probe believes it, late, in mm; PSNR of the last frame, dB; error of actions read off imagined
 pictures, in shares of the best constant guess; success of BC and of PPO. Rank: the mean over them, 1 is best. Share: of
-the gradient at the embedding, of what the arm adds. ms: a training step.
+the gradient at the embedding, of what the arm adds. ms: a training step. Against base: the mean difference, by seed and
+probe or task, and P(better), how likely a training of the arm beats one of the base; intervals from drawing seeds anew.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 from experiments.curves import Point, panels, save_figure
 from experiments.page import page, picture, section, table
 from experiments.run import Run
-from experiments.statistics import probability_of_improvement
+from experiments.statistics import Estimate, probability_of_improvement, stratified_bootstrap
 from experiments.summary import estimate
 from worldaction.artefact import read_json, replacing, write_json
 from worldaction.record import read_metrics
@@ -161,7 +163,14 @@ def _rank(arms: Mapping[str, Json]) -> None:
         pairs = {key: (t, first["tables"].get(key, [])) for key, t in arm["tables"].items()}
         enough = {key: (x, y) for key, (x, y) in pairs.items() if len(x) > 1 and len(y) > 1 and arm is not first}
         if enough:
+            arm["gain"] = {key: estimate(_gain(x, y)) for key, (x, y) in enough.items()}
             arm["better"] = {key: estimate(probability_of_improvement(x, y)) for key, (x, y) in enough.items()}
+
+
+def _gain(x: list[list[float]], y: list[list[float]]) -> Estimate:
+    """Mean of x - y, which are [seeds, scores] of models that share their play and, by seed, their first weights."""
+    seeds = min(len(x), len(y))
+    return stratified_bootstrap(np.subtract(x[:seeds], y[:seeds]), lambda scores: float(scores.mean()))
 
 
 # Table and page -------------------------------------------------------------------------------------------------------
@@ -171,7 +180,9 @@ def _rows(arms: Mapping[str, Json]) -> list[tuple[str, ...]]:
     """Head and rows, the best of each strength first; measures that nobody has are left out."""
     known = {key: m for key, m in MEASURES.items() if any(arm["measures"][key] is not None for arm in arms.values())}
     compared = list(dict.fromkeys(key for arm in arms.values() for key in arm.get("better", ())))
-    head = ("arm", "rank", *(m.title for m in known.values()), *(f"P(better) {key}" for key in compared), "share", "ms")
+    against = (f"{key} against base" for key in compared)
+    likely = (f"P(better) {key}" for key in compared)
+    head = ("arm", "rank", *(m.title for m in known.values()), *against, *likely, "share", "ms")
     order = sorted(arms, key=lambda name: (arms[name]["strength"], arms[name]["rank"] or np.inf))
     return [head, *(_row(name, arms[name], known, compared) for name in order)]
 
@@ -181,7 +192,8 @@ def _row(name: str, arm: Json, known: Mapping[str, Measure], compared: Sequence[
         name,
         _number(arm["rank"], 1),
         *(_number(arm["measures"][key], measure.digits) for key, measure in known.items()),
-        *(_likely(arm.get("better", {}).get(key)) for key in compared),
+        *(_estimate(arm.get("gain", {}).get(key), "+.3f") for key in compared),
+        *(_estimate(arm.get("better", {}).get(key), ".2f") for key in compared),
         _number(arm["share"], 2),
         _number(arm["milliseconds"], 0),
     )
@@ -191,11 +203,11 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _likely(found: Mapping[str, Any] | None) -> str:
+def _estimate(found: Mapping[str, Any] | None, form: str) -> str:
     if found is None:
         return "-"
     low, high = found["interval"]
-    return f"{found['value']:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{found['value']:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _page(folder: Path, run: Run, rows: Sequence[tuple[str, ...]]) -> str:
