@@ -126,7 +126,7 @@ class Run:
         """The trained world model of a seed."""
         made_by = {
             "play": self.play().digest,
-            "world_model": to_dict(self.study.world_model),
+            "world_model": _switched_on(to_dict(self.study.world_model), "graph"),
             "losses": self.study.losses,
             "seed": seed,
             "threads": self.threads,
@@ -159,7 +159,7 @@ class Run:
             settings["ppo"] = {
                 "success": self.task(seed, task, "success").digest,
                 "clone": self.task(seed, task, "clone").digest,
-                "ppo": to_dict(self.study.ppo),
+                "ppo": _switched_on(to_dict(self.study.ppo), "bf16"),
                 "table": to_dict(self.study.table),
                 "curve": self.study.evaluation.curve_episodes,
                 **self._where,
@@ -210,6 +210,11 @@ class Run:
     def command(self) -> str:
         """What the user types to go on."""
         return f"{_program(self.study)[1]} --resume {self.folder}"
+
+
+def _switched_on(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Settings without those of these that are off: what was made before they existed stays valid."""
+    return {key: value for key, value in settings.items() if value or key not in names}
 
 
 def settings_of(study: Study) -> str:

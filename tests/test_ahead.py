@@ -89,6 +89,13 @@ def test_what_went_wrong_is_raised_where_the_batch_is_asked_for() -> None:
     assert "batches" not in [thread.name for thread in threading.enumerate()]
 
 
+def test_a_thread_that_is_gone_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = Ahead(windows(), doubled, CPU)
+    monkeypatch.setattr(ahead, "_work", lambda: None)
+    with pytest.raises(RuntimeError, match="ended without a word"):
+        ahead.sample()
+
+
 @pytest.mark.gpu
 def test_they_arrive_on_the_gpu_whole(tmp_path: Path) -> None:
     ahead = Ahead(windows(), doubled, torch.device("cuda"))

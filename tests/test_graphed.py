@@ -6,7 +6,9 @@ A graph is imitated on the CPU: what a step calls is recorded, and called again 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from worldaction.fit import Fit, linear_decay
 from worldaction.graphed import Graph
 from worldaction.losses.contract import noise_batch, tiny_model
 from worldaction.losses.registry import available, find
+from worldaction.play.ahead import Ahead
 from worldaction.spec import NULL_ACTION
 from worldaction.training import ModelStep, as_episode_starts
 from worldaction.world_model import WorldModel, total
@@ -154,6 +157,14 @@ def test_graphs_are_refused_without_a_gpu() -> None:
         Graph(torch.device("cpu"))
 
 
+class Remote(TorchDispatchMode):
+    """Fails where a number of the host becomes a tensor, for on a GPU it would be copied there, and waited for."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten.lift_fresh.default, "a tensor was made of numbers of the host"
+        return func(*args, **(kwargs or {}))
+
+
 # Where nothing can be read --------------------------------------------------------------------------------------------
 
 
@@ -178,6 +189,8 @@ def test_no_loss_waits_for_the_device_or_computes_on_the_host(name: str) -> None
     assert set(find(name).reads) <= set(batch.keys())
     # a first step finds out what later ones need not ask
     step_of(model, batch, 0.0)
+    with Remote():
+        step_of(model, batch, 0.5)
     elsewhere(model)
     for blind in (0.0, 0.5):
         step_of(model, batch.to("meta"), blind)
@@ -200,25 +213,56 @@ def test_cloning_waits_for_no_device() -> None:
 # On a GPU -------------------------------------------------------------------------------------------------------------
 
 
+class Noise:
+    """The batches of `Numbered` as a store's, before they begin like episodes."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def sample(self) -> TensorDict:
+        self.count += 1
+        return noise_batch(seed=self.count)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": torch.tensor(self.count)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.count = int(state["count"])
+
+
+def on_gpu(folder: Path | None, *, graphed: bool, bf16: bool, until: int = STEPS) -> list[Tensor]:
+    """Weights after the steps of a training as a study has it, which stops at `until`."""
+    where = torch.device("cuda")
+    torch.manual_seed(3)
+    model = tiny_model(LOSSES).to(where)
+    ahead = Ahead(Noise(), partial(as_episode_starts, null_action=NULL_ACTION), where)  # type: ignore[arg-type]
+    step = ModelStep(model, ahead, steps=STEPS, blind=0.8, bf16=bf16, looks_every=5, graphed=True)
+    fit = Fit(
+        model,
+        torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-5, fused=True),
+        steps=until,
+        factor=partial(linear_decay, steps=STEPS, warmup=3, decay_from=0.5),
+        clip=1.0,
+        checkpoint=None if folder is None else folder / "checkpoint.safetensors",
+        save_every=STEPS // 2,
+        also={"batches": ahead},
+        graph=Graph(where) if graphed else None,
+    )
+    with closing(ahead):
+        fit.run(step.loss, lambda done, figures: None, draw=step.draw, alike=step.alike)
+    return [p.detach().cpu() for p in model.parameters()]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("bf16", [False, True])
 def test_a_graph_trains_as_the_steps_it_was_recorded_from(bf16: bool) -> None:
-    where = torch.device("cuda")
+    for one, other in zip(on_gpu(None, graphed=False, bf16=bf16), on_gpu(None, graphed=True, bf16=bf16), strict=True):
+        assert torch.allclose(one, other, atol=2e-3)
 
-    def weights(graph: Graph | None) -> list[Tensor]:
-        torch.manual_seed(0)
-        model = tiny_model(LOSSES).to(where)
-        batch = as_episode_starts(noise_batch(), NULL_ACTION).to(where)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-        fit = Fit(model, optimizer, steps=20, factor=lambda step: 1.0, clip=100.0, graph=graph)
 
-        def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=bf16):
-                terms, metrics, _ = model.losses_of(batch)
-            return total(terms), metrics
-
-        fit.run(loss, lambda step, figures: None)
-        return [p.detach() for p in model.parameters()]
-
-    for one, other in zip(weights(None), weights(Graph(where)), strict=True):
+@pytest.mark.gpu
+def test_a_graphed_training_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    on_gpu(tmp_path, graphed=True, bf16=False, until=STEPS // 2)
+    resumed = on_gpu(tmp_path, graphed=True, bf16=False)
+    for one, other in zip(on_gpu(None, graphed=True, bf16=False), resumed, strict=True):
         assert torch.allclose(one, other, atol=2e-3)

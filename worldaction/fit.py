@@ -99,12 +99,13 @@ def not_finite(figures: Mapping[str, float], step: int, batch: Any, folder: Path
     """What to say of a loss that is a NaN or an infinity; its batch is kept for a replay.
 
     Args:
-        figures: of the step; the first that is not finite is named.
+        figures: of the step; the first loss/... that is not finite is named.
         step: where we are.
         batch: a TensorDict, saved beside the checkpoint; None saves nothing.
         folder: where to save it; None saves nothing.
     """
-    bad = [name for name, value in figures.items() if not math.isfinite(value)]
+    losses = sorted(figures, key=lambda name: not name.startswith("loss/"))
+    bad = [name for name in losses if not math.isfinite(figures[name])]
     where = ""
     if folder is not None and hasattr(batch, "memmap"):
         batch.cpu().memmap(folder / "non_finite_batch")

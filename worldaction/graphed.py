@@ -48,10 +48,11 @@ class Graph:
         if self.calls <= WARM:
             return self._aside(function)
         if self.graph is None:
-            self.graph = torch.cuda.CUDAGraph()
+            graph = torch.cuda.CUDAGraph()
             # other threads go on copying batches meanwhile, which the default forbids
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self.result = function()
+            self.graph = graph
         self.graph.replay()
         return self.result
 

@@ -116,7 +116,9 @@ class RSSM(nn.Module):
         if not 2 <= classes <= 256:
             raise UserError(f"{classes} classes per group; give 2 to 256, because a class is stored in a byte")
         self.deter, self.groups, self.classes, self.unimix = deter, groups, classes, unimix
-        self.null_action = tuple(null_action)
+        # on the device: a step of training must bring nothing there
+        self.null_action: Tensor
+        self.register_buffer("null_action", torch.tensor(null_action, dtype=torch.float32), persistent=False)
         self.imagine_in = torch.float32
         """Precision of the products of `prior` where a model is frozen and runs on a CPU: float32 or bfloat16."""
         flat = groups * classes
@@ -152,7 +154,7 @@ class RSSM(nn.Module):
             blind_from: [B] int64, the frame from which a window is imagined: its states are samples of the prior.
         """
         batch, lead = embed.shape[0], burn_in - 1
-        null = previous_action.new_tensor(self.null_action).expand(batch, lead, -1)
+        null = self.null_action.to(previous_action.dtype).expand(batch, lead, -1)
         moved = self.input_action(torch.cat([null, previous_action], 1))
         seen = self.posterior_embed(embed)
         seen = torch.cat([seen[:, :1].expand(-1, lead, -1), seen], 1)

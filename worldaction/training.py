@@ -45,7 +45,7 @@ class ModelStep:
         self.model, self.batches, self.steps, self.bf16, self.looks_every = model, batches, steps, bf16, looks_every
         self.largest, self.graphed = blind, graphed
         self.device = model.proprio_mean.device
-        self.blind: float | Tensor = torch.zeros((), device=self.device) if graphed else 0.0
+        self.blind: float | Tensor = torch.zeros((), device=self.device) if graphed and blind else 0.0
         self.batch: TensorDict | None = None
 
     def draw(self, step: int) -> TensorDict:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
+from torch import Tensor
 
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput, Shapes
@@ -57,12 +59,17 @@ class Success(Loss):
     Options = SuccessOptions
     needs = frozenset({"belief", "state"})
     reads = frozenset({SCENE})
+    binary_at: Tensor
+    real_at: Tensor
 
     def __init__(self, options: SuccessOptions, shapes: Shapes) -> None:
         super().__init__(options, shapes)
         self.binary, self.real = numbers(options.binary, "binary"), numbers(options.real, "real")
         if not self.binary and not self.real:
             raise UserError("loss success: binary=none and real=none leave nothing to predict; name a number")
+        for name, places in (("binary_at", self.binary), ("real_at", self.real)):
+            # on the device: a step of training must bring nothing there
+            self.register_buffer(name, torch.tensor(places, dtype=torch.int64), persistent=False)
         self.head = mlp([shapes.feature, shapes.hidden, len(self.binary) + len(self.real)])
 
     def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
@@ -75,9 +82,10 @@ class Success(Loss):
                 f"loss success needs {wanted} numbers of {SCENE}, which {has}; name others, or leave it out"
             )
         told, measured = self.head(latents.feature).split([len(self.binary), len(self.real)], -1)
-        doubt = F.binary_cross_entropy_with_logits(told, scene[..., self.binary].to(told.dtype), reduction="none")
-        apart = (measured - scene[..., self.real] / self.options.unit).square()
-        right = ((told > 0) == (scene[..., self.binary] > 0.5)).float()
+        lit, moved = scene.index_select(-1, self.binary_at), scene.index_select(-1, self.real_at)
+        doubt = F.binary_cross_entropy_with_logits(told, lit.to(told.dtype), reduction="none")
+        apart = (measured - moved / self.options.unit).square()
+        right = ((told > 0) == (lit > 0.5)).float()
         metrics = {"accuracy": right.mean()} if self.binary else {}
         if self.real:
             metrics["error"] = apart.detach().mean().sqrt() * self.options.unit

@@ -113,11 +113,14 @@ class _Foundation:
 
     def __init__(self, model: nn.Module, *, patch: int, side: int) -> None:
         self.model, self.side, self.size = model, side, side * patch
+        # [2, 3, 1, 1]
+        self.scale = torch.tensor([IMAGENET_MEAN, IMAGENET_STD])[..., None, None]
 
     def __call__(self, images: Tensor, side: int) -> Tensor:
         """See `Teacher.look`."""
         self.model.to(images.device)
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        self.scale = self.scale.to(images)
+        mean, std = self.scale
         large = F.interpolate(images + 0.5, size=(self.size, self.size), mode="bilinear", antialias=True)
         with torch.no_grad():
             hidden = self.model(pixel_values=(large - mean) / std).last_hidden_state

@@ -94,7 +94,7 @@ class Ahead:
         """
         if self._thread is None:
             self._start()
-        drawn = self._queue.get()
+        drawn = self._next()
         if drawn.error is not None:
             self.close()
             raise drawn.error
@@ -133,10 +133,23 @@ class Ahead:
         self._thread = threading.Thread(target=self._work, name="batches", daemon=True)
         self._thread.start()
 
+    def _next(self) -> _Drawn:
+        assert self._thread is not None
+        while True:
+            # asked first: what it has handed over before its end is there
+            alive = self._thread.is_alive()
+            try:
+                return self._queue.get(timeout=PATIENCE)
+            except queue.Empty:
+                if not alive:
+                    raise RuntimeError("the thread that draws batches has ended without a word") from None
+
     def _work(self) -> None:
-        stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
+        stream: torch.cuda.Stream | None = None
         while not self._end.is_set():
             try:
+                if stream is None and self._device.type == "cuda":
+                    stream = torch.cuda.Stream(self._device)
                 drawn = self._draw(stream)
             except BaseException as error:  # noqa: BLE001 - it is raised again where the batch is asked for
                 drawn = _Drawn(None, {}, None, error)
