@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from experiments.curves import Point, panels, save_figure
+from experiments.losses import DISTRACTED
 from experiments.page import page, picture, section, table
 from experiments.run import Run
 from experiments.statistics import Estimate, probability_of_improvement, stratified_bootstrap
@@ -67,13 +68,13 @@ def write_losses(folder: Path) -> tuple[Path, str]:
     arms = {name: _arm(arm, summary["arms"].get(name, {})) for name, arm in run.arms().items()}
     for strength in dict.fromkeys(arm["strength"] for arm in arms.values()):
         _rank({name: arm for name, arm in arms.items() if arm["strength"] == strength})
-    rows = _rows(arms)
+    rows = _rows(arms, likely=True)
+    path = folder / "losses.html"
+    with replacing(path) as temporary:
+        temporary.write_text(_page(folder, run, arms), encoding="utf-8")
     for arm in arms.values():
         arm.pop("tables")
     write_json(folder / "losses.json", {"arms": arms, "seeds": list(run.study.seeds), "commit": summary["commit"]})
-    path = folder / "losses.html"
-    with replacing(path) as temporary:
-        temporary.write_text(_page(folder, run, rows), encoding="utf-8")
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return path, "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
@@ -176,24 +177,32 @@ def _gain(x: list[list[float]], y: list[list[float]]) -> Estimate:
 # Table and page -------------------------------------------------------------------------------------------------------
 
 
-def _rows(arms: Mapping[str, Json]) -> list[tuple[str, ...]]:
-    """Head and rows, the best of each strength first; measures that nobody has are left out."""
+def _rows(arms: Mapping[str, Json], *, likely: bool) -> list[tuple[str, ...]]:
+    """Head and rows, the best of each strength first; measures that nobody has are left out.
+
+    Args:
+        arms: what is known of them.
+        likely: with P(better).
+    """
     known = {key: m for key, m in MEASURES.items() if any(arm["measures"][key] is not None for arm in arms.values())}
     compared = list(dict.fromkeys(key for arm in arms.values() for key in arm.get("better", ())))
+    better = compared if likely else []
     against = (f"{key} against base" for key in compared)
-    likely = (f"P(better) {key}" for key in compared)
-    head = ("arm", "rank", *(m.title for m in known.values()), *against, *likely, "share", "ms")
+    chances = (f"P(better) {key}" for key in better)
+    head = ("arm", "rank", *(m.title for m in known.values()), *against, *chances, "share", "ms")
     order = sorted(arms, key=lambda name: (arms[name]["strength"], arms[name]["rank"] or np.inf))
-    return [head, *(_row(name, arms[name], known, compared) for name in order)]
+    return [head, *(_row(name, arms[name], known, compared, better) for name in order)]
 
 
-def _row(name: str, arm: Json, known: Mapping[str, Measure], compared: Sequence[str]) -> tuple[str, ...]:
+def _row(
+    name: str, arm: Json, known: Mapping[str, Measure], compared: Sequence[str], better: Sequence[str]
+) -> tuple[str, ...]:
     return (
         name,
         _number(arm["rank"], 1),
         *(_number(arm["measures"][key], measure.digits) for key, measure in known.items()),
         *(_estimate(arm.get("gain", {}).get(key), "+.3f") for key in compared),
-        *(_estimate(arm.get("better", {}).get(key), ".2f") for key in compared),
+        *(_estimate(arm.get("better", {}).get(key), ".2f") for key in better),
         _number(arm["share"], 2),
         _number(arm["milliseconds"], 0),
     )
@@ -210,8 +219,7 @@ def _estimate(found: Mapping[str, Any] | None, form: str) -> str:
     return f"{found['value']:{form}} [{low:{form}}, {high:{form}}]"
 
 
-def _page(folder: Path, run: Run, rows: Sequence[tuple[str, ...]]) -> str:
-    head, *others = [[escape(cell) for cell in row] for row in rows]
+def _page(folder: Path, run: Run, arms: Mapping[str, Json]) -> str:
     series = _series(run)
     curves = ""
     if series:
@@ -219,14 +227,23 @@ def _page(folder: Path, run: Run, rows: Sequence[tuple[str, ...]]) -> str:
         png = save_figure(plot.figure, folder / "curves" / "losses.png", plot.data)
         curves = picture(png, "losses and shares of the gradient while world models train", csv="curves/losses.csv")
     about = (__doc__ or "").partition("Measures:")[2]
+    strengths = dict.fromkeys(arm["strength"] for arm in arms.values())
     return page(
         f"losses: {folder.resolve().name}",
         [
             f"<h1>Losses: {escape(folder.resolve().name)}</h1>",
-            section("Who helps", table(head, others, kind="folded"), f"<p>Measures: {escape(about)}</p>"),
+            *(section(f"Who helps, distractors {strength:g}", _table(arms, strength)) for strength in strengths),
+            f"<p>Measures: {escape(about)}</p>",
             section("While they train", curves),
         ],
     )
+
+
+def _table(arms: Mapping[str, Json], strength: float) -> str:
+    """Of one strength, without it in the names."""
+    some = {name.partition(DISTRACTED)[0]: arm for name, arm in arms.items() if arm["strength"] == strength}
+    head, *rows = [[escape(cell) for cell in row] for row in _rows(some, likely=False)]
+    return table(head, rows, kind="folded")
 
 
 def _series(run: Run) -> dict[str, dict[str, list[Point]]]:

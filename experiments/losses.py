@@ -21,6 +21,8 @@ from experiments.presets import Study
 from worldaction.errors import UserError
 
 BASE = "reconstruction+kl"
+DISTRACTED = "-distracted"
+"""Between the name of a loss and the strength, in the name of an arm."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def arms(losses: Sequence[str], strengths: Sequence[str]) -> tuple[str, ...]:
     if not strengths:
         return tuple(f"{name}:{text}" for name, text in named.items())
     pairs = [(s, name, text) for s in strengths for name, text in named.items()]
-    return tuple(f"{name}-distracted{s}:{text},stress.distractors={s}" for s, name, text in pairs)
+    return tuple(f"{name}{DISTRACTED}{s}:{text},stress.distractors={s}" for s, name, text in pairs)
 
 
 def _name(text: str) -> str:
