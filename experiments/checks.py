@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from experiments.benchmarks import Benchmark, open_benchmark
-from experiments.play import measured, open_recorded
+from experiments.play import measured, naming_model, open_recorded
 from experiments.presets import Study
 from experiments.run import learns
 from worldaction.errors import UserError
@@ -57,6 +57,8 @@ def check_study(study: Study) -> None:
         layout = source.layout
         if learns(study):
             _check_demonstrated(study, source, benchmark)
+    if study.world_model.named_by is not None:
+        naming_model(study.world_model.named_by)
     # built once for nothing: sizes and losses may not fit
     WorldModel(model_config(study, layout))
     if learns(study):

@@ -11,14 +11,17 @@ from typing import Any, TypeVar
 from envs.episodes import Job
 from experiments.benchmarks import open_benchmark
 from experiments.pool import run_jobs
-from experiments.run import LOGGER, Run
+from experiments.run import LOGGER, Run, device
 from worldaction.errors import UserError
+from worldaction.losses.bootstrap import label_actions
 from worldaction.play.convert import convert, frames
 from worldaction.play.held_out import HeldOut
 from worldaction.play.hidden import hide_actions
 from worldaction.play.source import Source, open_source
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.record import progress
+from worldaction.spec import ACTION_MASK
+from worldaction.world_model import WorldModel
 
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
 SHARD_FRAMES = 4_000
@@ -52,6 +55,28 @@ def open_play(run: Run) -> PlayStore:
     """The play store of a run as those see it who learn from it: hidden actions are hidden."""
     store = PlayStore.open(run.play().path / "store")
     return hide_actions(store, run.study.stress.hidden_actions, seed=run.study.data.seed)
+
+
+def training_play(run: Run) -> PlayStore:
+    """What a world model is trained on: play as it is seen, its unknown actions named if a model is to name them.
+
+    Raises:
+        UserError: there is no such model, or nothing to name.
+    """
+    store, folder = open_play(run), run.study.world_model.named_by
+    if folder is None:
+        return store
+    if store.frames.get(ACTION_MASK, None) is None:
+        raise UserError(
+            f"--world-model.named-by {folder}: all actions of this play are known; leave it out, or hide some with"
+            " --stress.hidden-actions"
+        )
+    return label_actions(store, naming_model(folder).to(device(run.study)), trusted=True)
+
+
+def naming_model(folder: str) -> WorldModel:
+    """The world model of `--world-model.named-by`, with its inverse model."""
+    return WorldModel.load(Path(folder), losses=("inverse_dynamics",))
 
 
 def open_recorded(path: str) -> Source:

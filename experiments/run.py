@@ -126,7 +126,7 @@ class Run:
         """The trained world model of a seed."""
         made_by = {
             "play": self.play().digest,
-            "world_model": _switched_on(to_dict(self.study.world_model), "graph"),
+            "world_model": _switched_on(to_dict(self.study.world_model), "graph", "named_by"),
             "losses": self.study.losses,
             "seed": seed,
             "threads": self.threads,

@@ -24,7 +24,7 @@ from experiments.cli import load_study
 from experiments.comparison import compare, console_tables
 from experiments.learn import TaskRun, clone_policy, finetune, learn_success, learn_task
 from experiments.measure import measure_world_model
-from experiments.play import make_play, open_play
+from experiments.play import make_play, training_play
 from experiments.pool import Job, run_jobs
 from experiments.presets import Study
 from experiments.report import console_table, write_report
@@ -247,7 +247,7 @@ def train_world_model(folder: Path, seed: int) -> None:
         return
     torch.set_num_threads(run.threads)
     sizes, where = run.study.world_model, device(run.study)
-    store = open_play(run)
+    store = training_play(run)
     torch.manual_seed(seed)
     model = WorldModel(model_config(run.study, store.meta.layout))
     if store.meta.layout.robot:

@@ -48,6 +48,7 @@ DOCUMENTS = (
     "docs/stress.md",
 )
 STUDY = "python -m experiments.calvin"
+NAMING = "runs/calvin/quick-.../artefacts/seed0/world_model"
 
 
 def shown() -> list[str]:
@@ -236,6 +237,11 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --stress.positions 1": means("quick", stress=StressConfig(positions=1)),
     f"{STUDY} quick --stress.colours 0.5": means("quick", stress=StressConfig(colours=0.5)),
     f"{STUDY} quick --stress.hidden-actions 0.9": means("quick", stress=StressConfig(hidden_actions=0.9)),
+    f"{STUDY} quick --stress.hidden-actions 0.9 --world-model.named-by {NAMING}": means(
+        "quick",
+        stress=StressConfig(hidden_actions=0.9),
+        world_model=replace(PRESETS["quick"].world_model, named_by=NAMING),
+    ),
     f"{STUDY} quick --data.demos 10": means("quick", data=replace(PRESETS["quick"].data, demos=10)),
     f"{STUDY} quick --stress.tolerance 0.5": means("quick", stress=StressConfig(tolerance=0.5)),
     f"{STUDY} quick --stress.frame-turn 30": means("quick", stress=StressConfig(frame_turn=30)),

@@ -144,6 +144,9 @@ class WorldModelConfig:
     """Largest norm of the gradient."""
     bf16: bool = False
     """Train in mixed precision, with bfloat16: a third faster on processors that know it, slow on others."""
+    named_by: str | None = None
+    """Folder of a trained world model whose inverse model names the actions of play that nobody recorded, so that this
+    one can learn from them: RUN/artefacts/seed0/world_model."""
     graph: bool = False
     """Replay training steps as a CUDA graph: one launch a step instead of thousands. GPUs only."""
     save_every: int = 500
