@@ -153,7 +153,7 @@ def test_equal_arms_share_a_rank(compared: Path) -> None:
 def test_the_commands_of_the_page_on_the_zoo_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     text = (ROOT / "docs/losses.md").read_text()
     commands = [line.split() for line in re.findall(r"^    (python -m .*)$", text, re.MULTILINE)]
-    assert len(commands) == 5
+    assert len(commands) == 6
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     loss = "from worldaction.losses.taco import TACO\n\n\nclass Mine(TACO):\n    name = 'mine'\n"
