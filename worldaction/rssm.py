@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +23,10 @@ from worldaction.deferred import deferred
 from worldaction.errors import UserError
 from worldaction.kernels import REFERENCE, Request, choose
 from worldaction.kernels.categorical.reference import probabilities, sample
+from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout import cpu, native
 from worldaction.kernels.rollout.reference import PriorWeights, gru, prior_step
-from worldaction.kernels.scan.op import scan
+from worldaction.kernels.scan.op import scan, scan_request
 from worldaction.kernels.scan.reference import ScanWeights
 from worldaction.nets import mlp
 from worldaction.spec import NULL_ACTION
@@ -81,8 +81,7 @@ def straight_through(probs: Tensor, uniform: Tensor) -> Tensor:
 
 _STEPPING: dict[str, Any] = {"cpu": cpu, "native": native}
 """Implementations of the rollout that take a step at a time, too: `pack` and `step`."""
-_PACKED: WeakKeyDictionary[RSSM, tuple[tuple[object, ...], Callable[..., tuple[Tensor, Tensor]] | None]]
-_PACKED = WeakKeyDictionary()
+_packed: Kept[Callable[..., tuple[Tensor, Tensor]] | None] = Kept(4)
 """Not in the modules: they are copied and sent to other processes, packed weights cannot be."""
 
 
@@ -199,11 +198,10 @@ class RSSM(nn.Module):
         """The precision of products in which an implementation of the scan serves; None where the loop is to be run."""
         if torch.compiler.is_compiling():
             return None
-        kind, (batch, time, groups) = uniform.device.type, uniform.shape
+        kind = uniform.device.type
         mixed = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if mixed else self.gates.weight.dtype
-        sizes = {"deter": self.deter, "hidden": self.input_norm.bias.shape[0], "groups": groups, "horizon": time}
-        request = Request(uniform.device, dtype, batch, sizes | {"classes": self.classes})
+        request = scan_request(self.scan_weights(), uniform.transpose(0, 1), dtype)
         return None if choose("scan", request).name == REFERENCE else dtype
 
     def _scan(
@@ -302,14 +300,14 @@ class RSSM(nn.Module):
         traced = torch.compiler.is_compiling() or belief.requires_grad or action.requires_grad
         if traced or belief.dtype != torch.float32 or any(p.requires_grad or p.is_inference() for p in parameters):
             return None
-        # a weight that was replaced has another address, one that was written to another version
-        state = (self.imagine_in, *((p.data_ptr(), p._version) for p in parameters))
-        if self not in _PACKED or _PACKED[self][0] != state:
+
+        def pack() -> Callable[..., tuple[Tensor, Tensor]] | None:
             request = Request(belief.device, self.imagine_in, len(belief), {"deter": self.deter, "groups": self.groups})
             serves = _STEPPING.get(choose("rollout", request).name)
             packed = serves and serves.pack(self.prior_weights(), self.groups, dtype=self.imagine_in)
-            _PACKED[self] = (state, partial(serves.step, packed) if serves else None)
-        return _PACKED[self][1]
+            return partial(serves.step, packed) if serves else None
+
+        return _packed.get(parameters, (self.groups, self.imagine_in), pack)
 
     def _prior_layers(self) -> tuple[nn.Linear, nn.LayerNorm, nn.Linear]:
         first, norm, _, last = self.prior_net

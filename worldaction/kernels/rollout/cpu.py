@@ -6,7 +6,8 @@ equal the reference's up to rounding, and so do codes except where a uniform num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -65,26 +66,26 @@ def run(
 ) -> tuple[Tensor, Tensor]:
     """`prior_rollout`; arguments and results as there, and the precision of the products."""
     packed = pack(weights, code.shape[-1], dtype=dtype)
-    parts = [
-        _rollout(packed, *rows, unimix=unimix) for rows in zip(*_blocks(belief, code, actions, uniforms), strict=True)
-    ]
-    beliefs, codes = (torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True))
-    return beliefs, codes
+    return over_horizon(partial(step, packed, unimix=unimix), belief, code, actions, uniforms)
 
 
-def _blocks(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Rows in blocks, each of which stays in the processor's cache for the whole horizon."""
-    return [tensor.split(BLOCK) for tensor in tensors]
-
-
-def _rollout(
-    packed: PackedPrior, belief: Tensor, code: Tensor, actions: Tensor, uniforms: Tensor, *, unimix: float
+def over_horizon(
+    take: Callable[..., tuple[Tensor, Tensor]], belief: Tensor, code: Tensor, actions: Tensor, uniforms: Tensor
 ) -> tuple[Tensor, Tensor]:
+    """A step at a time, in blocks of rows that stay in the processor's cache for the whole horizon.
+
+    Args:
+        take: `step` without what is the same in every one of them.
+        belief, code, actions, uniforms: as for `run`, and the results.
+    """
     beliefs = belief.new_empty(*actions.shape[:2], belief.shape[-1])
     codes = code.new_empty(*actions.shape[:2], code.shape[-1])
-    for time in range(actions.shape[1]):
-        belief, code = step(packed, belief, code, actions[:, time], uniforms[:, time], unimix=unimix)
-        beliefs[:, time], codes[:, time] = belief, code
+    for first in range(0, len(belief), BLOCK):
+        rows = slice(first, first + BLOCK)
+        now = belief[rows], code[rows]
+        for time in range(actions.shape[1]):
+            out = beliefs[rows, time], codes[rows, time]
+            now = take(*now, actions[rows, time], uniforms[rows, time], out=out)
     return beliefs, codes
 
 
@@ -115,9 +116,16 @@ def pack(weights: PriorWeights, groups: int, *, dtype: torch.dtype = torch.float
 
 @torch.no_grad()
 def step(
-    packed: PackedPrior, belief: Tensor, code: Tensor, action: Tensor, uniform: Tensor, *, unimix: float
+    packed: PackedPrior,
+    belief: Tensor,
+    code: Tensor,
+    action: Tensor,
+    uniform: Tensor,
+    *,
+    unimix: float,
+    out: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """`prior_step`; arguments and results as there, without a gradient."""
+    """`prior_step`; arguments and results as there, without a gradient. `out` is where they are written, too."""
     weights = packed.plain
     # [B, U]
     x = F.embedding_bag(code.int() + packed.offsets, weights.state_rows, mode="sum")
@@ -130,7 +138,11 @@ def step(
     x = F.elu(F.layer_norm(x, x.shape[-1:], *weights.hidden_norm), inplace=True)
     # [B, S, C]
     logits = _product([x], packed.logits).unflatten(-1, (-1, packed.classes))
-    return belief, _sample(logits, uniform, unimix)
+    code = _sample(logits, uniform, unimix)
+    if out is not None:
+        out[0].copy_(belief)
+        out[1].copy_(code)
+    return belief, code
 
 
 def _product(inputs: Sequence[Tensor], layer: Layer) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,15 +81,7 @@ def run(
     """
     groups = code.shape[-1]
     packed = _kept.get(flat(weights), (groups, dtype), lambda: pack(weights, groups, dtype=dtype))
-    beliefs = belief.new_empty(*actions.shape[:2], belief.shape[-1])
-    codes = code.new_empty(*actions.shape[:2], code.shape[-1])
-    for first in range(0, len(belief), cpu.BLOCK):
-        rows = slice(first, first + cpu.BLOCK)
-        now = belief[rows], code[rows]
-        for time in range(actions.shape[1]):
-            out = beliefs[rows, time], codes[rows, time]
-            now = step(packed, *now, actions[rows, time], uniforms[rows, time], unimix=unimix, out=out)
-    return beliefs, codes
+    return cpu.over_horizon(partial(step, packed, unimix=unimix), belief, code, actions, uniforms)
 
 
 @torch.no_grad()

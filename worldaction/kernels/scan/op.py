@@ -52,12 +52,17 @@ def scan(
     return results[0], results[1], results[2], results[3]
 
 
-def _parts(weights: ScanWeights, uniforms: Tensor, dtype: torch.dtype, force: str | None) -> tuple[Parts, torch.dtype]:
-    """The parts that run here, and the precision of products."""
+def scan_request(weights: ScanWeights, uniforms: Tensor, dtype: torch.dtype) -> Request:
+    """What a scan asks for; uniforms are [T, B, S]."""
     (hidden, deter), (time, batch, groups) = weights.look.shape, uniforms.shape
     sizes = {"deter": deter, "hidden": hidden, "groups": groups, "classes": len(weights.look_bias) // groups}
-    request = Request(device=uniforms.device, dtype=dtype, batch=batch, sizes=sizes | {"horizon": time})
-    if choose("scan", request, force=force).name == "cuda":
+    return Request(device=uniforms.device, dtype=dtype, batch=batch, sizes=sizes | {"horizon": time})
+
+
+def _parts(weights: ScanWeights, uniforms: Tensor, dtype: torch.dtype, force: str | None) -> tuple[Parts, torch.dtype]:
+    """The parts that run here, and the precision of products."""
+    groups = uniforms.shape[2]
+    if choose("scan", scan_request(weights, uniforms, dtype), force=force).name == "cuda":
         return cuda.parts_of(weights, groups, dtype=dtype), dtype
     exact = weights.gates.dtype
     return TorchParts(exact), exact
