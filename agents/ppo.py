@@ -44,7 +44,7 @@ class PPOOptions:
     """Numbers of a run.
 
     Attributes:
-        iterations: largest number of iterations.
+        iterations: largest number of iterations. The last one learns nothing: its dreams look at what was learned.
         dreams: dreams per iteration.
         decisions: decisions H after which a dream is cut off.
         threshold: probability from which an imagined state counts as success.
@@ -102,7 +102,7 @@ class PPO:
     After each `iterate` the whole state can be taken by `state_dict`, and a run that goes on from there is equal to the
     bit on a CPU. Which iterate is the result is fixed in advance: if the policy went too far (`max_divergence`,
     `min_time`), the last one before it did; if dreams have nothing left to teach (`max_imagined`), the one that dreamed
-    them; else the last one. `policy` is that iterate once `finished`.
+    them; else the last one, or the one before if it dreamed better (`fell`). `policy` is that iterate once `finished`.
     """
 
     def __init__(
@@ -149,6 +149,8 @@ class PPO:
         )
         self.generator = torch.Generator().manual_seed(seed)
         self.iteration, self.stopped = 0, ""
+        # the share of the last dreams that succeeded
+        self.dreamed = 0.0
         # dreams of the cloned policy that succeeded, and the actions they took
         self.cloned_successes, self.cloned_actions = 0, 0
 
@@ -173,10 +175,11 @@ class PPO:
         self.iteration += 1
         self._remember_cloned(night)
         self.stopped = self._stop_rule(metrics)
-        if self.stopped:
-            if self.stopped != "max_imagined":
-                self.policy.tuned.load_state_dict(self.previous)
-            return metrics
+        self.dreamed = metrics["imagined/success"]
+        if self.stopped and self.stopped != "max_imagined":
+            self.policy.tuned.load_state_dict(self.previous)
+        if self.finished:
+            return metrics | {"ppo/policy_steps": 0.0}
         self.previous = {name: value.clone() for name, value in self.policy.tuned.state_dict().items()}
         metrics |= self._learn(night)
         if bad := [name for name, value in metrics.items() if not math.isfinite(value)]:
@@ -194,6 +197,7 @@ class PPO:
             "generator": self.generator.get_state(),
             "iteration": self.iteration,
             "stopped": self.stopped,
+            "dreamed": self.dreamed,
             "cloned_successes": self.cloned_successes,
             "cloned_actions": self.cloned_actions,
         }
@@ -205,7 +209,7 @@ class PPO:
         self.policy.tuned.load_state_dict(state["tuned"])
         self.previous = {name: value.clone() for name, value in state["previous"].items()}
         self.generator.set_state(state["generator"])
-        for name in ("iteration", "stopped", "cloned_successes", "cloned_actions"):
+        for name in ("iteration", "stopped", "dreamed", "cloned_successes", "cloned_actions"):
             setattr(self, name, state[name])
 
     def _dream(self) -> Dream:
@@ -245,8 +249,12 @@ class PPO:
         if metrics["imagined/success"] >= self.options.max_imagined:
             return "max_imagined"
         usual = self.cloned_actions / max(self.cloned_successes, 1)
-        if not self._untouched and metrics.get("imagined/time", math.inf) < self.options.min_time * usual:
+        if self._untouched:
+            return ""
+        if metrics.get("imagined/time", math.inf) < self.options.min_time * usual:
             return "min_time"
+        if self.iteration == self.options.iterations and metrics["imagined/success"] < self.dreamed:
+            return "fell"
         return ""
 
     def _learn(self, night: Dream) -> dict[str, float]:

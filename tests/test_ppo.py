@@ -78,7 +78,7 @@ def test_ppo_turns_a_mediocre_policy_into_a_good_one() -> None:
 
 
 def test_without_policy_iterations_the_policy_stays_the_cloned_one() -> None:
-    ppo = make(iterations=3, warmup=3)
+    ppo = make(iterations=4, warmup=3)
     critic = torch.nn.utils.parameters_to_vector(ppo.critic.parameters()).detach().clone()
     history = run(ppo)
     assert torch.equal(weights(ppo), weights(make()))
@@ -100,7 +100,7 @@ def test_every_iteration_dreams_anew() -> None:
 
 
 def test_learning_rate_of_the_policy_rises_over_the_first_iterations() -> None:
-    slow, full = make(iterations=3, ramp=10), make(iterations=3, ramp=1)
+    slow, full = make(iterations=4, ramp=10), make(iterations=4, ramp=1)
     for ppo in (slow, full):
         run(ppo)
     start = weights(make())
@@ -113,9 +113,9 @@ def test_divergence_coefficient_holds_the_policy_back() -> None:
 
 
 def test_target_kl_lets_the_policy_rest_for_the_remainder_of_an_iteration() -> None:
-    metrics = run(make(iterations=3, target_kl=0.0))[-1]
+    metrics = run(make(iterations=4, target_kl=0.0))[2]
     assert metrics["ppo/policy_steps"] < 5
-    assert run(make(iterations=3))[-1]["ppo/policy_steps"] >= 15
+    assert run(make(iterations=4))[2]["ppo/policy_steps"] >= 15
 
 
 def test_resumed_run_equals_an_uninterrupted_one_to_the_bit(tmp_path: Path) -> None:
@@ -137,15 +137,40 @@ def test_seeds_differ() -> None:
     assert run(make(iterations=1)) != run(make(iterations=1, seed=1))
 
 
-@pytest.fixture(scope="module")
-def unstopped() -> tuple[list[Tensor], list[dict[str, float]], float]:
-    """Weights that dreamed in each iteration, their metrics, and the cloned policy's time to success."""
-    ppo = make()
+def followed(ppo: PPO) -> tuple[list[Tensor], list[dict[str, float]]]:
+    """Weights that dreamed in each iteration, and their metrics."""
     iterates, history = [], []
     while not ppo.finished:
         iterates.append(weights(ppo))
         history.append(ppo.iterate())
-    return iterates, history, ppo.cloned_actions / ppo.cloned_successes
+    return iterates, history
+
+
+@pytest.fixture(scope="module")
+def unstopped() -> tuple[list[Tensor], list[dict[str, float]], float]:
+    """What `followed` gives, and the cloned policy's time to success."""
+    ppo = make()
+    return *followed(ppo), ppo.cloned_actions / ppo.cloned_successes
+
+
+def test_the_last_iteration_looks_at_the_policy_and_leaves_it_as_it_is() -> None:
+    ppo = make(iterations=6)
+    iterates, history = followed(ppo)
+    assert torch.equal(weights(ppo), iterates[-1])
+    assert not torch.equal(weights(ppo), iterates[-2])
+    assert history[-2]["ppo/policy_steps"] > history[-1]["ppo/policy_steps"] == 0
+
+
+def test_an_update_after_which_fewer_dreams_succeed_is_not_the_last_word() -> None:
+    hasty = {"lr": 0.01, "ramp": 1}
+    iterates, history = followed(make(**hasty))
+    success = [metrics["imagined/success"] for metrics in history]
+    fall = next(i for i in range(OPTIONS.warmup + 1, len(success)) if success[i] < success[i - 1])
+    ppo = make(iterations=fall + 1, **hasty)
+    run(ppo)
+    assert ppo.stopped == "fell"
+    assert torch.equal(weights(ppo), iterates[fall - 1])
+    assert not torch.equal(weights(ppo), iterates[fall])
 
 
 @pytest.mark.parametrize(("rule", "limit"), [("max_imagined", 0.5), ("max_divergence", 0.01), ("min_time", 0.96)])
