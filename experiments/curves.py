@@ -10,9 +10,11 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -114,19 +116,28 @@ def success_curves(curves: Sequence[TaskCurve]) -> Plot:
     return Plot(figure, data)
 
 
-def panels(series: Mapping[str, Mapping[str, Sequence[Point]]], *, x_label: str) -> Plot:
+def panels(
+    series: Mapping[str, Mapping[str, Sequence[Point]]], *, x_label: str, family: Callable[[str], str] = lambda line: ""
+) -> Plot:
     """Small panels, one a metric: losses, or PPO's diagnostics.
 
     Args:
         series: metric -> line (a seed) -> points. Positive values that span two decades get a logarithmic axis.
         x_label: what the points are counted in.
+        family: of a line's name, what it shares a colour and a mean with; named in a legend where there are several.
     """
     figure, axes = _grid(len(series), height=1.9)
+    families = dict.fromkeys(family(name) for lines in series.values() for name in lines)
+    colours = dict(zip(families, cycle(CYCLE)))
     data: list[Row] = []
     for axis, (metric, lines) in zip(axes, series.items(), strict=True):
         _label(axis, metric, x_label)
-        _panel(axis, list(lines.values()))
+        for one, colour in colours.items():
+            _lines(axis, [line for name, line in lines.items() if family(name) == one], colour)
+        _logarithmic(axis, [p for line in lines.values() for p in line])
         data += [{"metric": metric, "line": n, "x": p.x, "y": p.y} for n, line in lines.items() for p in line]
+    if len(colours) > 1:
+        legend(figure, [Line2D([], [], color=colour, label=one) for one, colour in colours.items()])
     return Plot(figure, data)
 
 
@@ -232,7 +243,7 @@ def _grid(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _label(axis: Axes, title: str, x: str) -> None:
-    axis.set_title(_words(title), loc="left", fontsize=9.5, fontweight="bold")
+    axis.set_title(fill(_words(title), 38), loc="left", fontsize=9.5, fontweight="bold")
     axis.set_xlabel(x)
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
 
@@ -282,16 +293,20 @@ def _stops(axis: Axes, seeds: Sequence[SeedCurve]) -> None:
     )
 
 
-def _panel(axis: Axes, lines: Sequence[Sequence[Point]]) -> None:
+def _lines(axis: Axes, lines: Sequence[Sequence[Point]], colour: str) -> None:
+    """Thin lines, and a thick one for their mean."""
     several = len(lines) > 1
     thinned = [_thin(line) for line in lines]
     for line in thinned:
         thin: dict[str, Any] = {"linewidth": 0.7, "alpha": 0.5} if several else {"linewidth": 1.4}
-        axis.plot([p.x for p in line], [_number(p.y) for p in line], color=REAL_COLOUR, **thin)
+        axis.plot([p.x for p in line], [_number(p.y) for p in line], color=colour, **thin)
     if several:
         mean = _mean(thinned)
-        axis.plot([p.x for p in mean], [p.y for p in mean], color=REAL_COLOUR, linewidth=1.8)
-    values = [p.y for line in thinned for p in line if math.isfinite(_number(p.y))]
+        axis.plot([p.x for p in mean], [p.y for p in mean], color=colour, linewidth=1.8)
+
+
+def _logarithmic(axis: Axes, points: Sequence[Point]) -> None:
+    values = [p.y for p in points if math.isfinite(_number(p.y))]
     if values and min(values) > 0 and max(values) > 100 * min(values):
         axis.set_yscale("log")
 

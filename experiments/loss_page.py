@@ -55,6 +55,10 @@ MEASURES: Final = {
 }
 
 
+KINDS: Final = {"loss": "loss", "gradient_share": "share of the gradient"}
+"""Of the recorded figures, those that are drawn."""
+
+
 def write_losses(folder: Path) -> tuple[Path, str]:
     """Write losses.json and losses.html of a comparison, as far as it has come.
 
@@ -201,7 +205,7 @@ def _row(
         name,
         _number(arm["rank"], 1),
         *(_number(arm["measures"][key], measure.digits) for key, measure in known.items()),
-        *(_estimate(arm.get("gain", {}).get(key), "+.3f") for key in compared),
+        *(_estimate(arm.get("gain", {}).get(key), "+.2f") for key in compared),
         *(_estimate(arm.get("better", {}).get(key), ".2f") for key in better),
         _number(arm["share"], 2),
         _number(arm["milliseconds"], 0),
@@ -223,7 +227,7 @@ def _page(folder: Path, run: Run, arms: Mapping[str, Json]) -> str:
     series = _series(run)
     curves = ""
     if series:
-        plot = panels(series, x_label="training step")
+        plot = panels(series, x_label="training step", family=lambda line: line.partition(":")[0])
         png = save_figure(plot.figure, folder / "curves" / "losses.png", plot.data)
         curves = picture(png, "losses and shares of the gradient while world models train", csv="curves/losses.csv")
     about = (__doc__ or "").partition("Measures:")[2]
@@ -247,13 +251,16 @@ def _table(arms: Mapping[str, Json], strength: float) -> str:
 
 
 def _series(run: Run) -> dict[str, dict[str, list[Point]]]:
-    """Of every arm's added losses, their values and shares by step, one line a seed."""
+    """Of every added loss, its values and shares by step: a panel each, one line a strength and seed."""
     found: dict[str, dict[str, list[Point]]] = {}
     for name, arm in run.arms().items():
+        short, strength = name.partition(DISTRACTED)[0], f"distractors {arm.study.stress.distractors:g}"
         for line in read_metrics(arm.folder) if arm.folder.exists() else ():
             for key, value in line.items():
                 kind, _, loss = key.partition("/")
-                if kind in ("loss", "gradient_share") and loss not in ("reconstruction", "kl"):
-                    panel = found.setdefault(f"{name}: {key}", {})
-                    panel.setdefault(line["prefix"], []).append(Point(line["step"], value))
+                if kind in KINDS and loss not in ("reconstruction", "kl"):
+                    # of an arm that is not named after what it adds, both
+                    whose = short if short.startswith(loss) else f"{short}, {loss}"
+                    panel = found.setdefault(f"{whose}: {KINDS[kind]}", {})
+                    panel.setdefault(f"{strength}: {line['prefix']}", []).append(Point(line["step"], value))
     return found

@@ -80,6 +80,9 @@ def test_there_is_one_panel_for_every_task(count: int) -> None:
     assert [axis.get_title(loc="left") for axis in figure.axes] == [f"task {i}" for i in range(count)]
 
 
+SEEDS = ["calm: seed 0", "calm: seed 1", "distracted: seed 0", "distracted: seed 1"]
+
+
 def test_long_series_are_averaged_not_dropped() -> None:
     line = [Point(i, float(i % 2)) for i in range(20 * MOST_POINTS)]
     plot = panels({"kl": {"seed 0": line}}, x_label="step")
@@ -93,6 +96,14 @@ def test_losses_that_span_decades_get_a_logarithmic_axis_and_others_do_not() -> 
     wide, narrow = ([Point(i, y) for i, y in enumerate(ys)] for ys in ([1000.0, 1.0], [2.0, 1.0]))
     axes = panels({"wide": {"s": wide}, "narrow": {"s": narrow}}, x_label="step").figure.axes
     assert [axis.get_yscale() for axis in axes] == ["log", "linear"]
+
+
+def test_lines_of_a_family_share_a_colour_and_a_mean_which_a_legend_names() -> None:
+    lines = {name: [Point(0, y), Point(1, y)] for y, name in enumerate(SEEDS)}
+    figure = panels({"kl": lines}, x_label="step", family=lambda line: line.partition(":")[0]).figure
+    drawn = {str(line.get_color()): list(line.get_ydata()) for line in figure.axes[0].lines if line.get_linewidth() > 1}
+    assert list(drawn.values()) == [[0.5, 0.5], [2.5, 2.5]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["calm", "distracted"]
 
 
 def test_a_missing_value_leaves_a_gap() -> None:

@@ -116,11 +116,12 @@ def test_the_better_model_is_ranked_first_and_the_probability_says_so(compared: 
     # 0.2 better on one probe of three a place, by every seed
     assert arms["taco"]["gain"]["probes"] == {"value": pytest.approx(0.2 / 3), "interval": pytest.approx([0.2 / 3] * 2)}
     assert arms["dynamo"]["gain"]["probes"]["value"] == pytest.approx(-0.3 / 3)
-    assert "+0.067 [+0.067, +0.067]" in text
+    assert "+0.07 [+0.07, +0.07]" in text
     assert arms["taco"]["measures"]["seen"] == pytest.approx((0.705 + 0.0) / 2)
     assert arms["taco"]["measures"]["bc"] is None
     page = path.read_text()
-    assert "taco: loss/taco" in (compared / "curves/losses.csv").read_text()
+    rows = (compared / "curves/losses.csv").read_text().splitlines()
+    assert "taco: share of the gradient,distractors 0: seed0/world_model,40,0.2" in rows
     assert page.index("<td>taco") < page.index("<td>base") < page.index("<td>dynamo")
     assert "BC" not in text.splitlines()[0]
 
