@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from functools import partial
 from multiprocessing.connection import wait as wait_for
@@ -42,15 +42,23 @@ def run_jobs(
             for future in futures:
                 if done is not None:
                     future.add_done_callback(partial(_tell_future, done))
-            finished, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            for future in finished:
-                future.result()
+            _wait_for_all(futures)
         except BaseException as error:
             _stop(pool)
             if isinstance(error, KeyboardInterrupt):
                 raise Interrupted("stopped while jobs were running") from None
             raise
     return [future.result() for future in futures]
+
+
+def _wait_for_all(futures: Iterable[Future[Any]]) -> None:
+    """Until all are done, or one has failed, whose error is raised."""
+    waiting = set(futures)
+    while waiting:
+        # looking up now and then: a signal that another thread was given does not wake this one, which has to handle it
+        finished, waiting = wait(waiting, timeout=1.0, return_when=FIRST_EXCEPTION)
+        for future in finished:
+            future.result()
 
 
 def _tell(result: Any, done: Callable[[Any], None] | None) -> Any:

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -59,14 +60,27 @@ def test_bad_input_found_in_a_worker_is_an_error_here_and_ends_the_others(tmp_pa
     assert multiprocessing.active_children() == []
 
 
-def test_an_interruption_lets_training_save_and_starts_no_job_that_waits(tmp_path: Path) -> None:
+def to_the_process() -> None:
+    """As a terminal does, and `kill`."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def to_this_thread() -> None:
+    """As the system may choose to: then nothing wakes the main thread, where Python handles signals."""
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("send", [to_the_process, to_this_thread])
+def test_an_interruption_lets_training_save_and_starts_no_job_that_waits(
+    tmp_path: Path, send: Callable[[], None]
+) -> None:
     jobs = [partial(train, tmp_path / str(n)) for n in range(6)]
 
     def interrupt() -> None:
         end = time.monotonic() + 60
         while len(list(tmp_path.glob("*-started"))) < 2 and time.monotonic() < end:
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
+        send()
 
     threading.Thread(target=interrupt).start()
     began = time.monotonic()
