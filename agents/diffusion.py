@@ -119,9 +119,9 @@ def cosine_schedule(steps: int, *, dtype: torch.dtype = torch.float32) -> Schedu
 
 
 def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Log-density of a denoising step as DPPO counts it: clamped per number, then averaged over the chunk.
+    """Log-density of a denoising step as in DPPO (arXiv 2409.00588): clamped per number, averaged over the chunk.
 
-    The mean in place of the sum makes the clip range independent of chunk length; the constant is left out.
+    The mean in place of the sum makes the clip range independent of chunk length.
 
     Args:
         x: [..., X] what was sampled.
@@ -132,7 +132,8 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         [...].
     """
     std = std.unsqueeze(-1)
-    density = -0.5 * ((x - mean) / std) ** 2 - std.log()
+    # whole, constant and all, or the clamp would take the gradient from whatever lies near the mean of a narrow step
+    density = -0.5 * ((x - mean) / std) ** 2 - std.log() - 0.5 * math.log(2 * math.pi)
     return density.clamp(*LOG_PROB_RANGE).mean(-1)
 
 
