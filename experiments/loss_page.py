@@ -26,7 +26,7 @@ from experiments.curves import Point, panels, save_figure
 from experiments.losses import DISTRACTED
 from experiments.page import page, picture, section, table
 from experiments.run import Run
-from experiments.statistics import Estimate, probability_of_improvement, stratified_bootstrap
+from experiments.statistics import Estimate, probability_of_improvement, seed_bootstrap
 from experiments.summary import estimate
 from worldaction.artefact import read_json, replacing, write_json
 from worldaction.record import read_metrics
@@ -175,7 +175,7 @@ def _rank(arms: Mapping[str, Json]) -> None:
 def _gain(x: list[list[float]], y: list[list[float]]) -> Estimate:
     """Mean of x - y, which are [seeds, scores] of models that share their play and, by seed, their first weights."""
     seeds = min(len(x), len(y))
-    return stratified_bootstrap(np.subtract(x[:seeds], y[:seeds]), lambda scores: float(scores.mean()))
+    return seed_bootstrap(np.subtract(x[:seeds], y[:seeds]), lambda scores: float(scores.mean()))
 
 
 # Table and page -------------------------------------------------------------------------------------------------------

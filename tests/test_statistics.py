@@ -13,7 +13,7 @@ from experiments.statistics import (
     interquartile_mean,
     paired_difference,
     probability_of_improvement,
-    stratified_bootstrap,
+    seed_bootstrap,
     success_rate,
     wilson,
 )
@@ -147,25 +147,39 @@ def test_stratified_bootstrap_agrees_with_every_possible_resample() -> None:
     scores = np.array([[0.1, 0.9], [0.4, 0.5], [0.8, 0.7]])
     columns = [[np.mean(c) for c in itertools.product(scores[:, task], repeat=3)] for task in range(2)]
     every = [np.mean(pair) for pair in itertools.product(*columns)]
-    estimate = stratified_bootstrap(scores, np.mean, seed=1, resamples=20_000)
+    estimate = seed_bootstrap(scores, np.mean, stratified=True, seed=1, resamples=20_000)
     assert estimate.value == pytest.approx(scores.mean())
     assert estimate.interval == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.02)
 
 
+def test_seeds_that_share_a_world_model_are_drawn_with_all_their_tasks() -> None:
+    scores = np.random.default_rng(0).uniform(size=(5, 8))
+    every = [scores[list(rows)].mean() for rows in itertools.product(range(5), repeat=5)]
+    interval = seed_bootstrap(scores, np.mean, resamples=20_000).interval
+    assert tuple(interval) == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.005)
+    # of three, one seed three times in a row is likelier than 2.5 %
+    three = scores[:3].mean(1)
+    assert tuple(seed_bootstrap(scores[:3], np.mean).interval) == pytest.approx((three.min(), three.max()))
+    # a seed that is lucky with every task is luck once, not eight times
+    lucky = np.repeat([[0.1], [0.5], [0.9]], 8, axis=1)
+    whole, apart = (seed_bootstrap(lucky, np.mean, stratified=s).interval for s in (False, True))
+    assert whole.high - whole.low > 2 * (apart.high - apart.low)
+
+
 def test_stratified_bootstrap_never_mixes_tasks() -> None:
     scores = np.array([[0.0, 1.0], [0.0, 1.0]])
-    assert stratified_bootstrap(scores, np.mean) == (0.5, (0.5, 0.5))
+    assert seed_bootstrap(scores, np.mean, stratified=True) == (0.5, (0.5, 0.5))
 
 
 def test_the_seed_decides_the_resamples() -> None:
     scores = np.random.default_rng(0).uniform(size=(5, 3))
-    assert stratified_bootstrap(scores, seed=3, resamples=50) == stratified_bootstrap(scores, seed=3, resamples=50)
-    assert stratified_bootstrap(scores, seed=3, resamples=50) != stratified_bootstrap(scores, seed=4, resamples=50)
+    assert seed_bootstrap(scores, seed=3, resamples=50) == seed_bootstrap(scores, seed=3, resamples=50)
+    assert seed_bootstrap(scores, seed=3, resamples=50) != seed_bootstrap(scores, seed=4, resamples=50)
 
 
 def test_one_seed_cannot_tell_how_seeds_vary() -> None:
     with pytest.raises(UserError, match="two seeds"):
-        stratified_bootstrap([[0.3, 0.4]])
+        seed_bootstrap([[0.3, 0.4]])
 
 
 def test_probability_of_improvement_counts_wins_and_half_the_ties() -> None:

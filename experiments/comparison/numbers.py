@@ -27,7 +27,7 @@ import numpy as np
 
 from experiments.arms import differences
 from experiments.run import Run, commit, settings_of
-from experiments.statistics import average, paired_difference, probability_of_improvement, stratified_bootstrap
+from experiments.statistics import average, paired_difference, probability_of_improvement, seed_bootstrap
 from experiments.summary import POLICIES, estimate, outcomes, over_tasks, pooled, since_start
 from worldaction.artefact import read_json, write_json
 
@@ -121,7 +121,7 @@ def _arm(found: Found, cells: Mapping[str, Sequence[int]], changes: Json) -> Jso
     if cells:
         values["average"] = over_tasks(values["tasks"])
     if _rectangular(cells):
-        values["iqm"] = {p: estimate(stratified_bootstrap(scores(values, p))) for p in POLICIES}
+        values["iqm"] = {p: estimate(seed_bootstrap(scores(values, p))) for p in POLICIES}
     return values
 
 
@@ -146,7 +146,7 @@ def _against(arm: Json, one: Found, base: Json, first: Found, cells: Mapping[str
     }
     if _rectangular(cells):
         tables = {p: (scores(arm, p), scores(base, p)) for p in POLICIES}
-        found["over_seeds"] = {p: estimate(stratified_bootstrap(x - y, _mean)) for p, (x, y) in tables.items()}
+        found["over_seeds"] = {p: estimate(seed_bootstrap(x - y, _mean)) for p, (x, y) in tables.items()}
         found["improvement"] = {p: estimate(probability_of_improvement(x, y)) for p, (x, y) in tables.items()}
     return found
 
