@@ -72,15 +72,18 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class SeedCurve:
-    """PPO of one seed on one task: success in imagination and, where it was measured, in the simulator."""
+    """PPO of one seed on one task: success in imagination and, where it was measured, in the simulator.
+
+    Both are those of a policy after as many iterations of learning as x says.
+    """
 
     seed: int
     imagined: Sequence[Point] = ()
     real: Sequence[Point] = ()
     stop: int | None = None
-    """Iteration whose policy was kept."""
+    """Iterations of learning behind the policy that was kept."""
     reason: str = ""
-    """Why training stopped there."""
+    """Why training ended."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class TaskCurve:
 
 
 def success_curves(curves: Sequence[TaskCurve]) -> Plot:
-    """Imagined and real success over PPO iterations, one panel a task.
+    """Imagined and real success over the PPO iterations that a policy has learned from, one panel a task.
 
     Solid line: success in imagination (thin, one a seed; thick, their mean where all seeds have a value). Dots:
     success in the simulator. Grey line and band: the cloned policy in the simulator. Diamond: the final policy there.
@@ -249,7 +252,8 @@ def _label(axis: Axes, title: str, x: str) -> None:
 
 
 def _success_panel(axis: Axes, curve: TaskCurve) -> None:
-    last = max((p.x for s in curve.seeds for p in (*s.imagined, *s.real)), default=1.0) or 1.0
+    places = [p.x for s in curve.seeds for p in (*s.imagined, *s.real)]
+    last = max([*places, *(s.stop for s in curve.seeds if s.stop is not None)], default=1.0) or 1.0
     several = len(curve.seeds) > 1
     if curve.bc is not None:
         low, high = curve.bc.interval
@@ -269,7 +273,7 @@ def _success_panel(axis: Axes, curve: TaskCurve) -> None:
         _dots(axis, curve.seeds[0].real, line=True)
     if curve.ppo is not None:
         _whisker(axis, last * 1.05, curve.ppo, "D", REAL_COLOUR, size=7)
-    _label(axis, curve.task, "PPO iteration")
+    _label(axis, curve.task, "PPO iterations of learning")
     axis.set_xlim(-0.02 * last, 1.1 * last)
     axis.set_ylim(-3, 103)
     axis.set_yticks(range(0, 101, 25))
@@ -346,7 +350,7 @@ def _success_legend(curves: Sequence[TaskCurve]) -> list[Line2D | Patch]:
         (any(c.bc for c in curves), Patch(facecolor="#e3e3e3", edgecolor=BC_COLOUR, linestyle="--", label="BC, real")),
         (
             any(s.stop is not None for s in seeds),
-            Line2D([], [], color="#333333", linewidth=0.9, linestyle=":", label="iteration kept"),
+            Line2D([], [], color="#333333", linewidth=0.9, linestyle=":", label="policy kept"),
         ),
     ]
     return [entry for shown, entry in entries if shown]

@@ -324,11 +324,19 @@ def finetune(here: TaskRun, recorder: Recorder) -> None:
         {
             "imagined": calibration,
             "iterations": ppo.iteration,
+            "kept": kept(ppo),
             "stop_reason": ppo.stopped or "all iterations done",
             "curve": curve,
         }
     )
     checkpoint.unlink(missing_ok=True)
+
+
+def kept(ppo: PPO) -> int:
+    """Iterations of learning behind the policy of a run that has ended, of which the last one only looked."""
+    taken_back = ppo.stopped not in ("", "max_imagined")
+    # in the first iteration there is nothing to take back, and a run without iterations keeps the cloned policy
+    return max(ppo.iteration - 1 - taken_back, 0)
 
 
 def _real_point(here: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: Recorder) -> None:

@@ -10,7 +10,8 @@ What it reads (each may be missing; then its part is left out):
                       "difference": {"value", "interval"},          PPO - BC, paired by start state
                       "imagined": {"bc", "ppo"},                    in the world model
                       "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
-                                    "iterations",                   the PPO iteration whose policy was kept
+                                    "iterations",                   of PPO, the last of which learned nothing
+                                    "kept": int | None,             of them, those that the policy learned from
                                     "stop_reason"}]}},
      "average": {"bc", "ppo", "difference": {"value", "interval"}, "imagined": {"bc", "ppo"}},
      "world_model": {"psnr": {camera: [by horizon, from 1]}, "ssim"?: the same,
@@ -19,10 +20,11 @@ What it reads (each may be missing; then its part is left out):
      "seeds": [int], "settings": hash, "renderer", "commit", "seconds", "cpu_seconds", "preset"}
 
 Metrics (`worldaction.record.read_metrics`), here as prefix/name: `seed0/world_model/loss/kl` and
-`.../gradient_share/kl` by gradient step; `seed0/open_drawer/imagined/success`, `.../real/success` (each of
-`evaluation.curve_episodes` episodes, see config.json) and `.../ppo/divergence` by PPO iteration. `config.json` and
-`env.json`, settings and versions. `evaluation/*.json`, wherever in them a list `success` stands, by start state.
-`videos/**/*.mp4`, those named open_loop* by the world model, and the PNG beside each.
+`.../gradient_share/kl` by gradient step; `seed0/open_drawer/imagined/success` and `.../ppo/divergence` by PPO
+iteration, from 1, of the policy with which it began; `.../real/success` (each of `evaluation.curve_episodes` episodes,
+see config.json) by the iterations that are done, from 0. `config.json` and `env.json`, settings and versions.
+`evaluation/*.json`, wherever in them a list `success` stands, by start state. `videos/**/*.mp4`, those named open_loop*
+by the world model, and the PNG beside each.
 
 What it writes: `report.html` and, for every figure, `curves/<name>.png` and `.csv`.
 """
@@ -74,7 +76,8 @@ nor the choice of the policy has seen."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
 square-and-add for averages. They speak for these trained policies on other start states, not for other seeds."""
 _ABOUT_CURVES = """Where the orange line leaves the blue dots behind, the policy learns to please the model, not to do
-the task. Nothing was decided by the blue dots; their start states are not those of the final policy's."""
+the task. Either point stands at the number of iterations that its policy has learned from. Nothing was decided by the
+blue dots; their start states are not those of the final policy's."""
 _ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by the recorded actions alone, against the
 true frames of play that the model was not trained on."""
 
@@ -206,13 +209,13 @@ def _seeds_table(run: RunFiles) -> str:
             escape(words(name)),
             str(seed["seed"]),
             *(percent(seed.get(key)) for key in ("bc", "ppo", "imagined_bc", "imagined_ppo")),
-            escape(str(seed.get("iterations", ""))),
+            *(escape(str("" if count is None else count)) for count in (seed.get("iterations"), _kept(seed))),
             escape(str(seed.get("stop_reason") or "")),
         )
         for name, task in run.tasks.items()
         for seed in task.get("per_seed", [])
     ]
-    head = ("task", "seed", "BC", "PPO", "imagined BC", "imagined PPO", "iterations", "why PPO ended")
+    head = ("task", "seed", "BC", "PPO", "imagined BC", "imagined PPO", "iterations", "kept after", "why PPO ended")
     return details("Every seed", table(head, rows, kind="text")) if rows else ""
 
 
@@ -222,7 +225,7 @@ def _curves(run: RunFiles) -> str:
     if curves:
         parts = [
             f"<p>{_ABOUT_CURVES}</p>",
-            _figure(run, "success", success_curves(curves), "Imagined and real success by PPO iteration"),
+            _figure(run, "success", success_curves(curves), "Imagined and real success by PPO iterations of learning"),
         ]
     inside = ""
     for task, series in _by_task(run, r"seed(\d+)/([^/]+)/ppo/([^/]+)").items():
@@ -340,9 +343,10 @@ def _task_curves(run: RunFiles) -> list[TaskCurve]:
         seeds = [
             SeedCurve(
                 int(seed.removeprefix("seed ")),
-                imagined.get(seed, []),
+                # dreamed before the iteration learned from them
+                [point._replace(x=point.x - 1) for point in imagined.get(seed, [])],
                 _with_intervals(real.get(seed, []), episodes),
-                kept.get(seed, {}).get("iterations"),
+                _kept(kept.get(seed, {})),
                 kept.get(seed, {}).get("stop_reason") or "",
             )
             for seed in sorted(imagined.keys() | real.keys())
@@ -350,6 +354,16 @@ def _task_curves(run: RunFiles) -> list[TaskCurve]:
         result = compared.get(task)
         curves.append(TaskCurve(task, seeds, result.bc if result else None, result.ppo if result else None))
     return curves
+
+
+def _kept(seed: Json) -> int | None:
+    """Iterations of learning behind a seed's policy."""
+    kept, iterations = seed.get("kept"), seed.get("iterations")
+    if kept is not None or iterations is None:
+        return kept
+    # runs that do not say so learned in their last iteration, too, if no rule ended them
+    not_in_it = {"max_imagined": 1, "max_divergence": 2, "min_time": 2, "fell": 2}
+    return max(int(iterations) - not_in_it.get(seed.get("stop_reason") or "", 0), 0)
 
 
 def _with_intervals(line: Sequence[Point], episodes: int) -> list[Point]:

@@ -60,6 +60,7 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
             "imagined_bc": tuned[seed]["imagined"]["bc"]["success"],
             "imagined_ppo": tuned[seed]["imagined"]["ppo"]["success"],
             "iterations": tuned[seed]["iterations"],
+            "kept": tuned[seed].get("kept"),
             "stop_reason": tuned[seed]["stop_reason"],
             "curve": tuned[seed]["curve"],
             "classifier": run.task(seed, task, "success").results["held_out"],

@@ -56,6 +56,12 @@ def test_the_mean_over_seeds_ends_where_the_first_seed_stops() -> None:
     assert _line(axis, IMAGINED_COLOUR)[-1] == (10, pytest.approx(50))
 
 
+def test_a_policy_that_learned_after_its_last_dream_is_still_in_the_picture() -> None:
+    seed = SeedCurve(0, [Point(0, 0.2), Point(1, 0.4)], stop=2, reason="all iterations done")
+    axis = success_curves([TaskCurve("open_drawer", [seed])]).figure.axes[0]
+    assert axis.get_xlim()[1] > 2
+
+
 def test_every_number_of_a_success_figure_is_in_its_rows() -> None:
     rows = success_curves([TaskCurve("a", [_seed(0, 10, 0.9)], BC, PPO), TaskCurve("b", [])]).data
     real = [row for row in rows if row["kind"] == "real"]
@@ -71,7 +77,7 @@ def test_the_legend_names_only_what_is_drawn() -> None:
 
     assert legend(TaskCurve("a", [SeedCurve(0, [Point(0, 0.1)])])) == {"PPO, imagined"}
     assert legend(TaskCurve("a", [], BC)) == {"BC, real"}
-    assert "iteration kept" in legend(TaskCurve("a", [_seed(0, 5, 1.0)]))
+    assert "policy kept" in legend(TaskCurve("a", [_seed(0, 5, 1.0)]))
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 8])

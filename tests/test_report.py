@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from test_ppo import followed, make, weights
 
+from experiments.learn import kept
 from experiments.report import console_table, verdict, write_report
 from experiments.statistics import paired_difference, success_rate
 from experiments.verdict import warnings
@@ -35,7 +38,7 @@ def _summary(tasks: dict[str, tuple[int, int, float, float]] = TASKS, seeds: int
             "imagined": {"bc": dreamed_bc, "ppo": dreamed_ppo},
             "per_seed": [
                 {"seed": s, "bc": bc / EPISODES, "ppo": ppo / EPISODES, "imagined_bc": dreamed_bc}
-                | {"imagined_ppo": dreamed_ppo, "iterations": 18, "stop_reason": "dreams succeed"}
+                | {"imagined_ppo": dreamed_ppo, "iterations": 19, "kept": 18, "stop_reason": "max_imagined"}
                 for s in range(seeds)
             ],
         }
@@ -65,12 +68,14 @@ def _write_metrics(folder: Path, seeds: int) -> None:
             }
             lines.append({"prefix": f"seed{seed}/world_model", "step": step, "time": 0.0, **losses})
         for task, (bc, ppo, _, dreamed) in TASKS.items():
-            for i in range(19):
-                grown = 1 - np.exp(-i / 6)
-                values = {"imagined/success": dreamed * grown + bc / 50 * (1 - grown), "ppo/divergence": 0.02 * i}
-                if i % 6 == 0:
-                    values["real/success"] = rng.binomial(20, bc / 50 + (ppo - bc) / 50 * grown) / 20
-                lines.append({"prefix": f"seed{seed}/{task}", "step": i, "time": 0.0, **values})
+            for learned in range(19):
+                grown = 1 - np.exp(-learned / 6)
+                prefix, now = f"seed{seed}/{task}", {"time": 0.0}
+                if learned % 6 == 0:
+                    real = rng.binomial(20, bc / 50 + (ppo - bc) / 50 * grown) / 20
+                    lines.append({"prefix": prefix, "step": learned, **now, "real/success": real})
+                values = {"imagined/success": dreamed * grown + bc / 50 * (1 - grown), "ppo/divergence": 0.02 * learned}
+                lines.append({"prefix": prefix, "step": learned + 1, **now, **values})
     (folder / "metrics").mkdir()
     (folder / "metrics" / "seed0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -180,10 +185,56 @@ def test_every_figure_has_its_numbers_beside_it(whole: Path) -> None:
     assert names == {"comparison", "success", "open_loop", "loss", "ppo_open_drawer", "ppo_move_slider_left"}
 
 
+def _success_rows(run: Path) -> list[dict[str, str]]:
+    """The numbers of the figure of success while PPO trains."""
+    header, *lines = (run / "curves" / "success.csv").read_text().splitlines()
+    return [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+
+
+def test_imagined_and_real_success_of_one_policy_stand_above_each_other(whole: Path) -> None:
+    rows = [row for row in _success_rows(whole) if (row["task"], row["seed"]) == ("open_drawer", "0")]
+    places = {kind: [float(row["iteration"]) for row in rows if row["kind"] == kind] for kind in ("imagined", "real")}
+    assert places == {"imagined": list(range(19)), "real": [0, 6, 12, 18]}
+    assert [row["iteration"] for row in rows if row["kind"] == "kept"] == ["18"]
+    # what the cloned policy dreamed, in the first iteration
+    assert next(row["rate"] for row in rows if row["kind"] == "imagined") == str(32 / 50)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"), [("all iterations done", 19), ("max_imagined", 18), ("min_time", 17), ("max_divergence", 17)]
+)
+def test_a_run_that_does_not_say_what_it_kept_kept_what_its_rule_says(tmp_path: Path, reason: str, kept: int) -> None:
+    summary = _summary()
+    for task in summary["tasks"].values():
+        task["per_seed"][0] |= {"kept": None, "stop_reason": reason}
+    folder = _write_run(tmp_path / "run", summary=summary, films=False)
+    page = re.sub(r"<[^>]+>", " ", write_report(folder).read_text())
+    assert {row["iteration"] for row in _success_rows(folder) if row["kind"] == "kept"} == {str(kept)}
+    assert f"19 {kept} {reason}" in " ".join(page.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"iterations": 5}, ""),
+        ({"iterations": 0}, ""),
+        ({"max_imagined": 0.5}, "max_imagined"),
+        ({"max_imagined": 0.0}, "max_imagined"),
+        ({"max_divergence": 0.01}, "max_divergence"),
+        ({"max_divergence": -1.0}, "max_divergence"),
+        ({"min_time": 9.0}, "min_time"),
+    ],
+)
+def test_what_a_run_says_it_kept_is_the_policy_that_it_kept(changes: dict[str, Any], reason: str) -> None:
+    ppo = make(**{"warmup": 1, **changes})
+    # by the iterations behind it, each policy that dreamed; without an iteration, the cloned one
+    policies = followed(ppo)[0] or [weights(ppo)]
+    assert ppo.stopped == reason
+    assert kept(ppo) == max(i for i, policy in enumerate(policies) if torch.equal(policy, weights(ppo)))
+
+
 def test_real_points_of_the_curve_carry_the_interval_of_their_episodes(whole: Path) -> None:
-    header, *lines = (whole / "curves" / "success.csv").read_text().splitlines()
-    rows = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
-    real = [row for row in rows if row["kind"] == "real"]
+    real = [row for row in _success_rows(whole) if row["kind"] == "real"]
     assert {row["seed"] for row in real} == {"0", "1"}
     assert all(float(row["low"]) <= float(row["rate"]) <= float(row["high"]) for row in real)
 

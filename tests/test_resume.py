@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny_study import Started, assert_same_run, evaluations, finished_run, metrics, options, study, weights
 
 from experiments import learn
+from worldaction.artefact import read_json
 
 TASK = "artefacts/seed0/turn_on_led"
 # what there is when a stage has just begun or is at work, what it has not finished then, and what ends it
@@ -75,6 +76,12 @@ def scalars(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
             tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
         }
     return found
+
+
+def test_a_run_says_how_many_of_its_iterations_are_behind_its_policy() -> None:
+    told = read_json(finished_run() / "summary.json")["tasks"]["turn_on_led"]["per_seed"][0]
+    assert told["iterations"] == 3
+    assert told["kept"] == (1 if told["stop_reason"] == "fell" else 2)
 
 
 @pytest.mark.parametrize("saves", [0, 1, 2])
