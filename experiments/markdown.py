@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.comparison.tables import markdown_tables
+from experiments.verdict import verdict
 from worldaction.artefact import read_json
 
 
 def markdown(folder: Path) -> str:
-    """Tables of a finished run that evaluated policies, or of a study with arms.
+    """Tables of a run that evaluated policies, as far as it has come, or of a study with arms; else what else it says.
 
     Args:
         folder: the run's folder.
@@ -18,6 +19,8 @@ def markdown(folder: Path) -> str:
     summary, made = read_json(folder / "summary.json"), read_json(folder / "env.json")
     if "arms" in summary:
         return "\n\n".join([_origin(summary, made), markdown_tables(summary)])
+    if not summary.get("tasks"):
+        return "\n\n".join([_origin(summary, made), verdict(summary)])
     return "\n".join([_origin(summary, made), "", *_seeds(summary), "", *_tasks(summary)])
 
 
@@ -35,7 +38,8 @@ def _origin(summary: dict[str, Any], made: dict[str, Any]) -> str:
 
 def _seeds(summary: dict[str, Any]) -> list[str]:
     """One row for every task and seed."""
-    count = {name: task["n"] // len(summary["seeds"]) for name, task in summary["tasks"].items()}
+    # of the seeds of a run that was interrupted, some have not been evaluated
+    count = {name: task["n"] // len(task["per_seed"]) for name, task in summary["tasks"].items()}
     rows = [
         "| task | seed | n | BC % | PPO % | PPO - BC, points | imagined BC, PPO % | iterations | stopped by |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from experiments.markdown import markdown
-from worldaction.artefact import write_json
+from worldaction.artefact import read_json, write_json
 
 
 def _policy(rate: float, low: float, high: float) -> dict[str, Any]:
@@ -59,6 +61,28 @@ def test_seeds_are_listed_with_their_own_number_of_episodes(tmp_path: Path) -> N
     text = markdown(_run(tmp_path))
     assert "| open_drawer | 3 | 100 | 50 | 75 | +25 [+10, +40] | 60, 90 | 12 | max_imagined |" in text
     assert "| open_drawer | 5 | 100 |" in text
+
+
+def test_a_seed_that_was_not_evaluated_takes_no_episodes_from_the_others(tmp_path: Path) -> None:
+    summary = read_json(_run(tmp_path) / "summary.json")
+    task = summary["tasks"]["open_drawer"]
+    task["n"], task["per_seed"] = 100, task["per_seed"][:1]
+    write_json(tmp_path / "summary.json", summary)
+    assert "| open_drawer | 3 | 100 | 50 | 75 |" in markdown(tmp_path)
+
+
+@pytest.mark.parametrize("nothing", [{}, {"tasks": {}, "average": {}}])
+def test_without_an_evaluated_policy_there_is_the_verdict_instead_of_tables(
+    tmp_path: Path, nothing: dict[str, Any]
+) -> None:
+    summary = read_json(_run(tmp_path) / "summary.json")
+    del summary["tasks"], summary["average"]
+    psnr = {"world_model": {"psnr": {"rgb_static": [29.0, 19.0]}}}
+    write_json(tmp_path / "summary.json", summary | nothing | psnr)
+    origin, empty, said = markdown(tmp_path).splitlines()
+    assert "commit 0123456789" in origin
+    assert empty == ""
+    assert said.startswith("World model only, no policy was evaluated. Open loop: rgb_static 29.0 dB")
 
 
 def test_tasks_are_shown_with_intervals_and_the_gap_of_imagination(tmp_path: Path) -> None:
