@@ -6,7 +6,7 @@ The summary is that of `experiments/report.py`, as plain JSON values.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.statistics import Estimate, Interval, average
@@ -164,11 +164,18 @@ def _console_row(name: str, task: Comparison) -> tuple[str, ...]:
 
 
 def _scope(summary: Summary) -> str:
-    tasks, seeds = summary["tasks"], len(summary.get("seeds") or [0])
-    episodes = sorted({task["n"] for task in tasks.values()})
-    n = str(episodes[0]) if len(episodes) == 1 else f"{episodes[0]} to {episodes[-1]}"
+    tasks = summary["tasks"]
+    # those that were evaluated: a run that was interrupted has others
+    seeds = [len(task["per_seed"]) for task in tasks.values()]
     what = words(next(iter(tasks))) if len(tasks) == 1 else f"average of {len(tasks)} tasks"
-    return f"{what}, {n} episodes each, {seeds} seed{'s' if seeds > 1 else ''}"
+    episodes = _range(task["n"] for task in tasks.values())
+    return f"{what}, {episodes} episodes each, {_range(seeds)} seed{'s' if max(seeds) > 1 else ''}"
+
+
+def _range(counts: Iterable[int]) -> str:
+    """One number where all are equal."""
+    found = sorted(counts)
+    return str(found[0]) if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
 
 
 def _world_model_verdict(summary: Summary) -> str:

@@ -288,6 +288,16 @@ def test_the_verdict_says_no_more_than_the_interval_allows(bc: int, ppo: int, sa
     assert sentence.endswith("open drawer, 50 episodes each, 1 seed.")
 
 
+def test_the_verdict_counts_the_seeds_that_were_evaluated() -> None:
+    summary = _summary(seeds=2)
+    assert verdict(summary).endswith("average of 2 tasks, 50 episodes each, 2 seeds.")
+    for task in summary["tasks"].values():
+        task["n"], task["per_seed"] = 25, task["per_seed"][:1]
+    assert verdict(summary).endswith("average of 2 tasks, 25 episodes each, 1 seed.")
+    summary["tasks"]["open_drawer"] = _summary(seeds=2)["tasks"]["open_drawer"]
+    assert verdict(summary).endswith("average of 2 tasks, 25 to 50 episodes each, 1 to 2 seeds.")
+
+
 def test_the_reader_is_warned_of_harm_exploitation_and_small_numbers() -> None:
     summary = _summary({"open_drawer": (40, 12, 0.7, 0.9)})
     summary["tasks"]["open_drawer"]["n"] = 4
