@@ -3,7 +3,7 @@
     policy = Policy.from_pretrained("runs/.../policies/open_drawer-ppo")
     action, state = policy.predict(observation, state, episode_start)          # Stable-Baselines3's convention
     policy.reset(); action = policy.select_action(observation)                 # LeRobot's
-    policy(tensordict)["action"]                                               # TorchRL's
+    policy(tensordict)["action"]; env.rollout(100, policy)                     # TorchRL's
 
 One decision yields a chunk of K actions; the world model takes in every frame in between.
 
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from agents.diffusion import DiffusionPolicy, TunedPolicy
@@ -44,8 +45,11 @@ class PolicyState:
     frame: int  # frames since the state was made: names the random numbers
 
 
-class Policy:
-    """A world model and a diffusion policy on its latents."""
+class Policy(TensorDictModuleBase):
+    """A world model and a diffusion policy on its latents.
+
+    A TensorDict module, because TorchRL hands anything else the observations one by one instead of the frame.
+    """
 
     def __init__(self, model: WorldModel, actor: DiffusionPolicy | TunedPolicy, *, task: str, seed: int = 0) -> None:
         """
@@ -55,7 +59,9 @@ class Policy:
             task: what it does.
             seed: of its random numbers.
         """
+        super().__init__()
         self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
+        self.in_keys, self.out_keys = [*model.config.observed, IS_INIT], [ACTION]
         self._session: PolicyState | None = None
 
     # One frame --------------------------------------------------------------------------------------------------------
@@ -159,7 +165,7 @@ class Policy:
         return (numbers[0] if single else numbers), state
 
     def reset(self) -> None:
-        """Forget the episode that `select_action` follows.
+        """Forget the episodes that `select_action` and TorchRL's calls follow.
 
         The random numbers begin again too: an episode is a function of what is seen and of the policy's seed.
         """
@@ -170,13 +176,32 @@ class Policy:
         action, self._session = self.predict(observation, self._session)
         return action
 
-    def __call__(self, frame: TensorDictBase) -> TensorDictBase:
-        """As a TorchRL policy: reads observations and is_init of [B] frames, writes "action"."""
-        start = frame.get(IS_INIT, None)
-        observation = {key: frame[key].cpu().numpy() for key in self._keys(frame)}
-        start = None if start is None else start.cpu().numpy().reshape(-1)
-        action, self._session = self.predict(observation, self._session, start)
-        return frame.set(ACTION, torch.as_tensor(action, device=frame.device))
+    def forward(self, frame: TensorDictBase) -> TensorDictBase:
+        """As a TorchRL policy of one environment at a time: its state is here and not in the frames.
+
+        Args:
+            frame: observations and is_init [...], as InitTracker gives it; the next one of the same episodes.
+
+        Returns:
+            the frame, with "action" [..., A].
+        """
+        keys = self._keys(frame)
+        if IS_INIT not in frame.keys():  # noqa: SIM118 - TensorDict has no `in`
+            raise UserError(
+                f"the frame has no {IS_INIT!r}, which says where episodes begin; "
+                "append torchrl.envs.InitTracker() to the environment"
+            )
+        device = self.model.proprio_mean.device
+        # [...] --> [B], also where there is no axis
+        flat = frame.select(*keys, IS_INIT).reshape(-1).to(device)
+        observation, start = {key: flat[key] for key in keys}, flat[IS_INIT].reshape(-1)
+        self.model.check(observation)
+        if self._session is not None and len(self._session.age) != len(start) and bool(start.all()):
+            self._session = None  # of another environment, of which nothing goes on
+        action, self._session = self.act(
+            observation, self._session, start=start, rows=torch.arange(len(start), device=device)
+        )
+        return frame.set(ACTION, action.reshape(*frame.batch_size, -1).to(frame[keys[0]].device))
 
     def _keys(self, observation: Any) -> list[str]:
         keys = list(self.model.config.observed)
