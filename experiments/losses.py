@@ -69,14 +69,16 @@ def parse(arguments: Sequence[str]) -> Comparison:
     """The comparison a command line asks for; see this module's head.
 
     Raises:
-        UserError: it cannot be read, or names no loss.
+        UserError: it cannot be read, names no loss, or names a run without arms.
     """
     from experiments.arms import arms_of
-    from experiments.cli import parse_study
+    from experiments.cli import load_study, parse_study
 
     rest = list(arguments)
     if page := _values(rest, "--page"):
-        return Comparison(Study(), None, False, False, Path(page[0]))
+        folder = Path(page[0])
+        _need_arms(load_study(folder), folder, "worldaction report")
+        return Comparison(Study(), None, False, False, folder)
     compare, strengths = _values(rest, "--compare"), _values(rest, "--distractors")
     models_only = "--models-only" in rest
     if models_only:
@@ -85,12 +87,22 @@ def parse(arguments: Sequence[str]) -> Comparison:
     if resume is not None:
         if compare or strengths:
             raise UserError("--resume takes the run's own losses; leave out --compare and --distractors")
+        _need_arms(study, resume, "python -m experiments.calvin --resume")
         return Comparison(study, resume, only_print, models_only)
     if study.arms:
         raise UserError("--arms are what --compare makes; leave one of them out, or use experiments.calvin")
     study = replace(study, arms=arms(compare or zoo(), strengths))
     arms_of(study)
     return Comparison(study, None, only_print, models_only)
+
+
+def _need_arms(study: Study, folder: Path, instead: str) -> None:
+    """Refuse a run that compares nothing, and name the command that does for it what was asked for."""
+    if not study.arms:
+        raise UserError(
+            f"{folder} has no arms, so there are no losses to compare in it; give the folder of a run that "
+            f"python -m experiments.losses began, or use: {instead} {folder}"
+        )
 
 
 def _values(arguments: list[str], option: str) -> tuple[str, ...]:

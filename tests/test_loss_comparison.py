@@ -138,6 +138,19 @@ def test_the_page_can_be_written_again(compared: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.strip().endswith("losses.html")
 
 
+@pytest.mark.parametrize(
+    ("option", "instead"), [("--page", "worldaction report"), ("--resume", "python -m experiments.calvin --resume")]
+)
+def test_a_run_without_arms_is_refused_and_left_as_it_is(compared: Path, option: str, instead: str) -> None:
+    arm = compared / "arms/base"
+    before = sorted(arm.rglob("*"))
+    with pytest.raises(UserError, match="has no arms") as error:
+        main([option, str(arm)])
+    assert str(arm) in str(error.value)
+    assert str(error.value).endswith(f"use: {instead} {arm}")
+    assert sorted(arm.rglob("*")) == before
+
+
 def test_equal_arms_share_a_rank(compared: Path) -> None:
     run = Run.open(compared)
     for seed in (0, 1):
