@@ -7,8 +7,10 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from experiments.arms import arms_of
 from experiments.cli import load_study
 from experiments.presets import Study
 from experiments.reuse import ARMS, borrowed, lenders, made_there, named
-from worldaction.artefact import Artefact, versions, write_json
+from worldaction.artefact import Artefact, read_json, versions, write_json
 from worldaction.config import digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
+from worldaction.losses.registry import GROUP, parse
+from worldaction.plugins import code_of
 
 LOGGER = logging.getLogger("worldaction")
 STAGES = ("success", "clone", "ppo", "evaluation")
@@ -54,6 +58,7 @@ class Run:
         run = cls(study, folder)
         if (folder / "config.json").exists():
             _refuse_other(load_study(folder), study, folder)
+            run._refuse_changed(run._names)
             return run
         # first, because a folder with a config.json is a run
         run._write_env()
@@ -66,10 +71,12 @@ class Run:
         study = load_study(folder)
         device(study)
         named(study.reuse)
-        return cls(study, folder)
+        run = cls(study, folder)
+        run._refuse_changed(run._still_used)
+        return run
 
     def _write_env(self) -> None:
-        values = {
+        values: dict[str, Any] = {
             "versions": versions(),
             "commit": commit(),
             "platform": platform.platform(),
@@ -78,7 +85,58 @@ class Run:
             "device": device_name(self.study),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        if self._names:
+            values["content"] = {name: self._look(name) for name in self._names}
         write_json(self.folder / "env.json", values)
+
+    # What lies behind names -------------------------------------------------------------------------------------------
+
+    @property
+    def _names(self) -> list[str]:
+        """What the settings only name: the user's modules."""
+        return [*self._loss_modules, *self._env_modules]
+
+    def _look(self, name: str) -> str | None:
+        """A hash of what lies behind a name now, and None if it is not here."""
+        return code_of(name)
+
+    @cached_property
+    def _behind_names(self) -> dict[str, str | None]:
+        """Hashes from when the run began; none in runs that began before any were kept."""
+        path = self.folder / "env.json"
+        found = read_json(path).get("content", {}) if path.exists() else {n: self._look(n) for n in self._names}
+        return dict(found)
+
+    @property
+    def _still_used(self) -> list[str]:
+        """Names of which more depends than stages that are complete."""
+        trained = all(self.world_model(seed).complete for seed in self.study.seeds)
+        return [*self._env_modules, *([] if trained else self._loss_modules)]
+
+    def _refuse_changed(self, names: Iterable[str]) -> None:
+        """Refuse to go on with something else than the run began with; what is not here cannot be compared."""
+        for name in names:
+            now = self._look(name)
+            if now is not None and now != self._behind_names.get(name, now):
+                raise UserError(
+                    f"{name} has changed since the run in {self.folder} began; undo that, or begin another run"
+                )
+
+    def _content(self, *names: str) -> dict[str, Any]:
+        """A part of what made an artefact, and none where no such name is used."""
+        found = {name: self._behind_names[name] for name in names if name in self._behind_names}
+        return {"content": found} if found else {}
+
+    @cached_property
+    def _loss_modules(self) -> list[str]:
+        registered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+        targets = [parse(text).target for text in self.study.losses]
+        return _modules(registered.get(target, target) for target in targets)
+
+    @cached_property
+    def _env_modules(self) -> list[str]:
+        """Of the environment, the judge and the demonstrator."""
+        return _modules((self.study.env, self.study.gym.success, self.study.gym.expert))
 
     # Artefacts --------------------------------------------------------------------------------------------------------
 
@@ -118,7 +176,7 @@ class Run:
             }
         else:
             made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
-            made_by |= self._where
+            made_by |= {**self._where, **self._content(*self._env_modules)}
             made_by |= _stress(switched_on(stress_of_play(self.study.stress)))
         return self._artefact("play", made_by)
 
@@ -130,6 +188,7 @@ class Run:
             "losses": self.study.losses,
             "seed": seed,
             "threads": self.threads,
+            **self._content(*self._loss_modules),
         }
         if self.study.stress.hidden_actions:
             made_by["hidden_actions"] = self.study.stress.hidden_actions
@@ -163,6 +222,7 @@ class Run:
                 "table": to_dict(self.study.table),
                 "curve": self.study.evaluation.curve_episodes,
                 **self._where,
+                **self._content(*self._env_modules),
             }
             # points of the curve are measured as the evaluation is
             settings["ppo"] |= {**stress, **self._starts} if self.study.evaluation.curve_episodes else {}
@@ -210,6 +270,11 @@ class Run:
     def command(self) -> str:
         """What the user types to go on."""
         return f"{_program(self.study)[1]} --resume {self.folder}"
+
+
+def _modules(specifications: Iterable[str]) -> list[str]:
+    """Modules of those that are `module:name`."""
+    return sorted({text.rpartition(":")[0] for text in specifications if ":" in text})
 
 
 def _switched_on(settings: dict[str, Any], *names: str) -> dict[str, Any]:

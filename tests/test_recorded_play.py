@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ from worldaction.errors import UserError
 from worldaction.play.held_out import HeldOut
 from worldaction.play.source import open_source
 from worldaction.play.store import PlayStore, Segment, StoreWriter
-from worldaction.plugins import load
+from worldaction.plugins import code_of, load
 from worldaction.spec import CALVIN, Layout
 
 NUMBERS = Layout((), robot=3, scene=0, action=2, null_action=(0.0, 0.0))
@@ -132,3 +133,20 @@ def test_what_users_bring_is_found_in_the_working_directory(tmp_path: Path, monk
     ):
         with pytest.raises(UserError, match=f"--gym.expert .*{message}"):
             load(target, "--gym.expert")
+
+
+def test_code_is_told_apart_by_its_file_and_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "brought_code.py").write_text("raise SystemExit\n")
+    before = code_of("brought_code")
+    assert before == code_of("brought_code")
+    (tmp_path / "brought_code.py").write_text("raise SystemExit(1)\n")
+    assert None not in (before, code_of("brought_code"))
+    assert code_of("brought_code") != before
+    # built in, of a package that is not here, and a folder
+    (tmp_path / "folder").mkdir()
+    assert {code_of("sys"), code_of("nowhere.module"), code_of("folder")} == {None}
+    (tmp_path / "brought_code.py").unlink()
+    (tmp_path / "brought_code.py").symlink_to(tmp_path / "folder/gone.py")
+    assert code_of("brought_code") is None

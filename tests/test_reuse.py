@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ from tiny_study import evaluations, finished_run, metrics, options, summary
 
 from experiments.calvin import main
 from experiments.cli import guarded, load_study
+from experiments.presets import PRESETS
 from experiments.run import Run, settings_of
+from worldaction.artefact import Artefact
+from worldaction.errors import UserError
 
 TASK = "seed0/turn_on_led"
 
@@ -121,3 +127,87 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert f"--reuse {tmp_path}" in said
     assert "give the folder of a run" in said
     assert not (tmp_path / "run").exists()
+
+
+# What settings only name ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Begins a run with modules of the user's, or goes on with it; the second of its folders reuses the first."""
+    (tmp_path / "brought_losses.py").write_text("SLOPE = 1\n")
+    (tmp_path / "brought_judge.py").write_text("def done(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    # a copy, to which this working directory and no other test's is added
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def begun(name: str, **changes: Any) -> Run:
+        study = replace(PRESETS["debug"], workers=1, run_dir=name, **changes)
+        return Run.create(replace(study, reuse=("first",) if name != "first" else ()))
+
+    return begun
+
+
+def finish(*artefacts: Artefact) -> None:
+    for artefact in artefacts:
+        assert artefact.folder.is_dir()
+        artefact.finish({})
+
+
+MINE = (*PRESETS["debug"].losses, "brought_losses:Mine=0.1")
+"""With a loss of the user's."""
+
+
+def test_a_world_model_is_not_reused_once_its_loss_has_been_edited(begin: Callable[..., Run]) -> None:
+    first = begin("first", losses=MINE)
+    finish(first.play(), first.world_model(0))
+    assert begin("second", losses=MINE).world_model(0).complete
+    Path("brought_losses.py").write_text("SLOPE = 2\n")
+    third = begin("third", losses=MINE)
+    assert third.play().complete
+    assert not third.world_model(0).complete
+
+
+def test_a_run_whose_loss_was_edited_before_its_training_ended_does_not_go_on(begin: Callable[..., Run]) -> None:
+    first = begin("first", losses=MINE)
+    Path("brought_losses.py").write_text("SLOPE = 2\n")
+    with pytest.raises(UserError, match=r"brought_losses has changed since the run in first began; undo that, or"):
+        Run.open(Path("first"))
+    Path("brought_losses.py").write_text("SLOPE = 1\n")
+    finish(*(Run.open(Path("first")).world_model(seed) for seed in first.study.seeds))
+    Path("brought_losses.py").write_text("SLOPE = 2\n")
+    assert Run.open(Path("first")).world_model(0).complete
+    with pytest.raises(UserError, match="brought_losses has changed"):
+        begin("first", losses=MINE)
+
+
+def test_a_run_is_looked_at_where_its_modules_are_not(begin: Callable[..., Run]) -> None:
+    finish(begin("first", losses=MINE).world_model(0))
+    Path("brought_losses.py").unlink()
+    assert Run.open(Path("first")).world_model(0).complete
+
+
+def test_a_judge_is_a_part_of_what_it_judges(begin: Callable[..., Run]) -> None:
+    asked: dict[str, Any] = {
+        "env": "Pendulum-v1",
+        "gym": replace(PRESETS["debug"].gym, success="brought_judge:done"),
+        "tasks": ("pendulum",),
+    }
+    first = begin("first", **asked)
+    stages = first.play(), first.task(0, "pendulum", "ppo")
+    Path("brought_judge.py").write_text("def done(): return 1\n")
+    with pytest.raises(UserError, match="brought_judge has changed"):
+        Run.open(Path("first"))
+    second = begin("second", **asked)
+    assert second.play().digest != stages[0].digest
+    assert second.task(0, "pendulum", "ppo").made_by["content"] != stages[1].made_by["content"]
+
+
+def test_runs_that_name_nothing_and_those_from_before_are_what_they_were(begin: Callable[..., Run]) -> None:
+    plain = begin("first")
+    assert "content" not in json.loads(Path("first/env.json").read_text())
+    assert not any("content" in artefact.made_by for artefact in plain.artefacts().values())
+    env = json.loads((begin("second", losses=MINE).folder / "env.json").read_text())
+    del env["content"]
+    Path("second/env.json").write_text(json.dumps(env))
+    assert "content" not in Run.open(Path("second")).world_model(0).made_by
