@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from experiments.presets import DEFAULT, EIGHT_TASKS, PRESETS, Study
 from worldaction.config import GymConfig, check_stress
@@ -23,6 +24,34 @@ _MAY_BE_ZERO = {
     "workers", "seed", "near_misses", "blocks", "warmup", "ramp", "save_every",
     "iterations", "evaluate_every", "curve_episodes", "videos", "frame_extra",
 }  # fmt: skip
+
+
+class Range(NamedTuple):
+    """Which finite numbers an option may be; infinite ones could not be written into a run's JSON."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+_ANY = Range("a finite number", lambda value: True)
+_POSITIVE = Range("a finite number above 0", lambda value: value > 0)
+_NO_LESS_THAN_0 = Range("a finite number of 0 or more", lambda value: value >= 0)
+_SHARE = Range("0 to 1", lambda value: 0 <= value <= 1)
+_BELOW_1 = Range("0 or more and below 1", lambda value: 0 <= value < 1)
+_BETWEEN = Range("a number above 0 and below 1", lambda value: 0 < value < 1)
+RANGES: Final[Mapping[str, Range]] = {
+    **dict.fromkeys(("success_reward", "frame_turn"), _ANY),
+    **dict.fromkeys(("lr", "critic_lr", "eps", "clip", "min_std", "target_kl", "frame_scale"), _POSITIVE),
+    **dict.fromkeys(("demo_noise", "weight_decay", "contrastive", "bc", "clip_base"), _NO_LESS_THAN_0),
+    # more than can be reached is never
+    **dict.fromkeys(("max_divergence", "max_imagined"), _NO_LESS_THAN_0),
+    **dict.fromkeys(("blind", "decay_from", "gamma", "gae_lambda", "gamma_denoising", "min_time"), _SHARE),
+    **dict.fromkeys(("distractors", "positions", "colours", "hidden_actions", "tolerance"), _SHARE),
+    **dict.fromkeys(("unimix", "dropout", "held_out", "ema"), _BELOW_1),
+    "threshold": _BETWEEN,
+    "demo_pace": Range("a number above 0, up to 1", lambda value: 0 < value <= 1),
+}
+"""Of every option that is no whole number, by its name."""
 
 
 def guarded(main: Callable[[], None]) -> int:
@@ -150,8 +179,8 @@ def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...
 
 def check(study: Study) -> Study:
     """Refuse what cannot work, before anything is computed."""
-    _check_counts(study)
     check_stress(study.stress)
+    _check_numbers(study)
     if "all" in study.tasks and len(study.tasks) > 1:
         raise UserError(f"--tasks {' '.join(study.tasks)} names tasks beside all; leave them out, or leave out all")
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
@@ -171,14 +200,16 @@ def check(study: Study) -> Study:
     return study
 
 
-def _check_counts(config: Any, prefix: str = "--") -> None:
-    """Whole numbers count something: refuse those below 1, or below 0 where nothing is a choice."""
+def _check_numbers(config: Any, prefix: str = "--") -> None:
+    """Whole numbers count something: refuse those below 1, or below 0 where nothing is a choice. Others have ranges."""
     for field in fields(config):
         value, option = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if is_dataclass(value):
-            _check_counts(value, f"{option}.")
+            _check_numbers(value, f"{option}.")
         elif type(value) is int and value < (0 if field.name in _MAY_BE_ZERO else 1):
             raise UserError(f"{option} {value}: give {0 if field.name in _MAY_BE_ZERO else 1} or more")
+        elif type(value) is float and not (math.isfinite(value) and RANGES[field.name].holds(value)):
+            raise UserError(f"{option} {value}: give {RANGES[field.name].words}")
 
 
 def load_study(folder: Path) -> Study:

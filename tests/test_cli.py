@@ -7,9 +7,11 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from tiny_study import ROOT, command, environment, options
 from envs.playtable import render
 from envs.tasks import TASKS
 from experiments.calvin import main
-from experiments.cli import from_dict, guarded, parse_study
+from experiments.cli import RANGES, from_dict, guarded, parse_study
 from experiments.presets import DEFAULT, EIGHT_TASKS, PRESETS, Study
 from experiments.stages import model_config
 from worldaction.config import to_dict
@@ -165,6 +167,15 @@ def refusal(
         (["debug", "--world-model.batch", "0"], "--world-model.batch 0", "give 1 or more"),
         (["debug", "--evaluation.videos", "-1"], "--evaluation.videos -1", "give 0 or more"),
         (["debug", "--evaluation.episodes", "1000"], "--evaluation.episodes 1000", "give 1 to 996"),
+        (["debug", "--success.threshold", "2"], "--success.threshold 2", "give a number above 0 and below 1"),
+        (["debug", "--success.held-out", "1.0"], "--success.held-out 1.0", "give 0 or more and below 1"),
+        (["debug", "--ppo.gamma", "2"], "--ppo.gamma 2", "give 0 to 1"),
+        (["debug", "--clone.ema", "1.5"], "--clone.ema 1.5", "give 0 or more and below 1"),
+        (["debug", "--world-model.unimix", "1.5"], "--world-model.unimix 1.5", "give 0 or more and below 1"),
+        (["debug", "--ppo.min-std", "0"], "--ppo.min-std 0", "give a finite number above 0"),
+        (["debug", "--world-model.lr", "-1"], "--world-model.lr -1", "give a finite number above 0"),
+        (["debug", "--data.demo-pace", "2"], "--data.demo-pace 2", "give a number above 0, up to 1"),
+        (["debug", "--arms", "base:", "ppo.bc=nan"], "--ppo.bc nan", "give a finite number of 0 or more"),
         (["debug", "--play", "nowhere"], "nowhere", "give the folder or the file of a data set"),
         (["debug", "--play", "."], "has none of the formats", "docs/data.md"),
         (["--resume", "nowhere"], "nowhere", "give the folder of a run"),
@@ -180,6 +191,34 @@ def test_bad_input_is_refused_in_one_line_with_a_remedy_before_anything_is_made(
     assert value in said
     assert remedy in said
     assert list(tmp_path.iterdir()) == []
+
+
+def floats(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Section and name of every option that is a float, or may be one."""
+    for name, kind in typing.get_type_hints(type(config)).items():
+        if is_dataclass(kind):
+            yield from floats(getattr(config, name), f"{name}.")
+        elif float in (kind, *typing.get_args(kind)):
+            yield prefix, name
+
+
+def test_every_option_that_is_no_whole_number_has_a_range() -> None:
+    assert {name for _, name in floats(Study())} == RANGES.keys()
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+@pytest.mark.parametrize(("section", "name"), list(floats(Study())))
+def test_no_option_is_infinite_or_no_number(section: str, name: str, value: str) -> None:
+    option = f"--{section}{name}".replace("_", "-")
+    with pytest.raises(UserError, match=f"{option} {value}"):
+        parse_study(["debug", f"{option}={value}"])
+
+
+@pytest.mark.parametrize(
+    "argument", ["--ppo.max-imagined=2.0", "--ppo.max-divergence=1e9", "--ppo.min-time=0", "--world-model.unimix=0"]
+)
+def test_the_ends_of_a_range_that_mean_never_or_none_are_taken(argument: str) -> None:
+    parse_study(["debug", argument])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
