@@ -135,7 +135,8 @@ def _probes(results: Mapping[str, Any]) -> list[float]:
 
 def _success(compared: Mapping[str, Any]) -> dict[str, list[list[float]]]:
     tasks = list((compared.get("tasks") or {}).values())
-    if not tasks:
+    # in a study that is still at work, or was interrupted, some tasks have more seeds than others
+    if len({tuple(seed["seed"] for seed in task["per_seed"]) for task in tasks}) != 1:
         return {}
     return {
         p: [[s[p] for s in row] for row in zip(*(t["per_seed"] for t in tasks), strict=True)] for p in ("bc", "ppo")

@@ -66,7 +66,7 @@ def verdict(summary: Summary) -> str:
     change = f"{100 * result.difference.value:+.0f} points, 95 % interval {100 * low:+.0f} to {100 * high:+.0f}"
     effect = "raised success" if low > 0 else "lowered success" if high < 0 else "shows no clear effect on success"
     rates = f"from {percent(result.bc.value)} to {percent(result.ppo.value)}"
-    return f"PPO in imagination {effect} in the simulator: {rates} ({change}), {_scope(summary)}."
+    return f"PPO in imagination {effect} in the simulator: {rates} ({change}), {scope(summary['tasks'])}."
 
 
 def warnings(summary: Summary) -> list[str]:
@@ -163,8 +163,8 @@ def _console_row(name: str, task: Comparison) -> tuple[str, ...]:
     )
 
 
-def _scope(summary: Summary) -> str:
-    tasks = summary["tasks"]
+def scope(tasks: Mapping[str, Any]) -> str:
+    """What a verdict speaks of: tasks, episodes of each, seeds."""
     # those that were evaluated: a run that was interrupted has others
     seeds = [len(task["per_seed"]) for task in tasks.values()]
     what = words(next(iter(tasks))) if len(tasks) == 1 else f"average of {len(tasks)} tasks"

@@ -14,6 +14,7 @@ import pytest
 from experiments.comparison import compare, console_tables, headline, markdown_tables
 from experiments.comparison.figures import calibration, folded, side_by_side
 from experiments.comparison.tables import cautions
+from experiments.loss_page import write_losses
 from experiments.presets import PRESETS
 from experiments.report import write_report
 from experiments.run import Run
@@ -120,6 +121,18 @@ def test_arms_are_compared_start_by_start_with_the_first(study: Callable[..., Ru
             assert arms["wam"]["against_first"]["tasks"][task][policy] == estimate(pair)
         assert arms["wam"]["against_first"]["average"][policy] == estimate(average(list(pairs.values())))
     assert "against_first" not in arms["base"]
+
+
+def test_a_study_that_is_still_at_work_speaks_of_what_all_arms_have(study: Callable[..., Run]) -> None:
+    run = study(TWO)
+    path = run.folder / "arms" / "wam" / "summary.json"
+    summary = read_json(path)
+    summary["tasks"][TASKS[1]]["per_seed"].pop()
+    write_json(path, summary)
+    assert "1 to 2 seeds" in headline(compare(run))
+    # its page on losses has no tables [seeds, tasks] to compare
+    write_losses(run.folder)
+    assert "better" not in read_json(run.folder / "losses.json")["arms"]["wam"]
 
 
 def test_pairing_knows_more_than_the_rates_alone(study: Callable[..., Run]) -> None:

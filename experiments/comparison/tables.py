@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.statistics import Estimate, Interval
-from experiments.verdict import FEW, WIDE_GAP, bracket, percent, points, words
+from experiments.verdict import FEW, WIDE_GAP, bracket, percent, points, scope, words
 
 Json = Mapping[str, Any]
 NAMES = {"bc": "BC", "ppo": "PPO"}
 DASH = "-"
 _ABOUT_SEEDS = (
-    " Over seeds: the same difference, with an interval from drawing the seeds of every task anew. P(better): how"
-    " likely a training of the arm beats one of {first} on a task."
+    " Over seeds: the same difference, with an interval from drawing seeds anew, each with all its tasks. P(better):"
+    " how likely a training of the arm beats one of {first} on a task."
 )
 _ABOUT_MODELS = (
     "Open loop on play that no model was trained on, means over the seeds: likeness of imagined frames{cameras}; what"
@@ -49,7 +49,9 @@ def headline(summary: Json) -> str:
     of = f"Of {len(compared)} arms: with PPO, " if len(others) > 1 else "With PPO, "
     said = f"{of}{best} is {effect} {first}: {_against(compared, best, 'ppo')}"
     cloned = _effect(_estimate(compared[best]["against_first"]["average"]["bc"]))
-    return f"{said}; cloned (BC), it is {cloned} it: {_against(compared, best, 'bc')}. {_scope(summary)}."
+    of_what = scope(compared[first]["tasks"])
+    of_what = of_what[0].upper() + of_what[1:]
+    return f"{said}; cloned (BC), it is {cloned} it: {_against(compared, best, 'bc')}. {of_what}, 95 % intervals."
 
 
 def _effect(difference: Estimate) -> str:
@@ -62,15 +64,6 @@ def _against(arms: Mapping[str, Json], name: str, policy: str) -> str:
     here, there = (percent(arm["average"][policy]["value"]) for arm in (arms[name], first))
     difference = _estimate(arms[name]["against_first"]["average"][policy])
     return f"{here} against {there} ({points(difference.value)} points {bracket(difference, '+')})"
-
-
-def _scope(summary: Json) -> str:
-    tasks = next(iter(summary["arms"].values()))["tasks"]
-    seeds = len(summary["seeds"])
-    episodes = sorted({task["n"] for task in tasks.values()})
-    n = str(episodes[0]) if len(episodes) == 1 else f"{episodes[0]} to {episodes[-1]}"
-    what = f"Average of {len(tasks)} tasks" if len(tasks) > 1 else words(next(iter(tasks))).capitalize()
-    return f"{what}, {n} episodes each, {seeds} seed{'s' if seeds > 1 else ''}, 95 % intervals"
 
 
 def cautions(summary: Json) -> list[str]:
