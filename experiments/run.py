@@ -20,8 +20,8 @@ from envs import CALVIN_ID, METAWORLD_ID, PLAY_TABLE_ID
 from experiments.arms import arms_of
 from experiments.cli import load_study
 from experiments.presets import Study
-from experiments.reuse import ARMS, borrowed, lenders, made_there, named
-from worldaction.artefact import Artefact, read_json, versions, write_json
+from experiments.reuse import ARMS, borrowed, is_run, lenders, made_there, named
+from worldaction.artefact import Artefact, content_of, read_json, versions, write_json
 from worldaction.config import digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
 from worldaction.losses.registry import GROUP, parse
@@ -30,6 +30,8 @@ from worldaction.plugins import code_of
 LOGGER = logging.getLogger("worldaction")
 STAGES = ("success", "clone", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
+PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
+"""Options whose values are paths of what a run learns from."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,12 @@ class Run:
         device(study)
         name = f"{study.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Path(study.run_dir) if study.run_dir else Path("runs") / _program(study)[0] / name
-        return cls.at(folder, replace(study, run_dir=None))
+        begun = is_run(folder)
+        run = cls.at(folder, replace(study, run_dir=None))
+        if begun:
+            # it was asked for anew, so results of what it began with would be no answer
+            run._refuse_changed(run._names)
+        return run
 
     @classmethod
     def at(cls, folder: Path, study: Study) -> Run:
@@ -58,7 +65,7 @@ class Run:
         run = cls(study, folder)
         if (folder / "config.json").exists():
             _refuse_other(load_study(folder), study, folder)
-            run._refuse_changed(run._names)
+            run._refuse_changed(run._still_used)
             return run
         # first, because a folder with a config.json is a run
         run._write_env()
@@ -93,12 +100,17 @@ class Run:
 
     @property
     def _names(self) -> list[str]:
-        """What the settings only name: the user's modules."""
-        return [*self._loss_modules, *self._env_modules]
+        """What the settings only name: paths, by their options, and the user's modules."""
+        return sorted({*self._paths, *self._loss_modules, *self._env_modules})
+
+    @property
+    def _paths(self) -> dict[str, str]:
+        found = {PLAY: self.study.play, STARTS: self.study.starts, NAMED_BY: self.study.world_model.named_by}
+        return {option: path for option, path in found.items() if path is not None}
 
     def _look(self, name: str) -> str | None:
         """A hash of what lies behind a name now, and None if it is not here."""
-        return code_of(name)
+        return content_of(self._paths[name]) if name in self._paths else code_of(name)
 
     @cached_property
     def _behind_names(self) -> dict[str, str | None]:
@@ -109,17 +121,21 @@ class Run:
 
     @property
     def _still_used(self) -> list[str]:
-        """Names of which more depends than stages that are complete."""
+        """Names on which stages depend that are not complete; the arms of a study look for themselves."""
+        if self.study.arms:
+            return []
         trained = all(self.world_model(seed).complete for seed in self.study.seeds)
-        return [*self._env_modules, *([] if trained else self._loss_modules)]
+        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self._loss_modules, trained)
+        # a judge judges as long as there is something to judge
+        return [name for name in self._names if name in self._env_modules or not done.get(name)]
 
     def _refuse_changed(self, names: Iterable[str]) -> None:
         """Refuse to go on with something else than the run began with; what is not here cannot be compared."""
-        for name in names:
-            now = self._look(name)
-            if now is not None and now != self._behind_names.get(name, now):
+        for name in (name for name in names if self._behind_names.get(name)):
+            if self._look(name) not in (self._behind_names[name], None):
+                what = f"{name} {self._paths.get(name, '')}".rstrip()
                 raise UserError(
-                    f"{name} has changed since the run in {self.folder} began; undo that, or begin another run"
+                    f"{what} has changed since the run in {self.folder} began; undo that, or begin another run"
                 )
 
     def _content(self, *names: str) -> dict[str, Any]:
@@ -129,8 +145,10 @@ class Run:
 
     @cached_property
     def _loss_modules(self) -> list[str]:
+        """Of its losses, and of those of its arms."""
         registered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
-        targets = [parse(text).target for text in self.study.losses]
+        studies = [self.study, *(arm.study for arm in arms_of(self.study))]
+        targets = [parse(text).target for study in studies for text in study.losses]
         return _modules(registered.get(target, target) for target in targets)
 
     @cached_property
@@ -173,6 +191,7 @@ class Run:
             made_by: dict[str, Any] = {
                 "play": str(Path(self.study.play).resolve()),
                 "size": self.study.table.image_size,
+                **self._content(PLAY),
             }
         else:
             made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
@@ -188,7 +207,7 @@ class Run:
             "losses": self.study.losses,
             "seed": seed,
             "threads": self.threads,
-            **self._content(*self._loss_modules),
+            **self._content(NAMED_BY, *self._loss_modules),
         }
         if self.study.stress.hidden_actions:
             made_by["hidden_actions"] = self.study.stress.hidden_actions
@@ -222,15 +241,17 @@ class Run:
                 "table": to_dict(self.study.table),
                 "curve": self.study.evaluation.curve_episodes,
                 **self._where,
-                **self._content(*self._env_modules),
             }
             # points of the curve are measured as the evaluation is
-            settings["ppo"] |= {**stress, **self._starts} if self.study.evaluation.curve_episodes else {}
+            curve = bool(self.study.evaluation.curve_episodes)
+            settings["ppo"] |= {**stress, **self._starts} if curve else {}
+            settings["ppo"] |= self._content(*self._env_modules, *([STARTS] if curve else []))
         if stage == "evaluation":
             settings["evaluation"] = {
                 "ppo": self.task(seed, task, "ppo").digest,
                 "evaluation": to_dict(self.study.evaluation),
                 **self._starts,
+                **self._content(STARTS),
                 **stress,
             }
         made_by = settings[stage] | {"seed": seed, "task": task}

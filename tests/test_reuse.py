@@ -181,6 +181,62 @@ def test_a_run_whose_loss_was_edited_before_its_training_ended_does_not_go_on(be
         begin("first", losses=MINE)
 
 
+def test_play_and_what_it_led_to_are_not_reused_once_another_set_lies_in_its_place(begin: Callable[..., Run]) -> None:
+    Path("set.hdf5").write_text("one")
+    first = begin("first", play="set.hdf5")
+    finish(first.play(), first.world_model(0))
+    assert begin("second", play="set.hdf5").world_model(0).complete
+    Path("set.hdf5").write_text("two")
+    third = begin("third", play="set.hdf5")
+    assert not third.play().complete
+    assert not third.world_model(0).complete
+    with pytest.raises(UserError, match=r"--play set\.hdf5 has changed since the run in first began"):
+        begin("first", play="set.hdf5")
+    # it goes on with what it has read, and one that has read nothing does not
+    assert Run.open(Path("first")).world_model(0).complete
+    Path("set.hdf5").write_text("three")
+    with pytest.raises(UserError, match="--play set"):
+        Run.open(Path("third"))
+    Path("set.hdf5").unlink()
+    assert Run.open(Path("first")).play().complete
+
+
+def test_a_run_is_evaluated_from_the_starts_it_began_with(begin: Callable[..., Run]) -> None:
+    asked: dict[str, Any] = {"env": "worldaction/Calvin-v0", "starts": "starts"}
+    Path("starts").mkdir()
+    Path("starts/states.npy").write_text("one")
+    first = begin("first", **asked)
+    Path("starts/states.npy").write_text("two")
+    with pytest.raises(UserError, match="--starts starts has changed since the run in first began"):
+        Run.open(Path("first"))
+    second, stages = begin("second", **asked), ("clone", "ppo", "evaluation")
+    (task,) = first.study.tasks
+    same = [first.task(0, task, stage).digest == second.task(0, task, stage).digest for stage in stages]
+    assert same == [True, False, False]
+
+
+def test_a_world_model_is_not_reused_once_another_one_names_its_actions(begin: Callable[..., Run]) -> None:
+    Path("model").mkdir()
+    Path("model/model.safetensors").write_text("one")
+    asked = {"world_model": replace(PRESETS["debug"].world_model, named_by="model")}
+    first = begin("first", **asked)
+    finish(first.play(), first.world_model(0))
+    Path("model/model.safetensors").write_text("two")
+    second = begin("second", **asked)
+    assert second.play().complete
+    assert not second.world_model(0).complete
+
+
+def test_a_study_begun_again_looks_for_the_losses_of_its_arms(begin: Callable[..., Run]) -> None:
+    text = "from worldaction.losses.kl import KL\n\n\nclass Mine(KL):\n    name = 'mine'\n"
+    Path("armed_losses.py").write_text(text)
+    asked = {"arms": ("none:reconstruction+kl", "mine:reconstruction+kl+armed_losses:Mine=0.1")}
+    begin("first", **asked)
+    Path("armed_losses.py").write_text(text + "\nSLOPE = 2\n")
+    with pytest.raises(UserError, match="armed_losses has changed"):
+        begin("first", **asked)
+
+
 def test_a_run_is_looked_at_where_its_modules_are_not(begin: Callable[..., Run]) -> None:
     finish(begin("first", losses=MINE).world_model(0))
     Path("brought_losses.py").unlink()
