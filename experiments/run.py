@@ -22,7 +22,7 @@ from experiments.cli import load_study
 from experiments.presets import Study
 from experiments.reuse import ARMS, borrowed, is_run, lenders, made_there, named
 from worldaction.artefact import Artefact, content_of, read_json, versions, write_json
-from worldaction.config import digest, stress_of_play, switched_on, to_dict
+from worldaction.config import TableConfig, digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
 from worldaction.losses.registry import GROUP, parse
 from worldaction.plugins import code_of
@@ -225,7 +225,11 @@ class Run:
     def task(self, seed: int, task: str, stage: str) -> Artefact:
         """One of the stages of a task: success, clone, ppo, evaluation."""
         settings: dict[str, dict[str, Any]] = {
-            "success": {"world_model": self.world_model(seed).digest, "success": to_dict(self.study.success)},
+            "success": {
+                "world_model": self.world_model(seed).digest,
+                "success": to_dict(self.study.success),
+                **self._labels,
+            },
             "clone": {
                 "world_model": self.world_model(seed).digest,
                 "policy": to_dict(self.study.policy),
@@ -261,6 +265,12 @@ class Run:
     def _where(self) -> dict[str, Any]:
         """Where the agents live."""
         return {"env": self.study.env, "gym": to_dict(self.study.gym)}
+
+    @property
+    def _labels(self) -> dict[str, Any]:
+        """What labels depend on beside play that was recorded elsewhere: generated play says it all itself."""
+        usual = self.study.play is None or self.study.table.scene == TableConfig().scene
+        return {} if usual else {"scene": self.study.table.scene}
 
     @property
     def _starts(self) -> dict[str, Any]:

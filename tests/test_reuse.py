@@ -215,6 +215,18 @@ def test_a_run_is_evaluated_from_the_starts_it_began_with(begin: Callable[..., R
     assert same == [True, False, False]
 
 
+def test_classifiers_of_recorded_play_are_reused_in_the_scene_that_labelled_it_alone(tmp_path: Path) -> None:
+    def made(scene: Any, stage: str) -> Artefact:
+        table = replace(PRESETS["debug"].table, scene=scene)
+        study = replace(PRESETS["debug"], play="set", env="worldaction/Calvin-v0", table=table)
+        return Run(study, tmp_path / "run").task(0, "turn_on_led", stage)
+
+    assert made("B", "success").digest != made("D", "success").digest
+    assert made("B", "clone").digest == made("D", "clone").digest
+    # as before there was a choice
+    assert "scene" not in made("D", "success").made_by
+
+
 def test_a_world_model_is_not_reused_once_another_one_names_its_actions(begin: Callable[..., Run]) -> None:
     Path("model").mkdir()
     Path("model/model.safetensors").write_text("one")
