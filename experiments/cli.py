@@ -99,7 +99,8 @@ def parse_study(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS
     if name not in presets:
         raise unknown("preset", name, presets)
     said = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
-    study = _with_all_tasks(_fitting(check(_parse_options(presets[name], rest)), presets[name], said))
+    study = _fitting(_check_options(_parse_options(presets[name], rest)), presets[name], said)
+    study = _with_all_tasks(check(study))
     if study.arms:
         from experiments.arms import arms_of
 
@@ -111,23 +112,27 @@ def _with_all_tasks(study: Study) -> Study:
     """`--tasks all` spelled out."""
     if study.tasks != ("all",):
         return study
-    from envs import CALVIN_ID, PLAY_TABLE_ID
-
-    if study.env in (CALVIN_ID, PLAY_TABLE_ID):
+    if _has_table(study):
         return replace(study, tasks=EIGHT_TASKS)
     from experiments.benchmarks.general import tasks_of
 
     return replace(study, tasks=tasks_of(study.env))
 
 
-def _fitting(study: Study, preset: Study, said: set[str]) -> Study:
-    """A preset of one environment, fitted to another that the user has named."""
+def _has_table(study: Study) -> bool:
+    """Whether its environment is CALVIN's or the play table, with their tasks and cameras."""
     from envs import CALVIN_ID, PLAY_TABLE_ID
 
-    tables = (CALVIN_ID, PLAY_TABLE_ID)
+    return study.env in (CALVIN_ID, PLAY_TABLE_ID)
+
+
+def _fitting(study: Study, preset: Study, said: set[str]) -> Study:
+    """A preset of one environment, fitted to another that the user has named."""
+    from envs import CALVIN_ID
+
     if study.starts is not None and study.env != CALVIN_ID:
         raise UserError(f"--starts {study.starts} are states of CALVIN's simulator; add --env {CALVIN_ID}")
-    if study.env in tables:
+    if _has_table(study):
         if study.gym != GymConfig():
             raise UserError(f"--gym.* are options of other environments; leave them out with --env {study.env}")
         return study
@@ -178,7 +183,20 @@ def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...
 
 
 def check(study: Study) -> Study:
-    """Refuse what cannot work, before anything is computed."""
+    """Refuse what cannot work, before anything is computed.
+
+    Args:
+        study: fitted to its environment, which may have chosen the time limit and has cameras or none.
+    """
+    _check_options(study)
+    chunk, steps = study.policy.chunk, study.table.max_steps
+    if steps % chunk:
+        raise UserError(f"the time limit of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
+    return study
+
+
+def _check_options(study: Study) -> Study:
+    """Refuse options that cannot work in any environment."""
     check_stress(study.stress)
     _check_numbers(study)
     if "all" in study.tasks and len(study.tasks) > 1:
@@ -186,13 +204,11 @@ def check(study: Study) -> Study:
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
     lists["world-model.cameras"] = study.world_model.cameras
     for name, values in lists.items():
-        if not values:
+        # other environments may have nothing to look through
+        if not values and (name != "world-model.cameras" or _has_table(study)):
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
-    chunk, steps = study.policy.chunk, study.table.max_steps
-    if steps % chunk:
-        raise UserError(f"the time limit of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
     if study.ppo.trained_steps > study.policy.denoising_steps:
         raise UserError(
             f"--ppo.trained-steps {study.ppo.trained_steps} exceeds the {study.policy.denoising_steps} denoising steps"

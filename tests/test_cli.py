@@ -74,6 +74,21 @@ def test_all_tasks_are_those_of_the_environment(arguments: list[str], tasks: tup
     assert parse_study([*arguments, "--tasks", "all"])[0].tasks == tasks
 
 
+PENDULUM = ["debug", "--env", "Pendulum-v1", "--gym.expert", "sac"]
+
+
+def test_the_chunk_has_to_fit_the_time_limit_that_the_environment_chooses() -> None:
+    study, *_ = parse_study([*PENDULUM, "--policy.chunk", "5"])
+    assert study.table.max_steps == 200
+    with pytest.raises(UserError, match="72 steps is no multiple of the chunk of 5"):
+        parse_study([*PENDULUM, "--policy.chunk", "5", "--table.max-steps", "72"])
+
+
+def test_arms_of_an_environment_without_cameras_have_none() -> None:
+    study, *_ = parse_study([*PENDULUM, "--arms", "base:", "long:policy.chunk=5"])
+    assert study.world_model.cameras == ()
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["quick", "--help"], ["paper", "--help"]])
 def test_help_costs_less_than_a_second(arguments: list[str], tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -162,6 +177,8 @@ def refusal(
         (["debug", "--seeds", "1", "1"], "1 1", "name each once"),
         (["debug", "--ppo.trained-steps", "6"], "--ppo.trained-steps 6", "5 denoising steps"),
         (["debug", "--policy.chunk", "5"], "chunk of 5", "change one"),
+        (["debug", "--policy.chunk", "0"], "--policy.chunk 0", "give 1 or more"),
+        (["debug", "--arms", "base:", "policy.chunk=0"], "--policy.chunk 0", "give 1 or more"),
         (["debug", "--world-model.cameras", "rgb_top"], "'rgb_top'", "--world-model.cameras"),
         (["debug", "--table.image-size", "30"], "image size 30", "patch"),
         (["debug", "--world-model.batch", "0"], "--world-model.batch 0", "give 1 or more"),
