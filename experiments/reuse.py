@@ -11,11 +11,11 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from worldaction.artefact import Artefact, flatten, plain, read_json, replacing
+from worldaction.artefact import Artefact, decisive, flatten, plain, read_json, replacing
 from worldaction.errors import UserError
 from worldaction.record import read_metrics
 
@@ -72,11 +72,11 @@ def _runs_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if is_run(path)) if folder.is_dir() else []
 
 
-def made_there(path: Path, made_by: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the complete artefact of these settings."""
+def made_there(path: Path, made_by: Mapping[str, Any], aside: Collection[str] = ()) -> bool:
+    """Whether a folder holds the complete artefact of these settings; `aside` as `Artefact` has it."""
     if not ((path / "manifest.json").exists() and (path / "made_by.json").exists()):
         return False
-    return bool(read_json(path / "made_by.json") == plain(made_by))
+    return decisive(read_json(path / "made_by.json"), aside) == decisive(plain(made_by), aside)
 
 
 def unlike(folder: Path, artefacts: Mapping[str, Artefact]) -> str:
@@ -88,7 +88,8 @@ def unlike(folder: Path, artefacts: Mapping[str, Artefact]) -> str:
     """
     for place, artefact in artefacts.items():
         path = folder / "artefacts" / place / "made_by.json"
-        had, wanted = flatten(read_json(path)) if path.exists() else {}, flatten(artefact.made_by)
+        had = flatten(read_json(path)) if path.exists() else {}
+        wanted = decisive(artefact.made_by, artefact.aside)
         for name in (name for name in wanted if had and had.get(name) != wanted[name]):
             return (
                 f"nothing is reused, its {place} was made with {name} = {had.get(name, 'not set')}, not {wanted[name]}"

@@ -30,6 +30,11 @@ from worldaction.plugins import code_of
 LOGGER = logging.getLogger("worldaction")
 STAGES = ("success", "clone", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
+ASIDE = {
+    "world_model": ("world_model.save_every",),
+    "evaluation": ("evaluation.parallel", "evaluation.probes", "evaluation.horizon"),
+}
+"""Settings of which a stage's results are independent. They stay in what made it, so that digests are as they were."""
 PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
 """Options whose values are paths of what a run learns from."""
 
@@ -164,11 +169,12 @@ class Run:
 
     def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
         """The run's own artefact, or the same one of another run where only that is complete."""
-        own = Artefact(self.folder / "artefacts" / place, made_by=made_by)
+        aside = ASIDE.get(place.rpartition("/")[2], ())
+        own = Artefact(self.folder / "artefacts" / place, made_by=made_by, aside=aside)
         if not own.complete:
             for lender in self._lenders:
-                if made_there(lender / "artefacts" / place, made_by):
-                    return Artefact(lender / "artefacts" / place, made_by=made_by)
+                if made_there(lender / "artefacts" / place, made_by, aside):
+                    return Artefact(lender / "artefacts" / place, made_by=made_by, aside=aside)
         return own
 
     def artefacts(self) -> dict[str, Artefact]:

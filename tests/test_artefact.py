@@ -242,6 +242,19 @@ def test_a_folder_of_other_settings_is_refused_by_the_setting_that_differs(tmp_p
         Artefact(tmp_path / "a", made_by={"config": Settings(0.1, ()), "seed": 1, "losses": "x"})
 
 
+def test_a_folder_that_differs_in_what_decides_nothing_is_the_same_and_keeps_its_digest(tmp_path: Path) -> None:
+    before = Artefact(tmp_path / "a", made_by={"lr": 1, "sizes": {"steps": 2, "save_every": 3}})
+    before.finish({})
+    changed = {"lr": 1, "sizes": {"steps": 2, "save_every": 4}}
+    again = Artefact(tmp_path / "a", made_by=changed, aside=("sizes.save_every",))
+    assert again.complete
+    assert again.digest == before.digest
+    with pytest.raises(UserError, match=r"made with sizes\.save_every = 3, not 4"):
+        Artefact(tmp_path / "a", made_by=changed)
+    with pytest.raises(UserError, match=r"made with lr = 1, not 2"):
+        Artefact(tmp_path / "a", made_by=changed | {"lr": 2}, aside=("sizes.save_every",))
+
+
 # What lies at a path --------------------------------------------------------------------------------------------------
 
 

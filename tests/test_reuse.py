@@ -77,6 +77,13 @@ def test_only_what_depends_on_a_changed_setting_is_made_anew(other_ppo: Path) ->
     assert prefixes.count(TASK) == 3
 
 
+def test_what_is_measured_otherwise_or_saved_more_often_is_learned_and_evaluated_as_before(tmp_path: Path) -> None:
+    changed = {"evaluation__probes": 3, "evaluation__parallel": 1, "world_model__save_every": 7}
+    run = conducted(tmp_path / "run", **changed)
+    assert manifests(run) == {"seed0/fidelity"}
+    assert evaluations(run) == evaluations(finished_run())
+
+
 def test_artefacts_are_found_through_the_runs_that_reuse_them(other_ppo: Path, tmp_path: Path) -> None:
     arguments = [*options(run_dir=tmp_path / "run", workers=1, ppo__bc=0.0), "--reuse", str(other_ppo)]
     assert guarded(lambda: main(arguments)) == 0

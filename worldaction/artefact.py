@@ -17,7 +17,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -333,14 +333,17 @@ class Artefact:
     Args:
         path: the stage's folder; created by the first use of `folder`.
         made_by: everything that determines the result: settings, seed, and the `digest` of each input.
+        aside: names in it, with dots, of what does not: a folder in which these alone differ is the same artefact. It
+            goes by what it says itself, on which what was made of it relies.
 
     Raises:
         UserError: the folder was made by other settings.
     """
 
-    def __init__(self, path: Path | str, *, made_by: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path | str, *, made_by: Mapping[str, Any], aside: Collection[str] = ()) -> None:
         self.path = Path(path)
         self.made_by: dict[str, Any] = plain(made_by)
+        self.aside = aside
         self._since = time.monotonic()
         if (self.path / "made_by.json").exists():
             self._check(read_json(self.path / "made_by.json"))
@@ -379,11 +382,17 @@ class Artefact:
         write_json(self.folder / "manifest.json", manifest)
 
     def _check(self, found: Any) -> None:
-        wanted, found = flatten(self.made_by), flatten(found)
-        for name in sorted(wanted.keys() | found.keys()):
-            if wanted.get(name) != found.get(name):
-                had, has = found.get(name, "not set"), wanted.get(name, "not set")
+        wanted, there = decisive(self.made_by, self.aside), decisive(found, self.aside)
+        for name in sorted(wanted.keys() | there.keys()):
+            if wanted.get(name) != there.get(name):
+                had, has = there.get(name, "not set"), wanted.get(name, "not set")
                 raise UserError(f"{self.path} was made with {name} = {had}, not {has}; delete it or use another run")
+        self.made_by = found
+
+
+def decisive(made_by: Mapping[str, Any], aside: Collection[str]) -> dict[str, Any]:
+    """What made an artefact as one dict with dotted names, without what does not determine it; see `Artefact`."""
+    return {name: value for name, value in flatten(made_by).items() if name not in aside}
 
 
 def versions() -> dict[str, str]:
