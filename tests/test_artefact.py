@@ -255,6 +255,26 @@ def test_a_folder_that_differs_in_what_decides_nothing_is_the_same_and_keeps_its
         Artefact(tmp_path / "a", made_by=changed | {"lr": 2}, aside=("sizes.save_every",))
 
 
+def test_a_stage_that_was_interrupted_has_taken_the_time_of_all_its_sessions(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    for taken in (100, 20, 0):
+        # saved after so many seconds, and killed
+        folder = Artefact(path, made_by={}).folder
+        (folder / "parts").mkdir(exist_ok=True)
+        began = 1e9
+        for name, at in (("sessions.json", began), ("made_by.json", began - 50), ("parts/checkpoint", began + taken)):
+            (folder / name).touch()
+            os.utime(folder / name, (at, at))
+    stage = Artefact(path, made_by={})
+    assert stage.folder == stage.folder
+    stage.finish({})
+    assert read_json(path / "manifest.json")["seconds"] == pytest.approx(120, abs=5)
+    assert {file.name for file in path.iterdir()} == {"made_by.json", "manifest.json", "parts"}
+    # and a look at what is finished leaves it as it is
+    assert Artefact(path, made_by={}).folder == path
+    assert not (path / "sessions.json").exists()
+
+
 # What lies at a path --------------------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,9 @@ from worldaction.config import digest
 from worldaction.errors import UserError
 
 CHECKPOINT_FORMAT = "worldaction checkpoint 1"
+SESSIONS = "sessions.json"
+"""In the folder of a stage that is not finished: seconds of work before the current session, which began when this was
+written."""
 PACKAGES = ("worldaction", "torch", "torchrl", "tensordict", "numpy", "mujoco", "gymnasium", "safetensors")
 
 
@@ -345,6 +348,7 @@ class Artefact:
         self.made_by: dict[str, Any] = plain(made_by)
         self.aside = aside
         self._since = time.monotonic()
+        self._before: float | None = None
         if (self.path / "made_by.json").exists():
             self._check(read_json(self.path / "made_by.json"))
 
@@ -363,6 +367,9 @@ class Artefact:
         """The folder to write into."""
         if not (self.path / "made_by.json").exists():
             write_json(self.path / "made_by.json", self.made_by)
+        if self._before is None and not self.complete:
+            self._before = self._sessions()
+            write_json(self.path / SESSIONS, {"seconds": self._before})
         return self.path
 
     @property
@@ -377,9 +384,20 @@ class Artefact:
         Args:
             results: numbers and names worth keeping, as plain values.
         """
-        seconds = round(time.monotonic() - self._since, 3)
+        folder = self.folder
+        seconds = round((self._before or 0.0) + time.monotonic() - self._since, 3)
+        (folder / SESSIONS).unlink(missing_ok=True)
         manifest = {"made_by": self.made_by, "results": results, "versions": versions(), "seconds": seconds}
-        write_json(self.folder / "manifest.json", manifest)
+        write_json(folder / "manifest.json", manifest)
+
+    def _sessions(self) -> float:
+        """Wall time of the sessions before this one: of each, from its first file to its last."""
+        mark = self.path / SESSIONS
+        if not mark.exists():
+            return 0.0
+        # what a killed session did after its last file is done again, and that is counted
+        last = max(path.stat().st_mtime for path in self.path.rglob("*") if path.is_file())
+        return float(read_json(mark)["seconds"]) + last - mark.stat().st_mtime
 
     def _check(self, found: Any) -> None:
         wanted, there = decisive(self.made_by, self.aside), decisive(found, self.aside)
