@@ -277,22 +277,30 @@ def test_a_renderer_that_is_missing_is_refused_with_its_package(
     assert "apt-get install libosmesa6" in said
 
 
+def test_windows_that_only_attempts_could_be_long_enough_for_are_refused_when_the_play_is_made(
+    refusal: Callable[[list[str]], str], tmp_path: Path
+) -> None:
+    small = {"data__near_misses": 1, "data__demos": 1}
+    said = refusal(options(workers=1, run_dir="run", world_model__length=49, **small))
+    assert "--world-model.length 49 needs episodes of 49 frames" in said
+    assert "lower it" in said
+    assert not (tmp_path / "run/artefacts/seed0").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "option"),
     [
-        ({"world_model__length": 49}, "--world-model.length 49 needs episodes of 49 frames"),
         ({"evaluation__horizon": 41}, "--evaluation.horizon 41 needs episodes of 49 frames"),
         ({"data__frames": 240}, "for validation has 0"),
     ],
 )
-def test_windows_longer_than_every_episode_are_refused_before_training(
+def test_play_that_will_be_too_short_or_too_little_is_refused_before_it_is_made(
     refusal: Callable[[list[str]], str], tmp_path: Path, changes: dict[str, int], option: str
 ) -> None:
-    small = {"data__near_misses": 1, "data__demos": 1} | changes
-    said = refusal(options(workers=1, run_dir="run", **small))
+    said = refusal(options(workers=1, run_dir="run", **changes))
     assert option in said
     assert "lower it" in said
-    assert not (tmp_path / "run/artefacts/seed0").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 # Damaged recordings ---------------------------------------------------------------------------------------------------
