@@ -100,6 +100,42 @@ def near(observation: Any, reward: float, info: dict[str, Any]) -> bool:
     return bool(np.abs(observation["mark"] - observation["place"]).max() < REACHED)
 
 
+def says_nothing(observation: Any, reward: float, info: dict[str, Any]) -> None:
+    """For `--gym.success test_general_env:says_nothing`: a return that was forgotten."""
+
+
+def fails(observation: Any, reward: float, info: dict[str, Any]) -> bool:
+    """For `--gym.success test_general_env:fails`."""
+    return bool(info["no such key"])
+
+
+def says_a_float(observation: Any, reward: float, info: dict[str, Any]) -> Any:
+    """For `--gym.success test_general_env:says_a_float`, as Meta-World says it."""
+    return np.array([1.0])
+
+
+@pytest.mark.parametrize("target", ["os:getcwd", "os:sep", "test_general_env:standard"])
+def test_a_judge_that_cannot_be_called_is_refused_before_the_first_step(target: str) -> None:
+    with pytest.raises(UserError, match=rf"^--gym.success {target} .*\(observation, reward, info\) and return"):
+        standard(GymConfig(success=target))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("says_nothing", "returned None"), ("fails", r"failed with KeyError\('no such key'\)")]
+)
+def test_a_judge_that_fails_or_says_neither_yes_nor_no_is_named(name: str, said: str) -> None:
+    env = standard(GymConfig(success=f"test_general_env:{name}"))
+    env.reset(seed=0)
+    with pytest.raises(UserError, match=rf"^--gym.success test_general_env:{name} {said}; .*return whether"):
+        env.step(np.zeros(2))
+
+
+def test_a_judge_may_answer_with_a_number() -> None:
+    env = standard(GymConfig(success="test_general_env:says_a_float"))
+    env.reset(seed=0)
+    assert env.step(np.zeros(2))[4]["is_success"] is True
+
+
 def test_nothing_that_says_what_success_is_is_refused_with_both_remedies() -> None:
     env = standard(sees="numbers", tells=False)
     env.reset(seed=0)

@@ -8,8 +8,10 @@ actions in [-1, 1]                                 --> the environment's own ran
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import gymnasium as gym
@@ -30,6 +32,7 @@ Judge = Callable[[Any, float, dict[str, Any]], bool]
 RENDERED: Final = "render"
 """Name of the camera that is the environment's own picture."""
 SUCCESS_KEYS: Final = ("is_success", "success")
+JUDGES: Final = "it has to take (observation, reward, info) and return whether the task is done"
 
 
 class Standard(gym.Wrapper[Observation, Any, Any, Any]):
@@ -220,11 +223,39 @@ def _bounds(space: Space[Any], name: str) -> tuple[Array, Array]:
     return space.low.astype(np.float64), space.high.astype(np.float64)
 
 
+def _own_judge(target: str) -> Judge:
+    """The user's module:function, whose failures name the option."""
+    own = _callable(target)
+
+    def judge(observation: Any, reward: float, info: dict[str, Any]) -> bool:
+        try:
+            found = np.asarray(own(observation, reward, info))
+        except Exception as error:
+            # of others' code, which may fail in any way
+            raise UserError(f"--gym.success {target} failed with {error!r}; {JUDGES}") from error
+        if found.size != 1 or found.dtype.kind not in "biuf":
+            raise UserError(f"--gym.success {target} returned {found.tolist()!r}; {JUDGES}")
+        return bool(found)
+
+    return judge
+
+
+def _callable(target: str) -> Callable[..., Any]:
+    """The user's function, refused before the first step if its signature tells that it cannot be called."""
+    own: Callable[..., Any] = load(target, "--gym.success")
+    # what is written in C may have no signature: a ValueError
+    with suppress(ValueError):
+        try:
+            inspect.signature(own).bind(None, 0.0, {})
+        except TypeError as error:
+            raise UserError(f"--gym.success {target} cannot be called so ({error}); {JUDGES}") from error
+    return own
+
+
 def _judge_of(config: GymConfig, name: str) -> Judge:
     """What says whether the task is done."""
     if config.success:
-        own: Judge = load(config.success, "--gym.success")
-        return own
+        return _own_judge(config.success)
     if config.success_reward is not None:
         least = config.success_reward
         return lambda observation, reward, info: reward >= least
