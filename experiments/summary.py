@@ -29,7 +29,7 @@ def summarise(run: Run) -> Json:
         "preset": study.preset,
         "seeds": seeds,
         "settings": settings_of(study),
-        "commit": commit(),
+        **commits(run),
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
         "seconds": since_start(run),
@@ -128,6 +128,12 @@ def _world_model(results: Sequence[Json], losses: Sequence[str]) -> Json:
 def _seconds(artefact: Artefact) -> float:
     """Wall time of a stage, as its manifest has it, wherever it was made."""
     return float(read_json(artefact.path / "manifest.json")["seconds"])
+
+
+def commits(run: Run) -> Json:
+    """The commit that a run began with, and where it is another one, that of what summarises it."""
+    made, here = read_json(run.folder / "env.json")["commit"], commit()
+    return {"commit": made} | ({"summarised_by": here} if here != made else {})
 
 
 def since_start(run: Run) -> int:

@@ -20,7 +20,9 @@ from experiments import stages
 from experiments.benchmarks.tables import PlayTable
 from experiments.calvin import main
 from experiments.cli import guarded, load_study
+from experiments.run import Run
 from experiments.statistics import wilson
+from experiments.summary import summarise
 from worldaction.config import TableConfig
 from worldaction.record import read_metrics
 
@@ -48,6 +50,18 @@ def test_the_folder_says_what_was_run_where_and_with_what(run: Path) -> None:
     assert {"torch", "mujoco", "python"} <= env["versions"].keys()
     assert env["device"] == "cpu" or env["device"]
     assert "run folder run" in (run / "console.log").read_text()
+
+
+def test_a_summary_that_is_written_again_by_later_code_names_the_commit_that_made_the_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    made = values(run / "env.json")["commit"]
+    monkeypatch.setattr("experiments.summary.commit", lambda: "later")
+    summary = summarise(Run.open(tmp_path / "run"))
+    assert (summary["commit"], summary["summarised_by"]) == (made, "later")
+    monkeypatch.setattr("experiments.summary.commit", lambda: made)
+    assert "summarised_by" not in summarise(Run.open(tmp_path / "run"))
 
 
 def test_gradient_shares_are_recorded_all_through_the_training(

@@ -12,7 +12,8 @@
                                         "average": {policy: {"value", "interval"}},
                                         "over_seeds"?: {policy: {"value", "interval"}},     seeds drawn anew
                                         "improvement"?: {policy: {"value", "interval"}}}}},  P(better than the first)
-     "seeds", "tasks_compared", "settings", "commit", "seconds", "preset", "unfinished"?: {arm: stages that are left}}
+     "seeds", "tasks_compared", "settings", "commit", "summarised_by"?: commit, "seconds", "preset",
+     "unfinished"?: {arm: stages that are left}}
 
 Rates and intervals are as in a run's summary; policies are bc and ppo.
 """
@@ -26,9 +27,9 @@ from typing import Any
 import numpy as np
 
 from experiments.arms import differences
-from experiments.run import Run, commit, settings_of
+from experiments.run import Run, settings_of
 from experiments.statistics import average, paired_difference, probability_of_improvement, seed_bootstrap
-from experiments.summary import POLICIES, estimate, outcomes, over_tasks, pooled, since_start
+from experiments.summary import POLICIES, commits, estimate, outcomes, over_tasks, pooled, since_start
 from worldaction.artefact import read_json, write_json
 
 Json = dict[str, Any]
@@ -88,7 +89,7 @@ def compare(run: Run) -> Json:
         "seeds": list(run.study.seeds),
         "tasks_compared": {task: list(seeds) for task, seeds in cells.items()},
         "settings": settings_of(run.study),
-        "commit": commit(),
+        **commits(run),
         "renderer": first.summary.get("renderer"),
         "seconds": since_start(run),
         "arms": arms,
