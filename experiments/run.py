@@ -7,10 +7,8 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,12 @@ import torch
 from envs import CALVIN_ID, METAWORLD_ID, PLAY_TABLE_ID
 from experiments.arms import arms_of
 from experiments.cli import load_study
+from experiments.named import NAMED_BY, PLAY, STARTS, Named
 from experiments.presets import Study
 from experiments.reuse import ARMS, borrowed, is_run, lenders, made_there, named
-from worldaction.artefact import Artefact, content_of, read_json, versions, write_json
+from worldaction.artefact import Artefact, versions, write_json
 from worldaction.config import TableConfig, digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
-from worldaction.losses.registry import GROUP, parse
-from worldaction.plugins import code_of
 
 LOGGER = logging.getLogger("worldaction")
 STAGES = ("success", "clone", "ppo", "evaluation")
@@ -35,8 +32,6 @@ ASIDE = {
     "evaluation": ("evaluation.parallel", "evaluation.probes", "evaluation.horizon"),
 }
 """Settings of which a stage's results are independent. They stay in what made it, so that digests are as they were."""
-PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
-"""Options whose values are paths of what a run learns from."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Run:
         run = cls.at(folder, replace(study, run_dir=None))
         if begun:
             # it was asked for anew, so results of what it began with would be no answer
-            run._refuse_changed(run._names)
+            run._named.refuse_changed(run._named.all)
         return run
 
     @classmethod
@@ -70,7 +65,7 @@ class Run:
         run = cls(study, folder)
         if (folder / "config.json").exists():
             _refuse_other(load_study(folder), study, folder)
-            run._refuse_changed(run._still_used)
+            run._named.refuse_changed(run._still_used)
             return run
         # first, because a folder with a config.json is a run
         run._write_env()
@@ -84,7 +79,7 @@ class Run:
         device(study)
         named(study.reuse)
         run = cls(study, folder)
-        run._refuse_changed(run._still_used)
+        run._named.refuse_changed(run._still_used)
         return run
 
     def _write_env(self) -> None:
@@ -97,32 +92,13 @@ class Run:
             "device": device_name(self.study),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        if self._names:
-            values["content"] = {name: self._look(name) for name in self._names}
+        if self._named.all:
+            values["content"] = self._named.now()
         write_json(self.folder / "env.json", values)
 
-    # What lies behind names -------------------------------------------------------------------------------------------
-
-    @property
-    def _names(self) -> list[str]:
-        """What the settings only name: paths, by their options, and the user's modules."""
-        return sorted({*self._paths, *self._loss_modules, *self._env_modules})
-
-    @property
-    def _paths(self) -> dict[str, str]:
-        found = {PLAY: self.study.play, STARTS: self.study.starts, NAMED_BY: self.study.world_model.named_by}
-        return {option: path for option, path in found.items() if path is not None}
-
-    def _look(self, name: str) -> str | None:
-        """A hash of what lies behind a name now, and None if it is not here."""
-        return content_of(self._paths[name]) if name in self._paths else code_of(name)
-
     @cached_property
-    def _behind_names(self) -> dict[str, str | None]:
-        """Hashes from when the run began; none in runs that began before any were kept."""
-        path = self.folder / "env.json"
-        found = read_json(path).get("content", {}) if path.exists() else {n: self._look(n) for n in self._names}
-        return dict(found)
+    def _named(self) -> Named:
+        return Named(self.study, self.folder)
 
     @property
     def _still_used(self) -> list[str]:
@@ -130,36 +106,9 @@ class Run:
         if self.study.arms:
             return []
         trained = all(self.world_model(seed).complete for seed in self.study.seeds)
-        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self._loss_modules, trained)
+        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self._named.losses, trained)
         # a judge judges as long as there is something to judge
-        return [name for name in self._names if name in self._env_modules or not done.get(name)]
-
-    def _refuse_changed(self, names: Iterable[str]) -> None:
-        """Refuse to go on with something else than the run began with; what is not here cannot be compared."""
-        for name in (name for name in names if self._behind_names.get(name)):
-            if self._look(name) not in (self._behind_names[name], None):
-                what = f"{name} {self._paths.get(name, '')}".rstrip()
-                raise UserError(
-                    f"{what} has changed since the run in {self.folder} began; undo that, or begin another run"
-                )
-
-    def _content(self, *names: str) -> dict[str, Any]:
-        """A part of what made an artefact, and none where no such name is used."""
-        found = {name: self._behind_names[name] for name in names if name in self._behind_names}
-        return {"content": found} if found else {}
-
-    @cached_property
-    def _loss_modules(self) -> list[str]:
-        """Of its losses, and of those of its arms."""
-        registered = {entry.name: entry.value for entry in entry_points(group=GROUP)}
-        studies = [self.study, *(arm.study for arm in arms_of(self.study))]
-        targets = [parse(text).target for study in studies for text in study.losses]
-        return _modules(registered.get(target, target) for target in targets)
-
-    @cached_property
-    def _env_modules(self) -> list[str]:
-        """Of the environment, the judge and the demonstrator."""
-        return _modules((self.study.env, self.study.gym.success, self.study.gym.expert))
+        return [name for name in self._named.all if name in self._named.envs or not done.get(name)]
 
     # Artefacts --------------------------------------------------------------------------------------------------------
 
@@ -197,11 +146,11 @@ class Run:
             made_by: dict[str, Any] = {
                 "play": str(Path(self.study.play).resolve()),
                 "size": self.study.table.image_size,
-                **self._content(PLAY),
+                **self._named.part(PLAY),
             }
         else:
             made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
-            made_by |= {**self._where, **self._content(*self._env_modules)}
+            made_by |= {**self._where, **self._named.part(*self._named.envs)}
             made_by |= _stress(switched_on(stress_of_play(self.study.stress)))
         return self._artefact("play", made_by)
 
@@ -213,7 +162,7 @@ class Run:
             "losses": self.study.losses,
             "seed": seed,
             "threads": self.threads,
-            **self._content(NAMED_BY, *self._loss_modules),
+            **self._named.part(NAMED_BY, *self._named.losses),
         }
         if self.study.stress.hidden_actions:
             made_by["hidden_actions"] = self.study.stress.hidden_actions
@@ -255,13 +204,13 @@ class Run:
             # points of the curve are measured as the evaluation is
             curve = bool(self.study.evaluation.curve_episodes)
             settings["ppo"] |= {**stress, **self._starts} if curve else {}
-            settings["ppo"] |= self._content(*self._env_modules, *([STARTS] if curve else []))
+            settings["ppo"] |= self._named.part(*self._named.envs, *([STARTS] if curve else []))
         if stage == "evaluation":
             settings["evaluation"] = {
                 "ppo": self.task(seed, task, "ppo").digest,
                 "evaluation": to_dict(self.study.evaluation),
                 **self._starts,
-                **self._content(STARTS),
+                **self._named.part(STARTS),
                 **stress,
             }
         made_by = settings[stage] | {"seed": seed, "task": task}
@@ -307,11 +256,6 @@ class Run:
     def command(self) -> str:
         """What the user types to go on."""
         return f"{_program(self.study)[1]} --resume {self.folder}"
-
-
-def _modules(specifications: Iterable[str]) -> list[str]:
-    """Modules of those that are `module:name`."""
-    return sorted({text.rpartition(":")[0] for text in specifications if ":" in text})
 
 
 def _switched_on(settings: dict[str, Any], *names: str) -> dict[str, Any]:
