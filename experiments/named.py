@@ -18,6 +18,7 @@ from worldaction.plugins import code_of
 
 PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
 """Options whose values are paths of what a run learns from."""
+OWN = ("worldaction", "envs", "agents", "experiments")
 
 
 class Named:
@@ -88,5 +89,6 @@ class Named:
 
 
 def _modules(specifications: Iterable[str]) -> list[str]:
-    """Modules of those that are `module:name`."""
-    return sorted({text.rpartition(":")[0] for text in specifications if ":" in text})
+    """Modules of those that are `module:name`, but for our own, which the version stands for."""
+    found = {text.rpartition(":")[0] for text in specifications if ":" in text}
+    return sorted(module for module in found if module.partition(".")[0] not in OWN)

@@ -6,18 +6,21 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_study import evaluations, finished_run, metrics, options, summary
 
+from experiments import named
 from experiments.calvin import main
 from experiments.cli import guarded, load_study
 from experiments.presets import PRESETS
 from experiments.run import Run, settings_of
 from worldaction.artefact import Artefact
 from worldaction.errors import UserError
+from worldaction.losses.registry import GROUP
 
 TASK = "seed0/turn_on_led"
 
@@ -276,6 +279,16 @@ def test_a_judge_is_a_part_of_what_it_judges(begin: Callable[..., Run]) -> None:
     second = begin("second", **asked)
     assert second.play().digest != stages[0].digest
     assert second.task(0, "pendulum", "ppo").made_by["content"] != stages[1].made_by["content"]
+
+
+def test_losses_of_our_own_are_no_code_that_a_user_brought(
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as where the package is installed
+    entry = EntryPoint("kl", "worldaction.losses.kl:KL", GROUP)
+    monkeypatch.setattr(named, "entry_points", lambda group: EntryPoints([entry]))
+    begin("first")
+    assert "content" not in json.loads(Path("first/env.json").read_text())
 
 
 def test_runs_that_name_nothing_and_those_from_before_are_what_they_were(begin: Callable[..., Run]) -> None:
