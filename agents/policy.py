@@ -15,7 +15,7 @@ One decision yields a chunk of K actions; the world model takes in every frame i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ class Policy(TensorDictModuleBase):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Policy:
-        """Read what `save_pretrained` wrote.
+        """Read what `save_pretrained` wrote. Nothing that the file names is imported.
 
         Args:
             folder: holds config.json and model.safetensors.
@@ -238,7 +238,9 @@ class Policy(TensorDictModuleBase):
         values = read_json(folder / "config.json")
         if missing := [key for key in ("task", "seed", "model", "actor") if key not in values]:
             raise UserError(f"{folder / 'config.json'} has no {missing[0]!r}, so it is no policy's; give its folder")
-        model = WorldModel(ModelConfig.from_dict(values["model"], source=folder / "config.json"))
+        config = ModelConfig.from_dict(values["model"], source=folder / "config.json")
+        # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
+        model = WorldModel(replace(config, losses=()))
         actor = build_actor(values["actor"])
         weights = load_tensors(folder / "model.safetensors")
         for prefix, module in (("model.", model), ("actor.", actor)):

@@ -159,6 +159,17 @@ class PPO:
         """No iteration is left, or a rule has stopped the run; `stopped` says which."""
         return bool(self.stopped) or self.iteration >= self.options.iterations
 
+    @property
+    def kept(self) -> int:
+        """Iterations of learning behind `policy` once `finished`; the last iteration only looked."""
+        # in the first one there is nothing to take back, and a run without iterations keeps the cloned policy
+        return max(self.iteration - 1 - self._taken_back, 0)
+
+    @property
+    def _taken_back(self) -> bool:
+        """A rule has stopped the run because of the last update."""
+        return self.stopped not in ("", "max_imagined")
+
     def run(self, report: Report) -> TunedPolicy:
         """Iterate to the end; `report` is called after each iteration with its number, from 1, and its metrics."""
         while not self.finished:
@@ -176,7 +187,7 @@ class PPO:
         self._remember_cloned(night)
         self.stopped = self._stop_rule(metrics)
         self.dreamed = metrics["imagined/success"]
-        if self.stopped and self.stopped != "max_imagined":
+        if self._taken_back:
             self.policy.tuned.load_state_dict(self.previous)
         if self.finished:
             return metrics | {"ppo/policy_steps": 0.0}

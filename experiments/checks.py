@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from experiments.benchmarks import Benchmark, open_benchmark
 from experiments.play import measured, naming_model, open_recorded
@@ -39,6 +40,14 @@ class Span(Protocol):
         ...
 
 
+class Planned(NamedTuple):
+    """An episode of play that is yet to be made, as a `Span`."""
+
+    kind: Kind
+    split: Split
+    length: int
+
+
 def check_study(study: Study) -> None:
     """Refuse what cannot work.
 
@@ -49,7 +58,9 @@ def check_study(study: Study) -> None:
     for task in study.tasks:
         benchmark.check(task)
     if study.play is None:
-        benchmark.jobs(study.data, study.tasks)
+        # attempts may be of any length until they are made
+        jobs = benchmark.jobs(study.data, study.tasks)
+        check_lengths(study, [Planned(job.kind, job.split, job.frames or sys.maxsize) for job in jobs])
         layout = benchmark.layout
     else:
         source = open_recorded(study.play)

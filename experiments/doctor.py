@@ -14,7 +14,7 @@ from envs.calvin.client import PYTHON, Settings, Simulator
 from envs.playtable.render import GL_BACKENDS, PACKAGES, works
 from worldaction.artefact import versions
 from worldaction.errors import UserError
-from worldaction.kernels import implementations
+from worldaction.kernels import Report, implementations
 
 
 def findings() -> Iterator[tuple[str, str, str]]:
@@ -28,14 +28,23 @@ def findings() -> Iterator[tuple[str, str, str]]:
         yield "GPU", "none", "not needed; install a CUDA build of torch to use one"
     yield "torch threads", str(torch.get_num_threads()), _waiting()
     for kernel in implementations():
-        state = "runs" if kernel.chosen else "works" if kernel.reason is None else "missing"
-        yield f"{kernel.op}: {kernel.name}", state, kernel.reason or ""
+        yield f"{kernel.op}: {kernel.name}", *_kernel(kernel)
     for name in GL_BACKENDS:
         good = works(name)
         yield f"renderer {name}", "works" if good else "missing", "" if good else f"apt-get install {PACKAGES[name]}"
     yield "renderer rays", "works", "slower than the others, and needs no library"
     yield "CALVIN simulator", *_calvin()
     yield "ffmpeg", imageio_ffmpeg.get_ffmpeg_version(), ""
+
+
+def _kernel(kernel: Report) -> tuple[str, str]:
+    """State of an implementation, and how it is had."""
+    if kernel.chosen:
+        return "runs", ""
+    if kernel.reason is not None:
+        return "missing", kernel.reason
+    asked = f"{kernel.op}={kernel.name}"
+    return "opt-in" if kernel.opt_in else "works", f"{kernel.opt_in}; ask for it with --kernels {asked}".lstrip("; ")
 
 
 def _calvin() -> tuple[str, str]:

@@ -162,7 +162,7 @@ def kernels(device: str) -> str:
             with torch.no_grad():
                 finite = all(bool(each.float().isfinite().all()) for each in calls[report.op](report.name))
             took = f"{time.monotonic() - begun:.2f}" if finite else "not finite"
-        runs = "chosen" if report.chosen else report.reason or "can be forced"
+        runs = "chosen" if report.chosen else report.reason or "can be asked for"
         lines.append(f"| {report.op} | {report.name} | {runs} | {took} |")
     return "\n".join(lines)
 

@@ -49,7 +49,7 @@ class TaskRun:
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
         drawn_by = self.store.meta.renderer if self.study.play is None else None
         self.benchmark = open_benchmark(self.study, renderer=drawn_by)
-        self.model = WorldModel.load(self.run.world_model(seed).path).to(self.device)
+        self.model = WorldModel.load(self.run.world_model(seed).path, losses=()).to(self.device)
 
     @property
     def segments(self) -> list[Segment]:
@@ -324,19 +324,12 @@ def finetune(here: TaskRun, recorder: Recorder) -> None:
         {
             "imagined": calibration,
             "iterations": ppo.iteration,
-            "kept": kept(ppo),
+            "kept": ppo.kept,
             "stop_reason": ppo.stopped or "all iterations done",
             "curve": curve,
         }
     )
     checkpoint.unlink(missing_ok=True)
-
-
-def kept(ppo: PPO) -> int:
-    """Iterations of learning behind the policy of a run that has ended, of which the last one only looked."""
-    taken_back = ppo.stopped not in ("", "max_imagined")
-    # in the first iteration there is nothing to take back, and a run without iterations keeps the cloned policy
-    return max(ppo.iteration - 1 - taken_back, 0)
 
 
 def _real_point(here: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: Recorder) -> None:

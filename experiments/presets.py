@@ -59,6 +59,8 @@ class Study:
     """Folders of runs: what the same settings have made there is read instead of being made again."""
     device: Device = "auto"
     """Where to compute. auto takes a GPU if there is one."""
+    kernels: str = ""
+    """Implementations of the kernels to run, NAME or OP=NAME,...; see docs/kernels.md. By default the proven ones."""
     workers: int = 0
     """Processes for data, tasks and evaluation; 0 takes one per core, four at most."""
     table: TableConfig = field(default_factory=TableConfig)

@@ -17,8 +17,8 @@ import torch
 from envs import CALVIN_ID, METAWORLD_ID, PLAY_TABLE_ID
 from experiments.arms import arms_of
 from experiments.cli import load_study
-from experiments.named import NAMED_BY, PLAY, STARTS, Named
 from experiments.presets import Study
+from experiments.references import NAMED_BY, PLAY, STARTS, References
 from experiments.reuse import ARMS, borrowed, is_run, lenders, made_there, named
 from worldaction.artefact import Artefact, versions, write_json
 from worldaction.config import TableConfig, digest, stress_of_play, switched_on, to_dict
@@ -52,7 +52,7 @@ class Run:
         run = cls.at(folder, replace(study, run_dir=None))
         if begun:
             # it was asked for anew, so results of what it began with would be no answer
-            run._named.refuse_changed(run._named.all)
+            run._references.refuse_changed(run._references.all)
         return run
 
     @classmethod
@@ -65,7 +65,7 @@ class Run:
         run = cls(study, folder)
         if (folder / "config.json").exists():
             _refuse_other(load_study(folder), study, folder)
-            run._named.refuse_changed(run._still_used)
+            run._references.refuse_changed(run._still_used)
             return run
         # first, because a folder with a config.json is a run
         run._write_env()
@@ -79,7 +79,7 @@ class Run:
         device(study)
         named(study.reuse)
         run = cls(study, folder)
-        run._named.refuse_changed(run._still_used)
+        run._references.refuse_changed(run._still_used)
         return run
 
     def _write_env(self) -> None:
@@ -92,23 +92,23 @@ class Run:
             "device": device_name(self.study),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        if self._named.all:
-            values["content"] = self._named.now()
+        if self._references.all:
+            values["content"] = self._references.now()
         write_json(self.folder / "env.json", values)
 
     @cached_property
-    def _named(self) -> Named:
-        return Named(self.study, self.folder)
+    def _references(self) -> References:
+        return References(self.study, self.folder)
 
     @property
     def _still_used(self) -> list[str]:
         """Names on which stages depend that are not complete; the arms of a study look for themselves."""
-        if self.study.arms:
+        if self.study.arms or not self._references.all:
             return []
         trained = all(self.world_model(seed).complete for seed in self.study.seeds)
-        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self._named.losses, trained)
+        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self._references.losses, trained)
         # a judge judges as long as there is something to judge
-        return [name for name in self._named.all if name in self._named.envs or not done.get(name)]
+        return [name for name in self._references.all if name in self._references.envs or not done.get(name)]
 
     # Artefacts --------------------------------------------------------------------------------------------------------
 
@@ -146,11 +146,11 @@ class Run:
             made_by: dict[str, Any] = {
                 "play": str(Path(self.study.play).resolve()),
                 "size": self.study.table.image_size,
-                **self._named.part(PLAY),
+                **self._references.part(PLAY),
             }
         else:
             made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
-            made_by |= {**self._where, **self._named.part(*self._named.envs)}
+            made_by |= {**self._where, **self._references.part(*self._references.envs)}
             made_by |= _stress(switched_on(stress_of_play(self.study.stress)))
         return self._artefact("play", made_by)
 
@@ -162,7 +162,7 @@ class Run:
             "losses": self.study.losses,
             "seed": seed,
             "threads": self.threads,
-            **self._named.part(NAMED_BY, *self._named.losses),
+            **self._references.part(NAMED_BY, *self._references.losses),
         }
         if self.study.stress.hidden_actions:
             made_by["hidden_actions"] = self.study.stress.hidden_actions
@@ -204,13 +204,13 @@ class Run:
             # points of the curve are measured as the evaluation is
             curve = bool(self.study.evaluation.curve_episodes)
             settings["ppo"] |= {**stress, **self._starts} if curve else {}
-            settings["ppo"] |= self._named.part(*self._named.envs, *([STARTS] if curve else []))
+            settings["ppo"] |= self._references.part(*self._references.envs, *([STARTS] if curve else []))
         if stage == "evaluation":
             settings["evaluation"] = {
                 "ppo": self.task(seed, task, "ppo").digest,
                 "evaluation": to_dict(self.study.evaluation),
                 **self._starts,
-                **self._named.part(STARTS),
+                **self._references.part(STARTS),
                 **stress,
             }
         made_by = settings[stage] | {"seed": seed, "task": task}
@@ -266,7 +266,7 @@ def _switched_on(settings: dict[str, Any], *names: str) -> dict[str, Any]:
 def settings_of(study: Study) -> str:
     """A short hash of a study: of what its results depend on, and not of where artefacts are looked for."""
     values = to_dict(replace(study, run_dir=None))
-    left_out = {"reuse"} | (set() if study.arms else {"arms"})
+    left_out = {"reuse", "kernels"} | (set() if study.arms else {"arms"})
     return digest({name: value for name, value in values.items() if name not in left_out})
 
 

@@ -7,7 +7,7 @@ interrupted. `conduct` calls them in order; nothing else knows the order.
 from __future__ import annotations
 
 import logging
-import sys
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -20,7 +20,6 @@ import torch
 
 from envs import CALVIN_ID
 from experiments.arms import arms_of
-from experiments.benchmarks import open_benchmark
 from experiments.checks import check_lengths, check_study, model_config, seen_by
 from experiments.cli import load_study
 from experiments.comparison import compare, console_tables
@@ -36,8 +35,8 @@ from experiments.summary import summarise
 from worldaction.artefact import Artefact, read_json
 from worldaction.fit import Fit, Interrupted, linear_decay
 from worldaction.graphed import Graph
+from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.ahead import Ahead, Here
-from worldaction.play.layout import Kind
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import window_batches
 from worldaction.record import Recorder, progress, setup_logging, write_csv
@@ -47,7 +46,6 @@ from worldaction.spec import (
     IS_INIT,
     PREVIOUS_ACTION,
     ROBOT,
-    Split,
 )
 from worldaction.training import ModelStep, as_episode_starts
 from worldaction.world_model import WorldModel
@@ -75,8 +73,11 @@ def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> 
         study = seen_by(study)
         for one in [arm.study for arm in arms_of(study)] or [study]:
             check_study(one)
-            if one.play is None:
-                check_lengths(one, planned(one))
+    if study.kernels:
+        # in the environment, so that the processes of a study have it, too
+        os.environ[VARIABLE] = study.kernels
+        # refused here, if it cannot run, and not after an hour
+        implementations()
     run = Run.open(resume) if resume is not None else Run.create(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
@@ -88,20 +89,6 @@ def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> 
         LOGGER.warning("interrupted, nothing is lost; go on with: %s", run.command)
         raise KeyboardInterrupt from None
     return run.folder
-
-
-class Planned(NamedTuple):
-    """An episode of play that is yet to be made."""
-
-    kind: Kind
-    split: Split
-    length: int
-
-
-def planned(study: Study) -> list[Planned]:
-    """The play that a study will make; attempts may be of any length until they are made."""
-    jobs = open_benchmark(study).jobs(study.data, study.tasks)
-    return [Planned(job.kind, job.split, job.frames or sys.maxsize) for job in jobs]
 
 
 def _stages(run: Run, *, models_only: bool) -> None:

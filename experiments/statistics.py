@@ -154,19 +154,18 @@ def seed_bootstrap(
     """
     table = _table(scores)
     rng = np.random.default_rng(seed)
-    draws = [statistic(_resample(table, rng, stratified)) for _ in range(resamples)]
+    draws = [statistic(_resample(table, rng, stratified=stratified)) for _ in range(resamples)]
     return Estimate(float(statistic(table)), _percentiles(draws, level))
 
 
 def probability_of_improvement(
-    x: ArrayLike, y: ArrayLike, *, stratified: bool = False, seed: int = 0, resamples: int = 2000, level: float = 0.95
+    x: ArrayLike, y: ArrayLike, *, seed: int = 0, resamples: int = 2000, level: float = 0.95
 ) -> Estimate:
     """How likely a run of `x` beats a run of `y` on a task: P(x > y) + P(x = y) / 2, averaged over tasks.
 
     Args:
         x: [seeds of x, tasks].
         y: [seeds of y, tasks], the same tasks in the same order.
-        stratified: see `seed_bootstrap`.
         seed: of the resampling.
         resamples: how many.
         level: confidence, in (0, 1).
@@ -180,7 +179,7 @@ def probability_of_improvement(
     if first.shape[1] != second.shape[1]:
         raise UserError(f"{first.shape[1]} and {second.shape[1]} tasks cannot be compared; give the same tasks")
     rng = np.random.default_rng(seed)
-    draws = [_wins(_resample(first, rng, stratified), _resample(second, rng, stratified)) for _ in range(resamples)]
+    draws = [_wins(_resample(first, rng), _resample(second, rng)) for _ in range(resamples)]
     return Estimate(_wins(first, second), _percentiles(draws, level))
 
 
@@ -221,7 +220,7 @@ def _table(scores: ArrayLike) -> Scores:
     return table
 
 
-def _resample(table: Scores, rng: np.random.Generator, stratified: bool) -> Scores:
+def _resample(table: Scores, rng: np.random.Generator, *, stratified: bool = False) -> Scores:
     """[seeds, tasks] of seeds drawn with replacement: whole, or for every task anew."""
     if stratified:
         return np.take_along_axis(table, rng.integers(len(table), size=table.shape), axis=0)

@@ -58,6 +58,23 @@ def test_the_argument_and_the_variable_force_one(monkeypatch: pytest.MonkeyPatch
     assert kernels.choose("rollout", kernels.typical(), force="good").name == "good"
 
 
+def test_an_implementation_that_is_opt_in_runs_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    new = kernels.Implementation("rollout", "new", 30, lambda request: None, lambda *a, **k: "new", "untried")
+    monkeypatch.setattr(kernels, "_all", lambda op: (new, _implementation("reference", 0, None)))
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    assert kernels.choose("rollout", kernels.typical()).name == "reference"
+    reports = {(r.op, r.name): r for r in kernels.implementations(kernels.typical())}
+    assert reports["rollout", "new"] == kernels.Report("rollout", "new", False, None, "untried")
+    monkeypatch.setenv(kernels.VARIABLE, "rollout=new")
+    assert kernels.choose("rollout", kernels.typical()).name == "new"
+
+
+@pytest.mark.parametrize("op", kernels.DEFINITIONS)
+def test_kernels_that_no_gpu_has_run_are_opt_in(op: str) -> None:
+    (cuda,) = [each for each in kernels._all(op) if each.name == "cuda"]
+    assert cuda.opt_in == kernels.UNPROVEN
+
+
 @pytest.mark.usefixtures("registry")
 def test_what_is_forced_and_cannot_run_is_refused_with_the_reason() -> None:
     with pytest.raises(UserError, match="'fast' of rollout cannot run here: no such machine: buy one"):

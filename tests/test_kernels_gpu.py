@@ -108,6 +108,10 @@ def test_the_filter_has_the_values_and_the_gradients(blind: bool, generator: tor
     assert scan_worst([grad.cpu() for grad in full], expected) < 1e-3
 
 
-def test_the_kernels_run_by_themselves_where_there_is_a_gpu() -> None:
+def test_the_kernels_run_where_they_are_asked_for_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(kernels.VARIABLE, raising=False)
+    chosen = {report.op: report.name for report in kernels.implementations() if report.chosen}
+    assert chosen == dict.fromkeys(kernels.DEFINITIONS, "reference")
+    monkeypatch.setenv(kernels.VARIABLE, "cuda")
     chosen = {report.op: report.name for report in kernels.implementations() if report.chosen}
     assert chosen == dict.fromkeys(kernels.DEFINITIONS, "cuda")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -294,6 +295,16 @@ def test_a_saved_policy_acts_identically(tuned: bool, tmp_path: Path) -> None:
         assert np.array_equal(predictions(again, stream, deterministic=deterministic), expected)
     assert {path.name for path in (tmp_path / "p").iterdir()} == {"config.json", "model.safetensors"}
     assert not any(key.startswith("model.losses") for key in load_tensors(tmp_path / "p" / "model.safetensors"))
+
+
+@pytest.mark.usefixtures("trap")
+def test_loading_a_policy_imports_nothing_that_its_file_names(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path / "p")
+    values = json.loads((tmp_path / "p" / "config.json").read_text())
+    values["model"]["losses"] = ["evil:X"]
+    (tmp_path / "p" / "config.json").write_text(json.dumps(values))
+    Policy.from_pretrained(tmp_path / "p")
+    assert "evil" not in sys.modules
 
 
 def test_a_tuned_policy_is_not_the_cloned_one() -> None:

@@ -209,3 +209,23 @@ def test_stopped_run_stays_stopped_after_a_resume() -> None:
     assert again.finished
     assert again.stopped == "max_imagined"
     assert run(again) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"iterations": 5}, ""),
+        ({"iterations": 0}, ""),
+        ({"max_imagined": 0.5}, "max_imagined"),
+        ({"max_imagined": 0.0}, "max_imagined"),
+        ({"max_divergence": 0.01}, "max_divergence"),
+        ({"max_divergence": -1.0}, "max_divergence"),
+        ({"min_time": 9.0}, "min_time"),
+    ],
+)
+def test_what_a_run_says_it_kept_is_the_policy_that_it_kept(changes: dict[str, Any], reason: str) -> None:
+    ppo = make(**{"warmup": 1, **changes})
+    # by the iterations behind it, each policy that dreamed; without an iteration, the cloned one
+    policies = followed(ppo)[0] or [weights(ppo)]
+    assert ppo.stopped == reason
+    assert ppo.kept == max(i for i, policy in enumerate(policies) if torch.equal(policy, weights(ppo)))

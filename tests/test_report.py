@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from test_ppo import followed, make, weights
 
-from experiments.learn import kept
 from experiments.report import console_table, verdict, write_report
 from experiments.statistics import paired_difference, success_rate
 from experiments.verdict import warnings
@@ -211,26 +208,6 @@ def test_a_run_that_does_not_say_what_it_kept_kept_what_its_rule_says(tmp_path: 
     page = re.sub(r"<[^>]+>", " ", write_report(folder).read_text())
     assert {row["iteration"] for row in _success_rows(folder) if row["kind"] == "kept"} == {str(kept)}
     assert f"19 {kept} {reason}" in " ".join(page.split())
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"iterations": 5}, ""),
-        ({"iterations": 0}, ""),
-        ({"max_imagined": 0.5}, "max_imagined"),
-        ({"max_imagined": 0.0}, "max_imagined"),
-        ({"max_divergence": 0.01}, "max_divergence"),
-        ({"max_divergence": -1.0}, "max_divergence"),
-        ({"min_time": 9.0}, "min_time"),
-    ],
-)
-def test_what_a_run_says_it_kept_is_the_policy_that_it_kept(changes: dict[str, Any], reason: str) -> None:
-    ppo = make(**{"warmup": 1, **changes})
-    # by the iterations behind it, each policy that dreamed; without an iteration, the cloned one
-    policies = followed(ppo)[0] or [weights(ppo)]
-    assert ppo.stopped == reason
-    assert kept(ppo) == max(i for i, policy in enumerate(policies) if torch.equal(policy, weights(ppo)))
 
 
 def test_real_points_of_the_curve_carry_the_interval_of_their_episodes(whole: Path) -> None:

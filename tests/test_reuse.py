@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tiny_study import evaluations, finished_run, metrics, options, summary
 
-from experiments import named
+from experiments import references
 from experiments.calvin import main
 from experiments.cli import guarded, load_study
 from experiments.presets import PRESETS
@@ -286,7 +286,7 @@ def test_losses_of_our_own_are_no_code_that_a_user_brought(
 ) -> None:
     # as where the package is installed
     entry = EntryPoint("kl", "worldaction.losses.kl:KL", GROUP)
-    monkeypatch.setattr(named, "entry_points", lambda group: EntryPoints([entry]))
+    monkeypatch.setattr(references, "entry_points", lambda group: EntryPoints([entry]))
     begin("first")
     assert "content" not in json.loads(Path("first/env.json").read_text())
 

@@ -33,6 +33,8 @@ from worldaction.spec import (
     Layout,
 )
 
+DECODER = ("reconstruction",)
+"""The loss whose network draws images."""
 Actor = Callable[[Latent, int], Tensor]
 """Latent and step to actions [B, A]."""
 
@@ -329,23 +331,25 @@ class WorldModel(nn.Module):
 
     # Disk -------------------------------------------------------------------------------------------------------------
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors into a folder."""
+        folder = Path(folder)
         write_json(folder / "config.json", to_dict(self.config))
         save_tensors(folder / "model.safetensors", dict(self.state_dict()))
 
     @classmethod
-    def load(cls, folder: Path, *, losses: Sequence[str] | None = ()) -> WorldModel:
+    def load(cls, folder: Path | str, *, losses: Sequence[str] = DECODER) -> WorldModel:
         """Read a saved model, frozen and in evaluation mode.
+
+        Nothing that the file names is imported: of its losses those come along that the caller names.
 
         Args:
             folder: holds config.json and model.safetensors.
-            losses: names of the losses whose networks are wanted, such as the decoder's "reconstruction"; None for all.
+            losses: the losses whose networks are wanted, as `--losses` names them; by default the decoder alone.
         """
+        folder = Path(folder)
         config = ModelConfig.from_dict(read_json(folder / "config.json"), source=folder / "config.json")
-        if losses is not None:
-            config = replace(config, losses=tuple(text for text in config.losses if parse(text).target in losses))
-        model = cls(config)
+        model = cls(replace(config, losses=tuple(text for text in config.losses if parse(text).target in losses)))
         restore(model, load_tensors(folder / "model.safetensors"), source=folder / "model.safetensors")
         return model.eval().requires_grad_(False)
 

@@ -161,7 +161,7 @@ def check_render_mode(render_mode: str | None, model: WorldModel) -> None:
     if render_mode and not model.draws_images():
         raise UserError(
             f"render_mode {render_mode!r} needs a decoder, and this model has none; "
-            "load it with WorldModel.load(folder, losses=('reconstruction',))"
+            "train one with the loss `reconstruction`, and load it with WorldModel.load(folder)"
         )
 
 

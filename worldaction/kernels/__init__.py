@@ -8,9 +8,13 @@ is one new file, ``worldaction/kernels/<op>/<name>.py``, and nothing else is edi
     def available(request: Request) -> str | None: ...  # None, or why not and what to do about it, in one line
     def run(*args, dtype: torch.dtype, **kwargs): ...   # arguments and results of the function in reference.py
 
-Files that begin with an underscore, and those without ``PRIORITY``, are helpers. To force one:
-``WORLDACTION_KERNELS=reference`` or ``WORLDACTION_KERNELS=rollout=cuda,denoise=reference``, or the argument of the
-functions in `worldaction.kernels.ops`, which is how the operations are called.
+Files that begin with an underscore, and those without ``PRIORITY``, are helpers. One more name is optional:
+
+    OPT_IN = "no GPU has run it yet"                    # why it runs only where it is asked for by name
+
+To ask for one, or for one an operation: ``--kernels reference`` or ``--kernels rollout=cuda,denoise=reference`` of a
+study, the variable WORLDACTION_KERNELS, or the argument of the functions in `worldaction.kernels.ops`, which is how the
+operations are called.
 """
 
 from __future__ import annotations
@@ -32,6 +36,9 @@ VARIABLE = "WORLDACTION_KERNELS"
 REFERENCE = "reference"
 DEFINITIONS = {"rollout": "prior_rollout", "denoise": "denoise", "dream": "dream", "scan": "scan"}
 """The operations, and the function of their reference.py that defines each."""
+
+UNPROVEN = "no GPU has run it yet"
+"""Why the CUDA kernels are opt-in, until `gpu_check` has passed on a GPU."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +70,7 @@ class Implementation:
         priority: the highest one that is available runs.
         available: None for a request that it can serve, or why it cannot and what to do about it.
         run: the operation, with the arguments of its definition and ``dtype``.
+        opt_in: why it runs only where it is asked for by name; empty if it runs by itself.
     """
 
     op: str
@@ -70,16 +78,26 @@ class Implementation:
     priority: int
     available: Callable[[Request], str | None]
     run: Callable[..., Any]
+    opt_in: str = ""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `implementations` says of one implementation: `reason` is why it is not available, None if it is."""
+    """What `implementations` says of one implementation.
+
+    Attributes:
+        op: the operation.
+        name: of the implementation.
+        chosen: whether it runs.
+        reason: why it cannot run here, None if it can.
+        opt_in: why it runs only where it is asked for; empty if it need not be.
+    """
 
     op: str
     name: str
     chosen: bool
     reason: str | None
+    opt_in: str = ""
 
 
 def choose(op: str, request: Request, *, force: str | None = None) -> Implementation:
@@ -88,14 +106,15 @@ def choose(op: str, request: Request, *, force: str | None = None) -> Implementa
     Args:
         op: the operation, a key of `DEFINITIONS`.
         request: what is asked.
-        force: name of the implementation to take; else WORLDACTION_KERNELS names it, else the best available one runs.
+        force: name of the implementation to take; else WORLDACTION_KERNELS names it, else the best available one runs
+            that need not be asked for.
 
     Raises:
         UserError: the operation or the name is unknown, or the forced implementation is not available.
     """
     name = force or _forced().get(op)
     if name is None:
-        best = next(each for each in _all(op) if each.available(request) is None)
+        best = next(each for each in _all(op) if not each.opt_in and each.available(request) is None)
         _log(op, best.name, str(request.device))
         return best
     return _named(op, name, request)
@@ -114,7 +133,7 @@ def implementations(request: Request | None = None) -> list[Report]:
         taken = choose(op, request).name
         for each in _all(op):
             reason = each.available(request)
-            reports.append(Report(op=op, name=each.name, chosen=each.name == taken, reason=reason))
+            reports.append(Report(op, each.name, each.name == taken, reason, each.opt_in))
     return reports
 
 
@@ -145,7 +164,8 @@ def _all(op: str) -> tuple[Implementation, ...]:
             continue
         module = importlib.import_module(f"{package.__name__}.{info.name}")
         if hasattr(module, "PRIORITY"):
-            found.append(Implementation(op, info.name, module.PRIORITY, module.available, module.run))
+            opt_in = getattr(module, "OPT_IN", "")
+            found.append(Implementation(op, info.name, module.PRIORITY, module.available, module.run, opt_in))
     return tuple(sorted(found, key=lambda each: (-each.priority, each.name)))
 
 

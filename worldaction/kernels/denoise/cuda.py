@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worldaction.kernels import Request
+from worldaction.kernels import UNPROVEN, Request
 from worldaction.kernels.cuda.launch import Argument, Load, load, long, room, unavailable
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise.reference import DenoiserWeights, sizes_of
 from worldaction.kernels.kept import Kept
 
 PRIORITY = 30
+OPT_IN = UNPROVEN
 PAD = 8
 TILE = 4 * 128  # bytes of a 16 x 16 tile of bfloat16
 HELD_TILES = 32  # tiles of one matrix that a warp can hold in registers: 128 of them

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from worldaction.kernels import Request
+from worldaction.kernels import UNPROVEN, Request
 from worldaction.kernels.cuda.launch import Load, Replay, load, long, room
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise import cuda as denoising
@@ -23,6 +23,7 @@ from worldaction.kernels.rollout.steps import PriorStep
 from worldaction.random import Stream
 
 PRIORITY = 30
+OPT_IN = UNPROVEN
 THREADS = 128  # DREAM_THREADS of dream.cuh
 _kept: Kept[Dreams] = Kept(4)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from worldaction.kernels import Request
+from worldaction.kernels import UNPROVEN, Request
 from worldaction.kernels.cuda.launch import Load, Replay, load, room, unavailable
 from worldaction.kernels.cuda.source import Source
 from worldaction.kernels.kept import Kept
@@ -19,6 +19,7 @@ from worldaction.kernels.rollout.reference import PriorWeights, flat, sizes_of
 from worldaction.kernels.rollout.steps import PriorStep, steps_source
 
 PRIORITY = 30
+OPT_IN = UNPROVEN
 KEPT = 4
 LARGEST = 4096  # deter, whose gates must fit into 48 KiB of a block's shared memory
 _kept: Kept[Rollout] = Kept(KEPT)

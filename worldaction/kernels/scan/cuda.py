@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from worldaction.kernels import UNPROVEN
 from worldaction.kernels.cuda.launch import Argument, Load, load, long
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.rollout.cuda import available as available
@@ -15,6 +16,7 @@ from worldaction.kernels.scan.explicit import Normed, forward
 from worldaction.kernels.scan.reference import ScanWeights
 
 PRIORITY = 30
+OPT_IN = UNPROVEN
 THREADS, WARPS = 128, 4  # SCAN_THREADS of scan.cuh; warps of a block that draws
 
 

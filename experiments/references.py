@@ -1,4 +1,4 @@
-"""What the settings of a run only name: data at a path, code of the user's. Is it still what the run began with?"""
+"""What the settings of a run only refer to: data at a path, code of the user's. Is it still what the run began with?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
 OWN = ("worldaction", "envs", "agents", "experiments")
 
 
-class Named:
+class References:
     """The names in a study, and hashes of what lay behind them when its run began, which are in its env.json."""
 
     def __init__(self, study: Study, folder: Path) -> None:
