@@ -57,12 +57,7 @@ setup(
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["worldaction = experiments.cli:main"],
-        "worldaction.losses": [
-            "reconstruction = worldaction.losses.reconstruction:Reconstruction",
-            "kl = worldaction.losses.kl:KL",
-            "inverse_dynamics = worldaction.losses.inverse_dynamics:InverseDynamics",
-        ],
+        "console_scripts": ["worldaction = experiments.__main__:main"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -13,15 +13,15 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from agents.diffusion import Chain, DiffusionPolicy, TunedPolicy
-from agents.operands import Operands, operands
+from agents.kernel_weights import Operands, operands
+from agents.policies.diffusion import Chain, DiffusionPolicy, TunedPolicy
 from worldaction.errors import UserError
 from worldaction.kernels import REFERENCE, choose, ops, typical
+from worldaction.kernels.cpu_matmul import fast_float32
 from worldaction.kernels.dream.reference import Dreamed
-from worldaction.products import fast_float32
 from worldaction.random import Stream, normal, uniform
-from worldaction.rssm import Latent, one_hot
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent, one_hot
 
 
 class DreamModel(Protocol):

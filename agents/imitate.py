@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from agents.clone import follow
+from agents.bc import follow
 from worldaction.fit import Fit, Report, cosine_decay
 
 Learner = TypeVar("Learner", bound=nn.Module)
@@ -25,7 +25,7 @@ def imitate(
     ema: float,
     report: Report | None = None,
 ) -> Learner:
-    """Minimise a loss over demonstrations, by the recipe of `agents.clone.clone`.
+    """Minimise a loss over demonstrations, by the recipe of `agents.bc.clone`.
 
     Args:
         module: what is trained, in place.

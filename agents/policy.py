@@ -25,13 +25,13 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from agents.diffusion import DiffusionPolicy, TunedPolicy
-from worldaction.artefact import load_tensors, read_json, save_tensors, write_json
+from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from worldaction.errors import UserError
+from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.random import Stream, normal, uniform
-from worldaction.rssm import Latent
 from worldaction.spec import ACTION, IS_INIT
-from worldaction.world_model import ModelConfig, WorldModel, restore
+from worldaction.world_model.model import ModelConfig, WorldModel, restore
+from worldaction.world_model.rssm import Latent
 
 
 @dataclass

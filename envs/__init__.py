@@ -8,6 +8,15 @@ from __future__ import annotations
 
 import gymnasium
 
+from worldaction.programs import only_programs
+
+# the simulator's side runs as a file, in another interpreter
+only_programs(
+    __name__,
+    (),
+    {"envs.playtable.check": "worldaction table experts", "envs.calvin.record": "worldaction table record"},
+)
+
 PLAY_TABLE_ID = "worldaction/PlayTable-v0"
 CALVIN_ID = "worldaction/Calvin-v0"
 DREAM_ID = "worldaction/Dream-v0"
@@ -24,4 +33,4 @@ if DREAM_ID not in gymnasium.registry:
     gymnasium.register(id=DREAM_ID, entry_point="envs.dream:DreamGymEnv")
 
 if METAWORLD_ID not in gymnasium.registry:
-    gymnasium.register(id=METAWORLD_ID, entry_point="envs.metaworld:MetaWorldEnv", max_episode_steps=500)
+    gymnasium.register(id=METAWORLD_ID, entry_point="envs.metaworld.env:MetaWorldEnv", max_episode_steps=500)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldaction.config import PlayConfig
 from worldaction.errors import UserError
-from worldaction.play.store import Segment, StoreWriter
 from worldaction.spec import ACTION, CALVIN, Layout, Split
+
+if TYPE_CHECKING:
+    from worldaction.play.store import StoreWriter
 
 Array = NDArray[np.float64]
 Arrays = dict[str, np.ndarray]
@@ -199,6 +201,9 @@ def write_shard(
     Raises:
         UserError: a job is not possible, or the folder cannot be written.
     """
+    # imported here, for a command line that only plans needs neither torch nor a store
+    from worldaction.play.store import StoreWriter
+
     with StoreWriter(
         path, image_size=image_size, source=source, renderer=renderer, seed=seed, config=config, layout=layout
     ) as writer:
@@ -209,6 +214,8 @@ def write_shard(
 
 
 def _write(writer: StoreWriter, made: Made, scene: str) -> int:
+    from worldaction.play.store import Segment
+
     job, arrays, success = made
     length = len(arrays[ACTION])
     segments = [] if success is None else [Segment(job.task, 0, length, success)]

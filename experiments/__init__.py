@@ -1,1 +1,24 @@
-"""Studies: from play data to curves and a report, in one command."""
+"""Studies: what joins data, world model, policies and environments, from play to the verdict.
+
+calvin.py, metaworld.py, losses.py   a study is one page
+study/      settings, options, arms, the run's folder, the order of the work
+stages/     one file an arrow: play --> world model --> success, BC --> improvement --> evaluation
+report/     statistics, tables, figures, films, pages
+commands/   one file a verb of `worldaction`
+baselines/  other methods beside ours; bench/  how fast
+"""
+
+from worldaction.programs import only_programs
+
+only_programs(
+    __name__,
+    {"experiments", "experiments.calvin", "experiments.metaworld", "experiments.losses", "experiments.baselines"},
+    {
+        "experiments.benchmark": "worldaction benchmark",
+        "experiments.gpu_check": "worldaction gpu-check",
+        "experiments.fidelity": "worldaction table fidelity",
+        "experiments.looks": "worldaction table looks",
+        "experiments.cli": "worldaction",
+        "experiments.doctor": "worldaction doctor",
+    },
+)

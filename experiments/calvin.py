@@ -9,19 +9,25 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments.presets import PRESETS, Study
+from experiments.study.settings import PRESETS, Study
 
 
-def main(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS) -> None:
+def main(
+    arguments: Sequence[str],
+    presets: Mapping[str, Study] = PRESETS,
+    *,
+    program: str = "python -m experiments.calvin",
+) -> None:
     """Run the study that the arguments describe.
 
     Args:
         arguments: without the program's name.
         presets: what it may begin from.
+        program: how it was called, for its help.
     """
-    from experiments.cli import parse_study
+    from experiments.study.options import parse_study
 
-    study, resume, only_print = parse_study(arguments, presets)
+    study, resume, only_print = parse_study(arguments, presets, program=program)
     if only_print:
         import json
 
@@ -31,12 +37,12 @@ def main(arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS) -> No
         return
     # waiting threads that spin slow each other down several times over; torch reads this when it is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from experiments.stages import conduct
+    from experiments.study.conduct import conduct
 
     conduct(study, resume)
 
 
 if __name__ == "__main__":
-    from experiments.cli import guarded
+    from experiments.guard import guarded
 
     sys.exit(guarded(lambda: main(sys.argv[1:])))

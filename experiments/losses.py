@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.presets import Study
+from experiments.study.settings import Study
 from worldaction.errors import UserError
 
 BASE = "reconstruction+kl"
@@ -51,11 +51,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     # waiting threads that spin slow each other down several times over; torch reads this when it is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from experiments.loss_page import write_losses
+    from experiments.report.loss_page import write_losses
 
     folder = asked.page
     if folder is None:
-        from experiments.stages import conduct
+        from experiments.study.conduct import conduct
 
         folder = conduct(asked.study, asked.resume, models_only=asked.models_only)
     page, table = write_losses(folder)
@@ -71,8 +71,9 @@ def parse(arguments: Sequence[str]) -> Comparison:
     Raises:
         UserError: it cannot be read, names no loss, or names a run without arms.
     """
-    from experiments.arms import arms_of
-    from experiments.cli import load_study, parse_study
+    from experiments.study.arms import arms_of
+    from experiments.study.options import parse_study
+    from experiments.study.settings import load_study
 
     rest = list(arguments)
     if page := _values(rest, "--page"):
@@ -153,6 +154,6 @@ def _name(text: str) -> str:
 
 
 if __name__ == "__main__":
-    from experiments.cli import guarded
+    from experiments.guard import guarded
 
     sys.exit(guarded(lambda: main(sys.argv[1:])))

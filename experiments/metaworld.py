@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from experiments.presets import PRESETS, Study
+from experiments.study.settings import PRESETS, Study
 from worldaction.config import GymConfig
 
 STEPS = 120
@@ -19,7 +19,7 @@ STEPS = 120
 
 def _in_metaworld(study: Study) -> Study:
     from envs import METAWORLD_ID
-    from envs.metaworld import TASKS
+    from envs.metaworld.env import TASKS
 
     return replace(
         study,
@@ -39,6 +39,6 @@ def presets() -> dict[str, Study]:
 
 if __name__ == "__main__":
     from experiments.calvin import main
-    from experiments.cli import guarded
+    from experiments.guard import guarded
 
-    sys.exit(guarded(lambda: main(sys.argv[1:], presets())))
+    sys.exit(guarded(lambda: main(sys.argv[1:], presets(), program="python -m experiments.metaworld")))

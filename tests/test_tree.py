@@ -1,4 +1,4 @@
-"""The tree keeps its promises: who may import whom, what libraries never do, and a README that names every file."""
+"""The tree keeps its promises: who may import whom and what libraries never do."""
 
 import ast
 import re
@@ -18,8 +18,8 @@ MAY_IMPORT = {
     "agents": {"agents", "worldaction"},
     "experiments": set(PACKAGES),
 }
-MAY_PRINT = ("experiments/", "envs/playtable/check.py")
-MAY_UNPICKLE = "worldaction/play/restricted.py"
+MAY_PRINT = ("experiments/", "envs/playtable/tools/")
+MAY_UNPICKLE = "worldaction/play/readers/restricted.py"
 RUNS_ELSEWHERE = {"envs/calvin/server.py": {"calvin_env", "git", "hydra"}}
 """Files that run in an interpreter of the user's, and what they find there."""
 NOT_OURS = {"tests", "conftest"}
@@ -116,7 +116,7 @@ def test_the_rule_notices_who_breaks_it(rule: Rule, text: str) -> None:
 
 
 def test_only_named_modules_are_excused() -> None:
-    assert _broken(never_print, "experiments/cli.py", "print(1)") == []
+    assert _broken(never_print, "experiments/calvin.py", "print(1)") == []
     assert _broken(no_loading_path_executes_code, MAY_UNPICKLE, "import pickle") == []
     for file, names in RUNS_ELSEWHERE.items():
         assert _broken(declared_dependencies_only, file, f"import {', '.join(names)}") == []
@@ -130,26 +130,11 @@ def test_every_folder_of_modules_is_a_package_and_gets_installed() -> None:
     assert [str(f.relative_to(ROOT)) for f in folders if not (f / "__init__.py").exists()] == []
 
 
-@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="README.md is not written yet")
-def test_the_readme_maps_every_file_and_no_other() -> None:
-    """One row each, such as: | `worldaction/spec.py` | names and axis letters |"""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    listed = re.findall(r"^\| `([\w/]+\.py)` \| .*\w.* \|$", text, re.M)
-    files = [file for file in _python_files() if not file.endswith("__init__.py")]
-    assert sorted(set(listed) - set(files)) == [], "files that do not exist"
-    missing = [f"| `{file}` | {_first_line(file)} |" for file in sorted(set(files) - set(listed))]
-    assert not missing, "rows for the map:\n" + "\n".join(missing)
-    assert len(listed) == len(set(listed)), "files that are named twice"
-
-
 @pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_quickly(package: str) -> None:
-    if not (ROOT / package / "__init__.py").exists():
-        pytest.skip(f"{package} is not written yet")
     assert _best_time("-c", f"import {package}", enough=SECONDS_TO_IMPORT) < SECONDS_TO_IMPORT
 
 
-@pytest.mark.skipif(not (ROOT / "experiments/calvin.py").exists(), reason="experiments/calvin.py is not written yet")
 def test_help_answers_at_once() -> None:
     assert _best_time("-m", "experiments.calvin", "--help", enough=SECONDS_TO_HELP) < SECONDS_TO_HELP
 
@@ -160,12 +145,6 @@ def test_the_version_is_written_once() -> None:
     assert [
         f for f in ("setup.py", "pyproject.toml") if f'"{found[0]}"' in (ROOT / f).read_text(encoding="utf-8")
     ] == []
-
-
-def _first_line(file: str) -> str:
-    """What a module says it is."""
-    text = ast.get_docstring(ast.parse((ROOT / file).read_text(encoding="utf-8"))) or file
-    return text.splitlines()[0].rstrip(".")
 
 
 def _best_time(*arguments: str, enough: float) -> float:

@@ -1,6 +1,6 @@
 """World-action models: a recurrent world model with an inverse-dynamics loss, and policies trained in its imagination.
 
-Importing this package is cheap; its modules are imported by name: ``from worldaction.world_model import WorldModel``.
+Importing this package is cheap; its modules are imported by name.
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
 """Options of every stage, as frozen dataclasses: one description of each number, read by the code and the command line.
 
 Nothing here imports torch, so `--help` answers at once. A stage passes plain numbers on to the modules it builds; no
-module below a stage sees these classes. The presets are in experiments/presets.py.
+module below a stage sees these classes. The presets are in experiments/study/settings.py.
 """
 
 from __future__ import annotations
@@ -9,10 +9,32 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import typing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from worldaction.errors import UserError
+
+
+class Range(NamedTuple):
+    """Which values an option may have. It stands on the option's field: ``dropout: Annotated[float, Range(...)]``."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+Count = Annotated[int, Range("1 or more", lambda value: value >= 1)]
+Whole = Annotated[int, Range("0 or more", lambda value: value >= 0)]
+# infinite numbers could not be written into a run's JSON
+Real = Annotated[float, Range("a finite number", math.isfinite)]
+Positive = Annotated[float, Range("a finite number above 0", lambda value: 0 < value < math.inf)]
+NonNegative = Annotated[float, Range("a finite number of 0 or more", lambda value: 0 <= value < math.inf)]
+Share = Annotated[float, Range("0 to 1", lambda value: 0 <= value <= 1)]
+Below1 = Annotated[float, Range("0 or more and below 1", lambda value: 0 <= value < 1)]
+Between = Annotated[float, Range("a number above 0 and below 1", lambda value: 0 < value < 1)]
+Pace = Annotated[float, Range("a number above 0, up to 1", lambda value: 0 < value <= 1)]
 
 Device = Literal["auto", "cpu", "cuda"]
 Renderer = Literal["auto", "egl", "osmesa", "rays"]
@@ -23,13 +45,13 @@ Scene = Literal["A", "B", "C", "D"]
 class TableConfig:
     """The simulator. Supersampling, renderer and scene are the play table's."""
 
-    image_size: int = 64
+    image_size: Count = 64
     """Side of both camera images as the networks see them, in pixels."""
-    supersample: int = 1
+    supersample: Count = 1
     """Render at this multiple of the side and average down: small images without aliasing."""
     renderer: Renderer = "auto"
     """What draws the images. auto: the first that works of EGL, OSMesa and ray casting without GL."""
-    max_steps: int = 72
+    max_steps: Count = 72
     """Time limit of an episode, in control steps of 1/30 s."""
     scene: Scene = "D"
     """Which of CALVIN's four scenes: layout and colours of the table, and blocks."""
@@ -43,11 +65,11 @@ class GymConfig:
     """auto: the images of its observations; render: its own pictures, too; none: numbers alone."""
     success: str = ""
     """module:function of (observation, reward, info) that says whether the task is done; else info says so."""
-    success_reward: float | None = None
+    success_reward: Real | None = None
     """Reward of a step from which the task is done."""
     expert: str = ""
     """module:Class of a demonstrator: made with (env, rng), its act(observation) gives an action. sac learns one."""
-    expert_steps: int = 20_000
+    expert_steps: Count = 20_000
     """Steps in which --gym.expert sac learns from the environment's own reward."""
 
 
@@ -55,19 +77,19 @@ class GymConfig:
 class PlayConfig:
     """Play data and demonstrations that are generated in the simulator."""
 
-    frames: int = 40_000
+    frames: Count = 40_000
     """Frames of chained noisy skills and random moves."""
-    episode_frames: int = 360
+    episode_frames: Count = 360
     """Frames between two resets of the table."""
-    near_misses: int = 150
+    near_misses: Whole = 150
     """Sloppy, fast attempts of each task, failures included: they teach the model where a task fails."""
-    demos: int = 50
+    demos: Count = 50
     """Successful demonstrations of each task."""
-    demo_noise: float = 0.35
+    demo_noise: NonNegative = 0.35
     """Standard deviation of the demonstrator's correlated action noise, in units of the action."""
-    demo_pace: float = 1.0
+    demo_pace: Pace = 1.0
     """The demonstrator's share of the scripts' full speed: half of it is about what people are in CALVIN's play."""
-    seed: int = 0
+    seed: Whole = 0
     """Seed of the play data. All seeds of a study share one data set."""
 
 
@@ -75,23 +97,23 @@ class PlayConfig:
 class StressConfig:
     """Stress switches, all off: what makes the table harder. The number of demonstrations is data.demos."""
 
-    distractors: float = 0.0
+    distractors: Share = 0.0
     """Patches that cross the images, and flicker, which no action influences: 0 to 1. In play and in evaluation."""
-    positions: float = 0.0
+    positions: Share = 0.0
     """Evaluation from arm and block positions outside those of training: 0 to 1."""
-    colours: float = 0.0
+    colours: Share = 0.0
     """Evaluation in colours and light unlike those of training, others in every episode: 0 to 1."""
-    hidden_actions: float = 0.0
+    hidden_actions: Share = 0.0
     """Share of the episodes of play whose actions nobody knows: 0 to 1. Demonstrations keep theirs."""
-    tolerance: float = 0.0
+    tolerance: Share = 0.0
     """Success asks for more than CALVIN's oracle, up to the end of what moves: 0 to 1. In play and in evaluation."""
-    frame_scale: float = 1.0
+    frame_scale: Positive = 1.0
     """Metres that a policy's action of 1 moves, beside those of the table. In evaluation; in play with frame_play."""
-    frame_turn: float = 0.0
+    frame_turn: Real = 0.0
     """By how many degrees a policy's axes are turned about z. As frame_scale."""
     frame_mirror: bool = False
     """Whether a policy's x axis points the other way. As frame_scale."""
-    frame_extra: int = 0
+    frame_extra: Whole = 0
     """Numbers at the end of an action that move nothing, as of a joint that is not used. Needs frame_play."""
     frame_play: bool = False
     """Whether play and demonstrations are recorded in the changed frame, too."""
@@ -103,44 +125,44 @@ class WorldModelConfig:
 
     cameras: tuple[str, ...] = ("rgb_static", "rgb_gripper")
     """Which cameras the encoder sees and the decoder draws."""
-    deter: int = 1024
+    deter: Count = 1024
     """Size D of the deterministic state."""
-    groups: int = 32
+    groups: Count = 32
     """Groups S of the stochastic state."""
-    classes: int = 32
+    classes: Count = 32
     """Classes C of each group."""
-    hidden: int = 1000
+    hidden: Count = 1000
     """Width of the layers inside the recurrent model."""
-    embed: int = 1536
+    embed: Count = 1536
     """Size of the fused image embedding, to which the proprioception is appended."""
-    depth: int = 48
+    depth: Count = 48
     """Channels of the first convolution."""
-    patch: int = 1
+    patch: Count = 1
     """Side of the patches folded into channels before the first convolution; 1 is DreamerV2's stack."""
-    unimix: float = 0.01
+    unimix: Below1 = 0.01
     """Share of the uniform distribution mixed into every categorical."""
-    burn_in: int = 4
+    burn_in: Count = 4
     """How often the first frame is fed before a latent is used: one look does not fit into the code."""
-    blind: float = 0.0
+    blind: Share = 0.0
     """Share of the training windows that are seen up to a random frame only and imagined from there on. It rises
     between a quarter and three quarters of the steps: who has not learned to see learns nothing from going blind."""
-    batch: int = 50
+    batch: Count = 50
     """Sequences per step."""
-    length: int = 50
+    length: Count = 50
     """Frames per sequence."""
-    steps: int = 230_000
+    steps: Count = 230_000
     """Gradient steps."""
-    lr: float = 3e-4
+    lr: Positive = 3e-4
     """Learning rate of AdamW."""
-    warmup: int = 50
+    warmup: Whole = 50
     """Steps over which the learning rate rises."""
-    decay_from: float = 0.5
+    decay_from: Share = 0.5
     """Share of the steps after which the learning rate falls linearly to a tenth."""
-    weight_decay: float = 0.05
+    weight_decay: NonNegative = 0.05
     """Weight decay of AdamW."""
-    eps: float = 1e-5
+    eps: Positive = 1e-5
     """Epsilon of AdamW."""
-    clip: float = 100.0
+    clip: Positive = 100.0
     """Largest norm of the gradient."""
     bf16: bool = False
     """Train in mixed precision, with bfloat16: a third faster on processors that know it, slow on others."""
@@ -149,7 +171,7 @@ class WorldModelConfig:
     one can learn from them: RUN/artefacts/seed0/world_model."""
     graph: bool = False
     """Replay training steps as a CUDA graph: one launch a step instead of thousands. GPUs only."""
-    save_every: int = 500
+    save_every: Whole = 500
     """Steps between two checkpoints."""
 
 
@@ -157,35 +179,37 @@ class WorldModelConfig:
 class SuccessConfig:
     """The latent success classifier, which is the reward in imagination."""
 
-    hidden: int = 256
+    hidden: Count = 256
     """Width of its hidden layer."""
-    steps: int = 800
+    steps: Count = 800
     """Gradient steps."""
-    batch: int = 512
+    batch: Count = 512
     """Latents per step."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Learning rate."""
-    dropout: float = 0.2
+    dropout: Below1 = 0.2
     """Dropout in the hidden layer."""
-    contrastive: float = 0.1
+    contrastive: NonNegative = 0.1
     """Scale of the NT-Xent term beside the cross-entropy."""
-    threshold: float = 0.9
+    threshold: Between = 0.9
     """Probability from which an imagined state counts as success."""
-    held_out: float = 0.2
+    held_out: Below1 = 0.2
     """Share of the episodes kept apart to measure precision and recall."""
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """The diffusion policy."""
+    """The policy head: which one, and sizes. A head takes those of its options that have these names."""
 
-    chunk: int = 4
+    name: str = "diffusion"
+    """Which head, NAME[,OPTION=VALUE...] or module:Class; `--policy NAME` is short for it."""
+    chunk: Count = 4
     """Actions K that one decision produces."""
-    denoising_steps: int = 20
+    denoising_steps: Count = 20
     """Denoising steps N."""
-    width: int = 512
+    width: Count = 512
     """Width of the denoiser."""
-    blocks: int = 1
+    blocks: Whole = 1
     """Residual blocks of the denoiser."""
 
 
@@ -193,73 +217,78 @@ class PolicyConfig:
 class CloneConfig:
     """Behaviour cloning of the diffusion policy."""
 
-    steps: int = 1_000
+    steps: Count = 1_000
     """Gradient steps."""
-    batch: int = 256
+    batch: Count = 256
     """Chunks per step."""
-    lr: float = 1e-3
+    lr: Positive = 1e-3
     """Learning rate at the start of its cosine."""
-    weight_decay: float = 1e-6
+    weight_decay: NonNegative = 1e-6
     """Weight decay of AdamW."""
-    ema: float = 0.995
+    ema: Below1 = 0.995
     """Decay of the averaged weights, which are the policy."""
-    resamples: int = 4
+    resamples: Count = 4
     """Posterior samples drawn of every demonstration, as augmentation."""
 
 
 @dataclass(frozen=True)
-class PPOConfig:
-    """PPO over denoising steps inside the frozen world model (DPPO, DiWA)."""
+class UpdateConfig:
+    """How a policy is improved in imagination: by PPO over denoising steps (DPPO, DiWA) unless named otherwise.
 
-    iterations: int = 800
+    An update takes those of its options that have these names.
+    """
+
+    name: str = "ppo"
+    """Which update, NAME[,OPTION=VALUE...] or module:Class; `--update NAME` is short for it."""
+    iterations: Whole = 800
     """Largest number of iterations."""
-    dreams: int = 50
+    dreams: Count = 50
     """Imagined episodes per iteration."""
     bf16: bool = False
     """Imagine their frames in bfloat16 where that is on a CPU: faster on processors that know it, slow on others."""
-    starts: int = 200
+    starts: Count = 200
     """Scenes of which the first frame starts a dream, drawn apart from the evaluation's."""
-    trained_steps: int = 10
+    trained_steps: Count = 10
     """Last denoising steps that are trained; the earlier ones stay those of the cloned policy."""
-    epochs: int = 10
+    epochs: Count = 10
     """Passes over each iteration's decisions."""
-    minibatch: int = 7_500
+    minibatch: Count = 7_500
     """Decisions per gradient step."""
-    lr: float = 1e-5
+    lr: Positive = 1e-5
     """Learning rate of the policy."""
-    critic_lr: float = 1e-3
+    critic_lr: Positive = 1e-3
     """Learning rate of the critic."""
-    critic_width: int = 256
+    critic_width: Count = 256
     """Width of the critic."""
-    warmup: int = 2
+    warmup: Whole = 2
     """First iterations that train the critic alone."""
-    ramp: int = 0
+    ramp: Whole = 0
     """Iterations after the warm-up over which the policy's learning rate rises: large ones overshoot at first."""
-    gamma: float = 0.999
+    gamma: Share = 0.999
     """Discount per decision."""
-    gae_lambda: float = 0.95
+    gae_lambda: Share = 0.95
     """Lambda of generalised advantage estimation."""
     bootstrap: bool = True
     """Value what would come after the time limit, as in DiWA; else it ends a dream and the critic is told the time."""
-    gamma_denoising: float = 0.99
+    gamma_denoising: Share = 0.99
     """Discount per denoising step, counted from the clean action."""
-    clip: float = 0.01
+    clip: Positive = 0.01
     """Clip range of the last denoising step."""
-    clip_base: float = 0.001
+    clip_base: NonNegative = 0.001
     """Clip range of the noisiest trained step."""
-    min_std: float = 0.1
+    min_std: Positive = 0.1
     """Smallest standard deviation while exploring and in log-probabilities."""
-    bc: float = 0.05
+    bc: NonNegative = 0.05
     """Coefficient of the divergence from the cloned policy."""
-    target_kl: float = 1.0
+    target_kl: Positive = 1.0
     """Approximate KL between two iterations beyond which an iteration's updates stop."""
-    max_divergence: float = 1e9
+    max_divergence: NonNegative = 1e9
     """Stop when the policy is further than this from the cloned one (mean KL per trained step)."""
-    max_imagined: float = 1.0
+    max_imagined: NonNegative = 1.0
     """Stop when imagined success reaches this: dreams that all succeed have nothing left to teach."""
-    min_time: float = 0.0
+    min_time: Share = 0.0
     """Stop when dreams succeed in less than this share of the cloned policy's time."""
-    evaluate_every: int = 25
+    evaluate_every: Whole = 25
     """Iterations between two points of the curve of real success."""
 
 
@@ -267,18 +296,34 @@ class PPOConfig:
 class EvaluationConfig:
     """Episodes in the simulator."""
 
-    episodes: int = 50
+    episodes: Count = 50
     """Start states per task, the first ones of the fixed list."""
-    curve_episodes: int = 0
+    curve_episodes: Whole = 0
     """Start states per point of the PPO curve, taken from the other end of the list; 0 draws no real curve."""
-    parallel: int = 10
+    parallel: Count = 10
     """Simulators stepped side by side. Results do not depend on it."""
-    videos: int = 2
+    videos: Whole = 2
     """Episodes of each policy that are filmed."""
-    probes: int = 200
+    probes: Count = 200
     """Windows of held-out play for the open-loop measurements."""
-    horizon: int = 40
+    horizon: Count = 40
     """Frames imagined open loop."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The parts of a study's settings that its environment depends on."""
+
+    env: str = "worldaction/PlayTable-v0"
+    """As `--env` names it."""
+    table: TableConfig = dataclasses.field(default_factory=TableConfig)
+    """Image size, time limit, scene."""
+    gym: GymConfig = dataclasses.field(default_factory=GymConfig)
+    """Of environments that are neither table."""
+    stress: StressConfig = dataclasses.field(default_factory=StressConfig)
+    """What makes it harder."""
+    starts: str | None = None
+    """A CALVIN data set whose annotated validation windows give the start states."""
 
 
 def stress_of_play(stress: StressConfig) -> StressConfig:
@@ -316,6 +361,41 @@ def check_share(name: str, value: float) -> float:
         option = name.replace("_", "-")
         raise UserError(f"--stress.{option} {value} is outside 0..1; 0 is off, 1 is as hard as it gets")
     return value
+
+
+def ranges_of(kind: type) -> dict[str, Range]:
+    """The ranges of a dataclass's options, by field."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    found = {field.name: next(_ranges_in(hints[field.name]), None) for field in dataclasses.fields(kind)}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _ranges_in(hint: Any) -> Iterator[Range]:
+    """Those of an annotation or, in a union, of its members."""
+    if typing.get_origin(hint) is Annotated:
+        yield from (one for one in hint.__metadata__ if isinstance(one, Range))
+    else:
+        for part in typing.get_args(hint):
+            yield from _ranges_in(part)
+
+
+def check_ranges(config: Any, prefix: str = "--") -> None:
+    """Refuse options outside the ranges on their fields, those of nested dataclasses as well.
+
+    Args:
+        config: an instance of a dataclass.
+        prefix: what the option is called before its field's name.
+
+    Raises:
+        UserError: names the option, its value and what it may be.
+    """
+    ranges = ranges_of(type(config))
+    for field in dataclasses.fields(config):
+        value, option = getattr(config, field.name), prefix + field.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{option}.")
+        elif field.name in ranges and value is not None and not ranges[field.name].holds(value):
+            raise UserError(f"{option} {value}: give {ranges[field.name].words}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

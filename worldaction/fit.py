@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from worldaction.artefact import load_checkpoint, save_checkpoint
+from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
-from worldaction.graphed import Graph
-from worldaction.products import fast_float32
+from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.kernels.cpu_matmul import fast_float32
 
 Report = Callable[[int, Mapping[str, float]], None]
 """Called with the number of finished steps and figures to log."""

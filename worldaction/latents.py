@@ -14,9 +14,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 
 from worldaction.random import Stream, uniform
-from worldaction.rssm import Latent
 from worldaction.spec import ACTION, PREVIOUS_ACTION
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
 
 
 @dataclass(frozen=True)

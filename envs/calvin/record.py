@@ -1,6 +1,6 @@
 """Records scripted experts in the real simulator, with what was truly commanded: for replays in the embedded table.
 
-python -m envs.calvin.record --out recording.npz --episodes 5
+worldaction table record --out recording.npz --episodes 5
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from envs.calvin.env import CalvinEnv
 from envs.episodes import Noise
 from envs.playtable.expert import Expert
-from envs.playtable.replay import Recording, Window, save_recording
+from envs.playtable.tools.replay import Recording, Window, save_recording
 from envs.table import Array, Table
 from envs.tasks import TASKS, get_task
 from worldaction.errors import UserError
@@ -92,7 +92,9 @@ def _attempt(env: Table, task: str, seed: int, noise: float) -> tuple[Rows, bool
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Records and writes a file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="worldaction table record", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", required=True, help="the .npz to write")
     parser.add_argument("--scene", default="D", help="which of CALVIN's tables: A, B, C or D")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="names of tasks")
@@ -107,7 +109,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
             save_recording(options.out, record(env, options.tasks, source=made_by, **settings))
     except UserError as error:
         parser.exit(2, f"error: {error}\n")
-
-
-if __name__ == "__main__":
-    main()

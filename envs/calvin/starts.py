@@ -12,7 +12,7 @@ import numpy as np
 from envs.calvin.draws import Array, Start, check_states
 from envs.tasks import TASKS, get_task
 from worldaction.errors import UserError
-from worldaction.play.calvin import find_calvin
+from worldaction.play.readers.calvin import find_calvin
 from worldaction.spec import Split
 
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from worldaction.errors import UserError
 from worldaction.kernels.dream.reference import executed
 from worldaction.random import Stream, uniform
-from worldaction.rssm import Latent
 from worldaction.success import SuccessClassifier
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
 
 
 class Moment(NamedTuple):

@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.dream.dynamics import Dreams, Moment, check_render_mode
 from worldaction.errors import UserError, unknown
-from worldaction.rssm import Latent
 from worldaction.spec import CONTROL_HZ
 from worldaction.success import SuccessClassifier
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
 
 
 def spaces(model: WorldModel) -> tuple[Box[np.float32], Box[np.float32]]:

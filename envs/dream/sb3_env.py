@@ -14,9 +14,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from envs.dream.dynamics import Dreams, Moment, Outcome, check_render_mode
 from envs.dream.gymnasium_env import spaces, success_info
 from worldaction.errors import UserError
-from worldaction.rssm import Latent
 from worldaction.success import SuccessClassifier
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
 
 Features = NDArray[np.float32]
 

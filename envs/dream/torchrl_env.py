@@ -12,10 +12,10 @@ from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from envs.dream.dynamics import Dreams, Moment
-from worldaction.rssm import Latent
 from worldaction.spec import ACTION, BELIEF, CODE, FEATURE
 from worldaction.success import SuccessClassifier
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
 
 DREAM = "dream"
 """[..., 1] int64, the dream's global name."""

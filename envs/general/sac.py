@@ -13,11 +13,9 @@ from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from envs.general.standard import Standard
-from worldaction.artefact import load_tensors, save_tensors
 from worldaction.errors import UserError
+from worldaction.io.artefact import load_tensors, save_tensors
 
-LEARNED: Final = "sac"
-"""What stands for this demonstrator instead of module:Class."""
 SEED: Final = 0
 
 

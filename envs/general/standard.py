@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from worldaction.config import GymConfig
 from worldaction.errors import UserError
+from worldaction.extension import load
 from worldaction.play.images import area_mean, centre_square
-from worldaction.plugins import load
 from worldaction.spec import ROBOT, SCENE, Layout
 
 Array = NDArray[np.float64]

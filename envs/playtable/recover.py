@@ -15,13 +15,13 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from envs.playtable.ik import kinematics
-from envs.playtable.replay import Recording, Window
 from envs.playtable.robot import RATE
 from envs.playtable.rotation import Array, to_euler, wrap
 from envs.playtable.scene import SUBSTEPS, TIMESTEP
+from envs.playtable.tools.replay import Recording, Window
 from envs.tasks import TASKS
 from worldaction.errors import UserError
-from worldaction.play.calvin import CalvinSplit, find_calvin
+from worldaction.play.readers.calvin import CalvinSplit, find_calvin
 from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT, ROBOT, ROBOT_FIELDS, ROBOT_SIZE, SCENE
 
 SHARE: Final = 1 - (1 - RATE * TIMESTEP) ** SUBSTEPS

@@ -1,4 +1,4 @@
-"""Baselines of a finished run: python -m experiments.baselines RUN [--methods ...] [--tasks ...] [--seeds ...]."""
+"""Baselines of a finished run: worldaction baselines RUN [--methods ...] [--tasks ...] [--seeds ...]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worldaction.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from experiments.baselines.job import Job
-    from experiments.run import Run
+    from experiments.study.run import Run
 
 INTERRUPTED = 130
 Name = TypeVar("Name", str, int)
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.baselines.job import work
     from experiments.baselines.table import console, markdown, results, write_csv
-    from experiments.pool import run_jobs
-    from experiments.run import Run
-    from worldaction.record import setup_logging
+    from experiments.study.pool import run_jobs
+    from experiments.study.run import Run
+    from worldaction.io.recorder import setup_logging
 
     run = Run.open(chosen.run)
     tasks, seeds = _among(chosen.tasks, run.study.tasks, "task"), _among(chosen.seeds, run.study.seeds, "seed")
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.baselines",
+        prog="worldaction baselines",
         description="Other ways to learn a finished run's tasks, tested at the same start states with the same limits.",
     )
     parser.add_argument("run", type=Path, help="the run's folder; results go to its folder baselines")
@@ -80,7 +80,7 @@ def _among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> li
 
 
 def _check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:
-    from experiments.run import learns
+    from experiments.study.run import learns
 
     if arms := run.arms():
         names = ", ".join(str(arm.folder) for arm in arms.values())
@@ -104,7 +104,9 @@ def _jobs(run: Run, chosen: argparse.Namespace, tasks: Sequence[str], seeds: Seq
         raise UserError(
             f"--episodes {episodes}: the run was tested at {study.evaluation.episodes} start states; give 1 to that"
         )
-    budget = study.ppo.iterations * study.ppo.dreams * study.table.max_steps if chosen.steps is None else chosen.steps
+    budget = (
+        study.update.iterations * study.update.dreams * study.table.max_steps if chosen.steps is None else chosen.steps
+    )
     if budget < 1:
         raise UserError(f"--steps {budget}: give 1 or more")
     if chosen.workers < 0:
@@ -117,6 +119,6 @@ def _jobs(run: Run, chosen: argparse.Namespace, tasks: Sequence[str], seeds: Seq
 
 
 if __name__ == "__main__":
-    from experiments.cli import guarded
+    from experiments.guard import guarded
 
     sys.exit(guarded(lambda: main(sys.argv[1:])))

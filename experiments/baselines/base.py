@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.clone import demonstration_chunks
+from agents.bc import demonstration_chunks
 from agents.policy import Policy
 from envs.episodes import SEEDS
-from experiments.learn import TaskRun
+from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
-from worldaction.play.hidden import knows_actions
+from worldaction.play.action_masking import knows_actions
 from worldaction.spec import ACTION
 
 Record = Callable[[int, Mapping[str, float]], None]
@@ -72,7 +72,7 @@ class Baseline(ABC):
     """Its own numbers, which the run does not have."""
 
     @abstractmethod
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """Learn the task.
 
         Args:
@@ -102,11 +102,11 @@ class Greedy(nn.Module):
         return self.act(feature)
 
 
-def policy_of(here: TaskRun, learned: Learned) -> Policy:
+def policy_of(task_run: TaskRun, learned: Learned) -> Policy:
     """What was learned as it is tested: by the code that acts for the run's own policies."""
     # Policy names the two classes it was written for; it asks no more than Sees and Acts
     model, actor = cast(Any, learned.model), cast(Any, learned.actor)
-    return Policy(model.to(here.device), actor.to(here.device), task=here.task, seed=here.seed)
+    return Policy(model.to(task_run.device), actor.to(task_run.device), task=task_run.task, seed=task_run.seed)
 
 
 @dataclass(frozen=True)
@@ -119,15 +119,15 @@ class Demonstrations:
     chunks: Tensor  # [M, K, A] the actions that follow each
 
 
-def demonstrated(here: TaskRun) -> Demonstrations:
+def demonstrated(task_run: TaskRun) -> Demonstrations:
     """What the run's own policy was cloned from."""
-    recorded = here.study.play is not None
-    found = here.store.demonstrations(here.task, kind=None if recorded else "demo", split="training")
-    ranges = [(d.start, d.stop) for d in found if knows_actions(here.store, here.store.episode_of(d.start))]
+    recorded = task_run.study.play is not None
+    found = task_run.store.demonstrations(task_run.task, kind=None if recorded else "demo", split="training")
+    ranges = [(d.start, d.stop) for d in found if knows_actions(task_run.store, task_run.store.episode_of(d.start))]
     if not ranges:
-        raise UserError(f"{here.store.path} has no demonstrations of {here.task}; choose other --tasks")
-    binary, size = here.store.meta.layout.binary, here.study.policy.chunk
-    actions = [here.store.frames[ACTION][start:stop] for start, stop in ranges]
+        raise UserError(f"{task_run.store.path} has no demonstrations of {task_run.task}; choose other --tasks")
+    binary, size = task_run.store.meta.layout.binary, task_run.study.policy.chunk
+    actions = [task_run.store.frames[ACTION][start:stop] for start, stop in ranges]
     return Demonstrations(
         ranges,
         torch.cat([torch.arange(start, stop) for start, stop in ranges]),
@@ -135,7 +135,7 @@ def demonstrated(here: TaskRun) -> Demonstrations:
     )
 
 
-def start_seeds(here: TaskRun, count: int, rng: np.random.Generator) -> list[int]:
+def start_seeds(task_run: TaskRun, count: int, rng: np.random.Generator) -> list[int]:
     """Seeds of start states for learning: those that the run's dreams begin at, none of which is evaluated."""
-    chosen = rng.integers(here.study.ppo.starts, size=count)
+    chosen = rng.integers(task_run.study.update.starts, size=count)
     return [SEEDS["dream_starts"] + int(number) for number in chosen]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from agents.diffusion import DiffusionPolicy
 from agents.imitate import imitate
-from agents.sight import Sight, SightConfig
+from agents.observation_encoder import Sight, SightConfig
+from agents.policies.diffusion import DiffusionPolicy
 from experiments.baselines.base import Baseline, Learned, Record, demonstrated
-from experiments.learn import TaskRun
+from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT
 
@@ -42,13 +42,13 @@ class BCPixels(Baseline):
     data = "demonstrations"
     settings = {"shift": SHIFT}  # noqa: RUF012
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        options, demos = here.study.clone, demonstrated(here)
-        seeing = build(here)
+        options, demos = task_run.study.clone, demonstrated(task_run)
+        seeing = build(task_run)
         # small: a task's demonstrations are some thousand frames
-        frames = {key: here.store.frames[key][demos.frame].to(here.device) for key in seeing.sight.seen}
-        chunks, most = demos.chunks.to(here.device), round(SHIFT * here.study.table.image_size)
+        frames = {key: task_run.store.frames[key][demos.frame].to(task_run.device) for key in seeing.sight.seen}
+        chunks, most = demos.chunks.to(task_run.device), round(SHIFT * task_run.study.table.image_size)
         seeing.sight.standardise({key: frames[key] for key in seeing.sight.config.vectors})
 
         def loss() -> Tensor:
@@ -57,8 +57,8 @@ class BCPixels(Baseline):
             seen |= {camera: shifted(seen[camera], most) for camera in seeing.sight.config.cameras}
             return seeing.loss(seen, chunks[rows])
 
-        with torch.random.fork_rng(devices=[here.device] if here.device.type == "cuda" else []):
-            torch.manual_seed(here.seed)
+        with torch.random.fork_rng(devices=[task_run.device] if task_run.device.type == "cuda" else []):
+            torch.manual_seed(task_run.seed)
             learned = imitate(
                 seeing,
                 loss,
@@ -71,22 +71,22 @@ class BCPixels(Baseline):
         return Learned(learned.sight, learned.policy, gradient_steps=options.steps)
 
 
-def build(here: TaskRun) -> Seeing:
+def build(task_run: TaskRun) -> Seeing:
     """An untrained encoder and policy of the run's sizes."""
-    layout, sizes, model = here.store.meta.layout, here.study.policy, here.study.world_model
+    layout, sizes, model = task_run.store.meta.layout, task_run.study.policy, task_run.study.world_model
     if not model.cameras:
         raise UserError("bc_pixels: this run sees no camera; leave it out of --methods")
     config = SightConfig(
         layout,
         cameras=model.cameras,
         vectors=(ROBOT,) if layout.robot else (),
-        image_size=here.study.table.image_size,
+        image_size=task_run.study.table.image_size,
         depth=model.depth,
         patch=model.patch,
         embed=model.embed,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(here.seed)
+        torch.manual_seed(task_run.seed)
         sight = Sight(config)
         policy = DiffusionPolicy(
             sight.feature_size,
@@ -97,7 +97,7 @@ def build(here: TaskRun) -> Seeing:
             blocks=sizes.blocks,
             binary=layout.binary,
         )
-    return Seeing(sight, policy).to(here.device)
+    return Seeing(sight, policy).to(task_run.device)
 
 
 def shifted(images: Tensor, most: int) -> Tensor:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from agents.clone import clone
-from agents.sight import Sight, SightConfig
+from agents.bc import clone
+from agents.observation_encoder import Sight, SightConfig
 from experiments.baselines.base import Baseline, Learned, Record, demonstrated
-from experiments.learn import TaskRun
+from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT
 
@@ -17,20 +17,20 @@ class BCProprio(Baseline):
     sees = "proprioception"
     data = "demonstrations"
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        layout, options, sizes = here.store.meta.layout, here.study.clone, here.study.policy
+        layout, options, sizes = task_run.store.meta.layout, task_run.study.clone, task_run.study.policy
         if not layout.robot:
             raise UserError(
-                f"bc_proprio: frames of {here.store.path} have no proprioception; leave it out of --methods"
+                f"bc_proprio: frames of {task_run.store.path} have no proprioception; leave it out of --methods"
             )
-        demos = demonstrated(here)
-        robot = here.store.frames[ROBOT][demos.frame]
+        demos = demonstrated(task_run)
+        robot = task_run.store.frames[ROBOT][demos.frame]
         sight = Sight(SightConfig(layout)).requires_grad_(False)
         sight.standardise({ROBOT: robot})
         policy = clone(
-            sight.embed({ROBOT: robot})[None].to(here.device),
-            demos.chunks.to(here.device),
+            sight.embed({ROBOT: robot})[None].to(task_run.device),
+            demos.chunks.to(task_run.device),
             denoising_steps=sizes.denoising_steps,
             width=sizes.width,
             blocks=sizes.blocks,
@@ -40,7 +40,7 @@ class BCProprio(Baseline):
             lr=options.lr,
             weight_decay=options.weight_decay,
             ema=options.ema,
-            seed=here.seed,
+            seed=task_run.seed,
             report=record,
         )
         return Learned(sight, policy, gradient_steps=options.steps)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from envs.dream.dynamics import Dreams, Outcome
 from envs.dream.sb3_env import DreamVecEnv
-from worldaction.rssm import Latent
 from worldaction.success import SuccessClassifier
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
 
 
 class ChunkedDreams(Dreams):

@@ -7,14 +7,16 @@ from typing import cast
 
 import torch
 
-from agents.diffusion import DiffusionPolicy
 from agents.imagination import Success
-from agents.ppo import PPO, PPOOptions
+from agents.policies.diffusion import DiffusionPolicy
+from agents.updates.ppo import PPO, PPOOptions
 from experiments.baselines.base import Baseline, Learned, Record
 from experiments.baselines.rollouts import Rollouts
-from experiments.learn import TaskRun, load_actor, ppo_options
+from experiments.stages.bc import load_actor
+from experiments.stages.improve import ppo_options
+from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
-from worldaction.rssm import Latent
+from worldaction.world_model.rssm import Latent
 
 
 class DPPO(Baseline):
@@ -30,16 +32,16 @@ class DPPO(Baseline):
     acts_in = "simulator"
     stages = ("clone",)
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        options = within(ppo_options(here), budget, here.study.policy.chunk)
-        cloned = load_actor(here, "clone")
+        options = within(ppo_options(task_run), budget, task_run.study.policy.chunk)
+        cloned = load_actor(task_run, "clone")
         assert isinstance(cloned, DiffusionPolicy)
-        rollouts, steps = Rollouts(here, options), 0
-        nowhere = Latent(*torch.empty(2, 0, device=here.device))
+        rollouts, steps = Rollouts(task_run, options), 0
+        nowhere = Latent(*torch.empty(2, 0, device=task_run.device))
         # whether an episode succeeds is the simulator's to say
         nobody = cast(Success, None)
-        ppo = PPO(here.model, cloned, nobody, nowhere, options, seed=here.seed, producer=rollouts)
+        ppo = PPO(task_run.model, cloned, nobody, nowhere, options, seed=task_run.seed, producer=rollouts)
         try:
             while not ppo.finished:
                 metrics = ppo.iterate()
@@ -48,7 +50,7 @@ class DPPO(Baseline):
                 record(ppo.iteration, real | {"real_steps": float(rollouts.steps)})
         finally:
             rollouts.close()
-        return Learned(here.model, ppo.policy, real_steps=rollouts.steps, gradient_steps=steps)
+        return Learned(task_run.model, ppo.policy, real_steps=rollouts.steps, gradient_steps=steps)
 
 
 def within(options: PPOOptions, budget: int, chunk: int) -> PPOOptions:

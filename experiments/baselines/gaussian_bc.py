@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from agents.gaussian import GaussianPolicy, clone_gaussian
+from agents.policies.gaussian import GaussianPolicy, clone_gaussian
 from experiments.baselines.base import Baseline, Greedy, Learned, Record, demonstrated
-from experiments.learn import TaskRun, demonstrations
+from experiments.stages.bc import demonstrations
+from experiments.stages.task_run import TaskRun
 from worldaction.latents import encode
 
 
@@ -15,30 +16,34 @@ class GaussianBC(Baseline):
     sees = "latents"
     data = "play"
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        policy = cloned(here, record)
+        policy = cloned(task_run, record)
         actor = Greedy(policy.most_likely, chunk=policy.chunk)
-        return Learned(here.model, actor, gradient_steps=here.study.clone.steps)
+        return Learned(task_run.model, actor, gradient_steps=task_run.study.clone.steps)
 
 
-def cloned(here: TaskRun, record: Record) -> GaussianPolicy:
+def cloned(task_run: TaskRun, record: Record) -> GaussianPolicy:
     """A Gaussian policy of the diffusion policy's width, by maximum likelihood on the same latents."""
-    options, size = here.study.clone, here.study.policy
+    options, size = task_run.study.clone, task_run.study.policy
     episodes = encode(
-        here.model, here.store.frames, demonstrated(here).ranges, resamples=options.resamples, seed=here.seed
+        task_run.model,
+        task_run.store.frames,
+        demonstrated(task_run).ranges,
+        resamples=options.resamples,
+        seed=task_run.seed,
     )
-    features, chunks = demonstrations(here.model, here.store, episodes, chunk=size.chunk)
+    features, chunks = demonstrations(task_run.model, task_run.store, episodes, chunk=size.chunk)
     return clone_gaussian(
         features,
         chunks,
         width=size.width,
-        binary=here.store.meta.layout.binary,
+        binary=task_run.store.meta.layout.binary,
         steps=options.steps,
         batch=options.batch,
         lr=options.lr,
         weight_decay=options.weight_decay,
         ema=options.ema,
-        seed=here.seed,
+        seed=task_run.seed,
         report=record,
     )

@@ -9,12 +9,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import nn
 
-from agents.gaussian import LOG_STD_RANGE, GaussianPolicy
+from agents.policies.gaussian import LOG_STD_RANGE, GaussianPolicy
 from experiments.baselines.base import Baseline, Learned, Record
 from experiments.baselines.chunks import ChunkedVecEnv
 from experiments.baselines.gaussian_bc import cloned
 from experiments.baselines.sb3 import Watch, greedy, minibatch, updates, whole
-from experiments.learn import TaskRun, dream_starts, load_classifier
+from experiments.stages.improve import dream_starts
+from experiments.stages.success import load_classifier
+from experiments.stages.task_run import TaskRun
 
 
 class GaussianPPO(Baseline):
@@ -31,20 +33,20 @@ class GaussianPPO(Baseline):
     stages = ("success",)
     settings = {"clip": 0.2, "target_kl": 0.02}  # noqa: RUF012
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        study, options = here.study, here.study.ppo
-        start = cloned(here, lambda step, figures: None)
+        study, options = task_run.study, task_run.study.update
+        start = cloned(task_run, lambda step, figures: None)
         decisions = study.table.max_steps // start.chunk
         dreams = ChunkedVecEnv(
-            here.model,
-            load_classifier(here),
-            dream_starts(here),
+            task_run.model,
+            load_classifier(task_run),
+            dream_starts(task_run),
             num_envs=options.dreams,
             chunk=start.chunk,
             horizon=study.table.max_steps,
             threshold=study.success.threshold,
-            seed=here.seed,
+            seed=task_run.seed,
         )
         batch = options.dreams * decisions
         ppo = PPO(
@@ -59,14 +61,14 @@ class GaussianPPO(Baseline):
             clip_range=self.settings["clip"],
             target_kl=self.settings["target_kl"],
             policy_kwargs=architecture(start, options.critic_width),
-            seed=here.seed,
+            seed=task_run.seed,
             device="cpu",
         )
         give(start, ppo.policy)
         callbacks: list[BaseCallback] = [Watch(record, "imagined", scale=start.chunk), Warmup(options.warmup)]
         ppo.learn(whole(budget // start.chunk, batch, self.name), callback=callbacks)
         return Learned(
-            here.model,
+            task_run.model,
             greedy(ppo, start.binary, chunk=start.chunk),
             imagined_steps=dreams.dreams.steps,
             gradient_steps=study.clone.steps + updates(ppo.policy.optimizer, ppo.policy.action_net),

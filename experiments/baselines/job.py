@@ -10,13 +10,13 @@ from typing import Any
 
 from experiments.baselines.base import Baseline, demonstrated, policy_of
 from experiments.baselines.registry import find
-from experiments.evaluate import evaluate
-from experiments.learn import TaskRun
-from experiments.run import LOGGER, Run
-from experiments.statistics import success_rate
-from worldaction.artefact import plain, read_json, versions, write_json
+from experiments.report.statistics import success_rate
+from experiments.stages.rollout import evaluate
+from experiments.stages.task_run import TaskRun
+from experiments.study.run import LOGGER, Run
 from worldaction.errors import UserError
-from worldaction.record import Recorder, progress
+from worldaction.io.artefact import plain, read_json, versions, write_json
+from worldaction.io.recorder import Recorder, progress
 
 LOG_EVERY = 50
 """Gradient steps of cloning between two recorded ones."""
@@ -76,10 +76,10 @@ class Job:
 
 def work(job: Job) -> None:
     """Learn, test, and write the file; nothing is left of a job that is interrupted."""
-    here, baseline = TaskRun(job.run, job.seed, job.task), find(job.method)()
+    task_run, baseline = TaskRun(job.run, job.seed, job.task), find(job.method)()
     name = f"{baseline.name} {job.task}, seed {job.seed}"
     prefix = f"seed{job.seed}/{job.task}/{baseline.name}"
-    made_by = job.made_by(here.run)
+    made_by = job.made_by(task_run.run)
     with Recorder(job.folder, job.path.stem) as recorder:
         recorder.rewind(prefix, -1)
 
@@ -89,12 +89,14 @@ def work(job: Job) -> None:
 
         LOGGER.info("%s: learning", name)
         before = time.process_time()
-        learned = baseline.learn(here, budget=job.budget, record=record)
+        learned = baseline.learn(task_run, budget=job.budget, record=record)
         seconds = time.process_time() - before
-    policy = policy_of(here, learned)
-    parallel = here.study.evaluation.parallel
+    policy = policy_of(task_run, learned)
+    parallel = task_run.study.evaluation.parallel
     with progress(job.episodes, name, "episode") as bar:
-        result = evaluate(policy, here.benchmark, indices=range(job.episodes), parallel=parallel, progress=bar.update)
+        result = evaluate(
+            policy, task_run.benchmark, indices=range(job.episodes), parallel=parallel, progress=bar.update
+        )
     found = success_rate(result.success)
     write_json(
         job.path,
@@ -107,7 +109,7 @@ def work(job: Job) -> None:
             "rate": found.value,
             "interval": found.interval,
             "evaluation": result.to_dict(),
-            "recorded_frames": recorded_frames(here, baseline),
+            "recorded_frames": recorded_frames(task_run, baseline),
             "real_steps": learned.real_steps,
             "imagined_steps": learned.imagined_steps,
             "gradient_steps": learned.gradient_steps,
@@ -120,8 +122,8 @@ def work(job: Job) -> None:
     LOGGER.info("%s: %.0f %% of %d episodes", name, 100 * found.value, job.episodes)
 
 
-def recorded_frames(here: TaskRun, baseline: Baseline) -> int:
+def recorded_frames(task_run: TaskRun, baseline: Baseline) -> int:
     """Frames that somebody recorded before, and this baseline has learned from."""
     if baseline.data == "play":
-        return len(here.store)
-    return len(demonstrated(here).frame) if baseline.data == "demonstrations" else 0
+        return len(task_run.store)
+    return len(demonstrated(task_run).frame) if baseline.data == "demonstrations" else 0

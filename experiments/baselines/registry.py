@@ -9,7 +9,7 @@ from types import ModuleType
 import experiments.baselines
 from experiments.baselines.base import Baseline
 from worldaction.errors import UserError, unknown
-from worldaction.plugins import load
+from worldaction.extension import load
 
 
 def available() -> dict[str, type[Baseline]]:

@@ -11,48 +11,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.diffusion import TunedPolicy
 from agents.imagination import Book, Dream, Dreamer
-from agents.ppo import PPOOptions
+from agents.policies.diffusion import TunedPolicy
+from agents.updates.ppo import PPOOptions
+from envs.benchmark import surviving
 from experiments.baselines.base import start_seeds
-from experiments.benchmarks import surviving
-from experiments.evaluate import stack
-from experiments.learn import TaskRun
+from experiments.stages.rollout import stack
+from experiments.stages.task_run import TaskRun
 from worldaction.random import Stream, normal, uniform
-from worldaction.rssm import Latent
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
 
 Simulator = gym.Env[Any, Any]
 
 
 class Rollouts:
-    """A producer for `agents.ppo.PPO`: every batch is played in the simulator, and its steps are counted."""
+    """A producer for `agents.updates.ppo.PPO`: every batch is played in the simulator, and its steps are counted."""
 
-    def __init__(self, here: TaskRun, options: PPOOptions) -> None:
+    def __init__(self, task_run: TaskRun, options: PPOOptions) -> None:
         """
         Args:
             here: the run's task and seed.
             options: how many episodes of how many decisions a batch has.
         """
-        self.here, self.options, self.steps = here, options, 0
-        count = min(here.study.evaluation.parallel, options.dreams)
-        self.simulators = [here.benchmark.make(here.task) for _ in range(count)]
+        self.task_run, self.options, self.steps = task_run, options, 0
+        count = min(task_run.study.evaluation.parallel, options.dreams)
+        self.simulators = [task_run.benchmark.make(task_run.task) for _ in range(count)]
 
     def __call__(self, policy: TunedPolicy, iteration: int) -> Dream:
         """Exploring episodes, side by side in as many simulators as there are."""
-        count, here = self.options.dreams, self.here
-        seeds = start_seeds(here, count, np.random.default_rng([here.seed, iteration]))
+        count, task_run = self.options.dreams, self.task_run
+        seeds = start_seeds(task_run, count, np.random.default_rng([task_run.seed, iteration]))
         parts = []
         for wave in torch.arange(count).split(len(self.simulators)):
             play = partial(
                 rollout,
-                here.model,
+                task_run.model,
                 policy,
                 self.simulators[: len(wave)],
                 [seeds[i] for i in wave],
                 decisions=self.options.decisions,
-                seed=here.seed,
-                rows=(wave + iteration * count).to(here.device),
+                seed=task_run.seed,
+                rows=(wave + iteration * count).to(task_run.device),
                 min_std=self.options.min_std,
             )
             night, steps = surviving(play)

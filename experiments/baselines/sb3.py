@@ -16,9 +16,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from agents.sight import Sight, SightConfig
+from agents.observation_encoder import Sight, SightConfig
 from experiments.baselines.base import Greedy, Learned, Record, start_seeds
-from experiments.learn import TaskRun
+from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
 from worldaction.kernels.dream.reference import executed
 from worldaction.spec import ROBOT, SCENE
@@ -33,18 +33,18 @@ class Numbers(gym.Wrapper[NDArray[np.float32], Any, Any, Any]):
     Args:
         env: a simulator of a benchmark.
         sight: without cameras.
-        here: says which start states.
+        task_run: says which start states.
         rng: draws them.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], sight: Sight, here: TaskRun, rng: np.random.Generator) -> None:
+    def __init__(self, env: gym.Env[Any, Any], sight: Sight, task_run: TaskRun, rng: np.random.Generator) -> None:
         super().__init__(env)
-        self.sight, self.here, self.rng = sight, here, rng
+        self.sight, self.task_run, self.rng = sight, task_run, rng
         self.observation_space = Box(-np.inf, np.inf, (sight.feature_size,), np.float32)
 
     def reset(self, **_: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """A new episode; its start is drawn here, whatever is asked for."""
-        (seed,) = start_seeds(self.here, 1, self.rng)
+        (seed,) = start_seeds(self.task_run, 1, self.rng)
         observation, info = self.env.reset(seed=seed)
         return self._numbers(observation), info
 
@@ -59,28 +59,28 @@ class Numbers(gym.Wrapper[NDArray[np.float32], Any, Any, Any]):
         return numbers
 
 
-def state_sight(here: TaskRun) -> Sight:
+def state_sight(task_run: TaskRun) -> Sight:
     """The whole state as numbers, privileged ones too, in the scale that they have in the run's play."""
-    layout = here.store.meta.layout
+    layout = task_run.store.meta.layout
     vectors = tuple(key for key in (ROBOT, SCENE) if key in layout.vectors)
     if not vectors:
         raise UserError(
-            f"{here.store.path} holds no state; a baseline on states cannot learn, leave it out of --methods"
+            f"{task_run.store.path} holds no state; a baseline on states cannot learn, leave it out of --methods"
         )
     sight = Sight(SightConfig(layout, vectors=vectors)).requires_grad_(False)
-    sight.standardise({key: here.store.frames[key][:] for key in vectors})
+    sight.standardise({key: task_run.store.frames[key][:] for key in vectors})
     return sight
 
 
 @contextmanager
-def simulators(here: TaskRun, sight: Sight, count: int) -> Iterator[Any]:
+def simulators(task_run: TaskRun, sight: Sight, count: int) -> Iterator[Any]:
     """A VecEnv of simulators on numbers, closed in the end."""
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     def make(number: int) -> gym.Env[Any, Any]:
-        rng = np.random.default_rng([here.seed, number])
-        return Monitor(Numbers(here.benchmark.make(here.task), sight, here, rng))
+        rng = np.random.default_rng([task_run.seed, number])
+        return Monitor(Numbers(task_run.benchmark.make(task_run.task), sight, task_run, rng))
 
     tables = DummyVecEnv([partial(make, number) for number in range(count)])
     try:
@@ -148,11 +148,11 @@ def whole(budget: int, batch: int, name: str) -> int:
     return budget // batch * batch
 
 
-def in_simulator(here: TaskRun, sight: Sight, algorithm: BaseAlgorithm, optimiser: Any, layer: Any) -> Learned:
+def in_simulator(task_run: TaskRun, sight: Sight, algorithm: BaseAlgorithm, optimiser: Any, layer: Any) -> Learned:
     """What an algorithm has learned there.
 
     Args:
-        here: the run's task and seed.
+        task_run: the run's task and seed.
         sight: what it saw.
         algorithm: trained.
         optimiser: of its policy.
@@ -160,7 +160,7 @@ def in_simulator(here: TaskRun, sight: Sight, algorithm: BaseAlgorithm, optimise
     """
     return Learned(
         sight,
-        greedy(algorithm, here.store.meta.layout.binary),
+        greedy(algorithm, task_run.store.meta.layout.binary),
         real_steps=algorithm.num_timesteps,
         gradient_steps=updates(optimiser, layer),
     )

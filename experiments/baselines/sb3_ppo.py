@@ -6,7 +6,7 @@ from stable_baselines3 import PPO
 
 from experiments.baselines.base import Baseline, Learned, Record
 from experiments.baselines.sb3 import Watch, in_simulator, minibatch, simulators, state_sight, whole
-from experiments.learn import TaskRun
+from experiments.stages.task_run import TaskRun
 
 BATCH = 2_048
 """Steps between two updates: the library's default, shared by the simulators."""
@@ -20,14 +20,19 @@ class SB3PPO(Baseline):
     data = "none"
     acts_in = "simulator"
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        sight, count = state_sight(here), here.study.evaluation.parallel
+        sight, count = state_sight(task_run), task_run.study.evaluation.parallel
         each = max(1, min(BATCH, budget) // count)
         steps = whole(budget, each * count, self.name)
-        with simulators(here, sight, count) as tables:
+        with simulators(task_run, sight, count) as tables:
             ppo = PPO(
-                "MlpPolicy", tables, n_steps=each, batch_size=minibatch(each * count, 64), seed=here.seed, device="cpu"
+                "MlpPolicy",
+                tables,
+                n_steps=each,
+                batch_size=minibatch(each * count, 64),
+                seed=task_run.seed,
+                device="cpu",
             )
             ppo.learn(steps, callback=Watch(record, "real"))
-        return in_simulator(here, sight, ppo, ppo.policy.optimizer, ppo.policy.action_net)
+        return in_simulator(task_run, sight, ppo, ppo.policy.optimizer, ppo.policy.action_net)

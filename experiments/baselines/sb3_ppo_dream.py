@@ -7,7 +7,9 @@ from stable_baselines3 import PPO
 from envs.dream.sb3_env import DreamVecEnv
 from experiments.baselines.base import Baseline, Learned, Record
 from experiments.baselines.sb3 import Watch, greedy, minibatch, updates, whole
-from experiments.learn import TaskRun, dream_starts, load_classifier
+from experiments.stages.improve import dream_starts
+from experiments.stages.success import load_classifier
+from experiments.stages.task_run import TaskRun
 
 
 class SB3PPODream(Baseline):
@@ -19,32 +21,32 @@ class SB3PPODream(Baseline):
     acts_in = "dreams"
     stages = ("success",)
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        study = here.study
+        study = task_run.study
         dreams = DreamVecEnv(
-            here.model,
-            load_classifier(here),
-            dream_starts(here),
-            num_envs=study.ppo.dreams,
+            task_run.model,
+            load_classifier(task_run),
+            dream_starts(task_run),
+            num_envs=study.update.dreams,
             horizon=study.table.max_steps,
             threshold=study.success.threshold,
-            seed=here.seed,
+            seed=task_run.seed,
         )
-        batch = study.ppo.dreams * study.table.max_steps
+        batch = study.update.dreams * study.table.max_steps
         # as many dreams a batch as in the run's own PPO; the rest is the library's default
         ppo = PPO(
             "MlpPolicy",
             dreams,
             n_steps=study.table.max_steps,
             batch_size=minibatch(batch, 256),
-            seed=here.seed,
+            seed=task_run.seed,
             device="cpu",
         )
         ppo.learn(whole(budget, batch, self.name), callback=Watch(record, "imagined"))
         return Learned(
-            here.model,
-            greedy(ppo, here.store.meta.layout.binary),
+            task_run.model,
+            greedy(ppo, task_run.store.meta.layout.binary),
             imagined_steps=ppo.num_timesteps,
             gradient_steps=updates(ppo.policy.optimizer, ppo.policy.action_net),
         )

@@ -6,7 +6,7 @@ from stable_baselines3 import SAC
 
 from experiments.baselines.base import Baseline, Learned, Record
 from experiments.baselines.sb3 import Watch, in_simulator, simulators, state_sight
-from experiments.learn import TaskRun
+from experiments.stages.task_run import TaskRun
 
 BUFFER = 1_000_000
 """Largest number of remembered steps: the library's default."""
@@ -20,10 +20,10 @@ class SB3SAC(Baseline):
     data = "none"
     acts_in = "simulator"
 
-    def learn(self, here: TaskRun, *, budget: int, record: Record) -> Learned:
+    def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        sight = state_sight(here)
-        with simulators(here, sight, 1) as tables:
-            sac = SAC("MlpPolicy", tables, buffer_size=min(budget, BUFFER), seed=here.seed, device="cpu")
+        sight = state_sight(task_run)
+        with simulators(task_run, sight, 1) as tables:
+            sac = SAC("MlpPolicy", tables, buffer_size=min(budget, BUFFER), seed=task_run.seed, device="cpu")
             sac.learn(budget, callback=Watch(record, "real"))
-        return in_simulator(here, sight, sac, sac.actor.optimizer, sac.actor.mu)
+        return in_simulator(task_run, sight, sac, sac.actor.optimizer, sac.actor.mu)

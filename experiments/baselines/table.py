@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments.run import Run
-from experiments.statistics import Estimate, average, paired_difference, success_rate
-from experiments.verdict import bracket, points
-from worldaction.artefact import read_json, replacing
-from worldaction.record import read_metrics
+from experiments.report.statistics import Estimate, average, paired_difference, success_rate
+from experiments.report.verdict import bracket, points
+from experiments.study.run import Run
+from worldaction.io.artefact import read_json, replacing
+from worldaction.io.recorder import read_metrics
 
 HEAD = (
     "method", "sees", "recorded frames", "real steps", "imagined steps", "gradient steps", "CPU s", "n", "success %",
@@ -81,7 +81,7 @@ def _dreamed(run: Run, task: str, seed: int) -> tuple[int | None, int | None]:
     steps = 0.0
     for line in lines:
         share = line["imagined/success"]
-        steps += run.study.ppo.dreams * (share * line.get("imagined/time", 0.0) + (1 - share) * longest)
+        steps += run.study.update.dreams * (share * line.get("imagined/time", 0.0) + (1 - share) * longest)
     return round(steps), round(sum(line.get("ppo/policy_steps", 0.0) for line in lines))
 
 

@@ -1,10 +1,9 @@
-"""Compiles kernels ahead of time, without a GPU: python -m worldaction.kernels.build --arch sm_80 sm_90 sm_100."""
+"""Compiles kernels ahead of time, without a GPU: worldaction build-kernels --arch sm_80 sm_90 sm_100."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -57,21 +56,20 @@ BATCHES = (256, 1024)
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 if all is built."""
-    parser = argparse.ArgumentParser(prog="python -m worldaction.kernels.build", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line.
+
+    Raises:
+        UserError: something cannot be built here.
+    """
+    parser = argparse.ArgumentParser(prog="worldaction build-kernels", description=__doc__)
     parser.add_argument("--arch", nargs="+", default=list(ARCHS), help="kinds of GPU (default: all three)")
     parser.add_argument("--model", nargs="+", default=list(MODELS), help="presets whose sizes to build (default: all)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        for arch in options.arch:
-            build(arch, options.model)
-    except UserError as error:
-        logger.error("%s", error)
-        return 1
+    for arch in options.arch:
+        build(arch, options.model)
     logger.info("all are in %s", cache_folder())
-    return 0
 
 
 def build(arch: str, models: Sequence[str]) -> list[Path]:
@@ -106,7 +104,3 @@ def sources(sizes: Mapping[str, int], arch: str) -> Iterator[Source]:
     for batch in BATCHES:
         yield from rollout_sources(sizes, batch, blocks=blocks, shared=shared)
         yield from denoise_sources(sizes, batch, blocks=blocks, shared=shared)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

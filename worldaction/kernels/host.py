@@ -16,8 +16,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from worldaction.artefact import replacing
 from worldaction.errors import UserError
+from worldaction.io.artefact import replacing
 from worldaction.kernels.cuda.compile import cache_folder
 
 COMPILER = "g++"

@@ -8,7 +8,24 @@ of any installed package, or as ``module:Class`` from the working directory. On 
 `NAME=SCALE`, and further options after commas: ``reconstruction=1,proprio=50,share=0.25``.
 """
 
-from worldaction.losses.base import Loss, LossOutput, Shapes
-from worldaction.losses.registry import LossSpec, available, build, describe, merge, parse
+from __future__ import annotations
 
-__all__ = ["Loss", "LossOutput", "LossSpec", "Shapes", "available", "build", "describe", "merge", "parse"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from worldaction.losses.base import Loss, LossOutput, Shapes
+    from worldaction.losses.building import build, describe
+    from worldaction.losses.registry import available, merge, parse
+
+__all__ = ["Loss", "LossOutput", "Shapes", "available", "build", "describe", "merge", "parse"]
+
+_WHERE = {"base": ("Loss", "LossOutput", "Shapes"), "building": ("build", "describe")}
+
+
+def __getattr__(name: str) -> Any:
+    """What is asked for, imported then: a command line is read without torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = next((module for module, names in _WHERE.items() if name in names), "registry")
+    return getattr(import_module(f"{__name__}.{module}"), name)

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput, Shapes
 from worldaction.losses.teachers import open_teacher
-from worldaction.rssm import Latents
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
-from worldaction.rssm import Latents
 from worldaction.spec import ACTION_MASK, IS_INIT, PREVIOUS_ACTION
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Loss(nn.Module, ABC):
 
     A subclass defines ``name``, a frozen dataclass ``Options`` whose first field is ``scale``, ``needs`` (which of the
     taps ``embed``, ``belief``, ``state``, ``posterior``, ``prior`` it reads), and `forward`. Masking, averaging,
-    scaling and logging are done by the world model. `worldaction.losses.contract` checks all of this.
+    scaling and logging are done by the world model. `worldaction.losses.tools.contract` checks all of this.
 
     On a GPU a step should never wait for the host: choose with masks, not with boolean indices, and read no values.
     """

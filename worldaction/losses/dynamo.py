@@ -18,11 +18,11 @@ from torch import Tensor
 
 from worldaction.losses.base import Loss, LossOutput, Shapes, joined
 from worldaction.losses.target import TargetEncoder
-from worldaction.nets import mlp
-from worldaction.rssm import Latents
+from worldaction.world_model.nets import mlp
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)

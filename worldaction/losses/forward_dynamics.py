@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from tensordict import TensorDict
 
 from worldaction.losses.base import Loss, LossOutput, Shapes
-from worldaction.nets import mlp
-from worldaction.rssm import Latents
 from worldaction.spec import ROBOT
+from worldaction.world_model.nets import mlp
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)

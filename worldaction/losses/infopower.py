@@ -21,11 +21,11 @@ from torch import Tensor
 
 from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, known_actions
 from worldaction.losses.contrast import info_nce
-from worldaction.nets import mlp
-from worldaction.rssm import Latents
+from worldaction.world_model.nets import mlp
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 NARROWEST = 0.1
 """Smallest standard deviation: a gripper's command has two values, and its density would grow without end."""

@@ -9,10 +9,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.losses.base import Loss, LossOutput
-from worldaction.rssm import Latents
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)

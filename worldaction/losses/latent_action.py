@@ -18,11 +18,11 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, joined, known_actions
-from worldaction.nets import mlp
-from worldaction.rssm import Latents
+from worldaction.world_model.nets import mlp
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 COMMITMENT = 0.25
 """Weight that keeps what is read close to its entry in the list (VQ-VAE, section 3.2)."""

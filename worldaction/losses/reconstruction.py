@@ -10,12 +10,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.losses.base import Loss, LossOutput, Shapes
-from worldaction.nets import Decoder, mlp
-from worldaction.rssm import Latents
 from worldaction.spec import ROBOT
+from worldaction.world_model.nets import Decoder, mlp
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)

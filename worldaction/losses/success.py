@@ -17,12 +17,12 @@ from torch import Tensor
 
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput, Shapes
-from worldaction.nets import mlp
-from worldaction.rssm import Latents
 from worldaction.spec import SCENE, SCENE_FIELDS
+from worldaction.world_model.nets import mlp
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from worldaction.errors import UserError
 from worldaction.losses.base import Shapes
-from worldaction.nets import Encoder
 from worldaction.spec import ROBOT
+from worldaction.world_model.nets import Encoder
 
 
 class TargetEncoder(nn.Module):

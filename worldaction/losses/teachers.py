@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldaction.artefact import read_json
 from worldaction.errors import UserError
+from worldaction.io.artefact import read_json
 
 ORIENTATIONS = 9
 """Bins of half a turn (Dalal and Triggs 2005)."""

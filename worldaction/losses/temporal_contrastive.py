@@ -14,11 +14,11 @@ from tensordict import TensorDict
 
 from worldaction.losses.base import Loss, LossOutput, Shapes, joined
 from worldaction.losses.contrast import info_nce
-from worldaction.nets import mlp
-from worldaction.rssm import Latents
+from worldaction.world_model.nets import mlp
+from worldaction.world_model.rssm import Latents
 
 if TYPE_CHECKING:
-    from worldaction.world_model import WorldModel
+    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from worldaction.metrics.open_loop import PENALTY, Rolls
 from worldaction.metrics.probes import predict, ridge
 from worldaction.metrics.state_probes import probed
 from worldaction.spec import CALVIN, GRIPPER, SCENE, SCENE_FIELDS
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
 
 WINDOWS: Final = 64
 """Of those given, the ones of which a frame is changed."""

@@ -14,7 +14,7 @@ from worldaction.losses.reconstruction import Reconstruction
 from worldaction.metrics.open_loop import SEEN, Band, OpenLoop, Rolls
 from worldaction.metrics.probes import predict
 from worldaction.spec import ACTION, CALVIN, METRES_PER_UNIT, ROBOT, ROBOT_FIELDS, Layout
-from worldaction.world_model import WorldModel
+from worldaction.world_model.model import WorldModel
 
 MILLIMETRES: Final = 1000.0
 Errors = dict[str, dict[str, Tensor]]
@@ -92,7 +92,7 @@ def decode_proprio(model: WorldModel, feature: Tensor) -> Tensor:
         feature: [..., F].
 
     Returns:
-        [..., P], as `worldaction.nets.proprio` gives it: rotations in two columns of a matrix.
+        [..., P], as `worldaction.world_model.nets.proprio` gives it: rotations in two columns of a matrix.
     """
     loss = model.each_loss()[Reconstruction.name]
     assert isinstance(loss, Reconstruction)

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from worldaction.artefact import plain
 from worldaction.errors import UserError
-from worldaction.play.source import Source
+from worldaction.io.artefact import plain
+from worldaction.play.readers.source import Source
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.spec import ACTION
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from worldaction.play.source import Recording, Source
+from worldaction.play.readers.source import Recording, Source
 
 EVERY = 10
 

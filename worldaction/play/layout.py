@@ -11,8 +11,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 
 from worldaction import spec
-from worldaction.artefact import read_json, write_json
 from worldaction.errors import UserError
+from worldaction.io.artefact import read_json, write_json
 
 FORMAT = "worldaction play store 2"
 Kind = Literal["play", "near_miss", "demo"]

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from worldaction import spec
-from worldaction.artefact import read_json, write_json
 from worldaction.errors import UserError
+from worldaction.io.artefact import read_json, write_json
 from worldaction.play.layout import Kind, Segment
 
 VERSION: Final = "v3.0"

@@ -20,8 +20,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction import spec
-from worldaction.artefact import read_json
 from worldaction.errors import UserError, unknown
+from worldaction.io.artefact import read_json
 from worldaction.play.layout import (
     Description,
     Episode,
@@ -32,7 +32,7 @@ from worldaction.play.layout import (
     recorded,
     rows,
 )
-from worldaction.play.writer import StoreWriter
+from worldaction.play.writers.store import StoreWriter
 
 __all__ = ["Episode", "Kind", "PlayStore", "Segment", "Statistics", "StoreMeta", "StoreWriter", "concatenate"]
 

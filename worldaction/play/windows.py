@@ -21,8 +21,8 @@ from torchrl.data.replay_buffers.samplers import Sampler
 from torchrl.data.replay_buffers.storages import Storage
 
 from worldaction import spec
-from worldaction.artefact import load_checkpoint, save_checkpoint
 from worldaction.errors import UserError
+from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.play.store import Episode, PlayStore
 
 

@@ -1,7 +1,7 @@
 """From the text of a kernel to machine code, with NVRTC or nvcc, once for each size and kind of GPU.
 
 NVRTC comes with every CUDA build of torch, so a user needs no toolkit; nvcc serves where there is no NVRTC. Both work
-on a machine without a GPU (`python -m worldaction.kernels.build`). The code is kept in a folder under the digest of all
+on a machine without a GPU (`worldaction build-kernels`). The code is kept in a folder under the digest of all
 that made it: WORLDACTION_KERNEL_CACHE, else one in the user's cache.
 """
 
@@ -19,8 +19,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from worldaction.artefact import replacing
 from worldaction.errors import UserError
+from worldaction.io.artefact import replacing
 from worldaction.kernels.cuda.source import FOLDER, Source, files
 
 CACHE = "WORLDACTION_KERNEL_CACHE"

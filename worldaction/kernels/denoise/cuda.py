@@ -13,7 +13,7 @@ from worldaction.kernels import UNPROVEN, Request
 from worldaction.kernels.cuda.launch import Argument, Load, load, long, room, unavailable
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise.reference import DenoiserWeights, sizes_of
-from worldaction.kernels.kept import Kept
+from worldaction.kernels.weight_cache import Kept
 
 PRIORITY = 30
 OPT_IN = UNPROVEN

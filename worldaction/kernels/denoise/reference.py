@@ -1,7 +1,7 @@
-"""The definition of the policy's denoising loop on plain tensors: the network of `agents.denoiser`, step after step.
+"""The definition of the policy's denoising loop on plain tensors: `agents.policies.denoiser`, step after step.
 
-Every sampler of `agents.diffusion` is linear in the clean chunk that the network promises and in the noisy one, so that
-a step is five numbers of a table, and one loop serves DDPM and DDIM, from any step to any step.
+Every sampler of `agents.policies.diffusion` is linear in the clean chunk that the network promises and in the noisy
+one, so that a step is five numbers of a table, and one loop serves DDPM and DDIM, from any step to any step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NOISE_CLIP = 3.0
 
 
 class Network(Protocol):
-    """What `agents.denoiser.Denoiser` has; a block has the layers `first` and `second`."""
+    """What `agents.policies.denoiser.Denoiser` has; a block has the layers `first` and `second`."""
 
     noisy: nn.Linear
     step: nn.Embedding

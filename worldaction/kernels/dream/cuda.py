@@ -16,10 +16,10 @@ from worldaction.kernels.cuda.launch import Load, Replay, load, long, room
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise import cuda as denoising
 from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights, flat_deciders
-from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout import cuda as rolling
 from worldaction.kernels.rollout.reference import PriorWeights, flat
 from worldaction.kernels.rollout.steps import PriorStep
+from worldaction.kernels.weight_cache import Kept
 from worldaction.random import Stream
 
 PRIORITY = 30

@@ -13,10 +13,10 @@ from torch import Tensor
 from worldaction.kernels import UNPROVEN, Request
 from worldaction.kernels.cuda.launch import Load, Replay, load, room, unavailable
 from worldaction.kernels.cuda.source import Source
-from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout.persistent import Persistent, Plan, persistent_source, plan
 from worldaction.kernels.rollout.reference import PriorWeights, flat, sizes_of
 from worldaction.kernels.rollout.steps import PriorStep, steps_source
+from worldaction.kernels.weight_cache import Kept
 
 PRIORITY = 30
 OPT_IN = UNPROVEN

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from worldaction.errors import UserError
 from worldaction.kernels import Request, host
-from worldaction.kernels.kept import Kept
 from worldaction.kernels.rollout import cpu
 from worldaction.kernels.rollout.reference import PriorWeights, flat
+from worldaction.kernels.weight_cache import Kept
 
 PRIORITY = 6
 SOURCE = Path(__file__).with_suffix(".cpp")

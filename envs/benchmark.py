@@ -1,0 +1,242 @@
+"""What a study asks of the config where its agents live: tasks, simulator, play data, and how success is judged.
+
+A new one is one new file: ``envs/<name>/benchmark.py``, an entry point in the group ``envs``, or ``module:Class``. Any
+other Gymnasium environment is one already, by `envs.general.benchmark.General`.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, TypeVar
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from envs.calvin.client import SimulatorCrashed
+from envs.episodes import SEEDS
+from worldaction.config import EnvConfig, switched_on
+from worldaction.errors import UserError
+from worldaction.extension import Family
+
+if TYPE_CHECKING:
+    from envs.episodes import Job
+    from worldaction.config import PlayConfig
+    from worldaction.spec import Layout
+
+LOGGER = logging.getLogger("worldaction")
+Observation = dict[str, np.ndarray]
+Result = TypeVar("Result")
+CRASHES: Final = 3
+"""So often a simulator may fail to survive the same work."""
+START_STATES: Final = 1_000
+"""Start states per task in a fixed list of seeds."""
+BENCHMARKS: Final = Family(
+    "environment", "--env", "envs", "envs.benchmark:Benchmark", "worldaction/PlayTable-v0", files="*/benchmark.py"
+)
+
+
+class Fit(NamedTuple):
+    """What suits an environment where the user said nothing."""
+
+    tasks: tuple[str, ...]
+    max_steps: int | None
+    """Its own time limit, a multiple of the chunk."""
+    cameras: tuple[str, ...]
+    films: bool
+    """Whether it can be filmed here."""
+
+
+class Start(NamedTuple):
+    """What an episode begins from: arguments of `reset`."""
+
+    seed: int
+    options: dict[str, Any] | None = None
+
+
+class Benchmark(ABC):
+    """Tasks in a simulator. It travels to other processes, so it holds settings and no simulator."""
+
+    name: ClassVar[str]
+    """What `--env` calls it."""
+    program: ClassVar[str] = "train"
+    """The folder below runs/ for its studies."""
+    needs_cameras: ClassVar[bool] = False
+    """Whether nothing can be learned here without pictures."""
+    takes_recordings: ClassVar[bool] = False
+    """Whether policies can be learned from play that was recorded elsewhere."""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, config: EnvConfig, *, renderer: str | None = None) -> Self:
+        """The one that a study asks for.
+
+        Args:
+            config: the settings.
+            renderer: what drew the play data, if it is known: the evaluation must be drawn alike.
+
+        Raises:
+            UserError: it cannot do what the study asks.
+        """
+
+    @classmethod
+    def fit(cls, config: EnvConfig, *, chunk: int, asked: Collection[str]) -> Fit | None:
+        """What suits this environment, for settings that were made for another; None if it needs no fitting.
+
+        Args:
+            config: the settings.
+            chunk: actions of a decision.
+            asked: the options that the user gave, such as "--tasks".
+        """
+        return None
+
+    @property
+    @abstractmethod
+    def tasks(self) -> tuple[str, ...]:
+        """All of them."""
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout:
+        """What a frame holds."""
+
+    @abstractmethod
+    def check(self, task: str) -> None:
+        """Refuse a task that does not exist.
+
+        Raises:
+            UserError: says which there are.
+        """
+
+    @abstractmethod
+    def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
+        """A simulator as it is used to test policies: observations with the keys of the layout, `info["is_success"]`.
+
+        Args:
+            task: what is to be done.
+            film: whether `render` is to give pictures for people.
+        """
+
+    @abstractmethod
+    def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
+        """Whether a task is done in scenes [..., P'], judged by each alone."""
+
+    @abstractmethod
+    def shows(self, task: str, scene: str) -> bool:
+        """Whether frames of a scene can show that a task is done, or not done; `label` says nothing of others."""
+
+    @abstractmethod
+    def starts(self, task: str) -> Sequence[Start]:
+        """The fixed list of start states of evaluations."""
+
+    @abstractmethod
+    def first_frames(self, task: str, count: int) -> list[Observation]:
+        """What is seen in so many start states, from which dreams begin: none of those that are evaluated."""
+
+    @abstractmethod
+    def jobs(self, data: PlayConfig, tasks: Sequence[str]) -> list[Job]:
+        """The play data and demonstrations of a study.
+
+        Raises:
+            UserError: they cannot be made here; says what the user can do.
+        """
+
+    def ready(self, folder: Path, tasks: Sequence[str]) -> Self:
+        """Itself with all done that has to be done once, before processes share the work.
+
+        Args:
+            folder: where something may be kept for them.
+            tasks: those of the study.
+        """
+        return self
+
+    @abstractmethod
+    def generate(self, path: Path, jobs: Sequence[Job], *, data: PlayConfig) -> None:
+        """Make a play store of some of the jobs."""
+
+
+def benchmark_class(env: str) -> type[Benchmark]:
+    """The benchmark that `--env` names; any Gymnasium environment that has none of its own is a `General`."""
+    if env in BENCHMARKS.available():
+        found: type[Benchmark] = BENCHMARKS.find(env)
+        return found
+    from envs.general.benchmark import General, own_class
+
+    return own_class(env) or General
+
+
+def open_benchmark(config: EnvConfig, *, renderer: str | None = None) -> Benchmark:
+    """The benchmark of a study.
+
+    Args:
+        config: the settings.
+        renderer: as for `Benchmark.open`.
+
+    Raises:
+        UserError: there is no such environment, or it cannot do what the study asks.
+    """
+    return benchmark_class(config.env).open(config, renderer=renderer)
+
+
+def start_seed(index: int, task: int = 0) -> int:
+    """Seed of a start state of the fixed list.
+
+    Args:
+        index: its config in the list.
+        task: number of the task, where each has a list of its own.
+    """
+    return SEEDS["evaluation"] + START_STATES * task + index
+
+
+def surviving(work: Callable[[], Result]) -> Result:
+    """The result of work with simulators, begun again when one crashes: episodes are functions of their starts.
+
+    Args:
+        work: leaves nothing behind when it fails.
+
+    Raises:
+        SimulatorCrashed: a simulator did not survive `CRASHES` attempts.
+    """
+    for left in reversed(range(CRASHES)):
+        try:
+            return work()
+        except SimulatorCrashed as error:
+            LOGGER.warning("begun again: %s", error)
+            if not left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def refuse_stress(config: EnvConfig) -> None:
+    """Refuse switches that only the play table has; what is hidden is hidden in any data.
+
+    Raises:
+        UserError: names the switch.
+    """
+    if on := switched_on(replace(config.stress, hidden_actions=0.0)):
+        option = next(iter(on)).replace("_", "-")
+        raise UserError(f"--stress.{option} works at the embedded play table only; leave out --env {config.env}")
+
+
+def refuse_starts(config: EnvConfig) -> None:
+    """Refuse recorded start states, which only CALVIN's simulator can be set to.
+
+    Raises:
+        UserError: some were given.
+    """
+    if config.starts is not None:
+        from envs import CALVIN_ID
+
+        raise UserError(f"--starts {config.starts} are states of CALVIN's simulator; add --env {CALVIN_ID}")
+
+
+def reset_all(env: gym.Env[Any, Any], seeds: Sequence[int]) -> list[Observation]:
+    """First observations of so many episodes; the environment is closed."""
+    try:
+        return [env.reset(seed=seed)[0] for seed in seeds]
+    finally:
+        env.close()

@@ -1,0 +1,1 @@
+"""What `worldaction benchmark` measures: contestants, the clock, the gate that they must pass, tables."""

@@ -1,0 +1,160 @@
+"""What was measured, as plain values: for the JSON file, the table and the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.bench.base import Work
+from experiments.bench.clock import Times, median, speedup
+from experiments.report.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contestant in one contest.
+
+    Attributes:
+        name: who.
+        about: what it computes.
+        ours: whether it is this library's.
+        precision: of its products.
+        parameters: how many it has.
+        flops: of one unit, in matrix products and convolutions; 0 where unknown.
+        cpu, wall: seconds of one unit, a number a round.
+    """
+
+    name: str
+    about: str
+    ours: bool
+    precision: str
+    parameters: int
+    flops: float
+    cpu: tuple[float, ...]
+    wall: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, work: Work, times: Sequence[Times]) -> Entry:
+        """From what was raced."""
+        cpu, wall = (tuple(getattr(t, clock) / work.amount for t in times) for clock in ("cpu", "wall"))
+        flops = work.flops / work.amount
+        return cls(name, work.about, work.ours, work.precision, work.parameters, flops, cpu, wall)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Entries that took turns at the same work.
+
+    Attributes:
+        name: what was done.
+        unit: what is counted, in the plural.
+        entries: who did it.
+        clock: what decides: "cpu", or "wall" where a GPU computes.
+        slow: whether a unit takes so long that milliseconds are told, not units a second.
+    """
+
+    name: str
+    unit: str
+    entries: tuple[Entry, ...]
+    clock: str = "cpu"
+    slow: bool = False
+
+    def speed(self, entry: Entry, clock: str) -> Estimate:
+        """Units a second, or milliseconds a unit: median over the rounds and its interval."""
+        seconds = getattr(entry, clock)
+        return median([1e3 * s if self.slow else 1 / s for s in seconds])
+
+    def champions(self) -> dict[str, Entry]:
+        """The fastest of ours in each precision."""
+        best: dict[str, Entry] = {}
+        for entry in self.entries:
+            held = best.get(entry.precision)
+            if entry.ours and (held is None or self._seconds(entry) < self._seconds(held)):
+                best[entry.precision] = entry
+        return best
+
+    def against(self, entry: Entry) -> dict[str, Estimate]:
+        """How many times faster our champions are than an entry, by precision; nothing for a champion itself."""
+        return {
+            precision: speedup(getattr(entry, self.clock), getattr(best, self.clock))
+            for precision, best in self.champions().items()
+            if best is not entry
+        }
+
+    def _seconds(self, entry: Entry) -> float:
+        return median(getattr(entry, self.clock)).value
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON: every round's seconds, and what follows from them."""
+        rows = [
+            {**vars(entry)}
+            | {f"{clock}_speed": _plain(self.speed(entry, clock)) for clock in ("cpu", "wall")}
+            | {"ours_is_faster_by": {name: _plain(ratio) for name, ratio in self.against(entry).items()}}
+            for entry in self.entries
+        ]
+        unit = f"ms of {self.unit}" if self.slow else f"{self.unit} a second"
+        return {"name": self.name, "speed": unit, "decided_by": self.clock, "entries": rows}
+
+
+def _plain(estimate: Estimate) -> dict[str, float]:
+    return {"median": estimate.value, "low": estimate.interval.low, "high": estimate.interval.high}
+
+
+# In words -------------------------------------------------------------------------------------------------------------
+
+
+def table(contests: Sequence[Contest]) -> str:
+    """All contests in one Markdown table."""
+    precisions = ["fp32", "bf16"] if any("bf16" in contest.champions() for contest in contests) else ["fp32"]
+    heads = ["", "per CPU second", "per second", *(f"ours {p} is faster by" for p in precisions)]
+    lines = [[*heads, "parameters", "MFLOP a unit"], ["---"] * (len(heads) + 2)]
+    for contest in contests:
+        lines += _section(contest, precisions)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _section(contest: Contest, precisions: Sequence[str]) -> list[list[str]]:
+    unit = "CPU ms, ms" if contest.slow else contest.unit
+    lines = [[f"**{contest.name}** ({unit})", *[""] * (len(precisions) + 4)]]
+    for entry in contest.entries:
+        against = contest.against(entry)
+        speeds = [_rounded(contest.speed(entry, clock).value) for clock in ("cpu", "wall")]
+        ratios = [_ratio(against[p]) if p in against else "" for p in precisions]
+        if "-" in against and not entry.ours:
+            ratios[0] = _ratio(against["-"])
+        size = f"{entry.parameters / 1e6:.2f} M" if entry.parameters else ""
+        lines.append([entry.name, *speeds, *ratios, size, f"{entry.flops / 1e6:,.2f}" if entry.flops else ""])
+    return lines
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _ratio(estimate: Estimate) -> str:
+    low, high = estimate.interval
+    return f"{estimate.value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def footnotes(contests: Sequence[Contest]) -> str:
+    """What each contestant computes, once for each that says it differently."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for contest in contests:
+        for entry in contest.entries:
+            names = said.setdefault((contest.name.partition(",")[0], entry.about), [])
+            names += [entry.name] * (entry.name not in names)
+    return "\n".join(f"- {contest}; {'; '.join(names)}: {about}." for (contest, about), names in said.items())
+
+
+def gate_table(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the gate found, in Markdown.
+
+    Args:
+        verdicts: contest -> implementation -> figures by name.
+    """
+    lines = [["held against the definition", "ours", "errors"], ["---"] * 3]
+    for contest, found in verdicts.items():
+        for name, figures in found.items():
+            lines.append([contest, name, ", ".join(f"{key} {value:.2g}" for key, value in figures.items())])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,193 @@
+"""The arms of a study in numbers: summary.json of the study, from the summaries and outcomes in its arms' folders.
+
+    {"arms": {name: {"folder", "losses": [specification],
+                     "changes": {setting: value},                    those that differ between any two arms
+                     "tasks": {task: as in a run's summary, over the seeds that all arms have finished},
+                     "average": as in a run's summary,
+                     "iqm"?: {policy: {"value", "interval"}},        over seeds x tasks; with two seeds or more
+                     "world_model": {"psnr": {camera: [by horizon]}, "probes": {place: mean score},
+                                     "tcp_error": {place: mm, median}},       means over the seeds
+                     "seconds": {"world_model", "policies"},         of one seed; of one task of it
+                     "against_first"?: {"tasks": {task: {policy: {"value", "interval"}}},   paired by start state
+                                        "average": {policy: {"value", "interval"}},
+                                        "over_seeds"?: {policy: {"value", "interval"}},     seeds drawn anew
+                                        "improvement"?: {policy: {"value", "interval"}}}}},  P(better than the first)
+     "seeds", "tasks_compared", "settings", "commit", "summarised_by"?: commit, "seconds", "preset",
+     "unfinished"?: {arm: stages that are left}}
+
+Rates and intervals are as in a run's summary; policies are bc and ppo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments.report.statistics import average, paired_difference, probability_of_improvement, seed_bootstrap
+from experiments.report.summary import POLICIES, commits, estimate, outcomes, over_tasks, pooled, since_start
+from experiments.study.arms import differences
+from experiments.study.run import Run, settings_of
+from worldaction.io.artefact import read_json, write_json
+
+Json = dict[str, Any]
+KEPT = ("seed", *POLICIES, "difference", *(f"imagined_{policy}" for policy in POLICIES), "iterations", "stop_reason")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies in the folder of an arm."""
+
+    run: Run
+    summary: Json
+    episodes: Mapping[tuple[str, int], Json]
+    """Evaluations by task and seed."""
+
+    @classmethod
+    def read(cls, run: Run) -> Found:
+        """Nothing yet, if there is no summary."""
+        path = run.folder / "summary.json"
+        summary: Json = read_json(path) if path.exists() else {}
+        cells = [(name, s["seed"]) for name, task in (summary.get("tasks") or {}).items() for s in task["per_seed"]]
+        where = run.folder / "evaluation"
+        return cls(run, summary, {(task, seed): read_json(where / f"{task}-seed{seed}.json") for task, seed in cells})
+
+    @property
+    def unfinished(self) -> int:
+        """How many stages are still to be done."""
+        return len(self.summary.get("unfinished") or ()) if self.summary else len(self.run.artefacts())
+
+    def outcomes(self, task: str, seeds: Sequence[int], policy: str) -> np.ndarray:
+        """Of a task's episodes over some seeds, [n] bool."""
+        return outcomes([self.episodes[task, seed] for seed in seeds], policy)
+
+    def task(self, task: str, seeds: Sequence[int]) -> Json:
+        """A task over some seeds."""
+        per_seed = [s for s in self.summary["tasks"][task]["per_seed"] if s["seed"] in seeds]
+        kept = [{key: s[key] for key in KEPT} for s in per_seed]
+        return pooled({policy: self.outcomes(task, seeds, policy) for policy in POLICIES}, kept)
+
+
+def compare(run: Run) -> Json:
+    """Compare the arms of a study as far as they are, write its summary.json and return it.
+
+    Args:
+        run: the study; what its arms have finished has been summarised in their folders.
+    """
+    found = {name: Found.read(arm) for name, arm in run.arms().items()}
+    cells = _common(list(found.values()), run)
+    changes = differences({name: one.run.study for name, one in found.items()})
+    first = next(iter(found.values()))
+    arms = {name: _arm(one, cells, changes[name]) for name, one in found.items()}
+    for name, one in found.items():
+        if one is not first and cells:
+            arms[name]["against_first"] = _against(arms[name], one, next(iter(arms.values())), first, cells)
+    summary: Json = {
+        "preset": run.study.preset,
+        "seeds": list(run.study.seeds),
+        "tasks_compared": {task: list(seeds) for task, seeds in cells.items()},
+        "settings": settings_of(run.study),
+        **commits(run),
+        "renderer": first.summary.get("renderer"),
+        "seconds": since_start(run),
+        "arms": arms,
+    }
+    if left := {name: count for name, one in found.items() if (count := one.unfinished)}:
+        summary["unfinished"] = left
+    write_json(run.folder / "summary.json", summary)
+    return summary
+
+
+def _common(found: Sequence[Found], run: Run) -> dict[str, list[int]]:
+    """Tasks, and of each the seeds, that all arms have finished."""
+    cells = {
+        task: [seed for seed in run.study.seeds if all((task, seed) in one.episodes for one in found)]
+        for task in run.study.tasks
+    }
+    return {task: seeds for task, seeds in cells.items() if seeds}
+
+
+def _arm(found: Found, cells: Mapping[str, Sequence[int]], changes: Json) -> Json:
+    study, summary = found.run.study, found.summary
+    values: Json = {
+        "folder": f"{found.run.folder.parent.name}/{found.run.folder.name}",
+        "losses": list(study.losses),
+        "changes": changes,
+        "tasks": {task: found.task(task, seeds) for task, seeds in cells.items()},
+        "world_model": _world_model(summary.get("world_model") or {}),
+        "seconds": _seconds(summary.get("stage_seconds") or {}),
+    }
+    if cells:
+        values["average"] = over_tasks(values["tasks"])
+    if _rectangular(cells):
+        values["iqm"] = {p: estimate(seed_bootstrap(scores(values, p))) for p in POLICIES}
+    return values
+
+
+def _rectangular(cells: Mapping[str, Sequence[int]]) -> bool:
+    """Whether all tasks have the same seeds, two at least."""
+    return len({tuple(seeds) for seeds in cells.values()}) == 1 and len(next(iter(cells.values()))) > 1
+
+
+def scores(arm: Mapping[str, Any], policy: str) -> np.ndarray:
+    """Success rates of an arm, [seeds, tasks]."""
+    return np.array([[seed[policy] for seed in task["per_seed"]] for task in arm["tasks"].values()]).T
+
+
+def _against(arm: Json, one: Found, base: Json, first: Found, cells: Mapping[str, Sequence[int]]) -> Json:
+    pairs = {
+        task: {p: paired_difference(one.outcomes(task, seeds, p), first.outcomes(task, seeds, p)) for p in POLICIES}
+        for task, seeds in cells.items()
+    }
+    found: Json = {
+        "tasks": {task: {p: estimate(pair[p]) for p in POLICIES} for task, pair in pairs.items()},
+        "average": {p: estimate(average([pair[p] for pair in pairs.values()])) for p in POLICIES},
+    }
+    if _rectangular(cells):
+        tables = {p: (scores(arm, p), scores(base, p)) for p in POLICIES}
+        found["over_seeds"] = {p: estimate(seed_bootstrap(x - y, _mean)) for p, (x, y) in tables.items()}
+        found["improvement"] = {p: estimate(probability_of_improvement(x, y)) for p, (x, y) in tables.items()}
+    return found
+
+
+def _mean(table: np.ndarray) -> float:
+    return float(table.mean())
+
+
+def _world_model(summary: Mapping[str, Any]) -> Json:
+    """Fidelity in few numbers, means over the seeds; what was not measured is left out."""
+    seeds: list[Json] = summary.get("per_seed") or []
+    errors = [(s.get("tcp_error") or {}).get("probe") or {} for s in seeds]
+    return {
+        "psnr": summary.get("psnr") or {},
+        "probes": _by_place([{place: _score(score) for place, score in s["probes"].items()} for s in seeds]),
+        "tcp_error": _by_place([{place: error["median"] for place, error in e.items()} for e in errors if e]),
+    }
+
+
+def _score(probes: Mapping[str, float | None]) -> float | None:
+    """Mean of probes; one that is worse than none at all counts as none."""
+    return _average([None if value is None else max(value, 0.0) for value in probes.values()])
+
+
+def _by_place(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    return {place: _average([seed.get(place) for seed in seeds]) for place in (seeds[0] if seeds else ())}
+
+
+def _average(values: Any) -> float | None:
+    """Mean of what is known."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _seconds(stages: Mapping[str, float]) -> Json:
+    """Wall time of a world model, and of all stages of a task, wherever they were made; means."""
+    models = [value for place, value in stages.items() if place.endswith("/world_model")]
+    tasks: dict[str, float] = {}
+    for place, value in stages.items():
+        if place.count("/") == 2:
+            task = place.rpartition("/")[0]
+            tasks[task] = tasks.get(task, 0.0) + value
+    return {"world_model": _average(models), "policies": _average(tasks.values())}

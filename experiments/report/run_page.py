@@ -1,0 +1,385 @@
+"""One page about a run, written from the files in its folder and from nothing else, so that it can be written again.
+
+What it reads (each may be missing; then its part is left out):
+
+`summary.json`, the verdict for machines. Rates and intervals are shares in [0, 1], intervals [low, high] at 95 %:
+
+    {"tasks": {name: {"n": int,                                     episodes of each policy, all seeds together
+                      "bc":  {"successes": int, "rate", "interval"},  in the simulator
+                      "ppo": {"successes": int, "rate", "interval"},
+                      "difference": {"value", "interval"},          PPO - BC, paired by start state
+                      "imagined": {"bc", "ppo"},                    in the world model
+                      "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
+                                    "iterations",                   of PPO, the last of which learned nothing
+                                    "kept": int | None,             of them, those that the policy learned from
+                                    "stop_reason"}]}},
+     "average": {"bc", "ppo", "difference": {"value", "interval"}, "imagined": {"bc", "ppo"}},
+     "world_model": {"psnr": {camera: [by horizon, from 1]}, "ssim"?: the same,
+                     "per_seed"?: [{"probes": {where the latent comes from: {probe: score}}}],
+                     "losses": [specification]},
+     "seeds": [int], "settings": hash, "renderer", "commit", "seconds", "cpu_seconds", "preset"}
+
+Metrics (`worldaction.io.recorder.read_metrics`), here as prefix/name: `seed0/world_model/loss/kl` and
+`.../gradient_share/kl` by gradient step; `seed0/open_drawer/imagined/success` and `.../ppo/divergence` by PPO
+iteration, from 1, of the policy with which it began; `.../real/success` (each of `evaluation.curve_episodes` episodes,
+see config.json) by the iterations that are done, from 0. `config.json` and `env.json`, settings and versions.
+`evaluation/*.json`, wherever in them a list `success` stands, by start state. `videos/**/*.mp4`, those named open_loop*
+by the world model, and the PNG beside each.
+
+What it writes: `report.html` and, for every figure, `curves/<name>.png` and `.csv`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from experiments.report.comparison.page import write_comparison
+from experiments.report.figures import (
+    Plot,
+    Point,
+    SeedCurve,
+    TaskCurve,
+    comparison,
+    open_loop_curves,
+    panels,
+    save_figure,
+    success_curves,
+)
+from experiments.report.page import details, duration, film, listing, page, picture, section, squares, table
+from experiments.report.statistics import wilson
+from experiments.report.verdict import (
+    Comparison,
+    bracket,
+    comparisons,
+    console_table,
+    overall,
+    percent,
+    points,
+    verdict,
+    warnings,
+    words,
+)
+from worldaction.errors import UserError
+from worldaction.io.artefact import read_json, replacing
+from worldaction.io.recorder import OWN_KEYS, read_metrics
+
+__all__ = ["RunFiles", "console_table", "verdict", "write_report"]
+
+_ABOUT_RESULTS = """Success in the simulator. Both policies start from the same n start states, which neither training
+nor the choice of the policy has seen."""
+_ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
+square-and-add for averages. They speak for these trained policies on other start states, not for other seeds."""
+_ABOUT_CURVES = """Where the orange line leaves the blue dots behind, the policy learns to please the model, not to do
+the task. Either point stands at the number of iterations that its policy has learned from. Nothing was decided by the
+blue dots; their start states are not those of the final policy's."""
+_ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by the recorded actions alone, against the
+true frames of play that the model was not trained on."""
+
+Json = dict[str, Any]
+Metrics = dict[str, list[Point]]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What lies in a run folder, as plain values."""
+
+    folder: Path
+    summary: Json
+    config: Json
+    env: Json
+    metrics: Metrics
+
+    @classmethod
+    def read(cls, folder: Path) -> RunFiles:
+        """Read what there is.
+
+        Raises:
+            UserError: the folder holds no run, or a file in it is damaged.
+        """
+        if not (folder / "config.json").exists() and not (folder / "summary.json").exists():
+            raise UserError(f"{folder} holds no run (no config.json, no summary.json); give the folder of a run")
+        summary, config, env = (_json(folder / f"{name}.json") for name in ("summary", "config", "env"))
+        return cls(folder, summary, config, env, _metrics(folder))
+
+    @property
+    def tasks(self) -> dict[str, Json]:
+        """The evaluated tasks; none in a run of the world model alone."""
+        tasks: dict[str, Json] = self.summary.get("tasks") or {}
+        return tasks
+
+
+def write_report(run_folder: Path) -> Path:
+    """Write `report.html` of a run.
+
+    Args:
+        run_folder: the run; parts that are missing are left out of the page.
+
+    Returns:
+        the page's path.
+
+    Raises:
+        UserError: the folder holds no run, or a file in it is damaged.
+    """
+    run = RunFiles.read(Path(run_folder))
+    if "arms" in run.summary:
+        return write_comparison(run.folder)
+    html = page(
+        f"worldaction: {run.folder.name}",
+        [
+            _head(run),
+            _results(run),
+            _curves(run),
+            _episodes(run),
+            section("Rollouts", *_films(run, open_loop=False)),
+            _world_model(run),
+            _made_by(run),
+        ],
+    )
+    path = run.folder / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+# --- sections ---------------------------------------------------------------------------------------------------------
+
+
+def _head(run: RunFiles) -> str:
+    s = run.summary
+    seeds: list[int] = s.get("seeds") or run.config.get("seeds") or []
+    facts = {
+        "run": run.folder.resolve().name,
+        "preset": s.get("preset", run.config.get("preset")),
+        "seeds": ", ".join(map(str, seeds)),
+        "time": duration(s.get("seconds")),
+        "CPU time": duration(s.get("cpu_seconds")),
+        "device": run.env.get("device"),
+        "renderer": s.get("renderer"),
+        "commit": s.get("commit", run.env.get("commit")),
+        "settings": s.get("settings"),
+    }
+    line = " &nbsp; ".join(f"{name} <b>{escape(str(value))}</b>" for name, value in facts.items() if value)
+    said = verdict(s) if s else "No summary yet: this run was interrupted or is still going on."
+    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in warnings(s))
+    return f'<p class="facts">worldaction report</p>\n<h1>{escape(said)}</h1>\n{notes}\n<p class="facts">{line}</p>'
+
+
+def _results(run: RunFiles) -> str:
+    tasks = comparisons(run.summary)
+    if not tasks:
+        return ""
+    mean = overall(run.summary) if len(tasks) > 1 else None
+    head = ("task", "n", "BC %", "PPO %", "PPO - BC, points", "imagined BC, PPO %", "imagined - real PPO, points")
+    rows = [_result_row(words(name), task) for name, task in tasks.items()]
+    pairs = {name: (task.bc, task.ppo) for name, task in tasks.items()}
+    plot = comparison(pairs, (mean.bc, mean.ppo) if mean else None)
+    return section(
+        "BC against PPO in imagination",
+        f"<p>{_ABOUT_RESULTS}</p>",
+        table(head, rows, total=_result_row("average", mean) if mean else ()),
+        f"<p>{_ABOUT_INTERVALS}</p>",
+        _figure(run, "comparison", plot, "BC and PPO by task, with intervals"),
+        _seeds_table(run),
+    )
+
+
+def _result_row(name: str, task: Comparison) -> tuple[str, ...]:
+    interval = task.difference.interval
+    kind = "good" if interval.low > 0 else "bad" if interval.high < 0 else ""
+    return (
+        escape(name),
+        "" if task.episodes is None else str(task.episodes),
+        f"{percent(task.bc.value, '')} <small>{bracket(task.bc)}</small>",
+        f"{percent(task.ppo.value, '')} <small>{bracket(task.ppo)}</small>",
+        f'<span class="{kind}">{points(task.difference.value)}</span> <small>{bracket(task.difference, "+")}</small>',
+        f"{percent(task.imagined_bc, '')}, {percent(task.imagined_ppo, '')}",
+        points(task.gap),
+    )
+
+
+def _seeds_table(run: RunFiles) -> str:
+    rows = [
+        (
+            escape(words(name)),
+            str(seed["seed"]),
+            *(percent(seed.get(key)) for key in ("bc", "ppo", "imagined_bc", "imagined_ppo")),
+            *(escape(str("" if count is None else count)) for count in (seed.get("iterations"), _kept(seed))),
+            escape(str(seed.get("stop_reason") or "")),
+        )
+        for name, task in run.tasks.items()
+        for seed in task.get("per_seed", [])
+    ]
+    head = ("task", "seed", "BC", "PPO", "imagined BC", "imagined PPO", "iterations", "kept after", "why PPO ended")
+    return details("Every seed", table(head, rows, kind="text")) if rows else ""
+
+
+def _curves(run: RunFiles) -> str:
+    curves = _task_curves(run)
+    parts = []
+    if curves:
+        parts = [
+            f"<p>{_ABOUT_CURVES}</p>",
+            _figure(run, "success", success_curves(curves), "Imagined and real success by PPO iterations of learning"),
+        ]
+    inside = ""
+    for task, series in _by_task(run, r"seed(\d+)/([^/]+)/ppo/([^/]+)").items():
+        plot = panels(series, x_label="PPO iteration")
+        inside += f"<h3>{escape(words(task))}</h3>" + _figure(run, f"ppo_{task}", plot, f"PPO diagnostics of {task}")
+    return section("Success while PPO trains", *parts, details("PPO diagnostics", inside))
+
+
+def _episodes(run: RunFiles) -> str:
+    rows = []
+    for path in sorted((run.folder / "evaluation").rglob("*.json")):
+        name = path.relative_to(run.folder / "evaluation").with_suffix("").as_posix()
+        for label, outcomes in _outcomes(_json(path), name):
+            rows.append(
+                (escape(words(label).replace("-", ", ")), f"{sum(outcomes)} of {len(outcomes)}", squares(outcomes))
+            )
+    if not rows:
+        return ""
+    return section(
+        "Every episode",
+        details(
+            "Outcomes by start state: a filled square is a success",
+            table(("evaluation", "successes", "in order of the start states"), rows, kind="text"),
+        ),
+    )
+
+
+def _world_model(run: RunFiles) -> str:
+    model = run.summary.get("world_model") or {}
+    parts = []
+    if model.get("psnr"):
+        plot = open_loop_curves(model["psnr"], model.get("ssim"))
+        parts.append(_figure(run, "open_loop", plot, "Open-loop likeness by horizon", _ABOUT_OPEN_LOOP))
+    parts += _films(run, open_loop=True)
+    for kind, title in (("loss", "Losses"), ("gradient_share", "Share of each loss in the gradient at the embedding")):
+        series = _by_task(run, rf"(?:seed(\d+)/)?()world_model/{kind}/(.+)").get("", {})
+        if series:
+            plot = panels(series, x_label="gradient step")
+            parts.append(f"<h3>{title}</h3>" + _figure(run, kind, plot, f"{title} by gradient step"))
+    parts.append(_probes([s["probes"] for s in model.get("per_seed") or [] if s.get("probes")]))
+    return section("World model", *parts)
+
+
+def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
+    """A row a probe, a column for every place its latents come from, the mean over the seeds in it."""
+    if not seeds:
+        return ""
+    places = list(seeds[0])
+    names = list(seeds[0][places[0]])
+    rows = [
+        (escape(words(name)), *(_number([seed[place][name] for seed in seeds]) for place in places)) for name in names
+    ]
+    head = ("linear probe of the true state", *(escape(words(place)) for place in places))
+    return "<h3>What the latents know</h3>" + table(head, rows)
+
+
+def _made_by(run: RunFiles) -> str:
+    return section(
+        "What made it", details("Settings", listing(run.config)), details("Versions and machine", listing(run.env))
+    )
+
+
+def _films(run: RunFiles, *, open_loop: bool) -> list[str]:
+    paths = sorted((run.folder / "videos").rglob("*.mp4"))
+    return [film(p, run.folder) for p in paths if p.name.startswith("open_loop") == open_loop]
+
+
+def _figure(run: RunFiles, name: str, plot: Plot, description: str, caption: str = "") -> str:
+    png = save_figure(plot.figure, run.folder / "curves" / name, plot.data)
+    return picture(png, description, csv=f"curves/{name}.csv", caption=caption)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _json(path: Path) -> Json:
+    if not path.exists():
+        return {}
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not a JSON object; delete it and let the run write it again")
+    return value
+
+
+def _metrics(folder: Path) -> Metrics:
+    """Every metric's points in order of their steps; of two values at a step, as after a resume, the later one."""
+    values: dict[str, dict[float, float]] = {}
+    for line in read_metrics(folder):
+        for name, value in line.items():
+            if name not in OWN_KEYS:
+                values.setdefault(f"{line['prefix']}/{name}", {})[line["step"]] = math.nan if value is None else value
+    return {name: [Point(step, found[step]) for step in sorted(found)] for name, found in values.items()}
+
+
+def _by_task(run: RunFiles, pattern: str) -> dict[str, dict[str, dict[str, list[Point]]]]:
+    """Metrics whose path fits, as task -> metric -> seed -> points. The pattern's groups: seed, task, metric."""
+    found: dict[str, dict[str, dict[str, list[Point]]]] = {}
+    for path, line in run.metrics.items():
+        match = re.fullmatch(pattern, path)
+        if match:
+            seed, task, metric = match.groups()
+            found.setdefault(task, {}).setdefault(metric, {})[f"seed {seed or 0}"] = line
+    return found
+
+
+def _task_curves(run: RunFiles) -> list[TaskCurve]:
+    """One curve a task that PPO trained on, whether or not it was evaluated."""
+    measured = _by_task(run, r"seed(\d+)/([^/]+)/((?:imagined|real)/success)")
+    episodes = (run.config.get("evaluation") or {}).get("curve_episodes") or 0
+    compared = comparisons(run.summary)
+    curves = []
+    for task, series in measured.items():
+        kept = {f"seed {s['seed']}": s for s in run.tasks.get(task, {}).get("per_seed", [])}
+        imagined, real = series.get("imagined/success", {}), series.get("real/success", {})
+        seeds = [
+            SeedCurve(
+                int(seed.removeprefix("seed ")),
+                # dreamed before the iteration learned from them
+                [point._replace(x=point.x - 1) for point in imagined.get(seed, [])],
+                _with_intervals(real.get(seed, []), episodes),
+                _kept(kept.get(seed, {})),
+                kept.get(seed, {}).get("stop_reason") or "",
+            )
+            for seed in sorted(imagined.keys() | real.keys())
+        ]
+        result = compared.get(task)
+        curves.append(TaskCurve(task, seeds, result.bc if result else None, result.ppo if result else None))
+    return curves
+
+
+def _kept(seed: Json) -> int | None:
+    """Iterations of learning behind a seed's policy."""
+    kept, iterations = seed.get("kept"), seed.get("iterations")
+    if kept is not None or iterations is None:
+        return kept
+    # runs that do not say so learned in their last iteration, too, if no rule ended them
+    not_in_it = {"max_imagined": 1, "max_divergence": 2, "min_time": 2, "fell": 2}
+    return max(int(iterations) - not_in_it.get(seed.get("stop_reason") or "", 0), 0)
+
+
+def _with_intervals(line: Sequence[Point], episodes: int) -> list[Point]:
+    if episodes < 1:
+        return list(line)
+    return [Point(x, y, wilson(round(y * episodes), episodes)) for x, y, _ in line]
+
+
+def _outcomes(value: Json, name: str) -> list[tuple[str, list[bool]]]:
+    """The lists named `success` in an evaluation, one for each policy."""
+    if isinstance(value.get("success"), list):
+        return [(name, [bool(s) for s in value["success"]])]
+    inner = [(f"{name} {key}", part) for key, part in value.items() if isinstance(part, dict)]
+    return [pair for label, part in inner for pair in _outcomes(part, label)]
+
+
+def _number(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else "-"

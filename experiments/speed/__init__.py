@@ -1,1 +1,0 @@
-"""What `python -m experiments.benchmark` measures: contestants, the clock, the gate that they must pass, tables."""

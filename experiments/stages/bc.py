@@ -1,0 +1,93 @@
+"""Latents --> behaviour cloning of the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from agents.bc import clone, demonstration_chunks
+from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
+from agents.policy import build_actor
+from experiments.stages.task_run import TaskRun, pick, without_prefix
+from worldaction.errors import UserError
+from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.io.recorder import Recorder, progress
+from worldaction.latents import EpisodeLatents, encode
+from worldaction.play.action_masking import knows_actions
+from worldaction.play.store import PlayStore
+from worldaction.spec import ACTION
+from worldaction.world_model.model import WorldModel, restore
+from worldaction.world_model.rssm import Latent
+
+
+def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
+    """latents --> BC."""
+    artefact = task_run.run.task(task_run.seed, task_run.task, "clone")
+    if artefact.complete:
+        return
+    options, sizes = task_run.study.clone, task_run.study.policy
+    # what is recorded is play, and its annotated windows are the demonstrations
+    recorded = task_run.study.play is not None
+    demos = task_run.store.demonstrations(task_run.task, kind=None if recorded else "demo", split="training")
+    demos = [d for d in demos if knows_actions(task_run.store, task_run.store.episode_of(d.start))]
+    if not demos:
+        raise UserError(f"there are no demonstrations of {task_run.task}; raise --data.demos, or record some")
+    ranges = [(d.start, d.stop) for d in demos]
+    episodes = encode(task_run.model, task_run.store.frames, ranges, resamples=options.resamples, seed=task_run.seed)
+    features, chunks = demonstrations(task_run.model, task_run.store, episodes, chunk=sizes.chunk)
+    recorder.rewind(f"{task_run.prefix}/clone", 0)
+
+    def report(step: int, figures: Mapping[str, float]) -> None:
+        bar.update(1)
+        if step % 50 == 0:
+            recorder.log(step, without_prefix("clone/", figures), prefix=f"{task_run.prefix}/clone")
+
+    with progress(options.steps, f"BC {task_run.task}, seed {task_run.seed}", "step") as bar:
+        policy = clone(
+            features,
+            chunks,
+            denoising_steps=sizes.denoising_steps,
+            width=sizes.width,
+            blocks=sizes.blocks,
+            binary=task_run.store.meta.layout.binary,
+            steps=options.steps,
+            batch=options.batch,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            ema=options.ema,
+            seed=task_run.seed,
+            report=report,
+        )
+    save_actor(artefact.folder, policy)
+    artefact.finish({"demonstrations": len(demos), "frames": chunks.shape[0]})
+
+
+def demonstrations(
+    model: WorldModel, store: PlayStore, episodes: EpisodeLatents, *, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Features [R, M, F] of all frames of the demonstrations, and the chunks [M, K, A] that follow them."""
+    latent = pick(Latent(*(p.movedim(0, 2) for p in episodes.latent)), episodes.mask.to(episodes.latent.belief.device))
+    # [M, R, F] to [R, M, F]
+    features = model.feature(latent).transpose(0, 1).contiguous()
+    parts = []
+    for frame, mask in zip(episodes.frame, episodes.mask, strict=True):
+        actions = store.frames[ACTION][frame[mask]]
+        parts.append(demonstration_chunks(actions, chunk, binary=store.meta.layout.binary))
+    return features, torch.cat(parts).to(features.device)
+
+
+def save_actor(folder: Path, actor: DiffusionPolicy | TunedPolicy) -> None:
+    """Write an actor into a stage's folder."""
+    save_tensors(folder / "actor.safetensors", actor.state_dict())
+    write_json(folder / "actor.json", actor.config)
+
+
+def load_actor(task_run: TaskRun, stage: str) -> DiffusionPolicy | TunedPolicy:
+    """The frozen policy of a stage: "clone" or "ppo"."""
+    folder = task_run.run.task(task_run.seed, task_run.task, stage).path
+    actor = build_actor(read_json(folder / "actor.json"))
+    restore(actor, load_tensors(folder / "actor.safetensors"), source=folder / "actor.safetensors")
+    return actor.to(task_run.device).eval().requires_grad_(False)

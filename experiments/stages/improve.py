@@ -1,0 +1,110 @@
+"""Cloned policy --> imagination --> improved policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from agents.imagination import dream
+from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
+from agents.updates.ppo import PPO, PPOOptions
+from experiments.stages.bc import load_actor, save_actor
+from experiments.stages.rollout import evaluate, stack
+from experiments.stages.success import load_classifier
+from experiments.stages.task_run import TaskRun
+from worldaction.config import to_dict
+from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.io.recorder import Recorder, progress
+from worldaction.success import SuccessClassifier
+from worldaction.world_model.rssm import Latent
+
+
+def dream_starts(task_run: TaskRun) -> Latent:
+    """Latents of rendered start scenes, apart from those of the evaluation, [P]."""
+    seen = task_run.benchmark.first_frames(task_run.task, task_run.study.update.starts)
+    with torch.no_grad():
+        embed = task_run.model.embed(stack(seen, task_run.model))
+        return task_run.model.start(embed, seed=task_run.seed, rows=torch.arange(len(embed), device=task_run.device))
+
+
+def ppo_options(task_run: TaskRun) -> PPOOptions:
+    """The run's numbers in the form in which PPO takes them."""
+    values = to_dict(task_run.study.update)
+    for name in ("name", "starts", "evaluate_every", "bf16"):
+        values.pop(name)
+    decisions = task_run.study.table.max_steps // task_run.study.policy.chunk
+    return PPOOptions(**values, decisions=decisions, threshold=task_run.study.success.threshold)
+
+
+def finetune(task_run: TaskRun, recorder: Recorder) -> None:
+    """BC --> imagination --> PPO."""
+    artefact = task_run.run.task(task_run.seed, task_run.task, "ppo")
+    if artefact.complete:
+        return
+    options, classifier, starts = ppo_options(task_run), load_classifier(task_run), dream_starts(task_run)
+    cloned = load_actor(task_run, "clone")
+    assert isinstance(cloned, DiffusionPolicy)
+    ppo = PPO(task_run.model, cloned, classifier, starts, options, seed=task_run.seed)
+    calibration = {"bc": _imagined(task_run, ppo.policy, classifier, starts)}
+    checkpoint = artefact.folder / "checkpoint.safetensors"
+    curve: list[dict[str, Any]] = []
+    if checkpoint.exists():
+        saved = load_checkpoint(checkpoint)
+        ppo.load_state_dict(saved.state)
+        curve = saved.extra["curve"]
+    recorder.rewind(task_run.prefix, ppo.iteration)
+    # apart, for a point is measured before its iteration and kept only by that iteration's checkpoint
+    recorder.rewind(f"{task_run.prefix}/real", curve[-1]["iteration"] if curve else -1)
+    name = f"PPO {task_run.task}, seed {task_run.seed}"
+    with progress(options.iterations, name, "iteration", initial=ppo.iteration) as bar:
+        while not ppo.finished:
+            _real_point(task_run, ppo, curve, recorder)
+            with task_run.model.rssm.imagining_in(torch.bfloat16 if task_run.study.update.bf16 else torch.float32):
+                metrics = ppo.iterate()
+            recorder.log(ppo.iteration, metrics, prefix=task_run.prefix)
+            bar.update(1, imagined=metrics["imagined/success"])
+            save_checkpoint(checkpoint, ppo.state_dict(), extra={"curve": curve})
+    calibration["ppo"] = _imagined(task_run, ppo.policy, classifier, starts)
+    save_actor(artefact.folder, ppo.policy)
+    artefact.finish(
+        {
+            "imagined": calibration,
+            "iterations": ppo.iteration,
+            "kept": ppo.kept,
+            "stop_reason": ppo.stopped or "all iterations done",
+            "curve": curve,
+        }
+    )
+    checkpoint.unlink(missing_ok=True)
+
+
+def _real_point(task_run: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: Recorder) -> None:
+    """A point of the curve of real success, for the reader's eyes only: nothing is decided by it."""
+    every, episodes = task_run.study.update.evaluate_every, task_run.study.evaluation.curve_episodes
+    if not (every and episodes) or ppo.iteration % every or any(p["iteration"] == ppo.iteration for p in curve):
+        return
+    # from the far end of the list, so that the final evaluation's start states stay unseen
+    total = len(task_run.benchmark.starts(task_run.task))
+    indices = range(total - episodes, total)
+    parallel = task_run.study.evaluation.parallel
+    result = evaluate(task_run.policy(ppo.policy), task_run.benchmark, indices=indices, parallel=parallel)
+    curve.append({"iteration": ppo.iteration, **result.to_dict()})
+    recorder.log(ppo.iteration, {"success": result.rate}, prefix=f"{task_run.prefix}/real")
+
+
+def _imagined(task_run: TaskRun, actor: TunedPolicy, classifier: SuccessClassifier, starts: Latent) -> dict[str, float]:
+    """Success in dreams without exploration, one from every start: compare with real success before trusting PPO."""
+    count = len(starts.belief)
+    night = dream(
+        task_run.model,
+        actor,
+        classifier,
+        starts,
+        decisions=task_run.study.table.max_steps // task_run.study.policy.chunk,
+        threshold=task_run.study.success.threshold,
+        # a seed of its own, so that these dreams are none of those that PPO learns from
+        seed=task_run.seed + 1_000_003,
+        rows=torch.arange(count, device=task_run.device),
+    )
+    return {key.partition("/")[2]: value for key, value in night.summary().items()}

@@ -1,0 +1,126 @@
+"""The first arrow: play data, generated in the simulator or read from a recorded data set of any format."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from envs.benchmark import open_benchmark
+from envs.episodes import Job
+from experiments.study.pool import run_jobs
+from experiments.study.run import LOGGER, Run, device
+from worldaction.errors import UserError
+from worldaction.io.recorder import progress
+from worldaction.play.action_masking import hide_actions
+from worldaction.play.convert import convert, frames
+from worldaction.play.held_out import HeldOut
+from worldaction.play.readers.source import Source, open_source
+from worldaction.play.store import PlayStore, concatenate
+from worldaction.pseudo_labels import label_actions
+from worldaction.spec import ACTION_MASK
+from worldaction.world_model.model import WorldModel
+
+AnyEpisode = TypeVar("AnyEpisode", bound=Any)
+SHARD_FRAMES = 4_000
+"""About how many frames one shard holds: what is lost at most when generation is interrupted."""
+TYPICAL_FRAMES = {"near_miss": 60, "demo": 80}
+
+
+def make_play(run: Run) -> None:
+    """Make the play store of a run, unless it is there."""
+    artefact = run.play()
+    if artefact.complete:
+        return
+    path = artefact.folder / "store"
+    if run.study.play is not None:
+        shutil.rmtree(path, ignore_errors=True)
+        source = open_recorded(run.study.play)
+        with progress(frames(source), "reading play", "frame") as bar:
+            store = convert(source, path, image_size=run.study.table.image_size, progress=bar.update)
+    else:
+        store = _generate(run, artefact.folder, path)
+    if len(store) == 0:
+        raise UserError(f"{run.study.play or path} holds no frames; record some, or give another --play")
+    kinds = {kind: sum(e.length for e in store.episodes if e.kind == kind) for kind in ("play", "near_miss", "demo")}
+    artefact.finish(
+        {"frames": len(store), "kinds": kinds, "renderer": store.meta.renderer, "source": store.meta.source}
+    )
+    LOGGER.info("play: %d frames, drawn by %s", len(store), store.meta.renderer)
+
+
+def open_play(run: Run) -> PlayStore:
+    """The play store of a run as those see it who learn from it: hidden actions are hidden."""
+    store = PlayStore.open(run.play().path / "store")
+    return hide_actions(store, run.study.stress.hidden_actions, seed=run.study.data.seed)
+
+
+def training_play(run: Run) -> PlayStore:
+    """What a world model is trained on: play as it is seen, its unknown actions named if a model is to name them.
+
+    Raises:
+        UserError: there is no such model, or nothing to name.
+    """
+    store, folder = open_play(run), run.study.world_model.named_by
+    if folder is None:
+        return store
+    if store.frames.get(ACTION_MASK, None) is None:
+        raise UserError(
+            f"--world-model.named-by {folder}: all actions of this play are known; leave it out, or hide some with"
+            " --stress.hidden-actions"
+        )
+    return label_actions(store, naming_model(folder).to(device(run.study)), trusted=True)
+
+
+def naming_model(folder: str) -> WorldModel:
+    """The world model of `--world-model.named-by`, with its inverse model."""
+    return WorldModel.load(Path(folder), losses=("inverse_dynamics",))
+
+
+def open_recorded(path: str) -> Source:
+    """A recorded data set of any format, of which some episodes are held out."""
+    return HeldOut(open_source(path))
+
+
+def measured(episodes: Sequence[AnyEpisode], split: str) -> list[AnyEpisode]:
+    """Episodes of a split on which a world model is measured: play, or whatever there is in a set without play."""
+    play = [e for e in episodes if e.kind == "play"] or episodes
+    return [e for e in play if e.split == split]
+
+
+def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
+    """Make shards side by side, then join them; a shard that is whole is never made twice."""
+    study = run.study
+    benchmark = open_benchmark(study.env_config)
+    shards = _shards(benchmark.jobs(study.data, study.tasks))
+    paths = [folder / "shards" / f"{number:04d}" for number in range(len(shards))]
+    if not path.exists():
+        # made ready once, here: all shards must be drawn alike
+        benchmark = benchmark.ready(folder, study.tasks)
+        jobs = [
+            partial(benchmark.generate, where, jobs, data=study.data)
+            for where, jobs in zip(paths, shards, strict=True)
+            if not where.exists()
+        ]
+        with progress(len(shards), "play data", "shard", initial=len(shards) - len(jobs)) as bar:
+            run_jobs(jobs, study.workers, done=lambda _: bar.update(1), log=run.log)
+        joined = concatenate([PlayStore.open(where) for where in paths], path)
+    else:
+        joined = PlayStore.open(path)
+    shutil.rmtree(folder / "shards", ignore_errors=True)
+    return joined
+
+
+def _shards(jobs: list[Job]) -> list[list[Job]]:
+    """Jobs in groups of about equal work, in order; those of play may be of one task, and then a group is."""
+    shards: list[list[Job]] = []
+    frames = SHARD_FRAMES
+    for job in jobs:
+        if frames >= SHARD_FRAMES or (job.task and shards[-1][0].task and job.task != shards[-1][0].task):
+            shards.append([])
+            frames = 0
+        shards[-1].append(job)
+        frames += job.frames or TYPICAL_FRAMES[job.kind]
+    return shards

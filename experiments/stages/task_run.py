@@ -1,0 +1,59 @@
+"""One task and seed of a run: what the stages of a task share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
+from agents.policy import Policy
+from envs.benchmark import open_benchmark
+from experiments.stages.play import open_play
+from experiments.study.run import Run, device
+from worldaction.play.store import Segment
+from worldaction.spec import SCENE
+from worldaction.world_model.model import WorldModel
+from worldaction.world_model.rssm import Latent
+
+
+class TaskRun:
+    """One task and seed of a run: what its stages share."""
+
+    def __init__(self, folder: Path, seed: int, task: str) -> None:
+        self.run, self.seed, self.task = Run.open(folder), seed, task
+        self.study, self.device = self.run.study, device(self.run.study)
+        self.prefix = f"seed{seed}/{task}"
+        self.store = open_play(self.run)
+        # images of another renderer would be foreign to the model; where this one is missing, the table says so
+        drawn_by = self.store.meta.renderer if self.study.play is None else None
+        self.benchmark = open_benchmark(self.study.env_config, renderer=drawn_by)
+        self.model = WorldModel.load(self.run.world_model(seed).path, losses=()).to(self.device)
+
+    @property
+    def segments(self) -> list[Segment]:
+        """Attempts to learn from. In recorded play, evaluations begin where the validation's do."""
+        found = self.store.segments
+        if self.study.play is None:
+            return found
+        return [s for s in found if self.store.episode_of(s.start).split == "training"]
+
+    def label(self, frame: Tensor) -> Tensor:
+        """Whether the task is done in frames [...] of the store."""
+        scene = self.store.frames[SCENE][frame.flatten()].numpy()
+        return torch.from_numpy(self.benchmark.label(self.task, scene)).view(frame.shape)
+
+    def policy(self, actor: DiffusionPolicy | TunedPolicy) -> Policy:
+        """An actor as it is used in the simulator."""
+        return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed)
+
+
+def without_prefix(stage: str, figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures without the stage's name, which the prefix says already."""
+    return {key.removeprefix(stage): value for key, value in figures.items()}
+
+
+def pick(latent: Latent, mask: Tensor) -> Latent:
+    return Latent(latent.belief[mask], latent.code[mask])

@@ -1,0 +1,178 @@
+"""A study from the command line: what is asked for, completed by its preset and fitted to its environment, or refused.
+
+Neither torch nor a simulator is needed for it, so that a mistake is answered at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from envs.benchmark import benchmark_class
+from experiments.study.arms import arms_of
+from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
+from worldaction.config import check_ranges, check_stress
+from worldaction.errors import UserError, unknown
+from worldaction.losses.registry import LOSSES, merge
+
+PROGRAM: Final = "python -m experiments.calvin"
+_USAGE = """{program} [PRESET] [OPTIONS]
+
+From play data to the verdict BC against PPO in imagination. PRESET is one of {presets}; {default} if none is given.
+--resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
+
+LOGGER = logging.getLogger("worldaction")
+_SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
+_RENAMED: Final = {"--ppo.": "--update."}
+
+
+def parse_study(
+    arguments: Sequence[str], presets: Mapping[str, Study] = PRESETS, *, program: str = PROGRAM
+) -> tuple[Study, Path | None, bool]:
+    """The study a command line asks for.
+
+    Args:
+        arguments: without the program's name.
+        presets: what it may begin from.
+        program: how it was called, for its help.
+
+    Returns:
+        the study, the folder to resume if any, and whether the settings are only to be printed.
+    """
+    rest = [_spelled_out(argument) for argument in arguments]
+    only_print = "--print-config" in rest
+    if only_print:
+        rest.remove("--print-config")
+    resume = _take(rest, "--resume")
+    if resume is not None:
+        if rest:
+            raise UserError(
+                f"--resume takes the run's own settings, so {rest[0]!r} cannot be given with it; leave it out"
+            )
+        return load_study(Path(resume)), Path(resume), only_print
+    name = rest.pop(0) if rest and not rest[0].startswith("-") else DEFAULT
+    if name not in presets:
+        raise unknown("preset", name, presets)
+    asked = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
+    study = fitted(_checked(_parse_options(presets[name], rest, program)), presets[name], asked)
+    if study.tasks == ("all",):
+        study = replace(study, tasks=benchmark_class(study.env).open(study.env_config).tasks)
+    check(study)
+    for arm in arms_of(study):
+        check(arm.study)
+    return study, None, only_print
+
+
+def check(study: Study) -> Study:
+    """Refuse what cannot work, before anything is computed.
+
+    Args:
+        study: fitted to its environment, which may have chosen the time limit and has cameras or none.
+    """
+    _checked(study)
+    chunk, steps = study.policy.chunk, study.table.max_steps
+    if steps % chunk:
+        raise UserError(f"the time limit of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
+    return study
+
+
+def _spelled_out(argument: str) -> str:
+    """An option by the name that it has now."""
+    option, equals, value = argument.partition("=")
+    option = _SHORT.get(option, option)
+    for before, now in _RENAMED.items():
+        if option.startswith(before):
+            option = now + option.removeprefix(before)
+    return option + equals + value
+
+
+def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
+    """A preset of one environment, fitted to another that the user has named.
+
+    Args:
+        study: as the user asked for it.
+        preset: what it began from.
+        asked: the options that the user gave, such as "--tasks".
+    """
+    benchmark = benchmark_class(study.env)
+    config = study.env_config
+    benchmark.open(config)
+    if study.env == preset.env:
+        if not any(option.startswith("--gym.") for option in asked):
+            return study
+        # what a preset of this environment says is as good as said
+        asked = asked | {"--tasks", "--table.max-steps"}
+    fit = benchmark.fit(config, chunk=study.policy.chunk, asked=asked)
+    if fit is None:
+        return study
+    if "--tasks" not in asked:
+        study = replace(study, tasks=fit.tasks)
+    if fit.max_steps and "--table.max-steps" not in asked:
+        study = replace(study, table=replace(study.table, max_steps=fit.max_steps))
+    if "--world-model.cameras" not in asked:
+        study = replace(study, world_model=replace(study.world_model, cameras=fit.cameras))
+    if study.evaluation.videos and not fit.films:
+        LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
+        study = replace(study, evaluation=replace(study.evaluation, videos=0))
+    return study
+
+
+def _take(arguments: list[str], option: str) -> str | None:
+    """Remove ``option VALUE`` or ``option=VALUE`` and return the value."""
+    for i, argument in enumerate(arguments):
+        if argument == option:
+            if i + 1 == len(arguments):
+                raise UserError(f"{option} needs a value, such as {option} runs/calvin/quick-...")
+            value = arguments[i + 1]
+            del arguments[i : i + 2]
+            return value
+        if argument.startswith(option + "="):
+            del arguments[i]
+            return argument.partition("=")[2]
+    return None
+
+
+def _parse_options(preset: Study, rest: list[str], program: str) -> Study:
+    import tyro
+
+    study = tyro.cli(
+        Study,
+        default=preset,
+        args=rest,
+        prog=program,
+        description=_USAGE.format(program=program, presets=", ".join(PRESETS), default=DEFAULT),
+        config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
+    )
+    return replace(study, preset=preset.preset, losses=_complete(study.losses, preset.losses))
+
+
+def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...]:
+    """Losses named on the command line keep the preset's options for what they do not say."""
+    return given if given == preset else merge(given, preset)
+
+
+def _checked(study: Study) -> Study:
+    """Refuse options that cannot work in any environment."""
+    check_stress(study.stress)
+    check_ranges(study)
+    if "all" in study.tasks and len(study.tasks) > 1:
+        raise UserError(f"--tasks {' '.join(study.tasks)} names tasks beside all; leave them out, or leave out all")
+    lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
+    lists["world-model.cameras"] = study.world_model.cameras
+    for name, values in lists.items():
+        # other environments may have nothing to look through
+        if not values and (name != "world-model.cameras" or benchmark_class(study.env).needs_cameras):
+            raise UserError(f"--{name} is empty; give at least one")
+        if len(set(values)) != len(values):
+            raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    for text in study.losses:
+        LOSSES.check(LOSSES.parse(text).target)
+    if study.update.trained_steps > study.policy.denoising_steps:
+        raise UserError(
+            f"--update.trained-steps {study.update.trained_steps} exceeds the {study.policy.denoising_steps} denoising"
+            " steps"
+        )
+    return study

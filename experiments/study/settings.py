@@ -1,0 +1,234 @@
+"""The study's configuration and its presets. No torch here: the command line must answer at once.
+
+`paper` follows WAM and DiWA (docs/design.md names the sources); the others are sized for the machine they name.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from worldaction.config import (
+    CloneConfig,
+    Device,
+    EnvConfig,
+    EvaluationConfig,
+    GymConfig,
+    PlayConfig,
+    PolicyConfig,
+    StressConfig,
+    SuccessConfig,
+    TableConfig,
+    UpdateConfig,
+    Whole,
+    WorldModelConfig,
+)
+from worldaction.errors import UserError, unknown
+
+EIGHT_TASKS = (
+    "open_drawer",
+    "close_drawer",
+    "move_slider_left",
+    "move_slider_right",
+    "turn_on_lightbulb",
+    "turn_off_lightbulb",
+    "turn_on_led",
+    "turn_off_led",
+)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Play data to verdict: BC against PPO in imagination."""
+
+    preset: str = "paper"
+    """Which preset this started from."""
+    tasks: tuple[str, ...] = EIGHT_TASKS
+    """Tasks to learn; all: every one of the environment's."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of world model and policies; the play data is shared."""
+    losses: tuple[str, ...] = ("reconstruction=1,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
+    """Losses of the world model: NAME[=SCALE][,OPTION=VALUE...] or module:Class; see `worldaction losses`."""
+    env: str = "worldaction/PlayTable-v0"
+    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym."""
+    play: str | None = None
+    """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
+    starts: str | None = None
+    """A CALVIN set whose annotated validation windows give the start states in worldaction/Calvin-v0, as in DiWA."""
+    arms: tuple[str, ...] = ()
+    """Settings to compare, as changes of this one: [NAME:]LOSS+LOSS...,SECTION.OPTION=VALUE...; see docs/arms.md."""
+    run_dir: str | None = None
+    """Folder of the run; by default runs/calvin/<preset>-<time>."""
+    reuse: tuple[str, ...] = ()
+    """Folders of runs: what the same settings have made there is read instead of being made again."""
+    device: Device = "auto"
+    """Where to compute. auto takes a GPU if there is one."""
+    kernels: str = ""
+    """Implementations of the kernels to run, NAME or OP=NAME,...; see docs/kernels.md. By default the proven ones."""
+    workers: Whole = 0
+    """Processes for data, tasks and evaluation; 0 takes one per core, four at most."""
+    table: TableConfig = field(default_factory=TableConfig)
+    gym: GymConfig = field(default_factory=GymConfig)
+    data: PlayConfig = field(default_factory=PlayConfig)
+    world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    success: SuccessConfig = field(default_factory=SuccessConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    clone: CloneConfig = field(default_factory=CloneConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    stress: StressConfig = field(default_factory=StressConfig)
+
+    @property
+    def env_config(self) -> EnvConfig:
+        """The parts that the environment depends on."""
+        return EnvConfig(self.env, self.table, self.gym, self.stress, self.starts)
+
+
+PAPER = Study(
+    data=PlayConfig(frames=500_000, near_misses=300),
+    clone=CloneConfig(steps=50_000, lr=1e-4),
+    success=SuccessConfig(steps=2_000, contrastive=1.0),
+    evaluation=EvaluationConfig(episodes=1_000, parallel=50, horizon=50),
+)
+
+QUICK = Study(
+    preset="quick",
+    tasks=("open_drawer", "move_slider_left"),
+    losses=("reconstruction=1,proprio=100,share=0.25", "kl=0.1,free_nats=1", "inverse_dynamics=100,hidden=256"),
+    table=TableConfig(image_size=64),
+    data=PlayConfig(frames=40_000, near_misses=300, demos=50, demo_noise=0.35, demo_pace=0.5),
+    world_model=WorldModelConfig(
+        deter=256,
+        groups=32,
+        classes=16,
+        hidden=200,
+        embed=200,
+        depth=32,
+        patch=4,
+        burn_in=5,
+        blind=0.5,
+        batch=16,
+        length=24,
+        steps=4_500,
+        lr=1e-3,
+        weight_decay=0.01,
+    ),
+    policy=PolicyConfig(denoising_steps=10, width=256),
+    clone=CloneConfig(steps=1_000),
+    update=UpdateConfig(
+        iterations=20,
+        dreams=256,
+        trained_steps=5,
+        epochs=5,
+        minibatch=1_024,
+        lr=3e-4,
+        ramp=3,
+        clip=0.1,
+        clip_base=0.02,
+        bc=0.05,
+        bootstrap=False,
+        max_imagined=0.99,
+        min_time=0.6,
+        evaluate_every=5,
+    ),
+    evaluation=EvaluationConfig(episodes=50, curve_episodes=20),
+)
+
+SMALL = replace(
+    QUICK,
+    preset="small",
+    tasks=EIGHT_TASKS,
+    data=replace(QUICK.data, frames=60_000, near_misses=250),
+    world_model=replace(QUICK.world_model, steps=9_000),
+    update=replace(QUICK.update, iterations=30, evaluate_every=10),
+    evaluation=EvaluationConfig(episodes=100, curve_episodes=20),
+)
+
+BASE = replace(
+    SMALL,
+    preset="base",
+    losses=("reconstruction=1,proprio=100", "kl=0.1,free_nats=1", "inverse_dynamics=100"),
+    data=replace(QUICK.data, frames=200_000),
+    world_model=WorldModelConfig(burn_in=5, blind=0.5, batch=32, length=50, steps=50_000, bf16=True),
+    policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
+    clone=CloneConfig(steps=5_000),
+    update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096),
+    evaluation=EvaluationConfig(episodes=200, parallel=20),
+)
+
+DEBUG = replace(
+    QUICK,
+    preset="debug",
+    tasks=("turn_on_led",),
+    losses=("reconstruction=1,proprio=50,share=0.25", "kl=0.3,free_nats=1", "inverse_dynamics=100,hidden=64"),
+    table=TableConfig(image_size=32),
+    data=PlayConfig(frames=2_000, episode_frames=200, near_misses=10, demos=8),
+    world_model=WorldModelConfig(
+        cameras=("rgb_static", "rgb_gripper"),
+        deter=64,
+        groups=8,
+        classes=8,
+        hidden=64,
+        embed=64,
+        depth=16,
+        patch=4,
+        burn_in=3,
+        batch=8,
+        length=16,
+        steps=400,
+        lr=2e-3,
+        weight_decay=0.01,
+        save_every=100,
+    ),
+    success=SuccessConfig(hidden=64, steps=200, batch=128),
+    policy=PolicyConfig(denoising_steps=5, width=64),
+    clone=CloneConfig(steps=400, batch=64, resamples=2),
+    update=replace(
+        QUICK.update,
+        iterations=6,
+        dreams=32,
+        starts=16,
+        trained_steps=2,
+        epochs=2,
+        minibatch=128,
+        evaluate_every=3,
+    ),
+    evaluation=EvaluationConfig(episodes=8, curve_episodes=4, parallel=8, videos=1, probes=16, horizon=20),
+)
+
+PRESETS = {study.preset: study for study in (DEBUG, QUICK, SMALL, BASE, PAPER)}
+DEFAULT = "quick"
+
+
+# Settings of a run ----------------------------------------------------------------------------------------------------
+
+
+def load_study(folder: Path) -> Study:
+    """The settings of a run."""
+    from worldaction.io.artefact import read_json
+
+    if not (folder / "config.json").exists():
+        raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
+    study: Study = from_dict(Study, read_json(folder / "config.json"))
+    return study
+
+
+def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
+    """A configuration from plain JSON values, the inverse of `worldaction.config.to_dict`."""
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in fields(cls)}
+    for name in values:
+        if name not in known:
+            raise unknown(f"setting of {cls.__name__}", name, known)
+    built = {}
+    for name, value in values.items():
+        kind = hints[name]
+        if is_dataclass(kind):
+            value = from_dict(typing.cast(type, kind), value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)

@@ -1,0 +1,339 @@
+"""The policy as users call it: three conventions, one behaviour, and nothing that depends on the batch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
+from agents.policy import Policy, PolicyState
+from worldaction.errors import UserError
+from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.losses.tools.contract import noise_batch, seeded, tiny_model
+from worldaction.random import Stream, normal, uniform
+from worldaction.spec import ACTION, ACTION_SIZE, GRIPPER, IS_INIT, ROBOT, STATIC
+
+CHUNK = 3
+FRAMES = 8
+KEYS = (STATIC, GRIPPER, ROBOT)
+
+
+def diffusion(feature: int, seed: int) -> DiffusionPolicy:
+    with seeded(seed):
+        policy = DiffusionPolicy(feature, ACTION_SIZE, chunk=CHUNK, denoising_steps=4, width=32)
+        for parameter in policy.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return policy.requires_grad_(False)
+
+
+def make(*, tuned: bool = False, seed: int = 0) -> Policy:
+    model = tiny_model(["reconstruction"]).requires_grad_(False)
+    actor: Any = diffusion(model.feature_size, 1)
+    if tuned:
+        actor = TunedPolicy(actor, diffusion(model.feature_size, 2), trained_steps=2)
+    return Policy(model, actor, task="open_drawer", seed=seed)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    return make()
+
+
+def episodes(count: int) -> dict[str, np.ndarray]:
+    """Observations [T, B, ...]."""
+    batch = noise_batch(count, FRAMES, seed=4)
+    return {key: batch[key].transpose(0, 1).numpy() for key in KEYS}
+
+
+def frame(stream: dict[str, np.ndarray], t: int, rows: Any = slice(None)) -> dict[str, np.ndarray]:
+    return {key: value[t, rows] for key, value in stream.items()}
+
+
+def predictions(policy: Policy, stream: dict[str, np.ndarray], rows: Any = slice(None), **more: Any) -> np.ndarray:
+    """[T, B, A], or [T, A] of one row."""
+    state, actions = None, []
+    for t in range(FRAMES):
+        action, state = policy.predict(frame(stream, t, rows), state, **more)
+        actions.append(action)
+    return np.stack(actions)
+
+
+# Behaviour ------------------------------------------------------------------------------------------------------------
+
+
+def test_actions_are_actions(policy: Policy) -> None:
+    actions = predictions(policy, episodes(3))
+    assert actions.shape == (FRAMES, 3, ACTION_SIZE)
+    assert actions.dtype == np.float32
+    assert np.abs(actions).max() <= 1.0
+    assert set(np.unique(actions[..., -1])) <= {-1.0, 1.0}
+    assert len(np.unique(actions[..., 0])) > 3
+
+
+def test_a_decision_is_made_every_chunk_and_played_back_frame_by_frame(policy: Policy) -> None:
+    stream, state, decisions = episodes(2), None, []
+    for t in range(FRAMES):
+        action, state = policy.predict(frame(stream, t), state)
+        assert isinstance(state, PolicyState)
+        if t % CHUNK == 0:
+            # the decision is a function of the latent that has just seen this frame, and of named noise
+            steps, width = policy.actor.noise_shape
+            noise = normal(0, Stream.POLICY, torch.arange(2), t, steps * width).view(2, steps, width)
+            decisions.append(policy.actor.sample(policy.model.feature(state.latent), noise))
+        assert torch.equal(state.chunk, decisions[-1])
+        assert np.array_equal(action, decisions[-1][:, t % CHUNK].numpy())
+        assert torch.equal(state.action, torch.from_numpy(action))
+        assert state.age.tolist() == [t % CHUNK + 1] * 2
+
+
+def test_the_world_model_takes_in_every_frame_between_decisions(policy: Policy) -> None:
+    stream = episodes(1)
+    blinked = {key: value.copy() for key, value in stream.items()}
+    blinked[ROBOT][1] += 5.0
+    seen, missed = predictions(policy, stream), predictions(policy, blinked)
+    assert np.array_equal(seen[:CHUNK], missed[:CHUNK])
+    assert not np.array_equal(seen[CHUNK:], missed[CHUNK:])
+
+
+def test_the_filter_is_fed_the_action_that_was_executed(policy: Policy) -> None:
+    stream = episodes(2)
+    action, state = policy.predict(frame(stream, 0))
+    for t in range(1, FRAMES):
+        embed = policy.model.embed({key: torch.from_numpy(value) for key, value in frame(stream, t).items()})
+        draws = uniform(0, Stream.POSTERIOR, torch.arange(2), t, policy.model.config.groups)
+        expected = policy.model.posterior(state.latent, torch.from_numpy(action), embed, draws)
+        action, state = policy.predict(frame(stream, t), state)
+        assert torch.equal(state.latent.belief, expected.belief)
+        assert torch.equal(state.latent.code, expected.code)
+
+
+def test_calling_it_again_gives_the_same_and_another_seed_gives_another_episode(policy: Policy) -> None:
+    stream = episodes(2)
+    base = predictions(policy, stream)
+    assert np.array_equal(base, predictions(policy, stream))
+    assert np.array_equal(base, predictions(make(), stream))
+    assert not np.array_equal(base, predictions(make(seed=1), stream))
+
+
+def test_predict_leaves_the_state_it_was_given_alone(policy: Policy) -> None:
+    stream = episodes(2)
+    _, state = policy.predict(frame(stream, 0))
+    before = {name: torch.as_tensor(value).clone() for name, value in vars(state).items() if name != "latent"}
+    first, _ = policy.predict(frame(stream, 1), state)
+    again, _ = policy.predict(frame(stream, 1), state)
+    assert np.array_equal(first, again)
+    for name, value in before.items():
+        assert torch.equal(torch.as_tensor(getattr(state, name)), value), name
+
+
+def test_deterministic_actions_differ_from_sampled_ones(policy: Policy) -> None:
+    stream = episodes(2)
+    assert not np.array_equal(predictions(policy, stream), predictions(policy, stream, deterministic=True))
+
+
+def test_results_do_not_depend_on_the_batch_split(policy: Policy) -> None:
+    stream, names = episodes(5), torch.tensor([10, 3, 500, 4, 0])
+
+    def play(rows: Tensor) -> Tensor:
+        state, actions = None, []
+        for t in range(FRAMES):
+            seen = {key: torch.from_numpy(value)[rows] for key, value in frame(stream, t).items()}
+            start = torch.full((len(rows),), t == 0)
+            action, state = policy.act(seen, state, start=start, rows=names[rows])
+            actions.append(action)
+        return torch.stack(actions, 1)
+
+    whole = play(torch.arange(5))
+    for part in ([0, 1, 2], [3], [4, 1]):
+        rows = torch.tensor(part)
+        assert torch.allclose(play(rows), whole[rows], atol=1e-4)
+
+
+# Stable-Baselines3 ----------------------------------------------------------------------------------------------------
+
+
+def test_one_observation_gives_one_action_and_equals_a_batch_of_one(policy: Policy) -> None:
+    stream = episodes(1)
+    single, batch = predictions(policy, stream, 0), predictions(policy, stream)
+    assert single.shape == (FRAMES, ACTION_SIZE)
+    assert np.array_equal(single, batch[:, 0])
+
+
+def test_episode_start_forgets_the_rows_it_names_and_no_others(policy: Policy) -> None:
+    stream = episodes(3)
+    start = np.array([False, True, False])
+
+    def play(first: int) -> tuple[np.ndarray, PolicyState]:
+        """To frame 4, where row 1 starts anew, from a first frame that row 1 alone has seen otherwise."""
+        seen, state, actions = {key: value.copy() for key, value in stream.items()}, None, []
+        seen[STATIC][:4, 1] = first
+        for t in range(6):
+            action, state = policy.predict(frame(seen, t), state, start if t == 4 else np.zeros(3, bool))
+            actions.append(action)
+        assert state is not None
+        return np.stack(actions), state
+
+    (a, left), (b, right) = play(0), play(255)
+    assert not np.array_equal(a[:4, 1], b[:4, 1])
+    assert np.array_equal(a[4:], b[4:])
+    assert np.array_equal(a[:, [0, 2]], b[:, [0, 2]])
+    assert torch.equal(left.latent.belief, right.latent.belief)
+    assert left.age.tolist() == [3, 2, 3]  # decisions at frames 0 and 3, and at 4 where an episode began
+    straight = predictions(policy, stream)
+    assert np.array_equal(a[:, [0, 2]], straight[:6][:, [0, 2]])
+
+
+def test_a_started_row_sees_its_first_frame_as_in_training(policy: Policy) -> None:
+    stream = episodes(2)
+    _, state = policy.predict(frame(stream, 0))
+    _, state = policy.predict(frame(stream, 5), state, np.array([False, True]))
+    seen = {key: torch.from_numpy(value) for key, value in frame(stream, 5).items()}
+    fresh = policy.model.start(policy.model.embed(seen), seed=0, rows=torch.arange(2))
+    assert torch.equal(state.latent.code[1], fresh.code[1])
+    assert torch.equal(state.latent.belief[1], fresh.belief[1])
+    assert not torch.equal(state.latent.belief[0], fresh.belief[0])
+
+
+def test_without_a_state_every_episode_starts(policy: Policy) -> None:
+    stream = episodes(2)
+    plain, _ = policy.predict(frame(stream, 0))
+    told, _ = policy.predict(frame(stream, 0), None, np.array([False, True]))
+    assert np.array_equal(plain, told)
+
+
+# LeRobot and TorchRL --------------------------------------------------------------------------------------------------
+
+
+def test_select_action_follows_an_episode_until_reset(policy: Policy) -> None:
+    stream = episodes(1)
+    expected = predictions(policy, stream, 0)
+    for _ in range(2):
+        policy.reset()
+        for t in range(FRAMES):
+            assert np.array_equal(policy.select_action(frame(stream, t, 0)), expected[t])
+
+
+def test_a_tensordict_comes_back_with_its_actions(policy: Policy) -> None:
+    stream = episodes(2)
+    expected = predictions(policy, stream)
+    policy.reset()
+    for t in range(FRAMES):
+        values = {key: torch.from_numpy(value) for key, value in frame(stream, t).items()}
+        values[IS_INIT] = torch.full((2, 1), t == 0)
+        seen = TensorDict(values, [2])
+        found = policy(seen)
+        assert found is seen
+        assert np.array_equal(found[ACTION].numpy(), expected[t])
+
+
+def test_is_init_in_a_tensordict_starts_an_episode(policy: Policy) -> None:
+    stream = episodes(2)
+    policy.reset()
+    for _ in range(2):
+        values = {key: torch.from_numpy(value) for key, value in frame(stream, 0).items()}
+        first = policy(TensorDict({**values, IS_INIT: torch.ones(2, 1, dtype=torch.bool)}, [2]))[ACTION]
+        assert policy._session is not None
+        assert policy._session.age.tolist() == [1, 1]
+    assert first.shape == (2, ACTION_SIZE)
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_missing_camera_is_named_in_every_convention(policy: Policy, key: str) -> None:
+    seen = {k: v for k, v in frame(episodes(1), 0).items() if k != key}
+    tensors = TensorDict({k: torch.from_numpy(v) for k, v in seen.items()}, [1])
+    for call in (policy.predict, policy.select_action):
+        with pytest.raises(UserError, match=f"no '{key}'"):
+            call(seen)
+    with pytest.raises(UserError, match=f"no '{key}'"):
+        policy(tensors)
+
+
+def test_images_that_are_not_bytes_of_the_right_size_are_refused(policy: Policy) -> None:
+    seen = frame(episodes(1), 0, 0)
+    for image in (seen[STATIC] / 255.0, seen[STATIC].transpose(2, 0, 1), np.zeros((200, 200, 3), np.uint8)):
+        with pytest.raises(UserError, match=r"'rgb_static' .*uint8 \[16, 16, 3\]"):
+            policy.predict(seen | {STATIC: image})
+
+
+def test_rows_need_one_name_each(policy: Policy) -> None:
+    for rows in (0, slice(0, 1)):
+        seen = {key: torch.from_numpy(value) for key, value in frame(episodes(2), 0, rows).items()}
+        with pytest.raises(UserError, match="2 names"):
+            policy.act(seen, None, start=torch.ones(2, dtype=torch.bool), rows=torch.arange(2))
+
+
+def test_a_state_of_another_batch_is_refused(policy: Policy) -> None:
+    stream = episodes(3)
+    _, state = policy.predict(frame(stream, 0))
+    with pytest.raises(UserError, match="3 episodes"):
+        policy.predict(frame(stream, 1, slice(0, 2)), state)
+
+
+# Disk -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_a_saved_policy_acts_identically(tuned: bool, tmp_path: Path) -> None:
+    policy, stream = make(tuned=tuned, seed=7), episodes(2)
+    policy.save_pretrained(tmp_path / "p")
+    again = Policy.from_pretrained(str(tmp_path / "p"))
+    assert (again.task, again.seed) == ("open_drawer", 7)
+    assert isinstance(again.actor, TunedPolicy if tuned else DiffusionPolicy)
+    for deterministic in (False, True):
+        expected = predictions(policy, stream, deterministic=deterministic)
+        assert np.array_equal(predictions(again, stream, deterministic=deterministic), expected)
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {"config.json", "model.safetensors"}
+    assert not any(key.startswith("model.losses") for key in load_tensors(tmp_path / "p" / "model.safetensors"))
+
+
+@pytest.mark.usefixtures("trap")
+def test_loading_a_policy_imports_nothing_that_its_file_names(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path / "p")
+    values = json.loads((tmp_path / "p" / "config.json").read_text())
+    values["model"]["losses"] = ["evil:X"]
+    (tmp_path / "p" / "config.json").write_text(json.dumps(values))
+    Policy.from_pretrained(tmp_path / "p")
+    assert "evil" not in sys.modules
+
+
+def test_a_tuned_policy_is_not_the_cloned_one() -> None:
+    stream = episodes(1)
+    assert not np.array_equal(predictions(make(), stream), predictions(make(tuned=True), stream))
+
+
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    weights = load_tensors(tmp_path / "model.safetensors")
+    name = next(key for key in weights if key.startswith("actor."))
+    for wrong in ({k: v for k, v in weights.items() if k != name}, weights | {name: torch.zeros(9, 9, 9)}):
+        save_tensors(tmp_path / "model.safetensors", wrong)
+        with pytest.raises(UserError, match=r"model\.safetensors"):
+            Policy.from_pretrained(tmp_path)
+
+
+def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    tiny_model().save(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json"):
+        Policy.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match="nowhere"):
+        Policy.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["model"]["deter"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="deter"):
+        Policy.from_pretrained(tmp_path)

@@ -1,0 +1,195 @@
+"""Intervals against published numbers, exact enumerations and float64 loops."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from experiments.report.statistics import (
+    Estimate,
+    Interval,
+    average,
+    interquartile_mean,
+    paired_difference,
+    probability_of_improvement,
+    seed_bootstrap,
+    success_rate,
+    wilson,
+)
+from worldaction.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    # Newcombe 1998, Statistics in Medicine 17:857, table I, method 3
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_gives_the_published_intervals(successes: int, n: int, low: float, high: float) -> None:
+    assert wilson(successes, n) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_ends_solve_the_score_equation() -> None:
+    for successes, n in [(3, 10), (25, 50), (49, 50)]:
+        for p in wilson(successes, n):
+            assert abs(successes / n - p) == pytest.approx(1.959964 * math.sqrt(p * (1 - p) / n), rel=1e-6)
+
+
+def test_wilson_covers_the_true_rate_about_as_often_as_it_says() -> None:
+    n = 50
+    intervals = [wilson(k, n) for k in range(n + 1)]
+    for p in (0.1, 0.3, 0.5, 0.86):
+        mass = [math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)]
+        covered = sum(m for m, i in zip(mass, intervals, strict=True) if i.low <= p <= i.high)
+        assert 0.93 < covered < 0.975
+
+
+def test_wilson_is_exact_and_not_degenerate_at_the_ends() -> None:
+    assert wilson(0, 7).low == 0.0
+    assert wilson(7, 7).high == 1.0
+    assert wilson(0, 7).high == pytest.approx(1 - wilson(7, 7).low)
+    assert wilson(0, 7).high > 0.3
+
+
+@pytest.mark.parametrize(("successes", "n", "level"), [(3, 2, 0.95), (-1, 2, 0.95), (0, 0, 0.95), (1, 2, 1.0)])
+def test_impossible_counts_and_levels_are_refused_in_one_line(successes: int, n: int, level: float) -> None:
+    with pytest.raises(UserError) as error:
+        wilson(successes, n, level)
+    assert "\n" not in str(error.value)
+
+
+def _pairs(both: int, only_a: int, only_b: int, neither: int) -> tuple[list[bool], list[bool]]:
+    a = [True] * (both + only_a) + [False] * (only_b + neither)
+    b = [True] * both + [False] * only_a + [True] * only_b + [False] * neither
+    return a, b
+
+
+def test_paired_difference_gives_the_published_interval() -> None:
+    # Cavo et al. 2012, in Fagerland, Lydersen and Laake, Statistical Analysis of Contingency Tables, section 8.6
+    value, interval = paired_difference(*_pairs(59, 6, 16, 80))
+    assert value == pytest.approx(-0.0621, abs=5e-5)
+    assert interval == pytest.approx((-0.1186, -0.0046), abs=5e-5)
+
+
+def test_paired_difference_covers_the_true_difference_about_as_often_as_it_says() -> None:
+    n = 16
+    truth = (0.45, 0.30, 0.10, 0.15)  # both, only a, only b, neither
+    covered = 0.0
+    for both, only_a, only_b in itertools.product(range(n + 1), repeat=3):
+        neither = n - both - only_a - only_b
+        if neither < 0:
+            continue
+        cells = (both, only_a, only_b, neither)
+        ways = math.factorial(n) // math.prod(math.factorial(c) for c in cells)
+        interval = paired_difference(*_pairs(*cells)).interval
+        if interval.low <= 0.20 <= interval.high:
+            covered += ways * math.prod(p**c for p, c in zip(truth, cells, strict=True))
+    assert 0.93 < covered < 0.985
+
+
+def test_paired_difference_changes_sign_with_the_order() -> None:
+    a, b = _pairs(20, 9, 3, 18)
+    forward, backward = paired_difference(a, b), paired_difference(b, a)
+    assert forward.value == -backward.value
+    assert forward.interval == pytest.approx((-backward.interval.high, -backward.interval.low))
+
+
+def test_pairing_narrows_the_interval_of_policies_that_fail_on_the_same_starts() -> None:
+    a, b = _pairs(25, 5, 0, 20)
+    paired = paired_difference(a, b).interval
+    apart = paired_difference(a, b[::-1]).interval
+    assert paired.high - paired.low < 0.7 * (apart.high - apart.low)
+
+
+def test_equal_outcomes_still_leave_room_for_a_difference() -> None:
+    value, (low, high) = paired_difference([True] * 30, [True] * 30)
+    assert value == 0
+    assert low < -0.05
+    assert high > 0.05
+
+
+def test_outcomes_that_are_not_pairs_or_not_outcomes_are_refused() -> None:
+    with pytest.raises(UserError, match="same start states"):
+        paired_difference([1, 0], [1, 0, 1])
+    with pytest.raises(UserError, match="true or false"):
+        success_rate([0.5, 1])
+
+
+@pytest.mark.parametrize(
+    ("a", "m", "b", "n", "low", "high"),
+    # Newcombe 1998, Statistics in Medicine 17:873, table II, method 10: the difference of two independent rates
+    [(56, 70, 48, 80, 0.0524, 0.3339), (9, 10, 3, 10, 0.1705, 0.8090), (5, 56, 0, 29, -0.0381, 0.1926)],
+)
+def test_average_squares_and_adds_as_published(a: int, m: int, b: int, n: int, low: float, high: float) -> None:
+    minus = wilson(b, n)
+    one = Estimate(a / m, wilson(a, m))
+    other = Estimate(-b / n, Interval(-minus.high, -minus.low))
+    assert average([one, other]).interval == pytest.approx((low / 2, high / 2), abs=5e-5)
+
+
+def test_average_of_one_is_itself_and_of_four_equal_ones_half_as_wide() -> None:
+    one = success_rate([True, True, False, False])
+    assert average([one]).interval == pytest.approx(one.interval)
+    four = average([one] * 4)
+    assert four.value == one.value
+    assert four.interval.high - four.interval.low == pytest.approx((one.interval.high - one.interval.low) / 2)
+
+
+def test_interquartile_mean_leaves_a_quarter_out_at_either_end() -> None:
+    assert interquartile_mean([100, 2, 3, -50]) == 2.5
+    assert interquartile_mean(np.arange(8).reshape(2, 4)) == 3.5
+    # ten scores: two are left out at either end, as scipy.stats.trim_mean(scores, 0.25) does
+    assert interquartile_mean([0, 1, 2, 3, 4, 5, 6, 7, 8, 900]) == 4.5
+    assert interquartile_mean([7]) == 7
+
+
+def test_stratified_bootstrap_agrees_with_every_possible_resample() -> None:
+    scores = np.array([[0.1, 0.9], [0.4, 0.5], [0.8, 0.7]])
+    columns = [[np.mean(c) for c in itertools.product(scores[:, task], repeat=3)] for task in range(2)]
+    every = [np.mean(pair) for pair in itertools.product(*columns)]
+    estimate = seed_bootstrap(scores, np.mean, stratified=True, seed=1, resamples=20_000)
+    assert estimate.value == pytest.approx(scores.mean())
+    assert estimate.interval == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.02)
+
+
+def test_seeds_that_share_a_world_model_are_drawn_with_all_their_tasks() -> None:
+    scores = np.random.default_rng(0).uniform(size=(5, 8))
+    every = [scores[list(rows)].mean() for rows in itertools.product(range(5), repeat=5)]
+    interval = seed_bootstrap(scores, np.mean, resamples=20_000).interval
+    assert tuple(interval) == pytest.approx(np.quantile(every, [0.025, 0.975]), abs=0.005)
+    # of three, one seed three times in a row is likelier than 2.5 %
+    three = scores[:3].mean(1)
+    assert tuple(seed_bootstrap(scores[:3], np.mean).interval) == pytest.approx((three.min(), three.max()))
+    # a seed that is lucky with every task is luck once, not eight times
+    lucky = np.repeat([[0.1], [0.5], [0.9]], 8, axis=1)
+    whole, apart = (seed_bootstrap(lucky, np.mean, stratified=s).interval for s in (False, True))
+    assert whole.high - whole.low > 2 * (apart.high - apart.low)
+
+
+def test_stratified_bootstrap_never_mixes_tasks() -> None:
+    scores = np.array([[0.0, 1.0], [0.0, 1.0]])
+    assert seed_bootstrap(scores, np.mean, stratified=True) == (0.5, (0.5, 0.5))
+
+
+def test_the_seed_decides_the_resamples() -> None:
+    scores = np.random.default_rng(0).uniform(size=(5, 3))
+    assert seed_bootstrap(scores, seed=3, resamples=50) == seed_bootstrap(scores, seed=3, resamples=50)
+    assert seed_bootstrap(scores, seed=3, resamples=50) != seed_bootstrap(scores, seed=4, resamples=50)
+
+
+def test_one_seed_cannot_tell_how_seeds_vary() -> None:
+    with pytest.raises(UserError, match="two seeds"):
+        seed_bootstrap([[0.3, 0.4]])
+
+
+def test_probability_of_improvement_counts_wins_and_half_the_ties() -> None:
+    rng = np.random.default_rng(5)
+    x, y = rng.integers(4, size=(4, 3)), rng.integers(4, size=(5, 3))
+    wins = 0.0
+    for task in range(3):
+        wins += sum((a > b) + 0.5 * (a == b) for a in x[:, task] for b in y[:, task]) / 20 / 3
+    estimate = probability_of_improvement(x, y, resamples=200)
+    assert estimate.value == pytest.approx(wins)
+    assert estimate.interval.low <= wins <= estimate.interval.high
+    assert probability_of_improvement(y, x, resamples=2).value == pytest.approx(1 - wins)
+    assert probability_of_improvement([[2, 2]] * 2, [[1, 1]] * 2, resamples=2) == (1, (1, 1))

@@ -1,0 +1,301 @@
+"""Artefacts that another run has made by the same settings are read from there, and the run is whole all the same."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import evaluations, finished_run, metrics, options, summary
+
+from experiments.calvin import main
+from experiments.guard import guarded
+from experiments.study import references
+from experiments.study.run import Run, settings_of
+from experiments.study.settings import PRESETS, load_study
+from worldaction.errors import UserError
+from worldaction.io.artefact import Artefact
+from worldaction.losses.registry import LOSSES
+
+TASK = "seed0/turn_on_led"
+
+
+def conducted(folder: Path, *more: str, **changes: Any) -> Path:
+    """A tiny study that reuses the finished one."""
+    arguments = [*options(run_dir=folder, workers=1, **changes), "--reuse", str(finished_run()), *more]
+    assert guarded(lambda: main(arguments)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the finished run's settings, which makes nothing of its own."""
+    return conducted(tmp_path_factory.mktemp("same") / "run")
+
+
+@pytest.fixture(scope="module")
+def other_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with another setting of PPO, on the finished run's world model and clone."""
+    return conducted(tmp_path_factory.mktemp("other") / "run", update__bc=0.0)
+
+
+def manifests(run: Path) -> set[str]:
+    """The stages that were made in a run's own folder."""
+    return {str(path.parent.relative_to(run / "artefacts")) for path in run.glob("artefacts/**/manifest.json")}
+
+
+def test_a_run_of_the_same_settings_makes_nothing_and_has_the_same_results(same: Path) -> None:
+    assert manifests(same) == set()
+    assert evaluations(same) == evaluations(finished_run())
+    mine, theirs = summary(same), summary(finished_run())
+    assert set(mine.pop("reused").values()) == {str(finished_run().resolve())}
+    assert theirs.pop("reused") == {}
+    assert mine == theirs
+
+
+def test_it_has_the_metrics_films_and_policies_too(same: Path) -> None:
+    assert metrics(same) == metrics(finished_run())
+    for path in sorted([*finished_run().glob("videos/*"), *finished_run().glob("policies/*/*")]):
+        assert (same / path.relative_to(finished_run())).read_bytes() == path.read_bytes()
+    assert "turn on led" in (same / "report.html").read_text()
+
+
+def test_what_is_linked_takes_no_room_of_its_own(same: Path) -> None:
+    name = "policies/turn_on_led-seed0-ppo/model.safetensors"
+    assert (same / name).samefile(finished_run() / name)
+
+
+def test_only_what_depends_on_a_changed_setting_is_made_anew(other_ppo: Path) -> None:
+    assert manifests(other_ppo) == {f"{TASK}/ppo", f"{TASK}/evaluation"}
+    reused = json.loads((other_ppo / "summary.json").read_text())["reused"]
+    assert reused.keys() == {"play", "seed0/world_model", "seed0/fidelity", f"{TASK}/success", f"{TASK}/clone"}
+    prefixes = [line["prefix"] for line in metrics(other_ppo)]
+    assert {"seed0/world_model", f"{TASK}/clone", TASK} <= set(prefixes)
+    # its own PPO, not the lender's too
+    assert prefixes.count(TASK) == 3
+
+
+def test_what_is_measured_otherwise_or_saved_more_often_is_learned_and_evaluated_as_before(tmp_path: Path) -> None:
+    changed = {"evaluation__probes": 3, "evaluation__parallel": 1, "world_model__save_every": 7}
+    run = conducted(tmp_path / "run", **changed)
+    assert manifests(run) == {"seed0/fidelity"}
+    assert evaluations(run) == evaluations(finished_run())
+
+
+def test_artefacts_are_found_through_the_runs_that_reuse_them(other_ppo: Path, tmp_path: Path) -> None:
+    arguments = [*options(run_dir=tmp_path / "run", workers=1, update__bc=0.0), "--reuse", str(other_ppo)]
+    assert guarded(lambda: main(arguments)) == 0
+    assert manifests(tmp_path / "run") == set()
+
+
+def test_a_resumed_run_remembers_what_it_reuses(same: Path) -> None:
+    before = evaluations(same)
+    assert guarded(lambda: main(["--resume", str(same)])) == 0
+    assert manifests(same) == set()
+    assert evaluations(same) == before
+
+
+def test_reuse_is_no_part_of_the_settings(same: Path) -> None:
+    one, other = load_study(same), load_study(finished_run())
+    assert one.reuse != other.reuse
+    assert settings_of(one) == settings_of(other)
+    assert Run.open(same).play().digest == Run.open(finished_run()).play().digest
+
+
+def test_an_incomplete_artefact_is_not_reused(same: Path, tmp_path: Path) -> None:
+    lender = tmp_path / "lender"
+    for name in ("config.json", "artefacts/seed0/world_model/made_by.json"):
+        (lender / name).parent.mkdir(parents=True, exist_ok=True)
+        (lender / name).write_bytes((finished_run() / name).read_bytes())
+    study = load_study(finished_run())
+    run = Run.create(type(study)(**(vars(study) | {"run_dir": str(tmp_path / "run"), "reuse": (str(lender),)})))
+    assert not run.world_model(0).complete
+    assert run.world_model(0).path == tmp_path / "run/artefacts/seed0/world_model"
+
+
+def test_a_run_that_cannot_be_used_says_by_which_setting_it_differs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("experiments.study.conduct._learn_all", nothing)
+    arguments = [*options(run_dir=tmp_path / "run", data__demos=4), "--reuse", str(finished_run())]
+    assert guarded(lambda: main(arguments)) == 130
+    assert "its play was made with data.demos = 3, not 4" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*options(run_dir=tmp_path / "run"), "--reuse", str(tmp_path)]
+    assert guarded(lambda: main(arguments)) == 2
+    said = capsys.readouterr().err
+    assert f"--reuse {tmp_path}" in said
+    assert "give the folder of a run" in said
+    assert not (tmp_path / "run").exists()
+
+
+# What settings only name ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Begins a run with modules of the user's, or goes on with it; the second of its folders reuses the first."""
+    (tmp_path / "brought_losses.py").write_text("SLOPE = 1\n")
+    (tmp_path / "brought_judge.py").write_text("def done(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    # a copy, to which this working directory and no other test's is added
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def begun(name: str, **changes: Any) -> Run:
+        study = replace(PRESETS["debug"], workers=1, run_dir=name, **changes)
+        return Run.create(replace(study, reuse=("first",) if name != "first" else ()))
+
+    return begun
+
+
+def finish(*artefacts: Artefact) -> None:
+    for artefact in artefacts:
+        assert artefact.folder.is_dir()
+        artefact.finish({})
+
+
+MINE = (*PRESETS["debug"].losses, "brought_losses:Mine=0.1")
+"""With a loss of the user's."""
+
+
+def test_a_world_model_is_not_reused_once_its_loss_has_been_edited(begin: Callable[..., Run]) -> None:
+    first = begin("first", losses=MINE)
+    finish(first.play(), first.world_model(0))
+    assert begin("second", losses=MINE).world_model(0).complete
+    Path("brought_losses.py").write_text("SLOPE = 2\n")
+    third = begin("third", losses=MINE)
+    assert third.play().complete
+    assert not third.world_model(0).complete
+
+
+def test_a_run_whose_loss_was_edited_before_its_training_ended_does_not_go_on(begin: Callable[..., Run]) -> None:
+    first = begin("first", losses=MINE)
+    Path("brought_losses.py").write_text("SLOPE = 2\n")
+    with pytest.raises(UserError, match=r"brought_losses has changed since the run in first began; undo that, or"):
+        Run.open(Path("first"))
+    Path("brought_losses.py").write_text("SLOPE = 1\n")
+    finish(*(Run.open(Path("first")).world_model(seed) for seed in first.study.seeds))
+    Path("brought_losses.py").write_text("SLOPE = 2\n")
+    assert Run.open(Path("first")).world_model(0).complete
+    with pytest.raises(UserError, match="brought_losses has changed"):
+        begin("first", losses=MINE)
+
+
+def test_play_and_what_it_led_to_are_not_reused_once_another_set_lies_in_its_place(begin: Callable[..., Run]) -> None:
+    Path("set.hdf5").write_text("one")
+    first = begin("first", play="set.hdf5")
+    finish(first.play(), first.world_model(0))
+    assert begin("second", play="set.hdf5").world_model(0).complete
+    Path("set.hdf5").write_text("two")
+    third = begin("third", play="set.hdf5")
+    assert not third.play().complete
+    assert not third.world_model(0).complete
+    with pytest.raises(UserError, match=r"--play set\.hdf5 has changed since the run in first began"):
+        begin("first", play="set.hdf5")
+    # it goes on with what it has read, and one that has read nothing does not
+    assert Run.open(Path("first")).world_model(0).complete
+    Path("set.hdf5").write_text("three")
+    with pytest.raises(UserError, match="--play set"):
+        Run.open(Path("third"))
+    Path("set.hdf5").unlink()
+    assert Run.open(Path("first")).play().complete
+
+
+def test_a_run_is_evaluated_from_the_starts_it_began_with(begin: Callable[..., Run]) -> None:
+    asked: dict[str, Any] = {"env": "worldaction/Calvin-v0", "starts": "starts"}
+    Path("starts").mkdir()
+    Path("starts/states.npy").write_text("one")
+    first = begin("first", **asked)
+    Path("starts/states.npy").write_text("two")
+    with pytest.raises(UserError, match="--starts starts has changed since the run in first began"):
+        Run.open(Path("first"))
+    second, stages = begin("second", **asked), ("clone", "ppo", "evaluation")
+    (task,) = first.study.tasks
+    same = [first.task(0, task, stage).digest == second.task(0, task, stage).digest for stage in stages]
+    assert same == [True, False, False]
+
+
+def test_classifiers_of_recorded_play_are_reused_in_the_scene_that_labelled_it_alone(tmp_path: Path) -> None:
+    def made(scene: Any, stage: str) -> Artefact:
+        table = replace(PRESETS["debug"].table, scene=scene)
+        study = replace(PRESETS["debug"], play="set", env="worldaction/Calvin-v0", table=table)
+        return Run(study, tmp_path / "run").task(0, "turn_on_led", stage)
+
+    assert made("B", "success").digest != made("D", "success").digest
+    assert made("B", "clone").digest == made("D", "clone").digest
+    # as before there was a choice
+    assert "scene" not in made("D", "success").made_by
+
+
+def test_a_world_model_is_not_reused_once_another_one_names_its_actions(begin: Callable[..., Run]) -> None:
+    Path("model").mkdir()
+    Path("model/model.safetensors").write_text("one")
+    asked = {"world_model": replace(PRESETS["debug"].world_model, named_by="model")}
+    first = begin("first", **asked)
+    finish(first.play(), first.world_model(0))
+    Path("model/model.safetensors").write_text("two")
+    second = begin("second", **asked)
+    assert second.play().complete
+    assert not second.world_model(0).complete
+
+
+def test_a_study_begun_again_looks_for_the_losses_of_its_arms(begin: Callable[..., Run]) -> None:
+    text = "from worldaction.losses.kl import KL\n\n\nclass Mine(KL):\n    name = 'mine'\n"
+    Path("armed_losses.py").write_text(text)
+    asked = {"arms": ("none:reconstruction+kl", "mine:reconstruction+kl+armed_losses:Mine=0.1")}
+    begin("first", **asked)
+    Path("armed_losses.py").write_text(text + "\nSLOPE = 2\n")
+    with pytest.raises(UserError, match="armed_losses has changed"):
+        begin("first", **asked)
+
+
+def test_a_run_is_looked_at_where_its_modules_are_not(begin: Callable[..., Run]) -> None:
+    finish(begin("first", losses=MINE).world_model(0))
+    Path("brought_losses.py").unlink()
+    assert Run.open(Path("first")).world_model(0).complete
+
+
+def test_a_judge_is_a_part_of_what_it_judges(begin: Callable[..., Run]) -> None:
+    asked: dict[str, Any] = {
+        "env": "Pendulum-v1",
+        "gym": replace(PRESETS["debug"].gym, success="brought_judge:done"),
+        "tasks": ("pendulum",),
+    }
+    first = begin("first", **asked)
+    stages = first.play(), first.task(0, "pendulum", "ppo")
+    Path("brought_judge.py").write_text("def done(): return 1\n")
+    with pytest.raises(UserError, match="brought_judge has changed"):
+        Run.open(Path("first"))
+    second = begin("second", **asked)
+    assert second.play().digest != stages[0].digest
+    assert second.task(0, "pendulum", "ppo").made_by["content"] != stages[1].made_by["content"]
+
+
+def test_losses_of_our_own_are_no_code_that_a_user_brought(
+    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # as where the package is installed
+    entry = EntryPoint("kl", "worldaction.losses.kl:KL", LOSSES.package)
+    monkeypatch.setattr(references, "entry_points", lambda group: EntryPoints([entry]))
+    begin("first")
+    assert "content" not in json.loads(Path("first/env.json").read_text())
+
+
+def test_runs_that_name_nothing_and_those_from_before_are_what_they_were(begin: Callable[..., Run]) -> None:
+    plain = begin("first")
+    assert "content" not in json.loads(Path("first/env.json").read_text())
+    assert not any("content" in artefact.made_by for artefact in plain.artefacts().values())
+    env = json.loads((begin("second", losses=MINE).folder / "env.json").read_text())
+    del env["content"]
+    Path("second/env.json").write_text(json.dumps(env))
+    assert "content" not in Run.open(Path("second")).world_model(0).made_by

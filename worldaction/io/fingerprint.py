@@ -1,0 +1,107 @@
+"""Fingerprints of data at a path and of a module's code: is it still what something was made from?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from worldaction.errors import UserError
+from worldaction.extension import search_working_directory
+
+WHOLE = 1 << 24
+"""Bytes up to which a file that describes others is read from end to end."""
+PIECE = 1 << 12
+PIECES = 16
+"""How many pieces are read of a larger file, and how many files of those that are called alike."""
+
+
+def content_of(path: Path | str) -> str | None:
+    """A short hash by which a data set is told from another one in its place; a copy of it has the same one.
+
+    It depends on the names of all files, and of some on their size and on pieces of them, so that it takes seconds
+    where reading everything takes an hour. Files are called alike if their names differ in numbers alone, as those of
+    episodes do: of these only some are opened. A file whose name is like no other's describes the rest, and is read
+    whole. Hidden files, which are those of download tools, do not count, nor do times.
+
+    Args:
+        path: a file or a folder.
+
+    Returns:
+        None if nothing lies there.
+
+    Raises:
+        UserError: something that lies there cannot be read.
+    """
+    path = Path(path)
+    if not path.exists():
+        return None
+    names = [""] if path.is_file() else sorted(_files_below(path))
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(re.sub(r"\d+", "0", name), []).append(name)
+    found = hashlib.sha256("\n".join(names).encode(errors="surrogateescape"))
+    for alike in kinds.values():
+        for number in _spread(len(alike)):
+            found.update(_sampled(path / alike[number], whole=len(alike) == 1))
+    return found.hexdigest()[:16]
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    """Names of files, as paths from the folder, which is not asked for anything else: there may be a million."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        where = os.path.relpath(parent, folder)
+        yield from (os.path.join(where, name) for name in files if not name.startswith("."))
+
+
+def _spread(count: int) -> list[int]:
+    """Some places of so many, the first and the last among them."""
+    return sorted({i * (count - 1) // (PIECES - 1) for i in range(PIECES)})
+
+
+def _sampled(path: Path, *, whole: bool) -> bytes:
+    """Size and pieces of a file, the first and the last bytes among them."""
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size <= (WHOLE if whole else PIECE * PIECES):
+                return b"%d " % size + file.read()
+            parts = [b"%d " % size]
+            for number in range(PIECES):
+                file.seek(number * (size - PIECE) // (PIECES - 1))
+                parts.append(file.read(PIECE))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); make it readable, or copy the set again") from error
+    return b"".join(parts)
+
+
+def code_of(module: str) -> str | None:
+    """A short hash of a module's file, which is not run for it, nor are the modules that it imports looked at.
+
+    Args:
+        module: its name.
+
+    Returns:
+        None if there is no such module here, or none with a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    search_working_directory()
+    try:
+        spec = find_spec(module)
+    except (ImportError, ValueError):
+        # a package around it that is not here, or a module that was made by hand
+        return None
+    if spec is None or not spec.has_location or spec.origin is None:
+        return None
+    # the loader's way, because a module may lie in an archive
+    read = getattr(spec.loader, "get_data", None)
+    try:
+        return hashlib.sha256(read(spec.origin)).hexdigest()[:16] if read is not None else None
+    except OSError as error:
+        raise UserError(f"{spec.origin} cannot be read ({error.strerror}); make module {module!r} readable") from error

@@ -1,0 +1,274 @@
+"""What a run says while it works: metrics as JSON lines, CSV and TensorBoard, progress, and the log.
+
+Metric keys are paths, such as `loss/kl`; a prefix, such as `world_model`, says which stage they belong to. The JSON
+lines are the record, one object a line with `prefix`, `step`, `time` and the metrics; `metrics.csv` is made from them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from worldaction.errors import UserError
+from worldaction.io.artefact import replacing
+
+logger = logging.getLogger(__name__)
+
+OWN_KEYS = ("prefix", "step", "time")
+SECONDS_BETWEEN_LINES = 10.0
+LOGGERS = ("worldaction", "envs", "agents", "experiments")
+
+
+class Recorder:
+    """Appends metrics to a run folder, and can go back to an earlier step after a crash.
+
+    The parent process records in `metrics.jsonl`. Each of its helpers gives its own `name` and records in
+    `metrics/<name>.jsonl`, so that no two processes write one file; `metrics.csv` holds the lines of all.
+
+    Args:
+        folder: the run folder; created.
+        name: of a helper process; none for the parent.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path | str, name: str | None = None) -> None:
+        self.folder = Path(folder)
+        self.path = self.folder / (f"metrics/{name}.jsonl" if name else "metrics.jsonl")
+        self._is_parent = name is None
+        self._boards: dict[str, SummaryWriter] = {}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _cut_half_line(self.path)
+            self._file: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; choose another run folder") from error
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def log(self, step: int, metrics: Mapping[str, Any], *, prefix: str, check: bool = False) -> None:
+        """Record the metrics of one step.
+
+        Args:
+            step: counted by the stage.
+            metrics: path to number; numbers may be one-element tensors. NaN and infinities are kept as null.
+            prefix: the stage.
+            check: raise where a number is NaN or infinite, after it was recorded.
+
+        Raises:
+            UserError: a metric takes one of the record's own names, is not finite though `check`, or the disk is full.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        if taken := set(OWN_KEYS) & values.keys():
+            raise UserError(f"a metric cannot be called {taken.pop()!r}; the record uses that name")
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        self._append({"prefix": prefix, "step": step, "time": round(time.time(), 3), **finite})
+        board = self._board(prefix)
+        for name, value in values.items():
+            board.add_scalar(name, value, step)
+        if check and (bad := [name for name, value in finite.items() if value is None]):
+            raise UserError(f"{prefix}: {bad[0]} is {values[bad[0]]} at step {step}; lower the learning rate")
+
+    def rewind(self, prefix: str, step: int) -> None:
+        """Forget what was recorded under `prefix` after `step`, because a resumed stage will record it again."""
+        self._file.close()
+        with replacing(self.path) as temporary, open(temporary, "w", encoding="utf-8") as kept:
+            for line in _read_lines(self.path):
+                if line["prefix"] != prefix or line["step"] <= step:
+                    kept.write(json.dumps(line) + "\n")
+        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        if board := self._boards.pop(prefix, None):
+            board.close()
+        self._board(prefix, purge_step=step + 1)
+
+    def close(self) -> None:
+        """Finish the files; the parent also writes `metrics.csv`."""
+        self._file.close()
+        for board in self._boards.values():
+            board.close()
+        self._boards.clear()
+        if self._is_parent:
+            write_csv(self.folder)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; free the disk and resume the run") from error
+
+    def _board(self, prefix: str, *, purge_step: int | None = None) -> SummaryWriter:
+        """One TensorBoard run a prefix, so that stages and tasks are drawn over each other and rewound alone."""
+        if prefix not in self._boards:
+            self._boards[prefix] = SummaryWriter(str(self.folder / "tensorboard" / prefix), purge_step=purge_step)
+        return self._boards[prefix]
+
+
+def read_metrics(folder: Path | str) -> Iterator[dict[str, Any]]:
+    """Every recorded line of a run folder, the parent's first, then those of its helpers by name.
+
+    Raises:
+        UserError: a line other than an unfinished last one is damaged.
+    """
+    folder = Path(folder)
+    for path in [folder / "metrics.jsonl", *sorted((folder / "metrics").rglob("*.jsonl"))]:
+        if path.exists():
+            yield from _read_lines(path)
+
+
+def write_csv(folder: Path | str) -> None:
+    """Write `metrics.csv` from the recorded lines: one row a number, with prefix, step, time, metric, value."""
+    with (
+        replacing(Path(folder) / "metrics.csv") as temporary,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow([*OWN_KEYS, "metric", "value"])
+        for line in read_metrics(folder):
+            own = [line[key] for key in OWN_KEYS]
+            table.writerows([*own, name, value] for name, value in line.items() if name not in OWN_KEYS)
+
+
+def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path, encoding="utf-8") as file:
+        for number, text in enumerate(file, 1):
+            if not text.endswith("\n"):
+                return  # a process was killed while it wrote, or is writing just now
+            try:
+                line = json.loads(text)
+                _ = [line[key] for key in OWN_KEYS]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path}, line {number} is damaged ({error}); delete that line") from error
+            yield line
+
+
+def _cut_half_line(path: Path) -> None:
+    """Remove an unfinished last line, onto which the next line would be glued otherwise."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        end = file.seek(0, 2)
+        position = end
+        while position:
+            start = max(0, position - 4096)
+            file.seek(start)
+            newline = file.read(position - start).rfind(b"\n")
+            if newline >= 0:
+                file.truncate(start + newline + 1)
+                return
+            position = start
+        file.truncate(0)
+
+
+# --- progress and the log ---------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """A bar with rate and time left on a terminal, and a line of the log every ten seconds elsewhere and in workers.
+
+    Made by `progress`; a context manager.
+
+    Args:
+        total: how many units there are; None if unknown.
+        description: what is done.
+        unit: of what, in the singular.
+        initial: units that were done before, by an interrupted run.
+    """
+
+    def __init__(self, total: int | None, description: str, unit: str, *, initial: int = 0) -> None:
+        self.description = description
+        self.total = total
+        self.unit = unit
+        self.done = self._initial = initial
+        self._figures: dict[str, float] = {}
+        self._since = self._said = time.monotonic()
+        # the bars of several processes would overwrite each other
+        self._plain = not sys.stderr.isatty() or multiprocessing.parent_process() is not None
+        options = {"total": total, "desc": description, "unit": f" {unit}", "initial": initial}
+        self._bar = tqdm(**options, dynamic_ncols=True, smoothing=0.1, mininterval=0.2, disable=self._plain)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.close()
+        if self._plain:
+            self._say()
+
+    def update(self, n: int = 1, **figures: float) -> None:
+        """Count `n` more units, and show the figures beside them."""
+        self.done += n
+        self._figures |= figures
+        if not self._plain:
+            self._bar.set_postfix(_formatted(self._figures), refresh=False)
+            self._bar.update(n)
+        elif time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
+            self._say()
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        rate = (self.done - self._initial) / max(self._said - self._since, 1e-9)
+        parts = [f"{self.done}/{self.total}" if self.total else f"{self.done}", f"{rate:.3g} {self.unit}/s"]
+        if self.total and rate and self.done < self.total:
+            parts.append(f"{tqdm.format_interval((self.total - self.done) / rate)} left")
+        parts += [f"{name} {value}" for name, value in _formatted(self._figures).items()]
+        logger.info("%s: %s", self.description, ", ".join(parts))
+
+
+def _formatted(figures: Mapping[str, float]) -> dict[str, str]:
+    return {name: f"{value:.4g}" for name, value in figures.items()}
+
+
+def progress(total: int | None, description: str, unit: str, *, initial: int = 0) -> Progress:
+    """Show how far a loop is: `with progress(1000, "world model", "step") as bar: bar.update(1, loss=0.3)`."""
+    return Progress(total, description, unit, initial=initial)
+
+
+class _BesideTheBar(logging.StreamHandler[TextIO]):
+    """A handler whose lines do not cut through a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except (OSError, ValueError):
+            self.handleError(record)
+
+
+def setup_logging(path: Path | str | None = None, *, level: int = logging.INFO) -> None:
+    """Send this project's log to stderr and, with times, to a file; a second call replaces the first.
+
+    Args:
+        path: the file to append to, such as `console.log` in a run folder; none for stderr alone.
+        level: the least severe level that is shown.
+    """
+    handlers: list[logging.Handler] = [_BesideTheBar()]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for name in LOGGERS:
+        named = logging.getLogger(name)
+        named.setLevel(level)
+        for handler in list(named.handlers):
+            named.removeHandler(handler)
+            handler.close()
+        for handler in handlers:
+            named.addHandler(handler)

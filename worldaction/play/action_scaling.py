@@ -1,0 +1,89 @@
+"""Actions of any range brought to [-1, 1] when asked for: by one straight line a number, recorded, never done twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from worldaction.errors import UserError
+from worldaction.play.layout import MAX_ACTION
+from worldaction.play.readers.source import Source
+from worldaction.spec import ACTION
+
+RECORDED: Final = "action_scale"
+"""Where a store's config says how its actions were scaled: `low` and `high`, which became -1 and 1."""
+
+
+class Scaled:
+    """A source whose actions are scaled; see `Source`. Everything else is as it was.
+
+    a' = (2 a - high - low) / (high - low), limited to [-1, 1]; a number that never changes becomes 0. To act, a
+    policy's actions go the other way: a = low + (a' + 1) (high - low) / 2. The null action is scaled with the others.
+
+    Args:
+        source: the data set.
+        low: [A], what becomes -1.
+        high: [A], what becomes 1.
+
+    Raises:
+        UserError: the actions were scaled before, or the bounds do not fit them.
+    """
+
+    def __init__(self, source: Source, low: np.ndarray, high: np.ndarray) -> None:
+        _refuse_twice(source)
+        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        if low.shape != (source.layout.action,) or high.shape != low.shape or not (low <= high).all():
+            remedy = f"give the lowest and the highest value of each of the {source.layout.action} numbers"
+            raise UserError(f"{source.path}: {low.tolist()} and {high.tolist()} do not bound its actions; {remedy}")
+        self._source = source
+        self._middle = (low + high) / 2
+        self._half = np.where(high > low, (high - low) / 2, 1.0)
+        null = self._scaled(np.array([source.layout.null_action]))[0]
+        self.path = source.path
+        self.format = source.format
+        self.image_size = source.image_size
+        self.rate = source.rate
+        self.episodes = source.episodes
+        # a gripper's command is read by its sign, which scaling keeps around zero alone
+        binary = tuple(i for i in source.layout.binary if low[i] == -high[i])
+        self.layout = replace(source.layout, null_action=tuple(null.tolist()), binary=binary)
+        config = source.origin.config | {RECORDED: {"low": low.tolist(), "high": high.tolist()}}
+        self.origin = replace(source.origin, config=config)
+
+    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """See `Source.blocks`."""
+        for block in self._source.blocks(episode, image_size=image_size, start=start):
+            yield block | {ACTION: self._scaled(block[ACTION])}
+
+    def _scaled(self, action: np.ndarray) -> np.ndarray:
+        """[T, A] float32."""
+        return ((action - self._middle) / self._half).clip(-1, 1).astype(np.float32)
+
+
+def scale_to_range(source: Source) -> Scaled:
+    """Scale actions so that the lowest value of each number in the whole set becomes -1 and the highest 1.
+
+    Args:
+        source: the data set; its vectors are read once, its images are not.
+
+    Raises:
+        UserError: the actions lie in [-1, 1] already, or were scaled before.
+    """
+    _refuse_twice(source)
+    low = np.full(source.layout.action, np.inf)
+    high = -low
+    for number in range(len(source.episodes)):
+        for block in source.blocks(number, image_size=0):
+            low = np.minimum(low, block[ACTION].min(0))
+            high = np.maximum(high, block[ACTION].max(0))
+    if max(-low.min(), high.max()) <= MAX_ACTION:
+        raise UserError(f"{source.path}: its actions lie in [-1, 1] already; leave --scale out")
+    return Scaled(source, low, high)
+
+
+def _refuse_twice(source: Source) -> None:
+    if (before := source.origin.config.get(RECORDED)) is not None:
+        raise UserError(f"{source.path}: its actions were scaled already, from {before}; leave --scale out")

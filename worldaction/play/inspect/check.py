@@ -1,0 +1,230 @@
+"""Reads every frame of a data set and says what is wrong with it; checksums of every file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from worldaction import spec
+from worldaction.errors import UserError
+from worldaction.io.artefact import read_json, write_json
+from worldaction.play.layout import MAX_ACTION
+from worldaction.play.readers.reading import naming, need
+from worldaction.play.readers.source import Recording, Source
+from worldaction.play.store import PlayStore
+
+MANIFEST: Final = "worldaction manifest 1"
+JUMP: Final = 0.06
+"""Move of the TCP from one frame to the next that no robot makes (m): three times CALVIN's fastest."""
+RANGES: Final = {
+    "tcp_position": (-2.0, 2.0),
+    "tcp_euler": (-np.pi - 1e-3, np.pi + 1e-3),
+    "gripper_width": (-0.01, 0.09),
+    "joints": (-3.8, 3.8),
+    "gripper_action": (-1.0, 1.0),
+}
+"""What CALVIN's robot_obs can be (m, rad)."""
+LATE: Final = 1e-3
+"""By how much a frame's time may differ from its number divided by the rate (s)."""
+LIGHTS: Final = ("lightbulb", "led")
+
+
+class Problems:
+    """What is wrong, each thing once, with how often it was seen and where first."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, what: str, where: str, count: int = 1) -> None:
+        """Something is wrong in so many places, the first of them `where`."""
+        if count:
+            self._first.setdefault(what, where)
+            self._count[what] += count
+
+    def flag(self, what: str, where: str, wrong: np.ndarray, start: int) -> None:
+        """Something is wrong in the frames [T] that are marked, counted from `start`."""
+        if wrong.any():
+            self.add(what, f"{where}, frame {start + int(wrong.argmax())}", int(wrong.sum()))
+
+    def lines(self) -> list[str]:
+        """In words, a line each."""
+        return [self._line(what, count) for what, count in self._count.items()]
+
+    def _line(self, what: str, count: int) -> str:
+        first = self._first[what]
+        if count > 1:
+            return f"{what} ({count} times, first in {first})"
+        return f"{what} ({first})" if first else what
+
+
+def check_frames(source: Source, progress: Callable[[int], object]) -> list[str]:
+    """Read every frame of a set, and check it.
+
+    Args:
+        source: what `open_source` gave.
+        progress: called with the number of frames just read.
+
+    Returns:
+        what is wrong, a line each.
+    """
+    problems = Problems()
+    for number, episode in enumerate(source.episodes):
+        where, done = f"episode {number}", 0
+        last: np.ndarray | None = None
+        try:
+            for block in source.blocks(number, image_size=source.image_size):
+                count = _check_block(block, source.layout, where, done, problems)
+                last = _check_motion(block, source.layout, where, done, last, problems)
+                done += count
+                progress(count)
+        except UserError as error:
+            problems.add(str(error), where)
+            progress(episode.length - done)
+            continue
+        if done != episode.length:
+            problems.add(f"an episode has {done} frames, its description says {episode.length}", where)
+        _check_segments(episode, where, problems)
+    if (source.path / "store.json").is_file():
+        _check_store(PlayStore.open(source.path), problems)
+    if (source.path / "meta" / "info.json").is_file():
+        _check_times(source, problems)
+    return problems.lines()
+
+
+def _check_block(
+    block: Mapping[str, np.ndarray], layout: spec.Layout, where: str, start: int, problems: Problems
+) -> int:
+    """Keys, shapes, types, ranges; gives the number of frames."""
+    length = len(block[spec.ACTION])
+    if block.keys() != {*layout.cameras, *layout.vectors}:
+        problems.add(f"frames have {sorted(block)}, not {sorted((*layout.cameras, *layout.vectors))}", where)
+        return length
+    for key, size in layout.vectors.items():
+        values = block[key]
+        if values.shape != (length, size):
+            problems.add(f"{key} has shape {values.shape}, not {(length, size)}", where)
+            continue
+        problems.flag(f"{key} holds NaN or infinity", where, ~np.isfinite(values).all(1), start)
+    problems.flag("action leaves [-1, 1]", where, (np.abs(block[spec.ACTION]) > MAX_ACTION).any(1), start)
+    for number in layout.binary:
+        problems.flag(f"action[{number}] is 0, neither -1 nor +1", where, block[spec.ACTION][:, number] == 0, start)
+    for camera in layout.cameras:
+        flat = block[camera].reshape(length, -1)
+        problems.flag(f"{camera} is of one level", where, np.asarray(np.ptp(flat, 1) == 0), start)
+    if layout.vectors == spec.CALVIN.vectors:
+        _check_calvin(block, where, start, problems)
+    return length
+
+
+def _check_calvin(block: Mapping[str, np.ndarray], where: str, start: int, problems: Problems) -> None:
+    for name, (low, high) in RANGES.items():
+        values = block[spec.ROBOT][:, spec.ROBOT_FIELDS[name]]
+        wrong = np.any((values < low) | (values > high), axis=1)
+        problems.flag(f"robot_obs: {name} is outside {low:.4g} to {high:.4g}", where, wrong, start)
+    for name in LIGHTS:
+        values = block[spec.SCENE][:, spec.SCENE_FIELDS[name]]
+        problems.flag(f"scene_obs: {name} is neither 0 nor 1", where, (values != 0) & (values != 1), start)
+
+
+def _check_motion(
+    block: Mapping[str, np.ndarray],
+    layout: spec.Layout,
+    where: str,
+    start: int,
+    last: np.ndarray | None,
+    problems: Problems,
+) -> np.ndarray | None:
+    """Jumps of the TCP, which are ends of episodes that nobody marked; gives the last position [3]."""
+    if layout.vectors != spec.CALVIN.vectors:
+        return None
+    position = block[spec.ROBOT][:, spec.ROBOT_FIELDS["tcp_position"]]
+    before = np.concatenate([position[:1] if last is None else last[None], position[:-1]])
+    far = np.linalg.norm(position - before, axis=1) > JUMP
+    problems.flag(f"the TCP jumps by more than {JUMP} m from one frame to the next", where, far, start)
+    end: np.ndarray = position[-1].copy()
+    return end
+
+
+def _check_segments(episode: Recording, where: str, problems: Problems) -> None:
+    for segment in episode.segments:
+        if not 0 <= segment.start < segment.stop <= episode.length:
+            problems.add(f"a segment of {segment.task} leaves its episode", where)
+
+
+def _check_times(source: Source, problems: Problems) -> None:
+    """Times of a LeRobot set, by which it finds the frames of its videos."""
+    parquet = need("pyarrow.parquet")
+    for path in sorted((source.path / "data").rglob("*.parquet")):
+        with naming(path):
+            table = parquet.read_table(path, columns=["timestamp", "frame_index"])
+            seconds, frame = (table.column(name).to_numpy() for name in ("timestamp", "frame_index"))
+        wrong = ~(np.abs(seconds - frame / source.rate) < LATE)
+        problems.flag(f"timestamp is not frame_index / {source.rate:g}", str(path), wrong, 0)
+
+
+def _check_store(store: PlayStore, problems: Problems) -> None:
+    """Checksums, and previous actions that are the actions before."""
+    try:
+        store.verify()
+    except UserError as error:
+        problems.add(str(error), "")
+    null = np.array(store.meta.layout.null_action, np.float32)
+    for number, episode in enumerate(store.episodes):
+        frames = store.frames[episode.start : episode.stop]
+        before = np.concatenate([null[None], frames[spec.ACTION][:-1].numpy()])
+        wrong = (frames[spec.PREVIOUS_ACTION].numpy() != before).any(1)
+        problems.flag("previous_action is not the action before", f"episode {number}", wrong, 0)
+
+
+# ---- checksums
+
+
+def manifest(path: Path, file: Path) -> list[str]:
+    """Write the checksums of every file of a set, or compare with those written before.
+
+    Args:
+        path: a folder or a file.
+        file: the manifest; written if it does not exist.
+
+    Returns:
+        what differs, a line each.
+
+    Raises:
+        UserError: the manifest is damaged or cannot be written.
+    """
+    found = {name: {"bytes": each.stat().st_size, "sha256": _digest(each)} for name, each in _files(path, file)}
+    if not file.exists():
+        write_json(file, {"format": MANIFEST, "files": found})
+        return []
+    known = _known(file)
+    changed = [f"{name} has changed" for name in found if name in known and found[name] != known[name]]
+    missing = [f"{name} is missing" for name in known if name not in found]
+    return [*changed, *missing, *(f"{name} is new" for name in found if name not in known)]
+
+
+def _known(file: Path) -> dict[str, Any]:
+    content = read_json(file)
+    if not isinstance(content, dict) or content.get("format") != MANIFEST or not isinstance(content.get("files"), dict):
+        raise UserError(f"{file} is no manifest of this library; give another name to write one")
+    return content["files"]
+
+
+def _files(path: Path, besides: Path) -> Iterator[tuple[str, Path]]:
+    """Every file of a set by its name in it, sorted; without the manifest itself."""
+    if path.is_file():
+        yield path.name, path
+        return
+    for each in sorted(path.rglob("*")):
+        if each.is_file() and each.resolve() != besides.resolve():
+            yield each.relative_to(path).as_posix(), each
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,271 @@
+"""Reads a CALVIN data set, in the published layout or with images already shrunk.
+
+On disk one `.npz` is one frame; `ep_start_end_ids.npy` says which runs of frame numbers are episodes, and
+`lang_annotations/auto_lang_ann.npy` in which frames a task is done. Format: https://github.com/mees/calvin
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, get_args
+
+import numpy as np
+from numpy.lib.npyio import NpzFile
+
+from worldaction import spec
+from worldaction.errors import UserError, unknown
+from worldaction.play.images import area_mean
+from worldaction.play.layout import MAX_ACTION, Segment
+from worldaction.play.readers.reading import in_order, load_array, naming
+from worldaction.play.readers.restricted import load_object_array
+from worldaction.play.readers.source import Origin, Recording
+
+logger = logging.getLogger(__name__)
+
+ON_DISK: Final = {spec.ROBOT: "robot_obs", spec.SCENE: "scene_obs", spec.ACTION: "rel_actions"}
+PIECE: Final = 32
+"""Frames that one thread reads at a time: two of them are decompressed side by side at native size."""
+THREADS: Final = 8
+_FRAME = re.compile(r"episode_(\d+)\.npz")
+
+
+class CalvinSplit(NamedTuple):
+    """One of the two folders of a set."""
+
+    folder: Path
+    name: spec.Split
+    episodes: list[tuple[int, int]]
+    """First and last frame number of each, both inclusive."""
+    segments: list[Segment]
+    """Annotated windows in frame numbers, stop exclusive."""
+    digits: int
+    """Digits in the name of a frame's file."""
+
+    def path(self, number: int) -> Path:
+        """The file of a frame."""
+        return self.folder / f"episode_{number:0{self.digits}d}.npz"
+
+
+class CalvinSource:
+    """A CALVIN data set; see `Source`. Actions are `rel_actions`, the moves that were achieved.
+
+    Every frame is kept, the last of an episode too: its action is the one that came next.
+
+    Args:
+        path: the folder that holds `training`, `validation` or both.
+        language: the folder whose annotations are read; by default `lang_annotations`, else the first `lang_*`.
+
+    Attributes:
+        splits: the folders, with their episodes in frame numbers.
+        scenes: first and last frame number of each scene.
+
+    Raises:
+        UserError: the folder is no CALVIN set, a frame is missing, or its files contradict each other.
+    """
+
+    format = "CALVIN"
+    rate: float | None = float(spec.CONTROL_HZ)
+
+    def __init__(self, path: Path | str, *, language: str | None = None) -> None:
+        self.path = Path(path)
+        names = _split_names(self.path)
+        self.splits = [_read_split(self.path / name, name, language) for name in names]
+        if language is not None and not any((self.path / name / language).is_dir() for name in names):
+            found = {folder.name for name in names for folder in (self.path / name).glob("lang_*")}
+            raise unknown(f"language folder in {self.path}", language, found)
+        self.scenes = _read_scenes(self.path / "training" / "scene_info.npy")
+        self._reader = _FrameReader(self.splits[0].path(self.splits[0].episodes[0][0]))
+        images = self._reader.images
+        self.layout = replace(spec.CALVIN, cameras=tuple(images))
+        self.image_size = min((side for shape in images.values() for side in shape[:2]), default=0)
+        self._ranges = [(split, *bounds) for split in self.splits for bounds in split.episodes]
+        self.episodes: Sequence[Recording] = [self._recording(*bounds) for bounds in self._ranges]
+        config = {"path": str(self.path.resolve()), "recorded_images": {k: list(v) for k, v in images.items()}}
+        self.origin = Origin("calvin", "calvin", config=config | ({"language": language} if language else {}))
+
+    @staticmethod
+    def recognises(path: Path) -> bool:
+        """Whether a folder looks like a CALVIN set."""
+        return any((path / name / "ep_start_end_ids.npy").is_file() for name in get_args(spec.Split))
+
+    def __len__(self) -> int:
+        return sum(episode.length for episode in self.episodes)
+
+    def split(self, name: spec.Split) -> CalvinSplit:
+        """One of the two folders.
+
+        Raises:
+            UserError: the set has not got it.
+        """
+        if (found := next((split for split in self.splits if split.name == name), None)) is None:
+            raise UserError(f"{self.path} has no folder {name}; get the whole set, or use the other split")
+        return found
+
+    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """See `Source.blocks`. Files are decompressed in threads; memory does not grow with the set."""
+        split, first, last = self._ranges[episode]
+        numbers = range(first + start, last + 1)
+        pieces = [numbers[i : i + PIECE] for i in range(0, len(numbers), PIECE)]
+        work = partial(self._reader.block, split, image_size=image_size)
+        # at the size of the copies decompression is so quick that threads wait for each other
+        large = image_size > 0 and self.image_size > 64
+        threads = min(THREADS, len(os.sched_getaffinity(0))) if large else 1
+        with ThreadPoolExecutor(threads) as pool:
+            yield from in_order(pool, work, pieces, ahead=threads)
+
+    def _recording(self, split: CalvinSplit, first: int, last: int) -> Recording:
+        inside = tuple(
+            Segment(segment.task, segment.start - first, segment.stop - first)
+            for segment in split.segments
+            if first <= segment.start and segment.stop <= last + 1
+        )
+        scene = next((name for name, (a, b) in self.scenes.items() if a <= first <= b), "")
+        where = f"{split.path(first)} to {split.path(last).name}"
+        return Recording(last - first + 1, where, "play", split.name, scene, inside)
+
+
+def find_calvin(path: Path | str) -> CalvinSource:
+    """Read the description of a CALVIN set; see `CalvinSource`."""
+    return CalvinSource(path)
+
+
+class _FrameReader:
+    """Reads frames that look like the first one of the set.
+
+    Args:
+        example: the file of the first frame.
+    """
+
+    def __init__(self, example: Path) -> None:
+        with _opened(example) as arrays:
+            self.images: dict[str, tuple[int, ...]] = {c: arrays[c].shape for c in spec.CAMERAS if c in arrays}
+        for camera, shape in self.images.items():
+            if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
+                raise UserError(f"{example}: {camera} has shape {shape}, not (height, width, 3); get the file anew")
+
+    def block(self, split: CalvinSplit, numbers: Sequence[int], *, image_size: int) -> dict[str, np.ndarray]:
+        """The frames of these numbers, as a writer takes them."""
+        cameras = list(self.images) if image_size else []
+        frames = [self._frame(split.path(number), cameras) for number in numbers]
+        block = {key: np.stack([frame[key] for frame in frames]) for key in frames[0]}
+        return block | {camera: area_mean(block[camera], image_size) for camera in cameras}
+
+    def _frame(self, path: Path, cameras: list[str]) -> dict[str, np.ndarray]:
+        with _opened(path) as arrays:
+            if missing := [name for name in (*cameras, *ON_DISK.values()) if name not in arrays]:
+                raise UserError(f"{path} has no {missing[0]}; get the file anew")
+            images = {camera: arrays[camera] for camera in cameras}
+            vectors = {key: arrays[name] for key, name in ON_DISK.items()}
+        for camera, image in images.items():
+            if image.shape != self.images[camera] or image.dtype != np.uint8:
+                wanted = f"uint8 {self.images[camera]} like the first frame"
+                raise UserError(f"{path}: {camera} is {image.dtype} {image.shape}, not {wanted}; get the file anew")
+        for key, vector in vectors.items():
+            _check_vector(vector, f"{path}: {ON_DISK[key]}", spec.CALVIN.vectors[key])
+        if np.abs(vectors[spec.ACTION]).max() > MAX_ACTION:
+            raise UserError(f"{path}: rel_actions leaves [-1, 1]; the set must hold relative, scaled actions")
+        return images | vectors
+
+
+def _check_vector(vector: np.ndarray, label: str, size: int) -> None:
+    if vector.shape != (size,) or vector.dtype not in (np.float32, np.float64):
+        raise UserError(f"{label} is {vector.dtype} {vector.shape}, not float ({size},); get the file anew")
+    if not (np.abs(vector) <= np.finfo(np.float32).max).all():
+        raise UserError(f"{label} holds NaN or infinity; get the file anew")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[NpzFile]:
+    """The arrays of an `.npz`, read on demand; whatever a damaged file raises names the file."""
+    # opened here, because np.load leaks the file when it is no archive
+    with naming(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+        if not isinstance(arrays, NpzFile):
+            raise ValueError("it is no archive")
+        yield arrays
+
+
+# --- the small files --------------------------------------------------------------------------------------------------
+
+
+def _split_names(root: Path) -> list[spec.Split]:
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give the folder of a CALVIN set")
+    if not (names := [name for name in get_args(spec.Split) if (root / name).is_dir()]):
+        candidates = [root.parent, *(child for child in sorted(root.iterdir()) if child.is_dir())]
+        near = next((c for c in candidates if all((c / name).is_dir() for name in get_args(spec.Split))), None)
+        hint = f"did you mean {near}?" if near else "give the folder that holds training and validation"
+        raise UserError(f"{root} is no CALVIN set, it has no folder training or validation; {hint}")
+    if len(names) == 1:
+        logger.warning("%s has frames of the %s split alone", root, names[0])
+    return names
+
+
+def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinSplit:
+    episodes = _read_ranges(folder / "ep_start_end_ids.npy")
+    present, digits = set(), 0
+    # half a million names: only their numbers are kept
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if match := _FRAME.fullmatch(entry.name):
+                present.add(int(match[1]))
+                digits = len(match[1])
+    if not present:
+        raise UserError(f"{folder} holds no frames (episode_0000000.npz and so on); copy the set again")
+    split = CalvinSplit(folder, name, episodes, _read_segments(folder, language), digits)
+    for first, last in episodes:
+        absent = next((number for number in range(first, last + 1) if number not in present), None)
+        if absent is not None:
+            raise UserError(f"{split.path(absent)} is missing; copy the set again")
+    for segment in split.segments:
+        if not any(first <= segment.start < segment.stop <= last + 1 for first, last in episodes):
+            window = f"{segment.start} to {segment.stop - 1}"
+            raise UserError(f"{folder}: the annotated window {window} ({segment.task}) lies in no episode; fix the set")
+    return split
+
+
+def _read_ranges(path: Path) -> list[tuple[int, int]]:
+    """First and last frame numbers, both inclusive."""
+    ranges = load_array(path)
+    if ranges.ndim != 2 or ranges.shape[1:] != (2,) or not np.issubdtype(ranges.dtype, np.integer):
+        raise UserError(f"{path} is {ranges.dtype} {ranges.shape}, not integers (episodes, 2); get the file anew")
+    if len(ranges) == 0:
+        raise UserError(f"{path} lists no episodes: the set is empty; copy the set again")
+    if (ranges[:, 0] < 0).any() or (ranges[:, 1] < ranges[:, 0]).any():
+        raise UserError(f"{path} has an episode that ends before it starts; get the file anew")
+    return [(int(first), int(last)) for first, last in ranges]
+
+
+def _read_segments(folder: Path, language: str | None) -> list[Segment]:
+    """Annotated windows: those of the folder that was chosen, else of `lang_annotations`, else of the first of all."""
+    names = [language] if language else ["lang_annotations", *sorted(p.name for p in folder.glob("lang_*"))]
+    paths = [folder / name / "auto_lang_ann.npy" for name in names]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        logger.warning("%s has no language annotations: its frames are play without segments", folder)
+        return []
+    content = load_object_array(path)
+    try:
+        tasks, windows = content["language"]["task"], content["info"]["indx"]
+        segments = [Segment(str(task), int(a), int(b) + 1) for task, (a, b) in zip(tasks, windows, strict=True)]
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+        raise UserError(f"{path} holds no annotations in CALVIN's form ({error!r}); get the file anew") from error
+    logger.info("%s: %d annotated windows", path, len(segments))
+    return segments
+
+
+def _read_scenes(path: Path) -> dict[str, tuple[int, int]]:
+    if not path.exists():
+        return {}
+    content = load_object_array(path)
+    try:
+        return {str(scene): (int(first), int(last)) for scene, (first, last) in content.items()}
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{path} does not map scenes to frame numbers ({error}); get the file anew") from error

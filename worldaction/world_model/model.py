@@ -1,0 +1,387 @@
+"""The world model: encoder, recurrent core, and a list of losses. play data -> [world model] -> latents.
+
+Training calls `losses_of`; everything after training calls `embed`, `start`, `posterior`, `prior`, `imagine`, `decode`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+
+from worldaction.config import to_dict
+from worldaction.errors import UserError
+from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.losses.base import Loss, Shapes
+from worldaction.losses.building import build
+from worldaction.losses.reconstruction import Reconstruction
+from worldaction.losses.registry import parse
+from worldaction.random import Stream, uniform
+from worldaction.spec import (
+    ACTION,
+    BELIEF,
+    CALVIN,
+    CODE,
+    IS_INIT,
+    PREVIOUS_ACTION,
+    ROBOT,
+    Layout,
+)
+from worldaction.world_model.nets import Encoder, proprio, to_float, to_uint8
+from worldaction.world_model.rssm import RSSM, Latent, Latents, one_hot
+
+DECODER = ("reconstruction",)
+"""The loss whose network draws images."""
+Actor = Callable[[Latent, int], Tensor]
+"""Latent and step to actions [B, A]."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What it takes to build the same model again; saved beside the weights."""
+
+    cameras: tuple[str, ...]
+    image_size: int
+    deter: int
+    groups: int
+    classes: int
+    hidden: int
+    embed: int
+    depth: int
+    patch: int
+    unimix: float
+    burn_in: int
+    losses: tuple[str, ...]
+    layout: Layout = CALVIN
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """What the model sees of a frame."""
+        return (*self.cameras, ROBOT) if self.layout.robot else self.cameras
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: Path) -> ModelConfig:
+        """From what JSON gives.
+
+        Args:
+            values: every field.
+            source: where they come from, for the error.
+        """
+        if wrong := sorted(values.keys() ^ {field.name for field in fields(cls)}):
+            has = "has an unknown" if wrong[0] in values else "lacks"
+            raise UserError(f"{source} {has} {wrong[0]!r}; it was written by another version, train the model again")
+        lists = {name: tuple(values[name]) for name in ("cameras", "losses")}
+        return cls(**{**values, **lists, "layout": Layout.from_dict(values["layout"])})
+
+
+class WorldModel(nn.Module):
+    """RSSM with its encoder and losses."""
+
+    proprio_mean: Tensor
+    proprio_std: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.burn_in < 1:
+            raise UserError(f"burn_in is {config.burn_in}; the first frame must be seen once or more")
+        self.config = config
+        self.encoder = Encoder(
+            config.cameras,
+            image_size=config.image_size,
+            depth=config.depth,
+            patch=config.patch,
+            size=config.embed,
+            proprio=config.layout.proprio,
+        )
+        self.rssm = RSSM(
+            embed=self.encoder.size,
+            action=config.layout.action,
+            deter=config.deter,
+            groups=config.groups,
+            classes=config.classes,
+            hidden=config.hidden,
+            unimix=config.unimix,
+            null_action=config.layout.null_action,
+        )
+        self.register_buffer("proprio_mean", torch.zeros(config.layout.proprio))
+        self.register_buffer("proprio_std", torch.ones(config.layout.proprio))
+        self.losses = nn.ModuleDict(build(config.losses, self.shapes))
+
+    @property
+    def shapes(self) -> Shapes:
+        """Sizes as losses see them."""
+        c = self.config
+        return Shapes(
+            embed=self.encoder.size,
+            deter=c.deter,
+            groups=c.groups,
+            classes=c.classes,
+            action=c.layout.action,
+            proprio=c.layout.proprio,
+            hidden=c.hidden,
+            cameras=c.cameras,
+            image_size=c.image_size,
+            depth=c.depth,
+            patch=c.patch,
+        )
+
+    @property
+    def feature_size(self) -> int:
+        """F = D + S * C."""
+        return self.shapes.feature
+
+    def standardise(self, robot_obs: Tensor) -> None:
+        """Set the scale of the proprioception from data.
+
+        Args:
+            robot_obs: [N, P], the frames that the model is trained on.
+        """
+        values = proprio(robot_obs, self.config.layout.euler)
+        self.proprio_mean.copy_(values.mean(0))
+        # a dimension that hardly moves (the gripper command of a reaching task) must not be blown up
+        self.proprio_std.copy_(values.std(0, correction=0).clamp_min(1e-2))
+
+    # Training ---------------------------------------------------------------------------------------------------------
+
+    def losses_of(
+        self, batch: TensorDictBase, *, blind: float | Tensor = 0.0
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Latents]:
+        """All losses of a batch, scaled.
+
+        Args:
+            batch: [B, T] frames as the play store holds them.
+            blind: share of the windows that are seen up to a random frame only and imagined from there on; a scalar
+                tensor where it is not to be waited for.
+
+        Returns:
+            the scaled scalar of each loss, the scalars to log, and the taps.
+        """
+        batch = self.with_targets(batch)
+        latents = self.filter(batch, blind=blind)
+        terms, metrics = {}, {}
+        for name, loss in self.each_loss().items():
+            output = loss(latents, batch, self)
+            mean = output.mean()
+            terms[name] = loss.options.scale * mean
+            metrics[f"loss/{name}"] = mean.detach()
+            metrics |= {f"metrics/{name}/{key}": value for key, value in output.metrics.items()}
+        return terms, metrics, latents
+
+    def each_loss(self) -> dict[str, Loss]:
+        """The losses by name, in their order."""
+        return {name: loss for name, loss in self.losses.items() if isinstance(loss, Loss)}
+
+    def with_targets(self, batch: TensorDictBase) -> TensorDict:
+        """The batch with float images [B, T, 3, H, W] and standardised proprioception [B, T, P] under "target"."""
+        target = {camera: to_float(batch[camera]) for camera in self.config.cameras}
+        target[ROBOT] = self._proprio(batch, batch.batch_size)
+        return TensorDict({**dict(batch.items()), "target": target}, batch.batch_size, device=batch.device)
+
+    def filter(self, batch: TensorDictBase, *, blind: float | Tensor = 0.0) -> Latents:
+        """Posterior of a batch with targets [B, T], each window from an empty state and after the burn-in."""
+        size, time = batch.batch_size
+        images = {camera: batch["target", camera].flatten(0, 1) for camera in self.config.cameras}
+        embed = self.encoder(images, batch["target", ROBOT].flatten(0, 1)).unflatten(0, (size, time))
+        draws = torch.rand(size, self.config.burn_in - 1 + time, self.config.groups, device=embed.device)
+        return self.rssm.observe(
+            embed,
+            batch[PREVIOUS_ACTION],
+            batch[IS_INIT],
+            draws.clamp(1e-7, 1 - 1e-7),
+            burn_in=self.config.burn_in,
+            blind_from=_blind_from(size, time, blind, embed.device) if isinstance(blind, Tensor) or blind else None,
+        )
+
+    def shares(self, terms: Mapping[str, Tensor], latents: Latents) -> dict[str, Tensor]:
+        """Each loss's share of the gradient norm at the embedding: who is teaching the encoder?
+
+        Args:
+            terms: scaled losses, with their graph.
+            latents: taps of the same pass.
+        """
+        norms = {}
+        for name, term in terms.items():
+            gradients: list[Tensor | None] = list(
+                torch.autograd.grad(term, latents.embed, retain_graph=True, allow_unused=True)
+            )
+            norms[name] = term.new_zeros(()) if gradients[0] is None else gradients[0].norm()
+        total = torch.stack(list(norms.values())).sum().clamp_min(1e-12)
+        return {f"gradient_share/{name}": norm / total for name, norm in norms.items()}
+
+    # Use --------------------------------------------------------------------------------------------------------------
+
+    def embed(self, observation: Mapping[str, Tensor]) -> Tensor:
+        """Encode frames.
+
+        Args:
+            observation: each camera uint8 [..., H, W, 3] and robot_obs [..., P].
+
+        Returns:
+            [..., E].
+        """
+        lead, side = self.check(observation), self.config.image_size
+        images = {c: to_float(observation[c]).reshape(-1, 3, side, side) for c in self.config.cameras}
+        body = self._proprio(observation, lead).flatten(0, -2) if lead else self._proprio(observation, lead)[None]
+        return self.encoder(images, body).reshape(*lead, -1)
+
+    def check(self, observation: Mapping[str, Tensor]) -> torch.Size:
+        """Refuse what this model cannot have been trained on, which would be encoded all the same; the leading axes."""
+        wanted = self.config.observed
+        missing = [key for key in wanted if key not in observation.keys()]  # noqa: SIM118 - TensorDict has no `in`
+        if missing:
+            raise UserError(
+                f"observation has no {missing[0]!r}, which this model sees; it has {sorted(observation.keys())}"
+            )
+        side, size = self.config.image_size, self.config.layout.robot
+        if size and observation[ROBOT].shape[-1:] != (size,):
+            raise UserError(f"{ROBOT!r} is {list(observation[ROBOT].shape)}; give [..., {size}]")
+        lead = observation[ROBOT].shape[:-1] if size else observation[wanted[0]].shape[:-3]
+        for camera in self.config.cameras:
+            image, shape = observation[camera], [*lead, side, side, 3]
+            if image.dtype != torch.uint8 or list(image.shape) != shape:
+                kind = str(image.dtype).removeprefix("torch.")
+                raise UserError(f"{camera!r} is {kind} {list(image.shape)}; this model sees uint8 {shape}")
+        return lead
+
+    def feature(self, latent: Latent) -> Tensor:
+        """[..., F], belief and one-hot state side by side."""
+        return torch.cat([latent.belief, one_hot(latent.code, self.config.classes)], -1)
+
+    def start(self, embed: Tensor, *, seed: int, rows: Tensor) -> Latent:
+        """The latent of an episode's first frame: it is fed `burn_in` times with the null action, as in training.
+
+        Args:
+            embed: [B, E].
+            seed: of the random numbers.
+            rows: [B] int64, global names of the episodes or dreams.
+        """
+        null = embed.new_tensor(self.config.layout.null_action).expand(len(embed), -1)
+        empty = embed.new_zeros(len(embed), self.config.deter)
+        looks = range(self.config.burn_in)
+        draws = [uniform(seed, Stream.START, rows, look, self.config.groups) for look in looks]
+        latent = self.rssm.first(empty, null, embed, draws[0])
+        for look in draws[1:]:
+            latent = self.posterior(latent, null, embed, look)
+        return latent
+
+    def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
+        """Take in one frame; see `RSSM.posterior`."""
+        return self.rssm.posterior(latent, previous_action, embed, uniform)
+
+    def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
+        """Imagine one frame; see `RSSM.prior`."""
+        return self.rssm.prior(latent, action, uniform)
+
+    def imagine(
+        self, start: Latent, actor: Actor, horizon: int, *, seed: int, rows: Tensor | None = None
+    ) -> TensorDict:
+        """Roll the prior forward under an actor.
+
+        Args:
+            start: [B].
+            actor: latent and step to actions [B, A].
+            horizon: H.
+            seed: of the random numbers.
+            rows: [B] int64, global names of the dreams; 0 .. B-1 if not given.
+
+        Returns:
+            [B, H] in TorchRL's layout: root at t, ``next`` at t + 1, as views of one buffer.
+        """
+        rows = torch.arange(len(start.belief), device=start.belief.device) if rows is None else rows
+        latents, actions = [start], []
+        for step in range(horizon):
+            actions.append(actor(latents[-1], step))
+            draws = uniform(seed, Stream.PRIOR, rows, step, self.config.groups)
+            latents.append(self.prior(latents[-1], actions[-1], draws))
+        belief, code = (torch.stack(parts, 1) for parts in zip(*latents, strict=True))
+        size = [len(rows), horizon]
+        return TensorDict(
+            {
+                BELIEF: belief[:, :-1],
+                CODE: code[:, :-1],
+                ACTION: torch.stack(actions, 1),
+                "next": TensorDict({BELIEF: belief[:, 1:], CODE: code[:, 1:]}, size),
+            },
+            size,
+        )
+
+    def decode(self, feature: Tensor) -> dict[str, Tensor]:
+        """Draw what a feature [..., F] stands for: camera to uint8 [..., H, W, 3]."""
+        if "reconstruction" not in self.losses:
+            raise UserError(f"this model has no decoder: its losses are {list(self.losses)}; train with reconstruction")
+        drawer = self.losses["reconstruction"]
+        assert isinstance(drawer, Reconstruction)
+        flat = drawer.decoder(feature.reshape(-1, feature.shape[-1]))
+        pictures = {camera: to_uint8(picture) for camera, picture in flat.items()}
+        lead = feature.shape[:-1]
+        return {camera: picture.reshape(*lead, *picture.shape[1:]) for camera, picture in pictures.items()}
+
+    def draws_images(self) -> bool:
+        """Whether `decode` works."""
+        return "reconstruction" in self.losses
+
+    def _proprio(self, frames: Mapping[str, Tensor] | TensorDictBase, lead: Sequence[int]) -> Tensor:
+        """Standardised proprioception [..., P] of frames with these leading axes."""
+        if not self.config.layout.robot:
+            return self.proprio_mean.new_zeros(*lead, 0)
+        return (proprio(frames[ROBOT].float(), self.config.layout.euler) - self.proprio_mean) / self.proprio_std
+
+    # Disk -------------------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path | str) -> None:
+        """Write config.json and model.safetensors into a folder."""
+        folder = Path(folder)
+        write_json(folder / "config.json", to_dict(self.config))
+        save_tensors(folder / "model.safetensors", dict(self.state_dict()))
+
+    @classmethod
+    def load(cls, folder: Path | str, *, losses: Sequence[str] = DECODER) -> WorldModel:
+        """Read a saved model, frozen and in evaluation mode.
+
+        Nothing that the file names is imported: of its losses those come along that the caller names.
+
+        Args:
+            folder: holds config.json and model.safetensors.
+            losses: the losses whose networks are wanted, as `--losses` names them; by default the decoder alone.
+        """
+        folder = Path(folder)
+        config = ModelConfig.from_dict(read_json(folder / "config.json"), source=folder / "config.json")
+        model = cls(replace(config, losses=tuple(text for text in config.losses if parse(text).target in losses)))
+        restore(model, load_tensors(folder / "model.safetensors"), source=folder / "model.safetensors")
+        return model.eval().requires_grad_(False)
+
+
+def restore(module: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
+    """Load a module's weights; what it does not have is left out.
+
+    Args:
+        module: what to load into.
+        weights: by the names of its `state_dict`.
+        source: where they come from, for the error.
+
+    Raises:
+        UserError: one is missing or of another shape.
+    """
+    state = module.state_dict()
+    for key, value in state.items():
+        found = weights.get(key)
+        if found is None or found.shape != value.shape:
+            has = "lacks" if found is None else f"has {list(found.shape)} for"
+            raise UserError(f"{source} {has} {key!r}, which is {list(value.shape)} here; it does not fit its config")
+    module.load_state_dict({key: weights[key] for key in state})
+
+
+def _blind_from(size: int, time: int, share: float | Tensor, device: torch.device) -> Tensor:
+    """[B] the frame from which a window is imagined, of a share of them; their length T where all of it is seen."""
+    first = torch.randint(1, max(time, 2), (size,), device=device)
+    return first.masked_fill(torch.rand(size, device=device) >= share, time)
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The sum that is minimised."""
+    return torch.stack(list(terms.values())).sum()
