@@ -86,6 +86,12 @@ class Study:
         """The parts that the environment depends on."""
         return EnvConfig(self.env, self.table, self.gym, self.stress, self.starts)
 
+    @property
+    def improved(self) -> str:
+        """What the improved policy is called, in files and tables: by its update, such as "ppo"."""
+        target = self.update.name.partition(",")[0].partition("=")[0]
+        return target.rpartition(":")[2].lower()
+
 
 PAPER = Study(
     data=PlayConfig(frames=500_000, near_misses=300),
