@@ -76,11 +76,11 @@ class Job:
 
 def work(job: Job) -> None:
     """Learn, test, and write the file; nothing is left of a job that is interrupted."""
-    task_run, baseline = TaskRun(job.run, job.seed, job.task), find(job.method)()
+    task_run, baseline = TaskRun(Run.open(job.run), job.seed, job.task), find(job.method)()
     name = f"{baseline.name} {job.task}, seed {job.seed}"
     prefix = f"seed{job.seed}/{job.task}/{baseline.name}"
     made_by = job.made_by(task_run.run)
-    with Recorder(job.folder, job.path.stem) as recorder:
+    with Recorder(job.folder / job.path.stem, boards=job.folder / "tensorboard") as recorder:
         recorder.rewind(prefix, -1)
 
         def record(step: int, figures: Mapping[str, float]) -> None:

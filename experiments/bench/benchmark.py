@@ -285,7 +285,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _device(name: str) -> torch.device:
-    from experiments.study.run import device
+    from experiments.study.machine import device
     from experiments.study.settings import Study
 
     return device(Study(device=name))  # type: ignore[arg-type] # argparse has checked it
@@ -294,7 +294,7 @@ def _device(name: str) -> torch.device:
 def _about(chosen: argparse.Namespace, device: torch.device, scale: Scale) -> dict[str, Any]:
     import torch
 
-    from experiments.study.run import commit, processor
+    from experiments.study.machine import commit, processor
     from worldaction.io.artefact import versions
 
     return {

@@ -281,7 +281,7 @@ def machine(device: str) -> dict[str, Any]:
     """What this runs on."""
     import torch
 
-    from experiments.study.run import commit, processor
+    from experiments.study.machine import commit, processor
     from worldaction.io.artefact import versions
 
     values: dict[str, Any] = {

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from experiments.report.statistics import Estimate, Interval, average, paired_difference, success_rate
-from experiments.study.reuse import told
-from experiments.study.run import Run, commit, learns, settings_of
+from experiments.study.machine import commit
+from experiments.study.resolve import learns
+from experiments.study.run import Run, settings_of
 from worldaction.io.artefact import Artefact, read_json, write_json
 
 Json = dict[str, Any]
@@ -34,7 +35,7 @@ def summarise(run: Run) -> Json:
         "play": run.play().results,
         "seconds": since_start(run),
         "stage_seconds": {place: _seconds(artefact) for place, artefact in artefacts.items() if artefact.complete},
-        "reused": told(run.folder, run.borrowed()),
+        "reused": run.reused(),
         "world_model": _world_model([m.results for m in map(run.fidelity, seeds) if m.complete], study.losses),
     }
     if unfinished := [place for place, artefact in artefacts.items() if not artefact.complete]:

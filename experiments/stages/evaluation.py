@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from experiments.report.video import Rollout, rollout_video
@@ -24,7 +25,7 @@ def compare(task_run: TaskRun) -> None:
     with progress(2 * options.episodes, f"evaluation {task_run.task}, seed {task_run.seed}", "episode") as bar:
         for name, stage in (("bc", "clone"), ("ppo", "ppo")):
             policy = task_run.policy(load_actor(task_run, stage))
-            policy.save_pretrained(task_run.run.folder / "policies" / f"{task_run.task}-seed{task_run.seed}-{name}")
+            policy.save_pretrained(artefact.folder / "policies" / name)
             results[name] = evaluate(
                 policy,
                 task_run.benchmark,
@@ -35,16 +36,17 @@ def compare(task_run: TaskRun) -> None:
             )
     values: dict[str, Any] = {name: result.to_dict() for name, result in results.items()}
     values |= {"task": task_run.task, "seed": task_run.seed}
-    write_json(task_run.run.folder / "evaluation" / f"{task_run.task}-seed{task_run.seed}.json", values)
-    _film(task_run, results)
+    write_json(artefact.folder / "evaluation.json", values)
+    _film(artefact.folder / "film.mp4", results)
     rates = {name: result.rate for name, result in results.items()}
     LOGGER.info(
         "%s, seed %d: BC %.0f %%, PPO %.0f %%", task_run.task, task_run.seed, 100 * rates["bc"], 100 * rates["ppo"]
     )
     artefact.finish(rates)
+    task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)
 
 
-def _film(task_run: TaskRun, results: Mapping[str, Evaluation]) -> None:
+def _film(path: Path, results: Mapping[str, Evaluation]) -> None:
     rollouts = []
     for i in range(len(results["bc"].frames)):
         for name in ("bc", "ppo"):
@@ -52,4 +54,4 @@ def _film(task_run: TaskRun, results: Mapping[str, Evaluation]) -> None:
             label = f"{name.upper()}, start {int(result.index[i])}"
             rollouts.append(Rollout(label, result.frames[i], bool(result.success[i])))
     if rollouts:
-        rollout_video(rollouts, task_run.run.folder / "videos" / f"{task_run.task}-seed{task_run.seed}.mp4")
+        rollout_video(rollouts, path)

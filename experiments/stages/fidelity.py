@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from experiments.report.video import open_loop_video
-from experiments.stages.play import measured
-from experiments.study.checks import CONTEXT
-from experiments.study.run import Run, device
+from experiments.study.resolve import CONTEXT, measured
+from experiments.study.run import Run
 from worldaction.metrics.fidelity import fidelity
 from worldaction.metrics.open_loop import OpenLoop, Rolls, open_loop
 from worldaction.metrics.state_probes import probed
@@ -23,20 +22,20 @@ from worldaction.spec import ACTION
 from worldaction.world_model.model import WorldModel
 
 
-def measure_world_model(folder: Path, seed: int) -> None:
+def measure_world_model(run: Run, seed: int) -> None:
     """Everything that is known of a world model before a policy is trained in it, and a film."""
-    run = Run.open(folder)
     artefact = run.fidelity(seed)
     if artefact.complete:
         return
     options = run.study.evaluation
     store = PlayStore.open(run.play().path / "store")
-    model = WorldModel.load(run.world_model(seed).path, losses=("reconstruction",)).to(device(run.study))
+    model = WorldModel.load(run.world_model(seed).path, losses=("reconstruction",)).to(run.resolved.device)
     rolls = roll_out(model, store, count=options.probes, horizon=options.horizon, seed=seed)
     results = fidelity(rolls, seed=seed)
     if model.draws_images() and model.config.cameras:
-        _film(run, rolls, seed)
+        _film(artefact.folder, rolls)
     artefact.finish(results)
+    run.publish(f"seed{seed}/fidelity", artefact)
 
 
 def roll_out(model: WorldModel, store: PlayStore, *, count: int, horizon: int, seed: int) -> Rolls:
@@ -70,7 +69,7 @@ def windows(store: PlayStore, split: str, length: int, count: int, seed: int) ->
     return index.view(count, length)[:, 0]
 
 
-def _film(run: Run, rolls: Rolls, seed: int) -> None:
+def _film(folder: Path, rolls: Rolls) -> None:
     """True, imagined and error of the windows in which most happens."""
     model, roll, frames = rolls.model, rolls.validation, rolls.frames
     state = frames[probed(model.config.layout) or ACTION][roll.episodes.frame]
@@ -81,6 +80,6 @@ def _film(run: Run, rolls: Rolls, seed: int) -> None:
     pictures = model.decode(model.feature(roll.imagined.index(pick.to(roll.imagined.belief.device))))
     for camera, imagined in pictures.items():
         true = frames[camera][roll.episodes.frame[pick].flatten()].unflatten(0, (len(pick), -1))
-        path = run.folder / "videos" / f"open_loop-seed{seed}-{camera}.mp4"
+        path = folder / f"open_loop-{camera}.mp4"
         names = [f"window {i + 1}" for i in range(len(pick))]
         open_loop_video(true.numpy(), imagined.cpu().numpy(), path, context=CONTEXT, labels=names)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from envs.benchmark import open_benchmark
 from envs.episodes import Job
 from experiments.study.pool import run_jobs
-from experiments.study.run import LOGGER, Run, device
+from experiments.study.resolve import naming_model
+from experiments.study.run import LOGGER, Run
 from worldaction.errors import UserError
 from worldaction.io.recorder import progress
 from worldaction.play.action_masking import hide_actions
 from worldaction.play.convert import convert, frames
-from worldaction.play.held_out import HeldOut
-from worldaction.play.readers.source import Source, open_source
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.pseudo_labels import label_actions
 from worldaction.spec import ACTION_MASK
-from worldaction.world_model.model import WorldModel
 
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
 SHARD_FRAMES = 4_000
@@ -37,7 +33,8 @@ def make_play(run: Run) -> None:
     path = artefact.folder / "store"
     if run.study.play is not None:
         shutil.rmtree(path, ignore_errors=True)
-        source = open_recorded(run.study.play)
+        source = run.resolved.source
+        assert source is not None
         with progress(frames(source), "reading play", "frame") as bar:
             store = convert(source, path, image_size=run.study.table.image_size, progress=bar.update)
     else:
@@ -71,29 +68,13 @@ def training_play(run: Run) -> PlayStore:
             f"--world-model.named-by {folder}: all actions of this play are known; leave it out, or hide some with"
             " --stress.hidden-actions"
         )
-    return label_actions(store, naming_model(folder).to(device(run.study)), trusted=True)
-
-
-def naming_model(folder: str) -> WorldModel:
-    """The world model of `--world-model.named-by`, with its inverse model."""
-    return WorldModel.load(Path(folder), losses=("inverse_dynamics",))
-
-
-def open_recorded(path: str) -> Source:
-    """A recorded data set of any format, of which some episodes are held out."""
-    return HeldOut(open_source(path))
-
-
-def measured(episodes: Sequence[AnyEpisode], split: str) -> list[AnyEpisode]:
-    """Episodes of a split on which a world model is measured: play, or whatever there is in a set without play."""
-    play = [e for e in episodes if e.kind == "play"] or episodes
-    return [e for e in play if e.split == split]
+    return label_actions(store, naming_model(folder).to(run.resolved.device), trusted=True)
 
 
 def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
     """Make shards side by side, then join them; a shard that is whole is never made twice."""
     study = run.study
-    benchmark = open_benchmark(study.env_config)
+    benchmark = run.resolved.benchmark
     shards = _shards(benchmark.jobs(study.data, study.tasks))
     paths = [folder / "shards" / f"{number:04d}" for number in range(len(shards))]
     if not path.exists():

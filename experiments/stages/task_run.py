@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from agents.policy import Policy
 from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
-from experiments.study.run import Run, device
+from experiments.study.run import Run
 from worldaction.play.store import Segment
 from worldaction.spec import SCENE
 from worldaction.world_model.model import WorldModel
@@ -22,9 +21,9 @@ from worldaction.world_model.rssm import Latent
 class TaskRun:
     """One task and seed of a run: what its stages share."""
 
-    def __init__(self, folder: Path, seed: int, task: str) -> None:
-        self.run, self.seed, self.task = Run.open(folder), seed, task
-        self.study, self.device = self.run.study, device(self.run.study)
+    def __init__(self, run: Run, seed: int, task: str) -> None:
+        self.run, self.seed, self.task = run, seed, task
+        self.study, self.device = run.study, run.resolved.device
         self.prefix = f"seed{seed}/{task}"
         self.store = open_play(self.run)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so

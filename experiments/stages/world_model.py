@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from experiments.stages.play import training_play
-from experiments.study.checks import model_config
-from experiments.study.run import Run, device
+from experiments.study.run import Run
 from worldaction.cuda_graph import Graph
 from worldaction.fit import Fit, linear_decay
 from worldaction.io.recorder import Recorder, progress
@@ -32,17 +30,16 @@ SHARES_EVERY = 250
 """A multiple of LOG_EVERY."""
 
 
-def train_world_model(folder: Path, seed: int) -> None:
+def train_world_model(run: Run, seed: int) -> None:
     """play data --> world model."""
-    run = Run.open(folder)
     artefact = run.world_model(seed)
     if artefact.complete:
         return
     torch.set_num_threads(run.threads)
-    sizes, where = run.study.world_model, device(run.study)
+    sizes, where = run.study.world_model, run.resolved.device
     store = training_play(run)
     torch.manual_seed(seed)
-    model = WorldModel(model_config(run.study, store.meta.layout))
+    model = WorldModel(run.resolved.model)
     if store.meta.layout.robot:
         model.standardise(store.frames[ROBOT])
     model.to(where)
@@ -78,7 +75,7 @@ def train_world_model(folder: Path, seed: int) -> None:
     fit.resume()
     with (
         closing(step.batches),
-        Recorder(run.folder, f"seed{seed}-world_model") as recorder,
+        Recorder(artefact.folder, boards=run.boards) as recorder,
         progress(sizes.steps, f"world model, seed {seed}", "step", initial=fit.step) as bar,
     ):
         recorder.rewind(f"seed{seed}/world_model", fit.step)

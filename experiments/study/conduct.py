@@ -1,7 +1,7 @@
-"""One function for every arrow: play data --> world model --> latents --> BC --> imagination --> PPO --> evaluation.
+"""The order of the work: play --> world models --> fidelity --> success, BC, improvement --> evaluation --> report.
 
-Each reads artefacts of the arrows before it, writes its own, does nothing if that is complete, and goes on if it was
-interrupted. `conduct` calls them in order; nothing else knows the order.
+Each stage reads artefacts of the stages before it, writes its own, does nothing if that is complete, and goes on if it
+was interrupted.
 """
 
 from __future__ import annotations
@@ -9,39 +9,33 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from envs import CALVIN_ID
 from experiments.report.comparison import compare, console_tables
 from experiments.report.run_page import console_table, write_report
 from experiments.report.summary import summarise
-from experiments.stages.all_of_task import learn_task
-from experiments.stages.bc import clone_policy
+from experiments.stages.all_of_task import learn_stage, learn_task
 from experiments.stages.fidelity import measure_world_model
-from experiments.stages.improve import finetune
 from experiments.stages.play import make_play
-from experiments.stages.success import learn_success
-from experiments.stages.task_run import TaskRun
 from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
-from experiments.study.checks import check_lengths, check_study, seen_by
 from experiments.study.pool import Job, run_jobs
-from experiments.study.reuse import adopt, is_run, unlike
-from experiments.study.run import LOGGER, Run, device, learns
+from experiments.study.resolve import check_lengths, check_resolved, open_recorded, resolve, seen_through
+from experiments.study.run import Run, is_run
 from experiments.study.settings import Study, load_study
 from worldaction.fit import Interrupted
 from worldaction.io.artefact import Artefact, read_json
-from worldaction.io.recorder import Recorder, setup_logging, write_csv
+from worldaction.io.recorder import log_prefix, setup_logging, write_csv
 from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.store import PlayStore
 
-SHARED = {"success": learn_success, "clone": clone_policy, "ppo": finetune}
-"""Stages of a task that several runs may have in common, in order."""
+LOGGER = logging.getLogger("worldaction")
+SHARED = ("success", "clone", "ppo")
+"""Stages of a task that several arms may have in common, in order."""
 
 
 def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> Path:
@@ -55,20 +49,15 @@ def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> 
     Returns:
         the run's folder.
     """
-    asked = study.world_model.cameras
-    if resume is None:
-        study = seen_by(study)
-        for one in [arm.study for arm in arms_of(study)] or [study]:
-            check_study(one)
     if study.kernels:
         # in the environment, so that the processes of a study have it, too
         os.environ[VARIABLE] = study.kernels
         # refused here, if it cannot run, and not after an hour
         implementations()
-    run = Run.open(resume) if resume is not None else Run.create(study)
+    run = Run.open(resume) if resume is not None else _begin(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
-    if (cameras := study.world_model.cameras) != asked:
+    if (cameras := run.study.world_model.cameras) != study.world_model.cameras:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
         _stages(run, models_only=models_only)
@@ -78,13 +67,24 @@ def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> 
     return run.folder
 
 
+def _begin(study: Study) -> Run:
+    """A new run of settings that have been checked, those of all arms as well."""
+    source = None if study.play is None else open_recorded(study.play)
+    if source is not None:
+        study = seen_through(study, source.layout)
+    for one in [arm.study for arm in arms_of(study)] or [study]:
+        known = resolve(one, source=source)
+        check_resolved(one, known)
+    return Run.create(study, None if study.arms else known)
+
+
 def _stages(run: Run, *, models_only: bool) -> None:
     """All stages, of the run or of the arms that it compares, side by side."""
     arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
     parts = arms or {"": run}
-    for name, part in parts.items() if run.study.reuse else ():
-        with saying(name):
-            _tell_reused(part)
+    for name, part in parts.items() if run.study.cache else ():
+        with log_prefix(name):
+            _say_what_is_there(part)
     _learn_all(parts, workers=run.study.workers, log=run.log, models_only=models_only)
     for part in parts.values():
         finish(part)
@@ -96,7 +96,9 @@ def _stages(run: Run, *, models_only: bool) -> None:
 
 def finish(run: Run) -> None:
     """The verdict and the page of a run, or of an arm, as far as it is."""
-    adopt(run.folder, run.borrowed())
+    for place, artefact in run.artefacts().items():
+        if artefact.complete:
+            run.publish(place, artefact)
     write_csv(run.folder)
     summarise(run)
     write_report(run.folder)
@@ -122,13 +124,13 @@ def refresh(folder: Path) -> None:
     compare(run)
 
 
-def _tell_reused(run: Run) -> None:
-    """Say what need not be made, and where nothing fits, why: hours depend on it."""
-    if found := run.borrowed():
-        LOGGER.info("read from other runs: %s", ", ".join(found))
-    for name in run.study.reuse:
-        if not any(origin.is_relative_to(name) for origin in found.values()):
-            LOGGER.warning("%s: %s", name, unlike(Path(name), run.artefacts()))
+def _say_what_is_there(run: Run) -> None:
+    """What the cache has, and where nothing fits, why: hours depend on it."""
+    found = [place for place, artefact in run.artefacts().items() if artefact.complete]
+    if found:
+        LOGGER.info("in the cache already: %s", ", ".join(found))
+    elif why := run.cache.why_not("play", run.play()):
+        LOGGER.warning("nothing in %s fits, %s", run.cache.folder, why)
 
 
 # The order of the work -----------------------------------------------------------------------------------------------
@@ -153,7 +155,7 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
     parts = list(runs.items())
     first = parts[0][1]
     for name, run in parts:
-        with saying(name):
+        with log_prefix(name):
             make_play(Run(replace(run.study, workers=workers), run.folder))
             check_lengths(run.study, PlayStore.open(run.play().path / "store").episodes)
     seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
@@ -163,8 +165,11 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
     run_jobs(unmade(measurements), workers, log=log)
     if models_only:
         return
-    if not learns(first.study):
-        LOGGER.info("recorded play: the world model is measured; policies are trained with --env %s", CALVIN_ID)
+    if not first.resolved.learns:
+        LOGGER.info(
+            "recorded play: the world model is measured; policies are trained where its robot can be simulated, "
+            "such as CALVIN's with --env worldaction/Calvin-v0"
+        )
         return
     tasked = [(s, task, name, run) for s in first.study.seeds for task in first.study.tasks for name, run in parts]
     for stage in SHARED:
@@ -190,41 +195,16 @@ def unmade(wanted: Sequence[Wanted], *, shared: bool = False) -> list[Job]:
     return list(jobs.values())
 
 
-def learn_stage(folder: Path, seed: int, task: str, stage: str) -> None:
-    """One of the stages of a task alone, after those before it."""
-    task_run = TaskRun(folder, seed, task)
-    with Recorder(folder, f"seed{seed}-{task}") as recorder:
-        SHARED[stage](task_run, recorder)
-
-
 def _side_by_side(run: Run, workers: int) -> int:
     """Processes for world models: on a GPU one after the other, on a CPU as many as leave each its threads."""
-    return 1 if device(run.study).type == "cuda" else max(1, workers // run.threads)
+    return 1 if run.resolved.device.type == "cuda" else max(1, workers // run.threads)
 
 
 def _job(name: str, stage: Callable[..., None], run: Run, *args: Any) -> Job:
-    return partial(said_by, name, partial(stage, run.folder, *args))
+    return partial(_named, name, partial(stage, run, *args))
 
 
-def said_by(name: str, job: Job) -> Any:
+def _named(name: str, job: Job) -> Any:
     """Do some work whose log lines begin with a name."""
-    with saying(name):
+    with log_prefix(name):
         return job()
-
-
-@contextmanager
-def saying(name: str) -> Iterator[None]:
-    """Log lines of this process begin with a name, if there is one."""
-    make = logging.getLogRecordFactory()
-
-    def named(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        record = make(*args, **kwargs)
-        record.msg = f"{name.replace('%', '%%')}: {record.msg}"
-        return record
-
-    if name:
-        logging.setLogRecordFactory(named)
-    try:
-        yield
-    finally:
-        logging.setLogRecordFactory(make)

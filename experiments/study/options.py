@@ -27,6 +27,7 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 LOGGER = logging.getLogger("worldaction")
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
 _RENAMED: Final = {"--ppo.": "--update."}
+_GONE: Final = {"--reuse": "--cache, which takes a run's folder or any other"}
 
 
 def parse_study(
@@ -83,6 +84,8 @@ def _spelled_out(argument: str) -> str:
     """An option by the name that it has now."""
     option, equals, value = argument.partition("=")
     option = _SHORT.get(option, option)
+    if option in _GONE:
+        raise UserError(f"{option} is now {_GONE[option]}")
     for before, now in _RENAMED.items():
         if option.startswith(before):
             option = now + option.removeprefix(before)

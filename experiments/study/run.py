@@ -1,73 +1,86 @@
-"""The folder of a run: settings, where each stage's artefact lies, and what made it."""
+"""The folder of a run: its settings, what made it, and links to the artefacts of its stages.
+
+config.json, env.json     the settings, and what made them: versions, commit, machine, fingerprints
+artefacts/<place>         links to what the stages made, which lies in the cache
+cache/<stage>/<digest>    the artefacts, unless `--cache` names another folder that several runs share
+policies/ evaluation/ videos/    files of the artefacts under names for people
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-import platform
-import subprocess
+import shutil
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import torch
-
-from envs import CALVIN_ID, METAWORLD_ID, PLAY_TABLE_ID
+from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
-from experiments.study.references import NAMED_BY, PLAY, STARTS, References
-from experiments.study.reuse import ARMS, borrowed, is_run, lenders, made_there, named
+from experiments.study.fingerprints import NAMED_BY, PLAY, STARTS, Fingerprints
+from experiments.study.machine import about, device
+from experiments.study.resolve import Resolved, learns, resolve
 from experiments.study.settings import Study, load_study
-from worldaction.config import TableConfig, digest, stress_of_play, switched_on, to_dict
+from worldaction.config import digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
-from worldaction.io.artefact import Artefact, versions, write_json
+from worldaction.io.artefact import Artefact, Cache, replacing, write_json
+from worldaction.play.store import PlayStore
 
 LOGGER = logging.getLogger("worldaction")
+ARMS: Final = "arms"
+"""The folder in a run in which its arms are runs of their own."""
 STAGES = ("success", "clone", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
-ASIDE = {
-    "world_model": ("world_model.save_every",),
-    "evaluation": ("evaluation.parallel", "evaluation.probes", "evaluation.horizon"),
+FREE = {
+    "world_model": ("save_every",),
+    "evaluation": ("parallel", "probes", "horizon"),
+    "update": ("evaluate_every",),
 }
-"""Settings of which a stage's results are independent. They stay in what made it, so that digests are as they were."""
+"""Settings on which no result depends, by section."""
+_PROGRAMS = {"calvin": "python -m experiments.calvin", "metaworld": "python -m experiments.metaworld"}
 
 
 @dataclass(frozen=True)
 class Run:
-    """A study and its folder."""
+    """A study and its folder. It travels to the processes of its stages."""
 
     study: Study
     folder: Path
+    known: Resolved | None = field(default=None, compare=False, repr=False)
+    """What the settings stand for, if it has been looked up already."""
 
     @classmethod
-    def create(cls, study: Study) -> Run:
+    def create(cls, study: Study, known: Resolved | None = None) -> Run:
         """A new run, or the one in `run_dir` if it has the same settings."""
-        study = replace(study, workers=study.workers or min(4, os.cpu_count() or 1), reuse=named(study.reuse))
+        study = replace(study, workers=study.workers or min(4, os.cpu_count() or 1), cache=cache_folder(study.cache))
         device(study)
         name = f"{study.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
-        folder = Path(study.run_dir) if study.run_dir else Path("runs") / _program(study)[0] / name
+        folder = Path(study.run_dir) if study.run_dir else Path("runs") / benchmark_class(study.env).program / name
         begun = is_run(folder)
-        run = cls.at(folder, replace(study, run_dir=None))
+        run = cls.at(folder, replace(study, run_dir=None), known)
         if begun:
             # it was asked for anew, so results of what it began with would be no answer
-            run._references.refuse_changed(run._references.all)
+            run.fingerprints.refuse_changed(run.fingerprints.all)
         return run
 
     @classmethod
-    def at(cls, folder: Path, study: Study) -> Run:
+    def at(cls, folder: Path, study: Study, known: Resolved | None = None) -> Run:
         """The run of a study in a folder, new or as it was left.
 
         Raises:
             UserError: the folder holds a run with other settings.
         """
-        run = cls(study, folder)
-        if (folder / "config.json").exists():
+        run = cls(study, folder, known)
+        if is_run(folder):
             _refuse_other(load_study(folder), study, folder)
-            run._references.refuse_changed(run._still_used)
+            run.fingerprints.refuse_changed(run._still_used)
             return run
         # first, because a folder with a config.json is a run
-        run._write_env()
+        content = {"content": run.fingerprints.now()} if run.fingerprints.all else {}
+        write_json(folder / "env.json", about(study) | content)
         write_json(folder / "config.json", to_dict(study))
         return run
 
@@ -76,54 +89,44 @@ class Run:
         """An existing run."""
         study = load_study(folder)
         device(study)
-        named(study.reuse)
         run = cls(study, folder)
-        run._references.refuse_changed(run._still_used)
+        run.fingerprints.refuse_changed(run._still_used)
         return run
 
-    def _write_env(self) -> None:
-        values: dict[str, Any] = {
-            "versions": versions(),
-            "commit": commit(),
-            "platform": platform.platform(),
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "device": device_name(self.study),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        if self._references.all:
-            values["content"] = self._references.now()
-        write_json(self.folder / "env.json", values)
+    @cached_property
+    def resolved(self) -> Resolved:
+        """What the settings stand for; looked up once, and taken along to other processes."""
+        if self.known is not None:
+            return self.known
+        play = self.play()
+        # what has been read once need not be there any more
+        layout = PlayStore.open(play.path / "store").meta.layout if play.complete else None
+        return resolve(self.study, layout=layout)
 
     @cached_property
-    def _references(self) -> References:
-        return References(self.study, self.folder)
+    def fingerprints(self) -> Fingerprints:
+        """Of what the settings only name."""
+        return Fingerprints(self.study, self.folder)
 
     @property
     def _still_used(self) -> list[str]:
         """Names on which stages depend that are not complete; the arms of a study look for themselves."""
-        if self.study.arms or not self._references.all:
+        if self.study.arms or not self.fingerprints.all:
             return []
         trained = all(self.world_model(seed).complete for seed in self.study.seeds)
-        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self._references.losses, trained)
+        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
         # a judge judges as long as there is something to judge
-        return [name for name in self._references.all if name in self._references.envs or not done.get(name)]
+        return [name for name in self.fingerprints.all if name in self.fingerprints.envs or not done.get(name)]
 
     # Artefacts --------------------------------------------------------------------------------------------------------
 
     @cached_property
-    def _lenders(self) -> list[Path]:
-        return lenders(self.folder, self.study.reuse)
-
-    def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
-        """The run's own artefact, or the same one of another run where only that is complete."""
-        aside = ASIDE.get(place.rpartition("/")[2], ())
-        own = Artefact(self.folder / "artefacts" / place, made_by=made_by, aside=aside)
-        if not own.complete:
-            for lender in self._lenders:
-                if made_there(lender / "artefacts" / place, made_by, aside):
-                    return Artefact(lender / "artefacts" / place, made_by=made_by, aside=aside)
-        return own
+    def cache(self) -> Cache:
+        """Where the artefacts lie: the run's own folder, its study's if it is an arm, or a folder that runs share."""
+        if self.study.cache is not None:
+            return Cache(self.study.cache)
+        study = self.folder.parent.parent
+        return Cache((study if self.folder.parent.name == ARMS and is_run(study) else self.folder) / "cache")
 
     def artefacts(self) -> dict[str, Artefact]:
         """All of the run's, by their place."""
@@ -135,36 +138,35 @@ class Run:
             found |= {f"seed{s}/{task}/{stage}": self.task(s, task, stage) for s, task, stage in places}
         return found
 
-    def borrowed(self) -> dict[str, Path]:
-        """Places of artefacts that are read from other runs, and those runs' folders."""
-        return borrowed(self.folder, self.artefacts())
+    def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
+        return self.cache.artefact(place.rpartition("/")[2], made_by, link=self.folder / "artefacts" / place)
 
     def play(self) -> Artefact:
         """Play data, shared by all seeds."""
-        if self.study.play is not None:
+        study = self.study
+        if study.play is not None:
             made_by: dict[str, Any] = {
-                "play": str(Path(self.study.play).resolve()),
-                "size": self.study.table.image_size,
-                **self._references.part(PLAY),
+                "play": str(Path(study.play).resolve()),
+                "size": study.table.image_size,
+                **self.fingerprints.part(PLAY),
             }
         else:
-            made_by = {"table": to_dict(self.study.table), "data": to_dict(self.study.data), "tasks": self.study.tasks}
-            made_by |= {**self._where, **self._references.part(*self._references.envs)}
-            made_by |= _stress(switched_on(stress_of_play(self.study.stress)))
+            made_by = {"table": to_dict(study.table), "data": to_dict(study.data), "tasks": study.tasks}
+            made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress))}
+            made_by |= self.fingerprints.part(*self.fingerprints.envs)
         return self._artefact("play", made_by)
 
     def world_model(self, seed: int) -> Artefact:
         """The trained world model of a seed."""
         made_by = {
             "play": self.play().digest,
-            "world_model": _switched_on(to_dict(self.study.world_model), "graph", "named_by"),
+            "world_model": self._section("world_model"),
             "losses": self.study.losses,
+            "hidden_actions": self.study.stress.hidden_actions,
             "seed": seed,
             "threads": self.threads,
-            **self._references.part(NAMED_BY, *self._references.losses),
+            **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses),
         }
-        if self.study.stress.hidden_actions:
-            made_by["hidden_actions"] = self.study.stress.hidden_actions
         return self._artefact(f"seed{seed}/world_model", made_by)
 
     def fidelity(self, seed: int) -> Artefact:
@@ -177,59 +179,84 @@ class Run:
         return self._artefact(f"seed{seed}/fidelity", made_by)
 
     def task(self, seed: int, task: str, stage: str) -> Artefact:
-        """One of the stages of a task: success, clone, ppo, evaluation."""
-        settings: dict[str, dict[str, Any]] = {
-            "success": {
-                "world_model": self.world_model(seed).digest,
-                "success": to_dict(self.study.success),
-                **self._labels,
-            },
-            "clone": {
-                "world_model": self.world_model(seed).digest,
-                "policy": to_dict(self.study.policy),
-                "clone": to_dict(self.study.clone),
-            },
-        }
-        stress = _stress(switched_on(replace(self.study.stress, hidden_actions=0.0)))
-        if stage in ("ppo", "evaluation"):
-            settings["ppo"] = {
-                "success": self.task(seed, task, "success").digest,
-                "clone": self.task(seed, task, "clone").digest,
-                "ppo": _switched_on(to_dict(self.study.update), "bf16"),
-                "table": to_dict(self.study.table),
-                "curve": self.study.evaluation.curve_episodes,
-                **self._where,
-            }
-            # points of the curve are measured as the evaluation is
-            curve = bool(self.study.evaluation.curve_episodes)
-            settings["ppo"] |= {**stress, **self._starts} if curve else {}
-            settings["ppo"] |= self._references.part(*self._references.envs, *([STARTS] if curve else []))
-        if stage == "evaluation":
-            settings["evaluation"] = {
-                "ppo": self.task(seed, task, "ppo").digest,
-                "evaluation": to_dict(self.study.evaluation),
-                **self._starts,
-                **self._references.part(STARTS),
-                **stress,
-            }
-        made_by = settings[stage] | {"seed": seed, "task": task}
+        """One of the stages of a task: success, clone, ppo (whatever improves the policy), evaluation."""
+        made_by = {"seed": seed, "task": task, **getattr(self, f"_{stage}")(seed, task)}
         return self._artefact(f"seed{seed}/{task}/{stage}", made_by)
 
+    def _success(self, seed: int, task: str) -> dict[str, Any]:
+        # recorded play does not say by which scene's oracle it is labelled
+        return {
+            "world_model": self.world_model(seed).digest,
+            "success": self._section("success"),
+            "scene": self.study.table.scene,
+        }
+
+    def _clone(self, seed: int, task: str) -> dict[str, Any]:
+        return {
+            "world_model": self.world_model(seed).digest,
+            "policy": self._section("policy"),
+            "clone": self._section("clone"),
+            **self.fingerprints.part(*self.fingerprints.policies),
+        }
+
+    def _ppo(self, seed: int, task: str) -> dict[str, Any]:
+        made_by = {
+            "success": self.task(seed, task, "success").digest,
+            "clone": self.task(seed, task, "clone").digest,
+            "update": self._section("update"),
+            "table": to_dict(self.study.table),
+            "curve": self.study.evaluation.curve_episodes,
+            **self._env,
+        }
+        names = [*self.fingerprints.envs, *self.fingerprints.updates]
+        if self.study.evaluation.curve_episodes:
+            # points of the curve are measured as the evaluation is
+            made_by |= {"stress": self._stress, "every": self.study.update.evaluate_every, **self._starts}
+            names.append(STARTS)
+        return made_by | self.fingerprints.part(*names)
+
+    def _evaluation(self, seed: int, task: str) -> dict[str, Any]:
+        return {
+            "ppo": self.task(seed, task, "ppo").digest,
+            "evaluation": self._section("evaluation"),
+            "stress": self._stress,
+            **self._starts,
+            **self.fingerprints.part(STARTS),
+        }
+
+    def _section(self, name: str) -> dict[str, Any]:
+        """A section of the settings, without those on which no result depends."""
+        return {k: v for k, v in to_dict(getattr(self.study, name)).items() if k not in FREE.get(name, ())}
+
     @property
-    def _where(self) -> dict[str, Any]:
-        """Where the agents live."""
+    def _env(self) -> dict[str, Any]:
         return {"env": self.study.env, "gym": to_dict(self.study.gym)}
 
     @property
-    def _labels(self) -> dict[str, Any]:
-        """What labels depend on beside play that was recorded elsewhere: generated play says it all itself."""
-        usual = self.study.play is None or self.study.table.scene == TableConfig().scene
-        return {} if usual else {"scene": self.study.table.scene}
+    def _stress(self) -> dict[str, Any]:
+        return switched_on(replace(self.study.stress, hidden_actions=0.0))
 
     @property
     def _starts(self) -> dict[str, Any]:
         """Where start states come from, if not from seeds."""
         return {} if self.study.starts is None else {"starts": str(Path(self.study.starts).resolve())}
+
+    # Beside the artefacts ---------------------------------------------------------------------------------------------
+
+    def publish(self, place: str, artefact: Artefact) -> None:
+        """Show a complete artefact in the run's folder: its link, and its files under names for people."""
+        artefact.show()
+        for source, target in _published(place, artefact.path):
+            _link(source, self.folder / target)
+
+    def reused(self) -> list[str]:
+        """Places whose artefacts were complete before the run linked to them."""
+
+        def before(artefact: Artefact) -> bool:
+            link, manifest = artefact.link, artefact.path / "manifest.json"
+            return link is not None and link.is_symlink() and link.lstat().st_mtime > manifest.stat().st_mtime
+
+        return [place for place, artefact in self.artefacts().items() if artefact.complete and before(artefact)]
 
     def arms(self) -> dict[str, Run]:
         """The runs that this one compares, by their name: those of its arms, and none if it has none.
@@ -247,6 +274,11 @@ class Run:
         return self.folder / "console.log"
 
     @property
+    def boards(self) -> Path:
+        """Where TensorBoard's files are."""
+        return self.folder / "tensorboard"
+
+    @property
     def threads(self) -> int:
         """Threads of a world model's training: the cores, shared by the seeds that train side by side."""
         return max(1, self.study.workers // len(self.study.seeds))
@@ -254,78 +286,56 @@ class Run:
     @property
     def command(self) -> str:
         """What the user types to go on."""
-        return f"{_program(self.study)[1]} --resume {self.folder}"
+        program = _PROGRAMS.get(benchmark_class(self.study.env).program, "worldaction train")
+        return f"{program} --resume {self.folder}"
 
 
-def _switched_on(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Settings without those of these that are off: what was made before they existed stays valid."""
-    return {key: value for key, value in settings.items() if value or key not in names}
+def is_run(folder: Path) -> bool:
+    """Whether a folder is one of a run."""
+    return (folder / "config.json").exists()
+
+
+def cache_folder(name: str | None) -> str | None:
+    """The folder of `--cache`, as an absolute path; of a run it is the one of its artefacts."""
+    if name is None:
+        return None
+    folder = Path(name)
+    if is_run(folder):
+        return str(Run(load_study(folder), folder).cache.folder.resolve())
+    return str(folder.resolve())
 
 
 def settings_of(study: Study) -> str:
-    """A short hash of a study: of what its results depend on, and not of where artefacts are looked for."""
+    """A short hash of a study: of what its results depend on, and not of where artefacts lie."""
     values = to_dict(replace(study, run_dir=None))
-    left_out = {"reuse", "kernels"} | (set() if study.arms else {"arms"})
+    left_out = {"cache", "kernels"} | (set() if study.arms else {"arms"})
     return digest({name: value for name, value in values.items() if name not in left_out})
 
 
-def learns(study: Study) -> bool:
-    """Whether policies are learned: there are demonstrations, and a simulator of the same kind."""
-    return study.play is None or study.env == CALVIN_ID
+def _published(place: str, path: Path) -> Iterator[tuple[Path, str]]:
+    """Files of an artefact that people look for, and their names in the run's folder."""
+    parts = place.split("/")
+    if parts[-1] == "fidelity":
+        for film in sorted(path.glob("open_loop-*")):
+            yield film, f"videos/{film.name.replace('open_loop-', f'open_loop-{parts[0]}-', 1)}"
+    elif parts[-1] == "evaluation":
+        name = f"{parts[1]}-{parts[0]}"
+        yield path / "evaluation.json", f"evaluation/{name}.json"
+        for film in sorted(path.glob("film.*")):
+            yield film, f"videos/{name}{film.suffix}"
+        for file in sorted(path.glob("policies/*/*")):
+            yield file, f"policies/{name}-{file.parent.name}/{file.name}"
 
 
-def _program(study: Study) -> tuple[str, str]:
-    """The folder below runs/ for studies of a kind, and the program that runs them."""
-    if study.env in (PLAY_TABLE_ID, CALVIN_ID):
-        return "calvin", "python -m experiments.calvin"
-    if study.env == METAWORLD_ID:
-        return "metaworld", "python -m experiments.metaworld"
-    return "train", "worldaction train"
-
-
-def _stress(switches: dict[str, Any]) -> dict[str, Any]:
-    """A part of what made an artefact, and none where all switches are off: digests are what they were without any."""
-    return {"stress": switches} if switches else {}
-
-
-def device(study: Study) -> torch.device:
-    """Where to compute.
-
-    Raises:
-        UserError: a GPU is asked for and there is none.
-    """
-    if study.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: no CUDA GPU is available to torch; use --device cpu or auto")
-    if study.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda")
-
-
-def device_name(study: Study) -> str:
-    """The device in words."""
-    chosen = device(study)
-    return torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def commit() -> str:
-    """The commit of the sources, with a plus if they were changed; empty outside a checkout."""
-    try:
-        here = Path(__file__).resolve().parent
-        name = subprocess.run(["git", "rev-parse", "--short=10", "HEAD"], cwd=here, capture_output=True, text=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
-    except OSError:
-        return ""
-    return name.stdout.strip() + ("+" if dirty.stdout.strip() else "") if name.returncode == 0 else ""
+def _link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no links. Neither is ever changed in place."""
+    if target.exists() and target.samefile(source):
+        return
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def _refuse_other(old: Study, new: Study, folder: Path) -> None:

@@ -62,8 +62,9 @@ class Study:
     """Settings to compare, as changes of this one: [NAME:]LOSS+LOSS...,SECTION.OPTION=VALUE...; see docs/arms.md."""
     run_dir: str | None = None
     """Folder of the run; by default runs/calvin/<preset>-<time>."""
-    reuse: tuple[str, ...] = ()
-    """Folders of runs: what the same settings have made there is read instead of being made again."""
+    cache: str | None = None
+    """Folder of artefacts that runs share, or a run's: what the same settings have made there is not made again. By
+    default the run's own."""
     device: Device = "auto"
     """Where to compute. auto takes a GPU if there is one."""
     kernels: str = ""

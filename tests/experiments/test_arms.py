@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tiny_study import Started, evaluations, finished_run, options, weights
+from tiny_study import Started, copied, evaluations, finished_run, forget, options, weights
 
 from experiments import __main__ as cli
 from experiments.calvin import main
@@ -120,23 +120,24 @@ def test_arms_that_cannot_be_are_refused_in_one_line_with_a_remedy(arms: list[st
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of three arms, of which two share their world model, on the finished run's play."""
     folder = tmp_path_factory.mktemp("arms") / "run"
-    arms = ["--arms", "base:", "reconstruction+kl", "no_bc:update.bc=0", "--reuse", str(finished_run())]
+    # in the place where the study keeps its own
+    shutil.copytree(finished_run() / "cache", folder / "cache")
+    arms = ["--arms", "base:", "reconstruction+kl", "no_bc:update.bc=0"]
     assert guarded(lambda: main([*options(run_dir=folder, workers=1), *arms])) == 0
     return folder
 
 
-def made_in(run: Path) -> set[str]:
-    """The stages that were made in a run's own folder."""
-    return {str(path.parent.relative_to(run / "artefacts")) for path in run.glob("artefacts/**/manifest.json")}
+def made(cache: Path) -> list[str]:
+    """The stages of the artefacts in a cache."""
+    return sorted(path.parts[-3] for path in cache.glob("*/*/manifest.json"))
 
 
 def test_every_artefact_is_made_once(study: Path) -> None:
-    assert made_in(study) == set()
-    # the first arm is the finished run, from which all is read
-    assert made_in(study / "arms/base") == set()
-    assert made_in(study / "arms/no_bc") == {f"{TASK}/ppo", f"{TASK}/evaluation"}
-    stages_made = {"world_model", "fidelity", *(f"turn_on_led/{s}" for s in ("success", "clone", "ppo", "evaluation"))}
-    assert made_in(study / "arms/reconstruction-kl") == {f"seed0/{stage}" for stage in stages_made}
+    # the first arm is the finished run, of which all is there
+    assert not any((study / "arms" / arm / "cache").exists() for arm in ("base", "no_bc", "reconstruction-kl"))
+    without_bc = ["ppo", "evaluation"]
+    without_inverse = ["world_model", "fidelity", "success", "clone", "ppo", "evaluation"]
+    assert made(study / "cache") == sorted(made(finished_run() / "cache") + without_bc + without_inverse)
 
 
 def test_an_arm_is_a_run_like_any_other(study: Path) -> None:
@@ -153,7 +154,7 @@ def test_an_arm_is_a_run_like_any_other(study: Path) -> None:
 
 
 def test_a_study_that_was_moved_still_finds_what_its_arms_share(study: Path, tmp_path: Path) -> None:
-    shutil.copytree(study, tmp_path / "moved")
+    copied(study, tmp_path / "moved")
     run = Run.open(tmp_path / "moved")
     assert list(run.arms()) == ["base", "reconstruction+kl", "no_bc"]
     for arm in run.arms().values():
@@ -183,11 +184,10 @@ def test_work_that_several_want_is_listed_once(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_a_study_with_arms_goes_on_where_it_was_killed(study: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(study, run)
+    copied(study, run)
     (run / "summary.json").unlink()
     task = run / "arms/reconstruction-kl/artefacts" / TASK
-    for stage in ("clone", "ppo", "evaluation"):
-        shutil.rmtree(task / stage)
+    forget(run / "arms/reconstruction-kl", *(f"{TASK}/{stage}" for stage in ("clone", "ppo", "evaluation")))
     process = Started(["--resume", "run"], cwd=tmp_path)
     try:
         process.wait_for((task / "clone/manifest.json").exists)
@@ -218,7 +218,7 @@ def test_the_study_has_a_summary_a_page_and_tables_of_its_arms(study: Path, caps
 
 
 def test_a_change_of_the_arms_is_another_study(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arms = ["--arms", "base:", "no_bc:update.bc=0", "--reuse", str(finished_run())]
+    arms = ["--arms", "base:", "no_bc:update.bc=0"]
     assert guarded(lambda: main([*options(run_dir=study, workers=1), *arms])) == 2
     assert "give another --run-dir" in capsys.readouterr().err
 

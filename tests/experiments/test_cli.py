@@ -24,8 +24,8 @@ from envs.playtable import render
 from envs.tasks import TASKS
 from experiments.calvin import main
 from experiments.guard import guarded
-from experiments.study.checks import model_config
 from experiments.study.options import parse_study
+from experiments.study.resolve import model_config
 from experiments.study.settings import DEFAULT, EIGHT_TASKS, PRESETS, Study, from_dict
 from worldaction.config import ranges_of, to_dict
 from worldaction.errors import UserError
@@ -170,7 +170,7 @@ def refusal(
         (["debug", "--losses", "kl=1,free_bits=2"], "'free_bits'", "did you mean"),
         (["debug", "--losses", "kl", "kl=1"], "kl", "once"),
         (["debug", "--tasks", "all", "open_drawer"], "all open_drawer", "leave out all"),
-        (["debug", "--reuse", "nowhere"], "--reuse nowhere", "give the folder of a run"),
+        (["debug", "--reuse", "nowhere"], "--reuse", "is now --cache"),
         (["debug", "--tasks"], "--tasks is empty", "give at least one"),
         (["debug", "--seeds"], "--seeds is empty", "give at least one"),
         (["debug", "--losses"], "--losses is empty", "give at least one"),

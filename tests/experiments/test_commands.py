@@ -271,8 +271,8 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --arms base: bc0:update.bc=0 bc0.1:update.bc=0.1": means(
         "quick", arms=("base:", "bc0:update.bc=0", "bc0.1:update.bc=0.1")
     ),
-    f"{STUDY} quick --update.bc 0.1 --reuse runs/calvin/quick-20261121-084500": means(
-        "quick", update=replace(PRESETS["quick"].update, bc=0.1), reuse=("runs/calvin/quick-20261121-084500",)
+    f"{STUDY} quick --update.bc 0.1 --cache runs/calvin/quick-20261121-084500": means(
+        "quick", update=replace(PRESETS["quick"].update, bc=0.1), cache="runs/calvin/quick-20261121-084500"
     ),
     "worldaction report runs/calvin/small-20261121-084500 --markdown": lambda command: prints("--markdown")(
         "worldaction report --help"

@@ -10,7 +10,7 @@ import torch
 from tiny_study import finished_run
 
 from experiments.stages.play import open_play, training_play
-from experiments.study.checks import check_study
+from experiments.study.resolve import check_resolved, resolve
 from experiments.study.run import Run
 from experiments.study.settings import load_study
 from worldaction.config import StressConfig
@@ -52,6 +52,7 @@ def test_naming_remakes_the_world_model_and_its_absence_does_not(tmp_path: Path)
 
 def test_what_cannot_name_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.json"):
-        check_study(run(hidden=0.5, named_by=str(tmp_path)).study)
+        study = run(hidden=0.5, named_by=str(tmp_path)).study
+        check_resolved(study, resolve(study))
     with pytest.raises(UserError, match="all actions of this play are known; leave it out"):
         training_play(run(hidden=0.0, named_by=str(finished_run() / MODEL)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,10 +10,22 @@ from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_study import Started, assert_same_run, evaluations, finished_run, metrics, options, study, weights
+from tiny_study import (
+    Started,
+    assert_same_run,
+    copied,
+    evaluations,
+    finished_run,
+    forget,
+    metrics,
+    options,
+    study,
+    weights,
+)
 
 from experiments.stages import improve as learn
 from experiments.stages.all_of_task import learn_task
+from experiments.study.run import Run
 from worldaction.io.artefact import read_json
 
 TASK = "artefacts/seed0/turn_on_led"
@@ -29,7 +40,7 @@ STAGES = {
     "success": ("artefacts/seed0/fidelity/manifest.json", f"{TASK}/success", signal.SIGKILL),
     "clone": (f"{TASK}/success/manifest.json", f"{TASK}/clone", signal.SIGKILL),
     "ppo": (f"{TASK}/ppo/checkpoint.safetensors", f"{TASK}/ppo", signal.SIGKILL),
-    "evaluation": ("policies/turn_on_led-seed0-ppo/config.json", f"{TASK}/evaluation", signal.SIGINT),
+    "evaluation": (f"{TASK}/evaluation/policies/ppo/config.json", f"{TASK}/evaluation", signal.SIGINT),
 }
 
 
@@ -90,10 +101,8 @@ def test_a_point_of_the_real_curve_is_recorded_once_though_ppo_ends_before_it_sa
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saves: int
 ) -> None:
     run = tmp_path / "run"
-    shutil.copytree(finished_run(), run)
-    for stage in ("ppo", "evaluation"):
-        shutil.rmtree(run / TASK / stage)
-    (run / "metrics" / "seed0-turn_on_led.jsonl").unlink()
+    copied(finished_run(), run)
+    forget(run, "seed0/turn_on_led/ppo", "seed0/turn_on_led/evaluation")
     save, left = learn.save_checkpoint, iter([True] * saves)
 
     def end_instead(*args: Any, **kwargs: Any) -> None:
@@ -103,9 +112,9 @@ def test_a_point_of_the_real_curve_is_recorded_once_though_ppo_ends_before_it_sa
 
     monkeypatch.setattr(learn, "save_checkpoint", end_instead)
     with pytest.raises(KeyboardInterrupt):
-        learn_task(run, 0, "turn_on_led")
+        learn_task(Run.open(run), 0, "turn_on_led")
     monkeypatch.undo()
-    learn_task(run, 0, "turn_on_led")
+    learn_task(Run.open(run), 0, "turn_on_led")
     ours, theirs = ([m for m in metrics(r) if "real" in str(m)] for r in (run, finished_run()))
     assert ours == theirs
 

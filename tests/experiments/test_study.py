@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,19 @@ import numpy as np
 import pytest
 from paths import SHARED
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_study import ROOT, SETTINGS, Started, evaluations, files, finished_run, metrics, options, summary
+from tiny_study import (
+    ROOT,
+    SETTINGS,
+    Started,
+    copied,
+    evaluations,
+    files,
+    finished_run,
+    forget,
+    metrics,
+    options,
+    summary,
+)
 
 from agents.policy import Policy
 from envs.episodes import SEEDS
@@ -23,7 +34,6 @@ from experiments.guard import guarded
 from experiments.report.statistics import wilson
 from experiments.report.summary import summarise
 from experiments.stages import world_model
-from experiments.study import conduct as stages
 from experiments.study.run import Run
 from experiments.study.settings import load_study
 from worldaction.config import TableConfig
@@ -58,7 +68,7 @@ def test_the_folder_says_what_was_run_where_and_with_what(run: Path) -> None:
 def test_a_summary_that_is_written_again_by_later_code_names_the_commit_that_made_the_run(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(run, tmp_path / "run")
+    copied(run, tmp_path / "run")
     made = values(run / "env.json")["commit"]
     monkeypatch.setattr("experiments.report.summary.commit", lambda: "later")
     summary = summarise(Run.open(tmp_path / "run"))
@@ -70,11 +80,11 @@ def test_a_summary_that_is_written_again_by_later_code_names_the_commit_that_mad
 def test_gradient_shares_are_recorded_all_through_the_training(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(run, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "artefacts" / "seed0")
+    copied(run, tmp_path / "run")
+    forget(tmp_path / "run", "seed0/world_model")
     monkeypatch.setattr(world_model, "LOG_EVERY", 5)
     monkeypatch.setattr(world_model, "SHARES_EVERY", 10)
-    stages.train_world_model(tmp_path / "run", 0)
+    world_model.train_world_model(Run.open(tmp_path / "run"), 0)
     lines = [line for line in read_metrics(tmp_path / "run") if line["prefix"] == "seed0/world_model"]
     assert [line["step"] for line in lines if "gradient_share/kl" in line] == [1, 10, 20, 30, 40]
 
@@ -166,7 +176,7 @@ def test_the_report_is_one_file_that_loads_nothing_from_elsewhere(run: Path) -> 
 
 def test_a_finished_run_does_nothing_when_run_again(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / "run"
-    shutil.copytree(run, copy)
+    copied(run, copy)
     monkeypatch.chdir(tmp_path)
     before = stamps(copy)
     seconds = values(copy / "env.json")["started"]
@@ -180,7 +190,7 @@ def test_a_finished_run_does_nothing_when_run_again(run: Path, tmp_path: Path, m
 
 def stamps(run: Path) -> dict[str, int]:
     """When the files were written that only a stage writes."""
-    parts = ("artefacts", "evaluation", "policies", "metrics", "videos", "tensorboard")
+    parts = ("cache", "evaluation", "policies", "videos", "tensorboard")
     return {str(p): p.stat().st_mtime_ns for part in parts for p in (run / part).rglob("*") if p.is_file()}
 
 
@@ -304,7 +314,7 @@ def other_sizes(run: Path) -> None:
         (lambda run: truncate(run / "config.json"), "config.json is damaged", "write it again"),
         (lambda run: truncate(run / "artefacts/play/store/store.json"), "store.json", ""),
         (other_settings, "world_model.lr = 0.002, not 0.5", "delete it or use another run"),
-        (other_sizes, "artefacts/seed0/world_model/model.safetensors", ""),
+        (other_sizes, "model.safetensors", ""),
     ],
     ids=["world model", "policy", "settings", "play", "settings of another run", "sizes of another model"],
 )
@@ -317,8 +327,8 @@ def test_a_damaged_run_is_refused_by_the_file_that_is_damaged(
     remedy: str,
 ) -> None:
     copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    shutil.rmtree(copy / TASK / "evaluation")
+    copied(run, copy)
+    forget(copy, "seed0/turn_on_led/evaluation")
     damage(copy)
     capsys.readouterr()
     assert guarded(lambda: main(["--resume", str(copy)])) == 2
@@ -332,7 +342,7 @@ def test_a_truncated_checkpoint_is_refused_by_name(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = tmp_path / "run"
-    shutil.copytree(run, copy)
+    copied(run, copy)
     model = copy / "artefacts/seed0/world_model"
     (model / "manifest.json").unlink()
     (model / "model.safetensors").rename(model / "checkpoint.safetensors")

@@ -95,6 +95,23 @@ def finished_run() -> Path:
     return parent / "run"
 
 
+def copied(run: Path, to: Path) -> Path:
+    """A copy of a run with its cache, which may be changed."""
+    return Path(shutil.copytree(run, to, symlinks=True))
+
+
+def place(run: Path, name: str) -> Path:
+    """The folder of an artefact of a run."""
+    return (run / "artefacts" / name).resolve()
+
+
+def forget(run: Path, *names: str) -> None:
+    """Delete artefacts of a run, by their places, as if they had not been made yet."""
+    for name in names:
+        shutil.rmtree(place(run, name))
+        (run / "artefacts" / name).unlink()
+
+
 class Started:
     """A study in a session of its own, so that it can be killed with everything it started."""
 

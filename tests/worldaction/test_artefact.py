@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from collections import OrderedDict
@@ -22,6 +23,7 @@ from torch import nn
 from worldaction.errors import UserError
 from worldaction.io.artefact import (
     Artefact,
+    Cache,
     load_checkpoint,
     load_metadata,
     load_tensors,
@@ -240,17 +242,28 @@ def test_a_folder_of_other_settings_is_refused_by_the_setting_that_differs(tmp_p
         Artefact(tmp_path / "a", made_by={"config": Settings(0.1, ()), "seed": 1, "losses": "x"})
 
 
-def test_a_folder_that_differs_in_what_decides_nothing_is_the_same_and_keeps_its_digest(tmp_path: Path) -> None:
-    before = Artefact(tmp_path / "a", made_by={"lr": 1, "sizes": {"steps": 2, "save_every": 3}})
-    before.finish({})
-    changed = {"lr": 1, "sizes": {"steps": 2, "save_every": 4}}
-    again = Artefact(tmp_path / "a", made_by=changed, aside=("sizes.save_every",))
+def test_equal_settings_find_each_others_results_in_a_cache(tmp_path: Path) -> None:
+    first = Cache(tmp_path).artefact("model", {"lr": 1, "sizes": {"steps": 2}})
+    first.finish({"loss": 3})
+    again = Cache(tmp_path).artefact("model", {"sizes": {"steps": 2}, "lr": 1})
     assert again.complete
-    assert again.digest == before.digest
-    with pytest.raises(UserError, match=r"made with sizes\.save_every = 3, not 4"):
-        Artefact(tmp_path / "a", made_by=changed)
-    with pytest.raises(UserError, match=r"made with lr = 1, not 2"):
-        Artefact(tmp_path / "a", made_by=changed | {"lr": 2}, aside=("sizes.save_every",))
+    assert (again.path, again.results) == (first.path, {"loss": 3})
+    other = Cache(tmp_path).artefact("model", {"lr": 1, "sizes": {"steps": 4}})
+    assert not other.complete
+    assert Cache(tmp_path).why_not("model", other) == "its model was made with sizes.steps = 2, not 4"
+    assert Cache(tmp_path).why_not("play", other) == ""
+
+
+def test_an_artefact_is_found_under_its_link_once_there_is_one(tmp_path: Path) -> None:
+    stage = Cache(tmp_path / "cache").artefact("model", {"lr": 1}, link=tmp_path / "run/artefacts/seed0/model")
+    assert not (tmp_path / "run").exists()
+    (stage.folder / "weights").write_text("one")
+    assert (tmp_path / "run/artefacts/seed0/model/weights").read_text() == "one"
+    assert not Path(os.readlink(tmp_path / "run/artefacts/seed0/model")).is_absolute()
+    # what is left of a cache that was deleted is no reason to fail
+    shutil.rmtree(tmp_path / "cache")
+    again = Cache(tmp_path / "cache").artefact("model", {"lr": 1}, link=tmp_path / "run/artefacts/seed0/model")
+    assert (again.folder, list(again.path.glob("weights"))) == (again.path, [])
 
 
 def test_a_stage_that_was_interrupted_has_taken_the_time_of_all_its_sessions(tmp_path: Path) -> None:

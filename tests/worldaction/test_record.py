@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from worldaction.errors import UserError
 from worldaction.io import recorder as record
-from worldaction.io.recorder import Recorder, progress, read_metrics, setup_logging
+from worldaction.io.recorder import Recorder, log_prefix, progress, read_metrics, setup_logging, write_csv
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +42,7 @@ def test_metrics_are_read_back_from_json_lines_csv_and_tensorboard(tmp_path: Pat
         out.log(1, {"loss/kl": 1.5, "lr": torch.tensor(0.25)}, prefix="world_model")
         out.log(2, {"loss/kl": 1.0}, prefix="world_model")
         out.log(7, {"return": 3}, prefix="open_drawer/ppo")
+    write_csv(tmp_path)
     lines = [json.loads(text) for text in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["prefix"], line["step"]) for line in lines] == [
         ("world_model", 1),
@@ -112,12 +113,12 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 
 def help_out(folder: Path, name: str) -> None:
-    with Recorder(folder, name) as out:
+    with Recorder(folder / "artefacts" / name, boards=folder / "tensorboard") as out:
         for step in range(50):
             out.log(step, {"success": 0.5}, prefix=f"task/{name}")
 
 
-def test_helper_processes_record_side_by_side_and_the_parent_joins_them(tmp_path: Path) -> None:
+def test_stages_record_side_by_side_and_their_run_joins_them(tmp_path: Path) -> None:
     names = ["one", "two", "three/deep"]
     with Recorder(tmp_path) as out:
         out.log(0, {"x": 1.0}, prefix="parent")
@@ -129,6 +130,7 @@ def test_helper_processes_record_side_by_side_and_the_parent_joins_them(tmp_path
         for process in processes:
             process.join()
             assert process.exitcode == 0
+    write_csv(tmp_path)
     with open(tmp_path / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 151
@@ -193,3 +195,13 @@ def test_the_log_goes_to_stderr_and_the_file_once_each(tmp_path: Path, capsys: p
         assert shown.count(f"hello from {name}") == 1
         assert written.count(f"hello from {name}") == 1
     assert (tmp_path / "early.log").read_text() == ""
+
+
+def test_lines_are_logged_under_the_name_of_the_arm_that_says_them(tmp_path: Path) -> None:
+    setup_logging(tmp_path / "console.log")
+    logger = logging.getLogger("worldaction")
+    with log_prefix("base"):
+        logger.info("100 %% of %d", 3)
+    logger.info("done")
+    text = (tmp_path / "console.log").read_text().splitlines()
+    assert [line.split(" ", 4)[-1] for line in text] == ["base: 100 % of 3", "done"]

@@ -7,6 +7,7 @@ the old file or the new one. Nothing that is read here can run code: JSON and sa
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import glob
 import importlib.metadata
 import json
@@ -15,7 +16,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -257,29 +258,29 @@ def _fill(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 class Artefact:
-    """The folder of one stage: which settings made it, whether it is complete, what came out.
+    """The folder of one stage's results: which settings made it, whether it is complete, what came out.
 
-    `made_by.json` is written when work begins and `manifest.json` when it ends, so a folder left by an interrupted run
-    of other settings is told apart from one that can be resumed.
+    `made_by.json` is written when work begins and `manifest.json` when it ends, so a folder left by an interrupted
+    process is told apart from a complete one, and can be resumed. One process at a time writes into it.
 
     Args:
         path: the stage's folder; created by the first use of `folder`.
         made_by: everything that determines the result: settings, seed, and the `digest` of each input.
-        aside: names in it, with dots, of what does not: a folder in which these alone differ is the same artefact. It
-            goes by what it says itself, on which what was made of it relies.
+        link: a name under which the folder is to be found as well, such as that of a run; made when it is first used.
 
     Raises:
         UserError: the folder was made by other settings.
     """
 
-    def __init__(self, path: Path | str, *, made_by: Mapping[str, Any], aside: Collection[str] = ()) -> None:
-        self.path = Path(path)
+    def __init__(self, path: Path | str, *, made_by: Mapping[str, Any], link: Path | None = None) -> None:
+        self.path, self.link = Path(path), link
         self.made_by: dict[str, Any] = plain(made_by)
-        self.aside = aside
         self._since = time.monotonic()
         self._before: float | None = None
-        if (self.path / "made_by.json").exists():
-            self._check(read_json(self.path / "made_by.json"))
+        # a link may lead to what was made by the settings of before
+        for found in (self.path, self.link):
+            if found is not None and (found / "made_by.json").exists():
+                self._check(found)
 
     @property
     def digest(self) -> str:
@@ -293,13 +294,29 @@ class Artefact:
 
     @property
     def folder(self) -> Path:
-        """The folder to write into."""
+        """The folder to write into.
+
+        Raises:
+            UserError: another process is at work on it.
+        """
+        if not self.complete:
+            _lock(self.path)
         if not (self.path / "made_by.json").exists():
             write_json(self.path / "made_by.json", self.made_by)
         if self._before is None and not self.complete:
             self._before = self._sessions()
             write_json(self.path / SESSIONS, {"seconds": self._before})
+        self.show()
         return self.path
+
+    def show(self) -> None:
+        """Make the link to the folder, if there is to be one and there is none."""
+        if self.link is None or self.link.exists():
+            return
+        self.link.parent.mkdir(parents=True, exist_ok=True)
+        # a link that leads nowhere is what is left of a cache that was moved or deleted
+        self.link.unlink(missing_ok=True)
+        self.link.symlink_to(os.path.relpath(self.path.resolve(), self.link.parent.resolve()), target_is_directory=True)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -318,6 +335,7 @@ class Artefact:
         (folder / SESSIONS).unlink(missing_ok=True)
         manifest = {"made_by": self.made_by, "results": results, "versions": versions(), "seconds": seconds}
         write_json(folder / "manifest.json", manifest)
+        _unlock(self.path)
 
     def _sessions(self) -> float:
         """Wall time of the sessions before this one: of each, from its first file to its last."""
@@ -328,18 +346,69 @@ class Artefact:
         last = max(path.stat().st_mtime for path in self.path.rglob("*") if path.is_file())
         return float(read_json(mark)["seconds"]) + last - mark.stat().st_mtime
 
-    def _check(self, found: Any) -> None:
-        wanted, there = decisive(self.made_by, self.aside), decisive(found, self.aside)
+    def _check(self, folder: Path) -> None:
+        wanted, there = flatten(self.made_by), flatten(read_json(folder / "made_by.json"))
         for name in sorted(wanted.keys() | there.keys()):
             if wanted.get(name) != there.get(name):
                 had, has = there.get(name, "not set"), wanted.get(name, "not set")
-                raise UserError(f"{self.path} was made with {name} = {had}, not {has}; delete it or use another run")
-        self.made_by = found
+                raise UserError(f"{folder} was made with {name} = {had}, not {has}; delete it or use another run")
 
 
-def decisive(made_by: Mapping[str, Any], aside: Collection[str]) -> dict[str, Any]:
-    """What made an artefact as one dict with dotted names, without what does not determine it; see `Artefact`."""
-    return {name: value for name, value in flatten(made_by).items() if name not in aside}
+class Cache:
+    """Artefacts by what made them: ``<folder>/<stage>/<digest>``, so equal settings find each other's results.
+
+    Args:
+        folder: created when the first artefact is.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def artefact(self, stage: str, made_by: Mapping[str, Any], *, link: Path | None = None) -> Artefact:
+        """The artefact of a stage; see `Artefact` for the arguments."""
+        return Artefact(self.folder / stage / digest(plain(made_by)), made_by=made_by, link=link)
+
+    def why_not(self, stage: str, artefact: Artefact) -> str:
+        """Why none of a stage's complete artefacts is the wanted one: the first setting in which the nearest differs.
+
+        Returns:
+            a sentence, empty if there is none to compare.
+        """
+        wanted = flatten(artefact.made_by)
+        differences = []
+        for path in sorted((self.folder / stage).glob("*/manifest.json")):
+            had = flatten(read_json(path)["made_by"])
+            differences.append([(name, had.get(name)) for name in wanted if had.get(name) != wanted[name]])
+        if not differences:
+            return ""
+        name, value = min(differences, key=len)[0]
+        return f"its {stage} was made with {name} = {'not set' if value is None else value}, not {wanted[name]}"
+
+
+_locks: dict[Path, int] = {}
+"""Open descriptors of the folders that this process writes into."""
+
+
+def _lock(path: Path) -> None:
+    """Claim a folder for this process, until it gives it back or ends."""
+    if path.resolve() in _locks:
+        return
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise UserError(f"{path} is being made by another process; wait for it, or give another --cache") from None
+    _locks[path.resolve()] = descriptor
+
+
+def _unlock(path: Path) -> None:
+    if (descriptor := _locks.pop(path.resolve(), None)) is not None:
+        os.close(descriptor)
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ lines are the record, one object a line with `prefix`, `step`, `time` and the me
 from __future__ import annotations
 
 import csv
+import glob
 import json
 import logging
 import math
@@ -14,6 +15,8 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -26,29 +29,29 @@ from worldaction.io.artefact import replacing
 
 logger = logging.getLogger(__name__)
 
+METRICS = "metrics.jsonl"
 OWN_KEYS = ("prefix", "step", "time")
 SECONDS_BETWEEN_LINES = 10.0
 LOGGERS = ("worldaction", "envs", "agents", "experiments")
 
 
 class Recorder:
-    """Appends metrics to a run folder, and can go back to an earlier step after a crash.
+    """Appends metrics to a folder, and can go back to an earlier step after a crash.
 
-    The parent process records in `metrics.jsonl`. Each of its helpers gives its own `name` and records in
-    `metrics/<name>.jsonl`, so that no two processes write one file; `metrics.csv` holds the lines of all.
+    A stage records in the folder of its artefact, so that its metrics go wherever its results go.
 
     Args:
-        folder: the run folder; created.
-        name: of a helper process; none for the parent.
+        folder: holds `metrics.jsonl`; created.
+        boards: the folder for TensorBoard's files; `folder`/tensorboard if it is not given.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path | str, name: str | None = None) -> None:
+    def __init__(self, folder: Path | str, *, boards: Path | str | None = None) -> None:
         self.folder = Path(folder)
-        self.path = self.folder / (f"metrics/{name}.jsonl" if name else "metrics.jsonl")
-        self._is_parent = name is None
+        self.path = self.folder / METRICS
+        self._board_folder = self.folder / "tensorboard" if boards is None else Path(boards)
         self._boards: dict[str, SummaryWriter] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,13 +102,11 @@ class Recorder:
         self._board(prefix, purge_step=step + 1)
 
     def close(self) -> None:
-        """Finish the files; the parent also writes `metrics.csv`."""
+        """Finish the files."""
         self._file.close()
         for board in self._boards.values():
             board.close()
         self._boards.clear()
-        if self._is_parent:
-            write_csv(self.folder)
 
     def _append(self, line: Mapping[str, Any]) -> None:
         try:
@@ -117,18 +118,19 @@ class Recorder:
     def _board(self, prefix: str, *, purge_step: int | None = None) -> SummaryWriter:
         """One TensorBoard run a prefix, so that stages and tasks are drawn over each other and rewound alone."""
         if prefix not in self._boards:
-            self._boards[prefix] = SummaryWriter(str(self.folder / "tensorboard" / prefix), purge_step=purge_step)
+            self._boards[prefix] = SummaryWriter(str(self._board_folder / prefix), purge_step=purge_step)
         return self._boards[prefix]
 
 
 def read_metrics(folder: Path | str) -> Iterator[dict[str, Any]]:
-    """Every recorded line of a run folder, the parent's first, then those of its helpers by name.
+    """Every recorded line of a folder, its own first, then those of the artefacts that it links to, by place.
 
     Raises:
         UserError: a line other than an unfinished last one is damaged.
     """
-    folder = Path(folder)
-    for path in [folder / "metrics.jsonl", *sorted((folder / "metrics").rglob("*.jsonl"))]:
+    # glob follows links, which Path.rglob does not
+    below = sorted(glob.glob(f"{glob.escape(str(folder))}/artefacts/**/{METRICS}", recursive=True))
+    for path in (Path(folder) / METRICS, *map(Path, below)):
         if path.exists():
             yield from _read_lines(path)
 
@@ -241,6 +243,28 @@ def progress(total: int | None, description: str, unit: str, *, initial: int = 0
     return Progress(total, description, unit, initial=initial)
 
 
+_PREFIX: ContextVar[str] = ContextVar("log prefix", default="")
+
+
+@contextmanager
+def log_prefix(name: str) -> Iterator[None]:
+    """Lines that are logged meanwhile begin with a name, if there is one."""
+    token = _PREFIX.set(name)
+    try:
+        yield
+    finally:
+        _PREFIX.reset(token)
+
+
+class _Prefixed(logging.Formatter):
+    """Puts the name of `log_prefix` before a message."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if name := _PREFIX.get():
+            record.message = f"{name}: {record.message}"
+        return super().formatMessage(record)
+
+
 class _BesideTheBar(logging.StreamHandler[TextIO]):
     """A handler whose lines do not cut through a progress bar."""
 
@@ -259,11 +283,11 @@ def setup_logging(path: Path | str | None = None, *, level: int = logging.INFO) 
         level: the least severe level that is shown.
     """
     handlers: list[logging.Handler] = [_BesideTheBar()]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    handlers[0].setFormatter(_Prefixed("%(message)s"))
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(path, encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers[1].setFormatter(_Prefixed("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in LOGGERS:
         named = logging.getLogger(name)
         named.setLevel(level)

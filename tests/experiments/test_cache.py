@@ -1,33 +1,33 @@
-"""Artefacts that another run has made by the same settings are read from there, and the run is whole all the same."""
+"""What equal settings have made is not made again, wherever it was made, and a run is whole all the same."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_study import evaluations, finished_run, metrics, options, summary
+from tiny_study import environment, evaluations, finished_run, metrics, options, summary
 
 from experiments.calvin import main
 from experiments.guard import guarded
-from experiments.study import references
 from experiments.study.run import Run, settings_of
 from experiments.study.settings import PRESETS, load_study
 from worldaction.errors import UserError
-from worldaction.io.artefact import Artefact
-from worldaction.losses.registry import LOSSES
+from worldaction.io.artefact import Artefact, Cache
 
 TASK = "seed0/turn_on_led"
 
 
 def conducted(folder: Path, *more: str, **changes: Any) -> Path:
-    """A tiny study that reuses the finished one."""
-    arguments = [*options(run_dir=folder, workers=1, **changes), "--reuse", str(finished_run()), *more]
+    """A tiny study that shares the finished one's artefacts."""
+    cache = () if "--cache" in more else ("--cache", str(finished_run()))
+    arguments = [*options(run_dir=folder, workers=1, **changes), *cache, *more]
     assert guarded(lambda: main(arguments)) == 0
     return folder
 
@@ -38,23 +38,35 @@ def same(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return conducted(tmp_path_factory.mktemp("same") / "run")
 
 
-@pytest.fixture(scope="module")
-def other_ppo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """The finished run's artefacts in a folder that may be added to."""
+    return Path(shutil.copytree(finished_run() / "cache", tmp_path / "shared"))
+
+
+@pytest.fixture
+def other_ppo(shared: Path, tmp_path: Path) -> Path:
     """A run with another setting of PPO, on the finished run's world model and clone."""
-    return conducted(tmp_path_factory.mktemp("other") / "run", update__bc=0.0)
+    return conducted(tmp_path / "run", "--cache", str(shared), update__bc=0.0)
 
 
-def manifests(run: Path) -> set[str]:
-    """The stages that were made in a run's own folder."""
-    return {str(path.parent.relative_to(run / "artefacts")) for path in run.glob("artefacts/**/manifest.json")}
+def made(cache: Path) -> set[str]:
+    """The artefacts in a cache: stage and digest."""
+    return {str(path.parent.relative_to(cache)) for path in cache.glob("*/*/manifest.json")}
+
+
+def new_stages(cache: Path) -> list[str]:
+    """Stages of which a cache has more artefacts than the finished run's."""
+    return sorted(name.partition("/")[0] for name in made(cache) - made(finished_run() / "cache"))
 
 
 def test_a_run_of_the_same_settings_makes_nothing_and_has_the_same_results(same: Path) -> None:
-    assert manifests(same) == set()
+    assert not (same / "cache").exists()
+    assert new_stages(finished_run() / "cache") == []
     assert evaluations(same) == evaluations(finished_run())
     mine, theirs = summary(same), summary(finished_run())
-    assert set(mine.pop("reused").values()) == {str(finished_run().resolve())}
-    assert theirs.pop("reused") == {}
+    assert set(mine.pop("reused")) == set(Run.open(finished_run()).artefacts())
+    assert theirs.pop("reused") == []
     assert mine == theirs
 
 
@@ -66,76 +78,97 @@ def test_it_has_the_metrics_films_and_policies_too(same: Path) -> None:
 
 
 def test_what_is_linked_takes_no_room_of_its_own(same: Path) -> None:
-    name = "policies/turn_on_led-seed0-ppo/model.safetensors"
-    assert (same / name).samefile(finished_run() / name)
+    for name in ("policies/turn_on_led-seed0-ppo/model.safetensors", "artefacts/play/store/store.json"):
+        assert (same / name).samefile(finished_run() / name)
 
 
-def test_only_what_depends_on_a_changed_setting_is_made_anew(other_ppo: Path) -> None:
-    assert manifests(other_ppo) == {f"{TASK}/ppo", f"{TASK}/evaluation"}
+def test_a_run_can_be_moved_with_its_artefacts(tmp_path: Path) -> None:
+    run = conducted(tmp_path / "run", "--cache", str(tmp_path / "run" / "mine"))
+    assert load_study(run).cache == str(tmp_path / "run" / "mine")
+    shutil.copytree(finished_run(), tmp_path / "moved", symlinks=True)
+    assert (tmp_path / "moved/artefacts/play").is_symlink()
+    assert Run.open(tmp_path / "moved").play().complete
+    assert (tmp_path / "moved/artefacts/play").resolve().is_relative_to(tmp_path / "moved")
+
+
+def test_only_what_depends_on_a_changed_setting_is_made_anew(other_ppo: Path, shared: Path) -> None:
+    assert new_stages(shared) == ["evaluation", "ppo"]
     reused = json.loads((other_ppo / "summary.json").read_text())["reused"]
-    assert reused.keys() == {"play", "seed0/world_model", "seed0/fidelity", f"{TASK}/success", f"{TASK}/clone"}
+    assert set(reused) == {"play", "seed0/world_model", "seed0/fidelity", f"{TASK}/success", f"{TASK}/clone"}
     prefixes = [line["prefix"] for line in metrics(other_ppo)]
     assert {"seed0/world_model", f"{TASK}/clone", TASK} <= set(prefixes)
-    # its own PPO, not the lender's too
+    # its own PPO, not that of the other run too
     assert prefixes.count(TASK) == 3
 
 
-def test_what_is_measured_otherwise_or_saved_more_often_is_learned_and_evaluated_as_before(tmp_path: Path) -> None:
+def test_what_is_measured_otherwise_or_saved_more_often_is_learned_and_evaluated_as_before(
+    shared: Path, tmp_path: Path
+) -> None:
     changed = {"evaluation__probes": 3, "evaluation__parallel": 1, "world_model__save_every": 7}
-    run = conducted(tmp_path / "run", **changed)
-    assert manifests(run) == {"seed0/fidelity"}
+    run = conducted(tmp_path / "run", "--cache", str(shared), **changed)
+    assert new_stages(shared) == ["fidelity"]
     assert evaluations(run) == evaluations(finished_run())
 
 
-def test_artefacts_are_found_through_the_runs_that_reuse_them(other_ppo: Path, tmp_path: Path) -> None:
-    arguments = [*options(run_dir=tmp_path / "run", workers=1, update__bc=0.0), "--reuse", str(other_ppo)]
-    assert guarded(lambda: main(arguments)) == 0
-    assert manifests(tmp_path / "run") == set()
-
-
-def test_a_resumed_run_remembers_what_it_reuses(same: Path) -> None:
+def test_a_resumed_run_remembers_its_cache(same: Path) -> None:
     before = evaluations(same)
     assert guarded(lambda: main(["--resume", str(same)])) == 0
-    assert manifests(same) == set()
+    assert not (same / "cache").exists()
     assert evaluations(same) == before
 
 
-def test_reuse_is_no_part_of_the_settings(same: Path) -> None:
+def test_the_cache_is_no_part_of_the_settings(same: Path) -> None:
     one, other = load_study(same), load_study(finished_run())
-    assert one.reuse != other.reuse
+    assert one.cache != other.cache
     assert settings_of(one) == settings_of(other)
     assert Run.open(same).play().digest == Run.open(finished_run()).play().digest
 
 
-def test_an_incomplete_artefact_is_not_reused(same: Path, tmp_path: Path) -> None:
-    lender = tmp_path / "lender"
-    for name in ("config.json", "artefacts/seed0/world_model/made_by.json"):
-        (lender / name).parent.mkdir(parents=True, exist_ok=True)
-        (lender / name).write_bytes((finished_run() / name).read_bytes())
-    study = load_study(finished_run())
-    run = Run.create(type(study)(**(vars(study) | {"run_dir": str(tmp_path / "run"), "reuse": (str(lender),)})))
+def test_an_incomplete_artefact_is_gone_on_with_and_not_taken_as_it_is(shared: Path, tmp_path: Path) -> None:
+    model = Run.open(finished_run()).world_model(0)
+    (shared / "world_model" / model.digest / "manifest.json").unlink()
+    study = replace(load_study(finished_run()), run_dir=str(tmp_path / "run"), cache=str(shared))
+    run = Run.create(study)
+    assert run.play().complete
     assert not run.world_model(0).complete
-    assert run.world_model(0).path == tmp_path / "run/artefacts/seed0/world_model"
+    assert run.world_model(0).path == shared / "world_model" / model.digest
 
 
-def test_a_run_that_cannot_be_used_says_by_which_setting_it_differs(
+def test_two_processes_do_not_make_the_same_artefact_at_once(shared: Path) -> None:
+    script = (
+        "import sys, time; from worldaction.io.artefact import Cache\n"
+        "Cache(sys.argv[1]).artefact('clone', {'a': 1}).folder; print('ready', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(shared)], env=environment(), stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        with pytest.raises(UserError, match="is being made by another process; wait for it"):
+            _ = Cache(shared).artefact("clone", {"a": 1}).folder
+    finally:
+        process.kill()
+        process.wait()
+    assert Cache(shared).artefact("clone", {"a": 1}).folder.is_dir()
+
+
+def test_a_cache_in_which_nothing_fits_says_by_which_setting_its_nearest_play_differs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("experiments.study.conduct._learn_all", nothing)
-    arguments = [*options(run_dir=tmp_path / "run", data__demos=4), "--reuse", str(finished_run())]
+    arguments = [*options(run_dir=tmp_path / "run", data__demos=4), "--cache", str(finished_run())]
     assert guarded(lambda: main(arguments)) == 130
     assert "its play was made with data.demos = 3, not 4" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_option_of_before_says_its_new_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [*options(run_dir=tmp_path / "run"), "--reuse", str(tmp_path)]
     assert guarded(lambda: main(arguments)) == 2
-    said = capsys.readouterr().err
-    assert f"--reuse {tmp_path}" in said
-    assert "give the folder of a run" in said
+    assert "--reuse is now --cache" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -144,7 +177,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.fixture
 def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
-    """Begins a run with modules of the user's, or goes on with it; the second of its folders reuses the first."""
+    """Begins a run with modules of the user's, or goes on with it; all share one cache."""
     (tmp_path / "brought_losses.py").write_text("SLOPE = 1\n")
     (tmp_path / "brought_judge.py").write_text("def done(): ...\n")
     monkeypatch.chdir(tmp_path)
@@ -153,7 +186,7 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]
 
     def begun(name: str, **changes: Any) -> Run:
         study = replace(PRESETS["debug"], workers=1, run_dir=name, **changes)
-        return Run.create(replace(study, reuse=("first",) if name != "first" else ()))
+        return Run.create(replace(study, cache="shared"))
 
     return begun
 
@@ -233,8 +266,6 @@ def test_classifiers_of_recorded_play_are_reused_in_the_scene_that_labelled_it_a
 
     assert made("B", "success").digest != made("D", "success").digest
     assert made("B", "clone").digest == made("D", "clone").digest
-    # as before there was a choice
-    assert "scene" not in made("D", "success").made_by
 
 
 def test_a_world_model_is_not_reused_once_another_one_names_its_actions(begin: Callable[..., Run]) -> None:
@@ -281,12 +312,7 @@ def test_a_judge_is_a_part_of_what_it_judges(begin: Callable[..., Run]) -> None:
     assert second.task(0, "pendulum", "ppo").made_by["content"] != stages[1].made_by["content"]
 
 
-def test_losses_of_our_own_are_no_code_that_a_user_brought(
-    begin: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # as where the package is installed
-    entry = EntryPoint("kl", "worldaction.losses.kl:KL", LOSSES.package)
-    monkeypatch.setattr(references, "entry_points", lambda group: EntryPoints([entry]))
+def test_losses_of_our_own_are_no_code_that_a_user_brought(begin: Callable[..., Run]) -> None:
     begin("first")
     assert "content" not in json.loads(Path("first/env.json").read_text())
 

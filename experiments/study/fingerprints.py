@@ -1,26 +1,28 @@
-"""What the settings of a run only refer to: data at a path, code of the user's. Is it still what the run began with?"""
+"""What settings only name, data at a path and code of the user's: is it still what the run began with?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from agents.policies.registry import POLICIES
+from agents.updates.registry import UPDATES
 from experiments.study.arms import arms_of
 from experiments.study.settings import Study
 from worldaction.errors import UserError
+from worldaction.extension import Family
 from worldaction.io.artefact import read_json
 from worldaction.io.fingerprint import code_of, content_of
-from worldaction.losses.registry import LOSSES, parse
+from worldaction.losses.registry import LOSSES
 
 PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
 """Options whose values are paths of what a run learns from."""
 OWN = ("worldaction", "envs", "agents", "experiments")
 
 
-class References:
+class Fingerprints:
     """The names in a study, and hashes of what lay behind them when its run began, which are in its env.json."""
 
     def __init__(self, study: Study, folder: Path) -> None:
@@ -34,7 +36,7 @@ class References:
     @property
     def all(self) -> list[str]:
         """Options with a path, and modules."""
-        return sorted({*self.paths, *self.losses, *self.envs})
+        return sorted({*self.paths, *self.losses, *self.envs, *self.policies, *self.updates})
 
     @property
     def paths(self) -> dict[str, str]:
@@ -44,16 +46,30 @@ class References:
 
     @cached_property
     def losses(self) -> list[str]:
-        """Modules of the study's losses, and of those of its arms."""
-        registered = {entry.name: entry.value for entry in entry_points(group=LOSSES.package)}
-        studies = [self.study, *(arm.study for arm in arms_of(self.study))]
-        targets = [parse(text).target for study in studies for text in study.losses]
-        return _modules(registered.get(target, target) for target in targets)
+        """Modules of the losses."""
+        return self._modules(LOSSES, lambda study: study.losses)
+
+    @cached_property
+    def policies(self) -> list[str]:
+        """Modules of the policy head."""
+        return self._modules(POLICIES, lambda study: [study.policy.name])
+
+    @cached_property
+    def updates(self) -> list[str]:
+        """Modules of the policy update."""
+        return self._modules(UPDATES, lambda study: [study.update.name])
 
     @cached_property
     def envs(self) -> list[str]:
         """Modules of the environment, the judge and the demonstrator."""
-        return _modules((self.study.env, self.study.gym.success, self.study.gym.expert))
+        return _foreign((self.study.env, self.study.gym.success, self.study.gym.expert))
+
+    def _modules(self, family: Family, texts: Callable[[Study], Iterable[str]]) -> list[str]:
+        """Modules of the plug-ins of the study and of its arms, whether they go by a name or not."""
+        known = family.available()
+        studies = [self.study, *(arm.study for arm in arms_of(self.study))]
+        targets = [family.parse(text).target for study in studies for text in texts(study)]
+        return _foreign(known.get(target, target) for target in targets)
 
     def now(self) -> dict[str, str | None]:
         """Hashes by name; None for what is not here."""
@@ -87,7 +103,7 @@ class References:
         return dict(read_json(path).get("content", {})) if path.exists() else self.now()
 
 
-def _modules(specifications: Iterable[str]) -> list[str]:
+def _foreign(specifications: Iterable[str]) -> list[str]:
     """Modules of those that are `module:name`, but for our own, which the version stands for."""
     found = {text.rpartition(":")[0] for text in specifications if ":" in text}
     return sorted(module for module in found if module.partition(".")[0] not in OWN)

@@ -1,0 +1,217 @@
+"""What a study's settings stand for, looked up once: environment, data, sizes. What cannot work is refused here.
+
+Stages take the result; nothing below parses a text again or opens the recorded data set a second time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import torch
+
+from envs.benchmark import Benchmark, benchmark_class, open_benchmark
+from experiments.study.machine import device
+from experiments.study.settings import Study
+from worldaction.errors import UserError
+from worldaction.play.held_out import HeldOut
+from worldaction.play.layout import Kind
+from worldaction.play.readers.source import Source, open_source
+from worldaction.spec import Layout, Split
+from worldaction.world_model.model import ModelConfig, WorldModel
+
+AnyEpisode = TypeVar("AnyEpisode", bound=Any)
+CONTEXT: Final = 8
+"""Frames that are seen before open-loop imagination begins."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What settings stand for. It travels to other processes, without the recorded set."""
+
+    device: torch.device
+    benchmark: Benchmark
+    source: Source | None
+    """The recorded set that play is read from; None where play is generated."""
+    layout: Layout
+    """What a frame of the play holds."""
+    model: ModelConfig
+    """What the world model is built from."""
+    learns: bool
+    """Whether policies are learned."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "source": None}
+
+
+def resolve(study: Study, *, source: Source | None = None, layout: Layout | None = None) -> Resolved:
+    """Look up what a study's settings stand for.
+
+    Args:
+        study: the settings.
+        source: its recorded set, if it is open already.
+        layout: of its play, if that is there already, so that the recorded set need not be.
+
+    Raises:
+        UserError: something does not exist, or does not fit; names the option.
+    """
+    benchmark = open_benchmark(study.env_config)
+    for task in study.tasks:
+        benchmark.check(task)
+    if study.play is not None and layout is None:
+        source = open_recorded(study.play) if source is None else source
+        layout = source.layout
+    layout = layout or benchmark.layout
+    return Resolved(device(study), benchmark, source, layout, model_config(study, layout), learns(study))
+
+
+def learns(study: Study) -> bool:
+    """Whether policies are learned: there are demonstrations, and a simulator of the same kind."""
+    return study.play is None or benchmark_class(study.env).takes_recordings
+
+
+def open_recorded(path: str) -> Source:
+    """A recorded data set of any format, of which some episodes are held out."""
+    return HeldOut(open_source(path))
+
+
+def measured(episodes: Sequence[AnyEpisode], split: str) -> list[AnyEpisode]:
+    """Episodes of a split on which a world model is measured: play, or whatever there is in a set without play."""
+    play = [e for e in episodes if e.kind == "play"] or episodes
+    return [e for e in play if e.split == split]
+
+
+def naming_model(folder: str) -> WorldModel:
+    """The world model of `--world-model.named-by`, with its inverse model."""
+    return WorldModel.load(Path(folder), losses=("inverse_dynamics",))
+
+
+def seen_through(study: Study, layout: Layout) -> Study:
+    """A study of recorded play that has none of the cameras that were asked for: it looks through those that it has."""
+    if set(layout.cameras) & set(study.world_model.cameras):
+        return study
+    return replace(study, world_model=replace(study.world_model, cameras=layout.cameras))
+
+
+def model_config(study: Study, layout: Layout) -> ModelConfig:
+    """What the study's world model is built from.
+
+    Args:
+        study: the settings.
+        layout: what a frame of the play data holds.
+    """
+    sizes = study.world_model
+    missing = [camera for camera in sizes.cameras if camera not in layout.cameras]
+    if missing:
+        cameras = ", ".join(layout.cameras) or "no cameras"
+        raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
+    names = ("deter", "groups", "classes", "hidden", "embed", "depth", "patch", "unimix", "burn_in")
+    values: dict[str, Any] = {name: getattr(sizes, name) for name in names}
+    return ModelConfig(
+        cameras=sizes.cameras, image_size=study.table.image_size, losses=study.losses, layout=layout, **values
+    )
+
+
+# What cannot work -----------------------------------------------------------------------------------------------------
+
+
+class Span(Protocol):
+    """An episode of a source or of a store."""
+
+    @property
+    def length(self) -> int:
+        """Frames."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What it was made for."""
+        ...
+
+    @property
+    def split(self) -> Split:
+        """What it is used for."""
+        ...
+
+
+class Planned(NamedTuple):
+    """An episode of play that is yet to be made, as a `Span`."""
+
+    kind: Kind
+    split: Split
+    length: int
+
+
+def check_resolved(study: Study, resolved: Resolved) -> None:
+    """Refuse what cannot work, before anything is computed.
+
+    Raises:
+        UserError: names the option, or what the data lack.
+    """
+    source = resolved.source
+    if source is None:
+        # attempts may be of any length until they are made
+        jobs = resolved.benchmark.jobs(study.data, study.tasks)
+        check_lengths(study, [Planned(job.kind, job.split, job.frames or sys.maxsize) for job in jobs])
+    else:
+        check_lengths(study, source.episodes)
+        if resolved.learns:
+            _check_demonstrated(study, source, resolved.benchmark)
+    if study.world_model.named_by is not None:
+        naming_model(study.world_model.named_by)
+    # built once without numbers: sizes and losses may not fit
+    with torch.device("meta"):
+        WorldModel(resolved.model)
+    if resolved.learns:
+        _check_start_states(study, resolved.benchmark)
+
+
+def check_lengths(study: Study, episodes: Sequence[Span]) -> None:
+    """Episodes are as long as the windows of training and of the measurements, which may be hours later."""
+    horizon, length = study.evaluation.horizon, study.world_model.length
+    for option, needed, split, found in (
+        (f"--world-model.length {length}", length, "training", [e for e in episodes if e.split == "training"]),
+        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "training", measured(episodes, "training")),
+        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "validation", measured(episodes, "validation")),
+    ):
+        longest = max((e.length for e in found), default=0)
+        if not found:
+            raise UserError(
+                f"there are no episodes of play for {split}: one in ten is kept for validation; take more play, "
+                "such as a larger --data.frames or a smaller --data.episode-frames"
+            )
+        if longest < needed:
+            raise UserError(
+                f"{option} needs episodes of {needed} frames, the longest for {split} has {longest}; "
+                "lower it, or take more and longer play"
+            )
+
+
+def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> None:
+    recorded, simulated = source.layout, benchmark.layout
+    for name in ("robot", "scene", "action"):
+        if (one := getattr(recorded, name)) != (other := getattr(simulated, name)):
+            raise UserError(
+                f"{study.play} has {one} numbers of {name} a frame, {study.env} has {other}; leave out --env, "
+                "and the world model alone is trained"
+            )
+    training = [episode for episode in source.episodes if episode.split == "training"]
+    shown = {segment.task for episode in training for segment in episode.segments if segment.success}
+    for task in study.tasks:
+        if task not in shown:
+            raise UserError(f"{study.play} has no training window of {task}; leave it out of --tasks, or record some")
+
+
+def _check_start_states(study: Study, benchmark: Benchmark) -> None:
+    """A policy is not tested on the start states of its own curve, nor on another task's."""
+    episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
+    for task in study.tasks:
+        total = len(benchmark.starts(task))
+        if not 1 <= episodes <= total - curve:
+            raise UserError(
+                f"--evaluation.episodes {episodes}: give 1 to {total - curve}, for there are {total} start states "
+                f"of {task} and the curve takes {curve} (--evaluation.curve-episodes)"
+            )
