@@ -27,7 +27,10 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 LOGGER = logging.getLogger("worldaction")
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
 _RENAMED: Final = {"--ppo.": "--update."}
-_GONE: Final = {"--reuse": "--cache, which takes a run's folder or any other"}
+_GONE: Final = {
+    "--reuse": "--cache, which takes a run's folder or any other",
+    "--preset": "the first word, as in: python -m experiments.calvin debug",
+}
 
 
 def parse_study(

@@ -303,7 +303,7 @@ def test_windows_that_only_attempts_could_be_long_enough_for_are_refused_when_th
     ("changes", "option"),
     [
         ({"evaluation__horizon": 41}, "--evaluation.horizon 41 needs episodes of 49 frames"),
-        ({"data__frames": 240}, "for validation has 0"),
+        ({"data__frames": 240}, "no episodes of play for validation"),
     ],
 )
 def test_play_that_will_be_too_short_or_too_little_is_refused_before_it_is_made(

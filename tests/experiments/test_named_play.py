@@ -47,12 +47,13 @@ def test_naming_remakes_the_world_model_and_its_absence_does_not(tmp_path: Path)
     named = run(hidden=0.5, named_by=str(finished_run() / MODEL), folder=tmp_path)
     assert plain.play().digest == named.play().digest
     assert plain.world_model(0).digest != named.world_model(0).digest
-    assert "named_by" not in str(plain.world_model(0).made_by)
+    assert plain.world_model(0).made_by["world_model"]["named_by"] is None
 
 
 def test_what_cannot_name_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    study = run(hidden=0.5, named_by=str(tmp_path)).study
+    known = resolve(study)
     with pytest.raises(UserError, match=r"config\.json"):
-        study = run(hidden=0.5, named_by=str(tmp_path)).study
-        check_resolved(study, resolve(study))
+        check_resolved(study, known)
     with pytest.raises(UserError, match="all actions of this play are known; leave it out"):
         training_play(run(hidden=0.0, named_by=str(finished_run() / MODEL)))
