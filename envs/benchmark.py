@@ -67,6 +67,8 @@ class Benchmark(ABC):
     """The folder below runs/ for its studies."""
     needs_cameras: ClassVar[bool] = False
     """Whether nothing can be learned here without pictures."""
+    knows_itself: ClassVar[bool] = False
+    """Whether tasks, start states and jobs can be looked up without a simulator, when a command line is read."""
     takes_recordings: ClassVar[bool] = False
     """Whether policies can be learned from play that was recorded elsewhere."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.benchmark import START_STATES, Benchmark, Start, start_seed
+from envs.episodes import plan
 from envs.tasks import TASKS, get_task
 from worldaction.config import EnvConfig, GymConfig, Renderer, StressConfig, TableConfig
 from worldaction.errors import UserError, unknown
@@ -31,6 +32,7 @@ class Tables(Benchmark):
 
     program = "calvin"
     needs_cameras = True
+    knows_itself = True
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -63,9 +65,7 @@ class Tables(Benchmark):
 
     def jobs(self, data: PlayConfig, tasks: Sequence[str]) -> list[Job]:
         """See `Benchmark.jobs`."""
-        from envs.playtable.generate import plan
-
-        return plan(data, tasks)
+        return plan(data, [get_task(task).name for task in tasks])
 
 
 def refuse_gym(config: EnvConfig) -> None:

@@ -12,6 +12,7 @@ Reading a command line imports neither torch nor any of them.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.metadata
 import math
@@ -98,14 +99,23 @@ class Family:
         """Every member that has a name, and the ``module:Class`` it stands for. Nothing is imported."""
         return _registered(self.package) | self.own()
 
-    def check(self, target: str) -> None:
-        """Refuse a name that does not exist, without importing anything.
+    def check(self, spec: Spec) -> None:
+        """Refuse a name that does not exist, and options that our own have not, without importing anything.
 
         Raises:
             UserError: says which there are.
         """
-        if ":" not in target and target not in (known := self.available()):
-            raise unknown(self.kind, target, known)
+        if ":" in spec.target:
+            return
+        if spec.target not in (known := self.available()):
+            raise unknown(self.kind, spec.target, known)
+        module, _, cls = known[spec.target].partition(":")
+        for folder in import_module(self.package).__path__ if module.startswith(f"{self.package}.") else ():
+            path = Path(folder, *module.removeprefix(f"{self.package}.").split(".")).with_suffix(".py")
+            fields = _options_in(path.read_text(encoding="utf-8"), cls) if path.exists() else None
+            for key, _ in spec.options:
+                if fields is not None and key not in fields:
+                    raise unknown(f"option of {self.kind} {spec.target}:", key, fields)
 
     def find(self, target: str) -> Any:
         """The class behind a name or a ``module:Class``.
@@ -113,7 +123,7 @@ class Family:
         Raises:
             UserError: there is none, or it is of another kind.
         """
-        self.check(target)
+        self.check(Spec(target))
         path = target if ":" in target else self.available()[target]
         module, _, name = path.partition(":")
         if not (module and name):
@@ -199,6 +209,23 @@ def from_text(kind: Any, text: str, name: str) -> Any:
         return kind(text)
     except ValueError:
         raise UserError(f"{name}={text!r} is no {kind.__name__}; give a number") from None
+
+
+def _options_in(text: str, cls: str) -> list[str] | None:
+    """The fields of a class's ``Options`` as its file has them; None if that does not tell all of them."""
+    classes = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+    named = [
+        node.value.id
+        for node in classes[cls].body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Name)
+        and [target.id for target in node.targets if isinstance(target, ast.Name)] == ["Options"]
+    ]
+    options = classes.get(named[0]) if named else None
+    if options is None or options.bases:
+        return None
+    fields = (node.target for node in options.body if isinstance(node, ast.AnnAssign))
+    return [field.id for field in fields if isinstance(field, ast.Name)]
 
 
 def _registered(group: str) -> dict[str, str]:

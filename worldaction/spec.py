@@ -101,4 +101,6 @@ class Layout:
 CALVIN: Final = Layout(CAMERAS, ROBOT_SIZE, SCENE_SIZE, ACTION_SIZE, NULL_ACTION, binary=(6,), euler=3)
 """CALVIN's data set, its simulator, and the embedded play table."""
 
+Kind = Literal["play", "near_miss", "demo"]
+"""What an episode was made for."""
 Split = Literal["training", "validation"]

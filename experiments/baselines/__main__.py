@@ -80,7 +80,7 @@ def _among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> li
 
 
 def _check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:
-    from experiments.study.resolve import learns
+    from experiments.study.checks import learns
 
     if arms := run.arms():
         names = ", ".join(str(arm.folder) for arm in arms.values())

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from experiments.report.statistics import Estimate, Interval, average, paired_difference, success_rate
+from experiments.study.checks import learns
 from experiments.study.machine import commit
-from experiments.study.resolve import learns
 from experiments.study.run import Run, settings_of
 from worldaction.io.artefact import Artefact, read_json, write_json
 

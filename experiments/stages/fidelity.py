@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.report.video import open_loop_video
-from experiments.study.resolve import CONTEXT, measured
+from experiments.study.checks import CONTEXT, measured
 from experiments.study.run import Run
 from worldaction.metrics.fidelity import fidelity
 from worldaction.metrics.open_loop import OpenLoop, Rolls, open_loop

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from experiments.stages.task_run import TaskRun, pick, without_prefix
-from experiments.study.resolve import measured
+from experiments.study.checks import measured
 from worldaction.io.artefact import load_tensors, save_tensors
 from worldaction.io.recorder import Recorder
 from worldaction.latents import encode, imagine_recorded

@@ -117,7 +117,7 @@ def _losses(text: str, base: Study) -> tuple[str, ...]:
     found = merge(re.split(r"\+(?![0-9])", text), tuple(known.values()))
     targets = [parse(spec).target for spec in found]
     for target in targets:
-        LOSSES.check(target)
+        LOSSES.check(parse(target))
         if targets.count(target) > 1:
             raise UserError(f"loss {target!r} is listed twice; name each loss once")
     return found

@@ -23,8 +23,9 @@ from experiments.stages.fidelity import measure_world_model
 from experiments.stages.play import make_play
 from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
+from experiments.study.checks import check_lengths
 from experiments.study.pool import Job, run_jobs
-from experiments.study.resolve import check_lengths, check_resolved, open_recorded, resolve, seen_through
+from experiments.study.resolve import check_resolved, open_recorded, resolve, seen_through
 from experiments.study.run import Run, is_run
 from experiments.study.settings import Study, load_study
 from worldaction.fit import Interrupted

@@ -13,6 +13,7 @@ from typing import Final
 
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
+from experiments.study.checks import check_tasks
 from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
 from worldaction.config import check_ranges, check_stress
 from worldaction.errors import UserError, unknown
@@ -64,9 +65,8 @@ def parse_study(
     study = fitted(_checked(_parse_options(presets[name], rest, program)), presets[name], asked)
     if study.tasks == ("all",):
         study = replace(study, tasks=benchmark_class(study.env).open(study.env_config).tasks)
-    check(study)
-    for arm in arms_of(study):
-        check(arm.study)
+    for one in [study, *(arm.study for arm in arms_of(study))]:
+        check(one)
     return study, None, only_print
 
 
@@ -80,6 +80,13 @@ def check(study: Study) -> Study:
     chunk, steps = study.policy.chunk, study.table.max_steps
     if steps % chunk:
         raise UserError(f"the time limit of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
+    if study.device == "cuda":
+        # torch alone knows whether there is one
+        from experiments.study.machine import device
+
+        device(study)
+    if benchmark_class(study.env).knows_itself:
+        check_tasks(study)
     return study
 
 
@@ -175,7 +182,7 @@ def _checked(study: Study) -> Study:
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
     for text in study.losses:
-        LOSSES.check(LOSSES.parse(text).target)
+        LOSSES.check(LOSSES.parse(text))
     if study.update.trained_steps > study.policy.denoising_steps:
         raise UserError(
             f"--update.trained-steps {study.update.trained_steps} exceeds the {study.policy.denoising_steps} denoising"

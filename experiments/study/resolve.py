@@ -5,27 +5,21 @@ Stages take the result; nothing below parses a text again or opens the recorded 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any
 
 import torch
 
-from envs.benchmark import Benchmark, benchmark_class, open_benchmark
+from envs.benchmark import Benchmark, open_benchmark
+from experiments.study.checks import check_lengths, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
 from worldaction.errors import UserError
 from worldaction.play.held_out import HeldOut
-from worldaction.play.layout import Kind
 from worldaction.play.readers.source import Source, open_source
-from worldaction.spec import Layout, Split
+from worldaction.spec import Layout
 from worldaction.world_model.model import ModelConfig, WorldModel
-
-AnyEpisode = TypeVar("AnyEpisode", bound=Any)
-CONTEXT: Final = 8
-"""Frames that are seen before open-loop imagination begins."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +53,6 @@ def resolve(study: Study, *, source: Source | None = None, layout: Layout | None
         UserError: something does not exist, or does not fit; names the option.
     """
     benchmark = open_benchmark(study.env_config)
-    for task in study.tasks:
-        benchmark.check(task)
     if study.play is not None and layout is None:
         source = open_recorded(study.play) if source is None else source
         layout = source.layout
@@ -68,20 +60,9 @@ def resolve(study: Study, *, source: Source | None = None, layout: Layout | None
     return Resolved(device(study), benchmark, source, layout, model_config(study, layout), learns(study))
 
 
-def learns(study: Study) -> bool:
-    """Whether policies are learned: there are demonstrations, and a simulator of the same kind."""
-    return study.play is None or benchmark_class(study.env).takes_recordings
-
-
 def open_recorded(path: str) -> Source:
     """A recorded data set of any format, of which some episodes are held out."""
     return HeldOut(open_source(path))
-
-
-def measured(episodes: Sequence[AnyEpisode], split: str) -> list[AnyEpisode]:
-    """Episodes of a split on which a world model is measured: play, or whatever there is in a set without play."""
-    play = [e for e in episodes if e.kind == "play"] or episodes
-    return [e for e in play if e.split == split]
 
 
 def naming_model(folder: str) -> WorldModel:
@@ -118,45 +99,15 @@ def model_config(study: Study, layout: Layout) -> ModelConfig:
 # What cannot work -----------------------------------------------------------------------------------------------------
 
 
-class Span(Protocol):
-    """An episode of a source or of a store."""
-
-    @property
-    def length(self) -> int:
-        """Frames."""
-        ...
-
-    @property
-    def kind(self) -> Kind:
-        """What it was made for."""
-        ...
-
-    @property
-    def split(self) -> Split:
-        """What it is used for."""
-        ...
-
-
-class Planned(NamedTuple):
-    """An episode of play that is yet to be made, as a `Span`."""
-
-    kind: Kind
-    split: Split
-    length: int
-
-
 def check_resolved(study: Study, resolved: Resolved) -> None:
     """Refuse what cannot work, before anything is computed.
 
     Raises:
         UserError: names the option, or what the data lack.
     """
+    check_tasks(study)
     source = resolved.source
-    if source is None:
-        # attempts may be of any length until they are made
-        jobs = resolved.benchmark.jobs(study.data, study.tasks)
-        check_lengths(study, [Planned(job.kind, job.split, job.frames or sys.maxsize) for job in jobs])
-    else:
+    if source is not None:
         check_lengths(study, source.episodes)
         if resolved.learns:
             _check_demonstrated(study, source, resolved.benchmark)
@@ -165,29 +116,6 @@ def check_resolved(study: Study, resolved: Resolved) -> None:
     # built once without numbers: sizes and losses may not fit
     with torch.device("meta"):
         WorldModel(resolved.model)
-    if resolved.learns:
-        _check_start_states(study, resolved.benchmark)
-
-
-def check_lengths(study: Study, episodes: Sequence[Span]) -> None:
-    """Episodes are as long as the windows of training and of the measurements, which may be hours later."""
-    horizon, length = study.evaluation.horizon, study.world_model.length
-    for option, needed, split, found in (
-        (f"--world-model.length {length}", length, "training", [e for e in episodes if e.split == "training"]),
-        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "training", measured(episodes, "training")),
-        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "validation", measured(episodes, "validation")),
-    ):
-        longest = max((e.length for e in found), default=0)
-        if not found:
-            raise UserError(
-                f"there are no episodes of play for {split}: one in ten is kept for validation; take more play, "
-                "such as a larger --data.frames or a smaller --data.episode-frames"
-            )
-        if longest < needed:
-            raise UserError(
-                f"{option} needs episodes of {needed} frames, the longest for {split} has {longest}; "
-                "lower it, or take more and longer play"
-            )
 
 
 def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> None:
@@ -203,15 +131,3 @@ def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> N
     for task in study.tasks:
         if task not in shown:
             raise UserError(f"{study.play} has no training window of {task}; leave it out of --tasks, or record some")
-
-
-def _check_start_states(study: Study, benchmark: Benchmark) -> None:
-    """A policy is not tested on the start states of its own curve, nor on another task's."""
-    episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
-    for task in study.tasks:
-        total = len(benchmark.starts(task))
-        if not 1 <= episodes <= total - curve:
-            raise UserError(
-                f"--evaluation.episodes {episodes}: give 1 to {total - curve}, for there are {total} start states "
-                f"of {task} and the curve takes {curve} (--evaluation.curve-episodes)"
-            )

@@ -20,9 +20,10 @@ from typing import Any, Final
 
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
+from experiments.study.checks import learns
 from experiments.study.fingerprints import NAMED_BY, PLAY, STARTS, Fingerprints
 from experiments.study.machine import about, device
-from experiments.study.resolve import Resolved, learns, resolve
+from experiments.study.resolve import Resolved, resolve
 from experiments.study.settings import Study, load_study
 from worldaction.config import digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError

@@ -14,7 +14,7 @@ from tiny_study import options, study, summary
 from envs.benchmark import CRASHES, surviving
 from envs.calvin.client import SimulatorCrashed
 from experiments.stages.task_run import TaskRun
-from experiments.study.resolve import measured
+from experiments.study.checks import measured
 from worldaction.errors import UserError
 from worldaction.extension import load
 from worldaction.io.fingerprint import code_of

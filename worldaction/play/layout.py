@@ -6,16 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 
 from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.io.artefact import read_json, write_json
+from worldaction.spec import Kind
 
 FORMAT = "worldaction play store 2"
-Kind = Literal["play", "near_miss", "demo"]
 # a little more than 1, because actions come as rounded float64
 MAX_ACTION = 1.0 + 1e-4
 

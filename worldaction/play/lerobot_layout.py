@@ -20,7 +20,8 @@ from typing import Any, Final, get_args
 from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.io.artefact import read_json, write_json
-from worldaction.play.layout import Kind, Segment
+from worldaction.play.layout import Segment
+from worldaction.spec import Kind
 
 VERSION: Final = "v3.0"
 INFO: Final = "meta/info.json"

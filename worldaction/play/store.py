@@ -22,17 +22,9 @@ from torch import Tensor
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import read_json
-from worldaction.play.layout import (
-    Description,
-    Episode,
-    Kind,
-    Segment,
-    StoreMeta,
-    read_description,
-    recorded,
-    rows,
-)
+from worldaction.play.layout import Description, Episode, Segment, StoreMeta, read_description, recorded, rows
 from worldaction.play.writers.store import StoreWriter
+from worldaction.spec import Kind
 
 __all__ = ["Episode", "Kind", "PlayStore", "Segment", "Statistics", "StoreMeta", "StoreWriter", "concatenate"]
 

@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from worldaction.errors import UserError, unknown
-from worldaction.play.layout import Kind, Segment
-from worldaction.spec import Layout, Split
+from worldaction.play.layout import Segment
+from worldaction.spec import Kind, Layout, Split
 
 BLOCK: Final = 256
 """Frames in memory at once."""

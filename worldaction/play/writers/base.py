@@ -19,8 +19,9 @@ import numpy as np
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import fsync_folder
-from worldaction.play.layout import MAX_ACTION, Kind, Segment
+from worldaction.play.layout import MAX_ACTION, Segment
 from worldaction.play.readers.source import Source
+from worldaction.spec import Kind
 
 
 class Sink(Protocol):

@@ -26,7 +26,6 @@ from worldaction.play.layout import (
     MAX_ACTION,
     Description,
     Episode,
-    Kind,
     Row,
     Segment,
     StoreMeta,
@@ -34,6 +33,7 @@ from worldaction.play.layout import (
     rows,
     write_description,
 )
+from worldaction.spec import Kind
 
 logger = logging.getLogger(__name__)
 

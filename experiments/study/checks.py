@@ -1,0 +1,107 @@
+"""What a study cannot do is said before anything is computed: tasks, starts, lengths. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+from envs.benchmark import Benchmark, benchmark_class
+from experiments.study.settings import Study
+from worldaction.errors import UserError
+from worldaction.spec import Kind, Split
+
+AnyEpisode = TypeVar("AnyEpisode", bound=Any)
+CONTEXT: Final = 8
+"""Frames that are seen before open-loop imagination begins."""
+
+
+class Span(Protocol):
+    """An episode of a source or of a store."""
+
+    @property
+    def length(self) -> int:
+        """Frames."""
+        ...
+
+    @property
+    def kind(self) -> Kind:
+        """What it was made for."""
+        ...
+
+    @property
+    def split(self) -> Split:
+        """What it is used for."""
+        ...
+
+
+class Planned(NamedTuple):
+    """An episode of play that is yet to be made, as a `Span`."""
+
+    kind: Kind
+    split: Split
+    length: int
+
+
+def check_tasks(study: Study) -> None:
+    """Refuse tasks, start states and play that do not exist, or that are too few.
+
+    Raises:
+        UserError: names the option.
+    """
+    benchmark = benchmark_class(study.env).open(study.env_config)
+    for task in study.tasks:
+        benchmark.check(task)
+    if study.play is None:
+        # attempts may be of any length until they are made
+        jobs = benchmark.jobs(study.data, study.tasks)
+        check_lengths(study, [Planned(job.kind, job.split, job.frames or sys.maxsize) for job in jobs])
+    elif not Path(study.play).exists():
+        raise UserError(f"there is nothing at {study.play}; give the folder or the file of a data set")
+    if learns(study):
+        _check_start_states(study, benchmark)
+
+
+def learns(study: Study) -> bool:
+    """Whether policies are learned: there are demonstrations, and a simulator of the same kind."""
+    return study.play is None or benchmark_class(study.env).takes_recordings
+
+
+def measured(episodes: Sequence[AnyEpisode], split: str) -> list[AnyEpisode]:
+    """Episodes of a split on which a world model is measured: play, or whatever there is in a set without play."""
+    play = [e for e in episodes if e.kind == "play"] or episodes
+    return [e for e in play if e.split == split]
+
+
+def check_lengths(study: Study, episodes: Sequence[Span]) -> None:
+    """Episodes are as long as the windows of training and of the measurements, which may be hours later."""
+    horizon, length = study.evaluation.horizon, study.world_model.length
+    for option, needed, split, found in (
+        (f"--world-model.length {length}", length, "training", [e for e in episodes if e.split == "training"]),
+        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "training", measured(episodes, "training")),
+        (f"--evaluation.horizon {horizon}", CONTEXT + horizon, "validation", measured(episodes, "validation")),
+    ):
+        longest = max((e.length for e in found), default=0)
+        if not found:
+            raise UserError(
+                f"there are no episodes of play for {split}: one in ten is kept for validation; take more play, "
+                "such as a larger --data.frames or a smaller --data.episode-frames"
+            )
+        if longest < needed:
+            raise UserError(
+                f"{option} needs episodes of {needed} frames, the longest for {split} has {longest}; "
+                "lower it, or take more and longer play"
+            )
+
+
+def _check_start_states(study: Study, benchmark: Benchmark) -> None:
+    """A policy is not tested on the start states of its own curve, nor on another task's."""
+    episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
+    for task in study.tasks:
+        total = len(benchmark.starts(task))
+        if not 1 <= episodes <= total - curve:
+            raise UserError(
+                f"--evaluation.episodes {episodes}: give 1 to {total - curve}, for there are {total} start states "
+                f"of {task} and the curve takes {curve} (--evaluation.curve-episodes)"
+            )
