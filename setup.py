@@ -57,7 +57,7 @@ setup(
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["worldaction = experiments.__main__:main"],
+        "console_scripts": ["worldaction = worldaction.__main__:main"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",
