@@ -196,7 +196,8 @@ class General(Benchmark):
             raise
         except Exception as error:
             # of others' code: whatever it raises, this environment cannot be had
-            raise UserError(f"--env {self.env} cannot be made: {error}; try gymnasium.make on its own") from error
+            said = f"{type(error).__name__}: {error}" if str(error) else f"{type(error).__name__} without a message"
+            raise UserError(f"--env {self.env} cannot be made ({said}); try gymnasium.make on its own") from error
         return Standard(env, self.config, image_size=self.table.image_size, max_steps=max_steps)
 
 
@@ -222,9 +223,17 @@ def spec_of(name: str) -> EnvSpec:
     if module:
         brought = getattr(bring(module, f"--env {name}"), registered, None)
         # a class is as good as an id
-        if registered not in gym.registry and isinstance(brought, type) and issubclass(brought, gym.Env):
-            gym.register(registered, entry_point=f"{module}:{registered}")
+        if isinstance(brought, type) and issubclass(brought, gym.Env):
+            _register_class(registered, f"{module}:{registered}", getattr(brought, "max_episode_steps", None))
     return gym.spec(registered)
+
+
+def _register_class(name: str, entry_point: str, max_steps: int | None) -> None:
+    """Give a class an id, in the place of a class of that name from elsewhere."""
+    if name in gym.registry and gym.registry[name].entry_point == entry_point:
+        return
+    gym.registry.pop(name, None)
+    gym.register(name, entry_point=entry_point, max_episode_steps=max_steps)
 
 
 def tasks_of(name: str) -> tuple[str, ...]:
