@@ -47,6 +47,7 @@ DOCUMENTS = (
     "docs/kernels.md",
     "docs/losses.md",
     "docs/playtable.md",
+    "docs/quickstart.md",
     "docs/scenes.md",
     "docs/stress.md",
 )
@@ -221,6 +222,24 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
+def scaffolds(command: str) -> None:
+    """The verb knows the kind, and asks for a name; what it writes is tested with each kind."""
+    kind = command.split()[2]
+    prints("name")(f"worldaction new {kind} --help")
+
+
+def checks_the_readme_s_loss(command: str) -> None:
+    """The example keeps to the contract, as whoever pastes it will see."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (text,) = [block for block in blocks if "class Mine(Loss)" in block]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "my_losses.py").write_text(text)
+        arguments = [sys.executable, "-m", *command.split()]
+        result = subprocess.run(arguments, env=environment(), cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    assert "keeps to the contract" in result.stdout
+
+
 def has_markers(command: str) -> None:
     """This suite; what it leaves out is marked as the document says."""
     assert "markers" in (ROOT / "pyproject.toml").read_text()
@@ -338,7 +357,11 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,
     "worldaction doctor": prints("torch", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
+    "worldaction check loss my_losses:Mine": checks_the_readme_s_loss,
+    **{f"worldaction new {kind} NAME": scaffolds for kind in ("loss", "policy", "update", "env")},
+    "worldaction baselines RUN --methods NAME": has_options,
     "python -m pytest": has_markers,
+    "python -m pytest -n 2": has_markers,
 }
 
 
@@ -396,8 +419,8 @@ def test_a_report_of_a_folder_that_is_no_run_is_refused_in_one_line(
         assert said.count("\n") == 1
 
 
-def test_the_policy_example_of_the_readme_runs_as_it_stands() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_policy_example_of_the_quick_start_runs_as_it_stands() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), re.DOTALL)
     (example,) = [block for block in blocks if "Policy.from_pretrained" in block]
     folder = finished_run() / "policies" / "turn_on_led-seed0-ppo"
     example = re.sub(r'from_pretrained\("[^"]*"\)', f"from_pretrained({str(folder)!r})", example)
