@@ -44,7 +44,7 @@ REPOSITORY = "https://github.com/worldaction/worldaction"
 VERSION = re.findall(r'^__version__ = "(.+)"', (HERE / "worldaction/__init__.py").read_text(encoding="utf-8"), re.M)[0]
 
 
-def absolute(text):
+def absolute(text: str) -> str:
     """The README as a package index shows it: relative links and pictures lead to the repository."""
     text = re.sub(r"(!\[[^]]*]\()(?!\w+:|#)", rf"\g<1>{REPOSITORY}/raw/main/", text)
     return re.sub(r"(?<!!)(\[[^]]*]\()(?!\w+:|#)", rf"\g<1>{REPOSITORY}/blob/main/", text)
