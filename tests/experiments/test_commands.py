@@ -359,14 +359,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     ),
     "worldaction table looks": looks_at_fewer,
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,
-    "worldaction doctor": prints("torch", "renderer rays", "ffmpeg", "cores"),
+    "worldaction doctor": prints("torch", "packages", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
     "worldaction check loss my_losses:Mine": checks_the_readme_s_loss,
     **{f"worldaction new {kind} NAME": knows_the_kind for kind in ("loss", "policy", "update", "env")},
     "worldaction check env NAME": knows_the_kind,
     "worldaction check env my_file:Mine": knows_the_kind,
     "worldaction baselines RUN --methods NAME": has_options,
-    "python -m pytest": has_markers,
     "python -m pytest -n 2": has_markers,
 }
 
