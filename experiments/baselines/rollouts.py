@@ -14,7 +14,7 @@ from torch import Tensor
 from agents.imagination import Book, Dream, Dreamer
 from agents.policies.diffusion import TunedPolicy
 from agents.updates.ppo import PPOOptions
-from envs.benchmark import surviving
+from envs.benchmark import retry_on_crash
 from experiments.baselines.base import start_seeds
 from experiments.stages.rollout import stack
 from experiments.stages.task_run import TaskRun
@@ -55,7 +55,7 @@ class Rollouts:
                 rows=(wave + iteration * count).to(task_run.device),
                 min_std=self.options.min_std,
             )
-            night, steps = surviving(play)
+            night, steps = retry_on_crash(play)
             self.steps += steps
             parts.append(night)
         return Dream(**{name: torch.cat([vars(part)[name] for part in parts]) for name in vars(parts[0])})

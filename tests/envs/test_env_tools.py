@@ -13,9 +13,11 @@ import pytest
 from gymnasium.spaces import Box
 from tiny_study import environment
 
+from envs.benchmark import Start, benchmark_class, open_benchmark
+from envs.general.benchmark import General, find
 from envs.general.tools.contract import CHECKS, check, examine
 from envs.general.tools.scaffold import class_name, new_env
-from worldaction.config import GymConfig
+from worldaction.config import EnvConfig, GymConfig
 from worldaction.errors import UserError
 
 
@@ -178,6 +180,24 @@ def test_a_class_of_the_same_name_from_another_file_is_another_environment(
     for name in ("first", "second"):
         text = new_env(name, tmp_path)[0].read_text()
         (tmp_path / f"{name}.py").write_text(text.replace(f"class {name.capitalize()}(", "class Same("))
-    from envs.general.benchmark import find
-
     assert [find(f"{name}:Same").__module__ for name in ("first", "second", "first")] == ["first", "second", "first"]
+
+
+class OwnBenchmark(General):
+    """A place whose starts are special, for `--env test_env_tools:OwnBenchmark`."""
+
+    name = "mine"
+
+    @classmethod
+    def open(cls, where: EnvConfig, *, renderer: str | None = None) -> General:
+        return cls("test_env_tools:Point", where.gym, where.table)
+
+    def starts(self, task: str) -> list[Start]:
+        return [Start(seed) for seed in (7, 8)]
+
+
+def test_a_benchmark_of_one_s_own_is_taken_as_it_is_and_checked_in_the_same_way() -> None:
+    config = EnvConfig(env="test_env_tools:OwnBenchmark")
+    assert isinstance(open_benchmark(config), OwnBenchmark)
+    assert benchmark_class(config.env) is OwnBenchmark
+    assert check(config.env) == []

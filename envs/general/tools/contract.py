@@ -54,8 +54,8 @@ def open_trial(env: str, config: GymConfig) -> Trial:
         UserError: it cannot be had.
     """
     asked = EnvConfig(env=env, gym=config)
-    if fit := benchmark_class(env).fit(asked, chunk=1, asked=()):
-        asked = replace(asked, table=TableConfig(max_steps=fit.max_steps or TableConfig().max_steps))
+    if chosen := benchmark_class(env).defaults(asked, chunk=1, asked=()):
+        asked = replace(asked, table=TableConfig(max_steps=chosen.max_steps or TableConfig().max_steps))
     benchmark = open_benchmark(asked)
     task = benchmark.tasks[0]
     benchmark.check(task)
