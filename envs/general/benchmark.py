@@ -55,19 +55,19 @@ class General(Benchmark):
     """Where learned demonstrators are kept."""
 
     @classmethod
-    def open(cls, where: EnvConfig, *, renderer: str | None = None) -> General:
+    def open(cls, config: EnvConfig, *, renderer: str | None = None) -> General:
         """See `Benchmark.open`: switches and scenes need a table."""
-        refuse_starts(where)
-        refuse_stress(where)
-        if where.table.scene != TableConfig().scene:
-            raise UserError(f"--table.scene {where.table.scene} is CALVIN's; leave it out with --env {where.env}")
-        find(where.env)
-        return cls(where.env, where.gym, where.table)
+        refuse_starts(config)
+        refuse_stress(config)
+        if config.table.scene != TableConfig().scene:
+            raise UserError(f"--table.scene {config.table.scene} is CALVIN's; leave it out with --env {config.env}")
+        find(config.env)
+        return cls(config.env, config.gym, config.table)
 
     @classmethod
-    def defaults(cls, where: EnvConfig, *, chunk: int, asked: Collection[str]) -> EnvDefaults:
+    def defaults(cls, config: EnvConfig, *, chunk: int, asked: Collection[str]) -> EnvDefaults:
         """See `Benchmark.defaults`."""
-        found = cls.open(where)
+        found = cls.open(config)
         limit = spec_of(found.env).max_episode_steps
         return EnvDefaults(
             tasks=found.tasks,

@@ -189,8 +189,8 @@ class OwnBenchmark(General):
     name = "mine"
 
     @classmethod
-    def open(cls, where: EnvConfig, *, renderer: str | None = None) -> General:
-        return cls("test_env_tools:Point", where.gym, where.table)
+    def open(cls, config: EnvConfig, *, renderer: str | None = None) -> General:
+        return cls("test_env_tools:Point", config.gym, config.table)
 
     def starts(self, task: str) -> list[Start]:
         return [Start(seed) for seed in (7, 8)]
