@@ -24,7 +24,7 @@ Record = Callable[[int, Mapping[str, float]], None]
 
 
 class Sees(Protocol):
-    """What stands between frames and features: a run's `WorldModel` or a `Sight`."""
+    """What stands between frames and features: a run's `WorldModel` or an `ObservationEncoder`."""
 
     feature_size: int
 
@@ -37,7 +37,7 @@ class Acts(Protocol):
     @property
     def noise_shape(self) -> tuple[int, int]: ...
 
-    def sample(self, feature: Tensor, noise: Tensor, *, sampler: Any) -> Tensor: ...
+    def sample(self, feature: Tensor, noise: Tensor, *, deterministic: bool = False) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Greedy(nn.Module):
         self.act, self.chunk = act, chunk
 
     @torch.no_grad()
-    def sample(self, feature: Tensor, noise: Tensor, *, sampler: str = "ddpm") -> Tensor:
+    def sample(self, feature: Tensor, noise: Tensor, *, deterministic: bool = False) -> Tensor:
         """[B, K, A] actions."""
         return self.act(feature)
 

@@ -11,6 +11,12 @@ from experiments.baselines.base import Baseline
 from worldaction.errors import UserError, unknown
 from worldaction.extension import load
 
+REPLACED = {
+    "gaussian_bc": "python -m experiments.calvin PRESET --policy gaussian --reuse RUN",
+    "gaussian_ppo": "python -m experiments.calvin PRESET --policy gaussian --reuse RUN",
+}
+"""Methods of before that the study's own options do, and the command that does them."""
+
 
 def available() -> dict[str, type[Baseline]]:
     """Every baseline that has a name here."""
@@ -26,6 +32,8 @@ def find(method: str) -> type[Baseline]:
     Raises:
         UserError: there is none, or it is no `Baseline`.
     """
+    if method in REPLACED:
+        raise UserError(f"method {method!r} is a study of its own now: {REPLACED[method]}")
     if ":" not in method:
         known = available()
         if method not in known:

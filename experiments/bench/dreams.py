@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from agents.imagination import dream
-from agents.kernel_weights import operands
+from agents.kernel_weights import kernel_weights
 from agents.policies.diffusion import DiffusionPolicy
 from experiments.bench import gate
 from experiments.bench.base import Course, Precision, Sizes, Windows, Work, count, imagining
@@ -173,7 +173,7 @@ def _whole(course: Dreams, device: torch.device, run: Dream) -> Callable[[], obj
 
 def given_of(course: Dreams, who: Cast) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What the op takes: weights in its order, and its options."""
-    found = operands(who.world, who.policy, who.success, min_std=MIN_STD)
+    found = kernel_weights(who.world, who.policy, who.success, min_std=MIN_STD)
     assert found is not None
     options = {
         "seed": course.seed,
