@@ -66,7 +66,16 @@ class DPPO(Baseline):
 
 
 def within(options: UpdateConfig, budget: int, limit: int) -> UpdateConfig:
-    """The run's numbers without stop rules, for as many iterations of episodes up to a limit as surely stay within some steps."""
+    """The run's numbers without stop rules, for as many iterations as surely stay within a number of steps.
+
+    Args:
+        options: of the run's update.
+        budget: steps.
+        limit: steps of an episode at most.
+
+    Raises:
+        UserError: they are not enough for one iteration.
+    """
     batch = options.dreams * limit
     if budget < batch:
         raise UserError(

@@ -49,11 +49,10 @@ def mediocre() -> DiffusionPolicy:
     features = 2 * torch.rand(1, 2000, FEATURE, generator=generator) - 0.5
     chunks = torch.rand(2000, CHUNK, ACTION, generator=generator) - 0.1
     return clone(
+        DiffusionPolicy,
         features,
         chunks,
-        denoising_steps=5,
-        width=32,
-        blocks=1,
+        options={"denoising_steps": 5, "width": 32},
         steps=300,
         batch=256,
         lr=3e-3,

@@ -17,6 +17,7 @@ import torch
 from tiny_study import ROOT, SETTINGS, environment, finished_run
 
 from agents.bc import demonstration_chunks
+from agents.policies.diffusion import DiffusionOptions, DiffusionPolicy
 from experiments.baselines import bc_pixels
 from experiments.baselines.__main__ import main
 from experiments.baselines.base import Demonstrations, Learned, policy_of
@@ -30,9 +31,9 @@ TASK = "turn_on_led"
 STEPS = SETTINGS["update.dreams"] * SETTINGS["table.max-steps"]
 """One batch of dreams."""
 METHODS = (
-    "bc_pixels", "bc_proprio", "dppo", "gaussian_bc", "gaussian_ppo", "sb3_ppo", "sb3_ppo_dream", "sb3_sac",
+    "bc_pixels", "bc_proprio", "dppo", "sb3_ppo", "sb3_ppo_dream", "sb3_sac",
 )  # fmt: skip
-REAL, DREAMED = {"dppo", "sb3_ppo", "sb3_sac"}, {"gaussian_ppo", "sb3_ppo_dream"}
+REAL, DREAMED = {"dppo", "sb3_ppo", "sb3_sac"}, {"sb3_ppo_dream"}
 
 
 def arguments(run: Path, *more: str) -> list[str]:
@@ -79,12 +80,12 @@ def test_every_method_says_how_it_did_at_the_runs_own_start_states_and_what_it_t
 
 
 def test_cloned_policies_take_the_gradient_steps_of_the_runs_own(run: Path) -> None:
-    for method in ("bc_proprio", "bc_pixels", "gaussian_bc"):
+    for method in ("bc_proprio", "bc_pixels"):
         assert values(run, method)["gradient_steps"] == SETTINGS["clone.steps"]
     store = json.loads((run / "artefacts" / "play" / "store" / "store.json").read_text())
     demos = [e["length"] for e in store["episodes"] if e["kind"] == "demo" and e["split"] == "training"]
     assert values(run, "bc_pixels")["recorded_frames"] == sum(demos)
-    assert values(run, "gaussian_bc")["recorded_frames"] == sum(e["length"] for e in store["episodes"])
+    assert values(run, "sb3_ppo_dream")["recorded_frames"] == sum(e["length"] for e in store["episodes"])
     assert values(run, "sb3_sac")["recorded_frames"] == 0
 
 
@@ -131,7 +132,7 @@ def test_the_run_itself_is_left_as_it_was(run: Path) -> None:
 def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(run: Path, tmp_path: Path) -> None:
     again = tmp_path / "run"
     shutil.copytree(run, again)
-    missing = ["gaussian_ppo", "dppo", "sb3_ppo"]
+    missing = ["sb3_ppo_dream", "dppo", "sb3_ppo"]
     for method in missing:
         (again / "baselines" / f"{method}-{TASK}-seed0.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in (again / "baselines").glob("*.json")}
@@ -151,6 +152,10 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(r
         (["--episodes", "1"], "was made with episodes = 2, not 1"),
         (["--episodes", "3"], "tested at 2 start states"),
         (["--methods", "sb3_td3"], "unknown method 'sb3_td3'; did you mean"),
+        (
+            ["--methods", "gaussian_ppo"],
+            "is a study of its own now: python -m experiments.calvin PRESET --policy gaussian",
+        ),
         (["--methods", "no_such_module:Mine"], "no_such_module"),
         (["--methods", "json:dumps"], "is no experiments.baselines.base.Baseline"),
         (["--tasks", "open_drawer"], "unknown task of this run 'open_drawer'"),
@@ -171,7 +176,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 def test_a_budget_below_one_batch_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished_run(), copy)
-    for method in ("dppo", "gaussian_ppo", "sb3_ppo_dream"):
+    for method in ("dppo", "sb3_ppo_dream"):
         assert guarded(lambda m=method: main([str(copy), "--methods", m, "--steps", "3"])) == 2  # type: ignore[misc]
         assert f"less than one batch of {method}" in capsys.readouterr().err
         assert not list((copy / "baselines").glob("*.json"))
@@ -252,10 +257,11 @@ def test_cloning_from_pixels_learns_what_only_the_image_says(monkeypatch: pytest
         store=SimpleNamespace(frames=frames, meta=SimpleNamespace(layout=CALVIN)),
         study=SimpleNamespace(
             clone=CloneConfig(steps=500, batch=64, lr=3e-3, ema=0.9),
-            policy=PolicyConfig(chunk=2, denoising_steps=5, width=64),
+            policy=PolicyConfig(chunk=2),
             world_model=WorldModelConfig(cameras=(STATIC,), depth=4, patch=2, embed=16),
             table=TableConfig(image_size=16),
         ),
+        head=(DiffusionPolicy, DiffusionOptions(denoising_steps=5, width=64)),
         device=torch.device("cpu"),
         seed=0,
         task=TASK,
