@@ -15,7 +15,6 @@ from agents.policies.diffusion import DiffusionPolicy
 from worldaction.errors import UserError
 
 SMALL: dict[str, Any] = {
-    "head": DiffusionPolicy,
     "options": {"denoising_steps": 8, "width": 64},
     "steps": 40,
     "batch": 64,
@@ -24,6 +23,10 @@ SMALL: dict[str, Any] = {
     "ema": 0.99,
     "seed": 0,
 }
+
+
+def learn(features: Tensor, chunks: Tensor, **recipe: Any) -> DiffusionPolicy:
+    return clone(DiffusionPolicy, features, chunks, **recipe)
 
 
 def demonstrations() -> tuple[Tensor, Tensor]:
@@ -70,9 +73,7 @@ def test_clone_learns_functions_and_choices_alike() -> None:
 def test_equal_seeds_give_equal_policies_and_leave_the_global_generator_alone() -> None:
     features, chunks = demonstrations()
     before = torch.get_rng_state()
-    one, two, other = (
-        clone(features=features, chunks=chunks, **SMALL | {"seed": seed}).state_dict() for seed in (0, 0, 1)
-    )
+    one, two, other = (learn(features, chunks, **SMALL | {"seed": seed}).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
@@ -80,7 +81,7 @@ def test_equal_seeds_give_equal_policies_and_leave_the_global_generator_alone() 
 
 def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
     features, chunks = demonstrations()
-    whole = clone(features=features, chunks=chunks, **SMALL).state_dict()
+    whole = learn(features, chunks, **SMALL).state_dict()
 
     def fail(step: int, figures: Mapping[str, float]) -> None:
         if step == 25:
@@ -88,7 +89,7 @@ def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
 
     saving = SMALL | {"checkpoint": tmp_path / "clone.safetensors", "save_every": 10}
     with pytest.raises(KeyboardInterrupt):
-        clone(features=features, chunks=chunks, **saving, report=fail)
+        learn(features, chunks, **saving, report=fail)
     steps: list[int] = []
     resumed = clone(
         features=features, chunks=chunks, **saving, report=lambda step, figures: steps.append(step)
@@ -100,7 +101,7 @@ def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
 def test_slow_average_does_not_hold_a_short_run_at_its_initial_weights() -> None:
     features, chunks = demonstrations()
     initial, slow, last = (
-        torch.nn.utils.parameters_to_vector(clone(features=features, chunks=chunks, **SMALL | changes).parameters())
+        torch.nn.utils.parameters_to_vector(learn(features, chunks, **SMALL | changes).parameters())
         for changes in ({"steps": 0}, {"ema": 0.9999}, {"ema": 0.0})
     )
     assert (slow - initial).norm() > 0.3 * (last - initial).norm()
@@ -116,7 +117,7 @@ def test_averaged_weights_follow_by_their_decay() -> None:
 def test_what_does_not_fit_is_refused_by_its_shape() -> None:
     features, chunks = demonstrations()
     with pytest.raises(UserError, match=r"features \[2, 1500, 3\] do not go with chunks \[7, 2, 3\]"):
-        clone(features=features, chunks=chunks[:7], **SMALL)
+        learn(features, chunks[:7], **SMALL)
     with pytest.raises(UserError, match=r"shape \[0, 7\]"):
         demonstration_chunks(torch.zeros(0, 7), 4)
 

@@ -154,7 +154,7 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(r
         (["--methods", "sb3_td3"], "unknown method 'sb3_td3'; did you mean"),
         (
             ["--methods", "gaussian_ppo"],
-            "is a study of its own now: python -m experiments.calvin PRESET --policy gaussian",
+            "is a study of its own now: .* --policy gaussian",
         ),
         (["--methods", "no_such_module:Mine"], "no_such_module"),
         (["--methods", "json:dumps"], "is no experiments.baselines.base.Baseline"),
