@@ -8,7 +8,6 @@ A check takes a head's class, builds it at a small size, and returns what is wro
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -65,7 +64,7 @@ def check_class(cls: type[PolicyHead]) -> list[str]:
     if not isinstance(getattr(cls, "name", None), str):
         found.append("class: name is missing; give it one")
     options: Any = getattr(cls, "Options", None)
-    if not (dataclasses.is_dataclass(options) and options.__dataclass_params__.frozen):
+    if not getattr(getattr(options, "__dataclass_params__", None), "frozen", False):
         return [*found, "class: Options is no frozen dataclass; write @dataclass(frozen=True)"]
     try:
         head = small(cls)

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.policies.base import Decision, PolicyHead, normal_log_density
+from worldaction.world_model.nets import mlp
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,7 @@ class {title}(PolicyHead):
     def __init__(self, feature_size: int, action_size: int, *, width: int, std: float, **sizes: Any) -> None:
         super().__init__(feature_size, action_size, width=width, std=std, **sizes)
         self.std = std
-        self.mean = nn.Sequential(
-            nn.Linear(feature_size, width), nn.Mish(), nn.Linear(width, width), nn.Mish(), nn.Linear(width, self.chunk_size)
-        )
+        self.mean = mlp([feature_size, width, width, self.chunk_size])
 
     @property
     def noise_shape(self) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from worldaction.config import UpdateConfig
 
 @dataclass(frozen=True)
 class {title}Config(UpdateConfig):
-    """Options of `{title}`: those of every update, and its own; the command line sets them: {name}:{title},baseline=0.5."""
+    """Options of `{title}`: those of every update and its own, set by {name}:{title},baseline=0.5."""
 
     baseline: float = 0.5
     """Return above which a dream is a good one, as a share of the best."""
