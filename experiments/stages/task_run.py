@@ -15,6 +15,7 @@ from agents.updates.base import UPDATES, Update
 from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
 from experiments.study.run import Run, device
+from experiments.study.settings import Study
 from worldaction.extension import Family
 from worldaction.play.store import Segment
 from worldaction.spec import SCENE
@@ -29,10 +30,7 @@ class TaskRun:
         self.run, self.seed, self.task = Run.open(folder), seed, task
         self.study, self.device = self.run.study, device(self.run.study)
         self.prefix = f"seed{seed}/{task}"
-        self.head: tuple[type[PolicyHead], Any] = _resolved(POLICIES, self.study.policy)
-        """The policy head's class and its options."""
-        self.update: tuple[type[Update], Any] = _resolved(UPDATES, self.study.update)
-        """The policy update's class and its options."""
+        self.head, self.update = resolved(self.study)
         self.store = open_play(self.run)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
         drawn_by = self.store.meta.renderer if self.study.play is None else None
@@ -57,7 +55,16 @@ class TaskRun:
         return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed)
 
 
-def _resolved(family: Family, section: Any) -> tuple[Any, Any]:
+def resolved(study: Study) -> tuple[tuple[type[PolicyHead], Any], tuple[type[Update], Any]]:
+    """The policy head and the policy update that a study names, each its class and its options.
+
+    Raises:
+        UserError: there is none of that name, or an option is none of its own or outside its range.
+    """
+    return _member(POLICIES, study.policy), _member(UPDATES, study.update)
+
+
+def _member(family: Family, section: Any) -> tuple[Any, Any]:
     """The class that a section of the settings names, and its options, which begin as the section says."""
     spec = family.parse(section.name)
     cls = family.find(spec.target)

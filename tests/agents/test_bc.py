@@ -53,11 +53,8 @@ def test_chunks_run_on_past_the_end_at_rest_with_the_last_grip() -> None:
 
 def test_clone_learns_functions_and_choices_alike() -> None:
     features, chunks = demonstrations()
-    policy = clone(
-        features=features,
-        chunks=chunks,
-        **SMALL | {"steps": 800, "batch": 256, "options": {"denoising_steps": 8, "width": 128}},
-    )
+    wide = {"steps": 800, "batch": 256, "options": {"denoising_steps": 8, "width": 128}}
+    policy = learn(features, chunks, **SMALL | wide)
     generator = torch.Generator().manual_seed(1)
     feature = torch.rand(500, 3, generator=generator) * 2 - 1
     sure = feature[:, 1].abs() > 0.2
@@ -91,9 +88,7 @@ def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         learn(features, chunks, **saving, report=fail)
     steps: list[int] = []
-    resumed = clone(
-        features=features, chunks=chunks, **saving, report=lambda step, figures: steps.append(step)
-    ).state_dict()
+    resumed = learn(features, chunks, **saving, report=lambda step, figures: steps.append(step)).state_dict()
     assert steps[0] == 21
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
