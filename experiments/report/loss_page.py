@@ -1,4 +1,4 @@
-"""Losses ranked, for a study of `experiments.losses`: what its comparison of arms does not say. A page, and losses.json.
+"""Losses ranked: what the comparison of a study of `experiments.losses` does not say, as a page and losses.json.
 
 {"arms": {name: {"strength": of the distractors, "losses", "measures": {name: mean over the seeds or None},
                  "share": of the gradient at the embedding, of what the arm adds, mean over the run's second half,
