@@ -281,10 +281,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,
     "python -m experiments.metaworld quick": moves_to_metaworld,
     "worldaction baselines runs/calvin/quick-...": has_options,
-    "worldaction baselines runs/calvin/quick-... --methods dppo gaussian_ppo --tasks open_drawer --seeds 0": (
+    "worldaction baselines runs/calvin/quick-... --methods dppo sb3_ppo_dream --tasks open_drawer --seeds 0": (
         has_options
     ),
     "worldaction baselines runs/calvin/quick-... --steps 100000": has_options,
+    f"{STUDY} quick --policy gaussian --reuse RUN": means(
+        "quick", policy=replace(PRESETS["quick"].policy, name="gaussian"), reuse=("RUN",)
+    ),
     "worldaction baselines runs/calvin/quick-... --markdown": has_options,
     f"{STUDY} quick --kernels reference": means("quick", kernels="reference"),
     f"{STUDY} quick --kernels rollout=cpu,denoise=reference": means("quick", kernels="rollout=cpu,denoise=reference"),
