@@ -1,1 +1,7 @@
 """Other ways to learn the same tasks, compared with a finished run on its own terms. One baseline is one file here."""
+
+from __future__ import annotations
+
+from worldaction.extension import Family
+
+BASELINES = Family("method", "--methods", __name__, f"{__name__}.base:Baseline", "dppo or my_file:Mine")

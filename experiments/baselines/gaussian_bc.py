@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from agents.policies.gaussian import GaussianPolicy, clone_gaussian
-from experiments.baselines.base import Baseline, Greedy, Learned, Record, demonstrated
+from experiments.baselines.base import Baseline, Greedy, Learned, Record
 from experiments.stages.bc import demonstrations
+from experiments.stages.demonstrations import demonstrated
 from experiments.stages.task_run import TaskRun
 from worldaction.latents import encode
 
@@ -29,7 +30,7 @@ def cloned(task_run: TaskRun, record: Record) -> GaussianPolicy:
     episodes = encode(
         task_run.model,
         task_run.store.frames,
-        demonstrated(task_run).ranges,
+        demonstrated(task_run),
         resamples=options.resamples,
         seed=task_run.seed,
     )

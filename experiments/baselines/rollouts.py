@@ -31,7 +31,7 @@ class Rollouts:
     def __init__(self, task_run: TaskRun, options: PPOOptions) -> None:
         """
         Args:
-            here: the run's task and seed.
+            task_run: the run's task and seed.
             options: how many episodes of how many decisions a batch has.
         """
         self.task_run, self.options, self.steps = task_run, options, 0
