@@ -31,7 +31,7 @@ AXES = {"batch": "batch B", "horizon": "horizon H", "width": "width (deter = hid
 
 
 def speeds(contests: Sequence[Contest]) -> Plot:
-    """One panel a contest, a row a contestant, logarithmic; ours are filled, others hollow.
+    """One panel a contest, a row a library, logarithmic; ours are filled, others hollow.
 
     Args:
         contests: with one entry at least.

@@ -39,7 +39,7 @@ def test_a_round_that_is_slow_for_all_changes_no_ratio() -> None:
     assert ratio.interval == (2.0, 2.0)
 
 
-def test_every_contestant_has_the_same_number_of_turns_and_only_computing_costs_cpu_time() -> None:
+def test_every_library_has_the_same_number_of_turns_and_only_computing_costs_cpu_time() -> None:
     works = {
         "sleeps": Work(lambda: time.sleep(0.03), 1, ""),
         "computes": Work(lambda: sum(range(300_000)), 1, ""),
@@ -71,7 +71,7 @@ def test_order_changes_from_round_to_round_and_not_from_seed_to_seed() -> None:
 def test_each_entry_is_held_against_the_fastest_of_ours_in_every_precision() -> None:
     entries = (_entry("slow", [4.0] * 9), _entry("fast", [2.0] * 9), _entry("half", [1.0] * 9, precision="bf16"))
     contest = Contest("race", "steps", (*entries, _entry("peer", [6.0] * 9, ours=False)))
-    assert {p: best.name for p, best in contest.champions().items()} == {"fp32": "fast", "bf16": "half"}
+    assert {p: best.name for p, best in contest.fastest().items()} == {"fp32": "fast", "bf16": "half"}
     assert {p: r.value for p, r in contest.against(contest.entries[-1]).items()} == {"fp32": 3.0, "bf16": 6.0}
     assert contest.against(entries[1]).keys() == {"bf16"}
     assert contest.speed(entries[0], "cpu").value == 0.25
