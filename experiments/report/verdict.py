@@ -17,6 +17,9 @@ FEW = 20
 WIDE_GAP = 0.15
 """Imagined minus real success from which a policy may have learned to please the model."""
 
+ANY_UPDATE = "improved"
+"""What the improved policies of a comparison are called, where its arms have different updates."""
+
 Summary = Mapping[str, Any]
 
 
@@ -27,8 +30,8 @@ def improved_of(summary: Summary) -> str:
 
 
 def label(policy: str) -> str:
-    """A policy's name as it is read: BC, PPO."""
-    return words(policy).upper()
+    """A policy's name as it is read, such as BC or PPO; "improved" where arms were improved by different updates."""
+    return policy if policy == ANY_UPDATE else words(policy).upper()
 
 
 class Comparison(NamedTuple):

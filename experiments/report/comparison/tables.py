@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.report.statistics import Estimate, Interval
 from experiments.report.table import DASH, Table, change, number, percent, points, rate, shares, words
-from experiments.report.verdict import FEW, WIDE_GAP, estimate_of, improved_of, label, scope
+from experiments.report.verdict import ANY_UPDATE, FEW, WIDE_GAP, estimate_of, improved_of, label, scope
 
 Json = Mapping[str, Any]
 _ABOUT_SEEDS = (
@@ -41,7 +41,8 @@ def headline(summary: Json) -> str:
     best = max(others, key=lambda name: float(compared[name]["average"][improved]["value"]))
     effect = _effect(estimate_of(compared[best]["against_first"]["average"][improved]))
     of = f"Of {len(compared)} arms: with " if len(others) > 1 else "With "
-    said = f"{of}{label(improved)}, {best} is {effect} {first}: {_against(compared, best, improved)}"
+    who = "improved policies" if improved == ANY_UPDATE else label(improved)
+    said = f"{of}{who}, {best} is {effect} {first}: {_against(compared, best, improved)}"
     cloned = _effect(estimate_of(compared[best]["against_first"]["average"]["bc"]))
     of_what = scope(compared[first]["tasks"])
     of_what = of_what[0].upper() + of_what[1:]
