@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from experiments.bench import PARTS
 from worldaction.errors import UserError, unknown
-
-PARTS = ("imagination", "denoising", "dreams", "training", "simulator", "loading", "growth")
-"""What is measured, in order."""
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from experiments.bench import denoising, dreams, figures, gate, growth, pipeline
+from experiments.bench import PARTS, denoising, dreams, figures, gate, growth, pipeline
 from experiments.bench.base import DreamWorkload, Library, Sizes, Windows, Work, Workload
-from experiments.bench.benchmark import PARTS
 from experiments.bench.clock import race
 from experiments.bench.growth import Cost, Growth, slopes
 from experiments.bench.results import Contest, Entry, footnotes, gate_table, table
