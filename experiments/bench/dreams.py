@@ -8,10 +8,10 @@ of it runs. No dream ends early here, so that every round is the same work.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ def build_models(workload: DreamWorkload, device: torch.device) -> Models:
     return Models(world, policy, success, Latent(belief, code), torch.arange(workload.batch, device=device))
 
 
-# Contest --------------------------------------------------------------------------------------------------------------
+# Timed --------------------------------------------------------------------------------------------------------------
 
 
 def works(workload: DreamWorkload, device: torch.device) -> Mapping[str, Work]:
@@ -109,24 +109,10 @@ def _dreaming(workload: DreamWorkload, device: torch.device, precision: Precisio
 
 def _forced(run: Callable[[], object], name: str) -> Callable[[], object]:
     def forced() -> object:
-        with _variable(VARIABLE, name):
+        with patch.dict(os.environ, {VARIABLE: name}):
             return run()
 
     return forced
-
-
-@contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """An environment variable, for a while."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 # The op ---------------------------------------------------------------------------------------------------------------
