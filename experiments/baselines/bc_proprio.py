@@ -1,4 +1,4 @@
-"""The diffusion policy cloned from proprioception alone: what can be done blindly."""
+"""The diffusion policy cloned from proprioception alone: what can be done without seeing."""
 
 from __future__ import annotations
 

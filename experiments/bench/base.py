@@ -102,7 +102,7 @@ class Work:
 
     Attributes:
         run: does it once.
-        amount: what one run comes to, in the unit of its contest.
+        amount: what one run comes to, in the unit of its comparison.
         about: what is computed, in a few words.
         ours: whether it is this library's code.
         precision: of the large matrix products.

@@ -12,7 +12,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from experiments.bench.base import Sizes, Workload
-from experiments.bench.clock import median, race
+from experiments.bench.clock import median, time_in_turns
 from experiments.bench.ours import Ours
 
 
@@ -63,7 +63,7 @@ def measure(growth: Growth, device: torch.device) -> list[Cost]:
     for axis, points in growth.workloads().items():
         for value, workload in points:
             works = ours.imagination(workload)
-            times = race(works, rounds=growth.rounds, device=device, least=0.02)
+            times = time_in_turns(works, rounds=growth.rounds, device=device, least=0.02)
             for name, turns in times.items():
                 cpu, wall = (median([getattr(t, clock) for t in turns]).value for clock in ("cpu", "wall"))
                 memory = peak(works[name].run, device) if axis == "batch" else None

@@ -13,9 +13,9 @@ import torch
 
 from experiments.bench import PARTS, denoising, dreams, figures, gate, growth, pipeline
 from experiments.bench.base import DreamWorkload, Library, Sizes, Windows, Work, Workload
-from experiments.bench.clock import race
+from experiments.bench.clock import time_in_turns
 from experiments.bench.growth import Cost, Growth, slopes
-from experiments.bench.results import Contest, Entry, footnotes, gate_table, table
+from experiments.bench.results import Comparison, Entry, footnotes, gate_table, table
 from experiments.report.figures import save_figure
 from worldaction.io.artefact import write_json
 
@@ -56,8 +56,8 @@ class Results:
 
     about: dict[str, Any]
     gate: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Contest -> implementation of ours -> its errors by name."""
-    contests: list[Contest] = field(default_factory=list)
+    """Comparison -> implementation of ours -> its errors by name."""
+    comparisons: list[Comparison] = field(default_factory=list)
     costs: list[Cost] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Results:
         return {
             **self.about,
             "gate": self.gate,
-            "contests": [contest.plain() for contest in self.contests],
+            "comparisons": [comparison.plain() for comparison in self.comparisons],
             "growth": [asdict(cost) for cost in self.costs],
             "growth_exponents": slopes(self.costs) if self.costs else {},
         }
@@ -105,48 +105,48 @@ class Benchmark:
             name = f"imagination, B={workload.batch}, H={workload.horizon}"
             verdicts = gate.rollouts(workload, self.device, compiled=self.scale.compiled)
             self.results.gate[name] = {who: asdict(verdict) for who, verdict in verdicts.items()}
-            self._race(name, "latent steps", _joined(library.imagination(workload) for library in self.libraries))
+            self._time(name, "latent steps", _joined(library.imagination(workload) for library in self.libraries))
 
     def denoising(self) -> None:
         """The policy's denoising loop."""
         workload, compiled = self.scale.dreams, self.scale.compiled
         name = f"denoising, B={workload.batch}"
         self.results.gate[name] = denoising.examined(workload, self.device, compiled=compiled)
-        self._race(name, "chunks of actions", denoising.works(workload, self.device, compiled=compiled))
+        self._time(name, "chunks of actions", denoising.works(workload, self.device, compiled=compiled))
 
     def dreams(self) -> None:
         """Whole dreams under a policy."""
         name = f"dreams with policy, B={self.scale.dreams.batch}"
         self.results.gate[name] = dreams.examined(self.scale.dreams, self.device)
-        self._race(name, "chunks of actions", dreams.works(self.scale.dreams, self.device))
+        self._time(name, "chunks of actions", dreams.works(self.scale.dreams, self.device))
 
     def training(self) -> None:
         """One gradient step of the world model."""
         windows = self.scale.windows
         self.results.gate["training"] = {"bf16": {"loss": gate.same_training(windows, self.device)}}
         name = f"world-model step, {windows.batch} x {windows.length} frames of {windows.image} x {windows.image} x 3"
-        self._race(name, "a step", _joined(library.training(windows) for library in self.libraries), slow=True)
+        self._time(name, "a step", _joined(library.training(windows) for library in self.libraries), slow=True)
 
     def simulator(self) -> None:
         """Control steps of the play table."""
-        self._race("simulator", "control steps", pipeline.simulator(image=self.scale.windows.image))
+        self._time("simulator", "control steps", pipeline.simulator(image=self.scale.windows.image))
 
     def loading(self) -> None:
         """Frames of windows, from disk to tensors."""
         with tempfile.TemporaryDirectory() as folder:
             works = pipeline.loading(Path(folder), self.scale.windows, episodes=self.scale.episodes)
-            self._race("data loading", "frames", works)
+            self._time("data loading", "frames", works)
 
     def growth(self) -> None:
         """Cost of imagination along batch, horizon and width."""
         LOGGER.info("growth over batch, horizon and width")
         self.results.costs = growth.measure(self.scale.growth, self.device)
 
-    def _race(self, name: str, unit: str, works: Mapping[str, Work], *, slow: bool = False) -> None:
+    def _time(self, name: str, unit: str, works: Mapping[str, Work], *, slow: bool = False) -> None:
         LOGGER.info("%s: %s", name, "; ".join(works))
-        times = race(works, rounds=self.scale.rounds, device=self.device)
+        times = time_in_turns(works, rounds=self.scale.rounds, device=self.device)
         entries = tuple(Entry.of(who, works[who], turns) for who, turns in times.items())
-        self.results.contests.append(Contest(name, unit, entries, self.clock, slow))
+        self.results.comparisons.append(Comparison(name, unit, entries, self.clock, slow))
 
 
 def _joined(parts: Iterable[Mapping[str, Work]]) -> dict[str, Work]:
@@ -162,14 +162,14 @@ def write(results: Results, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "benchmark.json", results.plain())
     parts, plots = [_head(results.about)], {}
-    if results.contests:
-        parts += [table(results.contests), "![Speeds](speeds.png)", footnotes(results.contests)]
-        plots["speeds"] = figures.speeds(results.contests)
+    if results.comparisons:
+        parts += [table(results.comparisons), "![Speeds](speeds.png)", footnotes(results.comparisons)]
+        plots["speeds"] = figures.speeds(results.comparisons)
     if results.gate:
         parts.append(gate_table(results.gate))
     if results.costs:
         parts.append("![Growth](growth.png)")
-        clock = results.contests[0].clock if results.contests else "cpu"
+        clock = results.comparisons[0].clock if results.comparisons else "cpu"
         plots["growth"] = figures.growth(results.costs, clock=clock)
     for name, plot in plots.items():
         save_figure(plot.figure, folder / name, plot.data)

@@ -37,14 +37,14 @@ class Entry:
 
     @classmethod
     def of(cls, name: str, work: Work, times: Sequence[Times]) -> Entry:
-        """From what was raced."""
+        """From its times."""
         cpu, wall = (tuple(getattr(t, clock) / work.amount for t in times) for clock in ("cpu", "wall"))
         flops = work.flops / work.amount
         return cls(name, work.about, work.ours, work.precision, work.parameters, flops, cpu, wall)
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """Entries that took turns at the same work.
 
     Attributes:
@@ -52,7 +52,7 @@ class Contest:
         unit: what is counted, in the plural.
         entries: who did it.
         clock: what decides: "cpu", or "wall" where a GPU computes.
-        slow: whether a unit takes so long that milliseconds are told, not units a second.
+        slow: whether a unit takes so long that it is counted in milliseconds, not in units a second.
     """
 
     name: str
@@ -105,25 +105,25 @@ def _plain(estimate: Estimate) -> dict[str, float]:
 # In words -------------------------------------------------------------------------------------------------------------
 
 
-def table(contests: Sequence[Contest]) -> str:
-    """All contests in one Markdown table."""
-    precisions = ["fp32", "bf16"] if any("bf16" in contest.fastest() for contest in contests) else ["fp32"]
+def table(comparisons: Sequence[Comparison]) -> str:
+    """All comparisons in one Markdown table."""
+    precisions = ["fp32", "bf16"] if any("bf16" in comparison.fastest() for comparison in comparisons) else ["fp32"]
     columns = ["", "per CPU second", "per second", *(f"ours {p} is faster by" for p in precisions)]
     columns += ["parameters", "MFLOP a unit"]
     rows = []
-    for contest in contests:
-        unit = "CPU ms, ms" if contest.slow else contest.unit
-        rows.append((f"**{contest.name}** ({unit})", *[""] * (len(columns) - 1)))
-        rows += [_row(contest, entry, precisions) for entry in contest.entries]
+    for comparison in comparisons:
+        unit = "CPU ms, ms" if comparison.slow else comparison.unit
+        rows.append((f"**{comparison.name}** ({unit})", *[""] * (len(columns) - 1)))
+        rows += [_row(comparison, entry, precisions) for entry in comparison.entries]
     return Table(columns, rows).markdown()
 
 
-def _row(contest: Contest, entry: Entry, precisions: Sequence[str]) -> tuple[str, ...]:
-    against = contest.against(entry)
+def _row(comparison: Comparison, entry: Entry, precisions: Sequence[str]) -> tuple[str, ...]:
+    against = comparison.against(entry)
     ratios = [estimate(against[p], ".2f") if p in against else "" for p in precisions]
     if "-" in against and not entry.ours:
         ratios[0] = estimate(against["-"], ".2f")
-    speeds = [_rounded(contest.speed(entry, clock).value) for clock in ("cpu", "wall")]
+    speeds = [_rounded(comparison.speed(entry, clock).value) for clock in ("cpu", "wall")]
     size = f"{entry.parameters / 1e6:.2f} M" if entry.parameters else ""
     return entry.name, *speeds, *ratios, size, f"{entry.flops / 1e6:,.2f}" if entry.flops else ""
 
@@ -132,25 +132,25 @@ def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def footnotes(contests: Sequence[Contest]) -> str:
+def footnotes(comparisons: Sequence[Comparison]) -> str:
     """What each library computes, once for each that says it differently."""
     said: dict[tuple[str, str], list[str]] = {}
-    for contest in contests:
-        for entry in contest.entries:
-            names = said.setdefault((contest.name.partition(",")[0], entry.about), [])
+    for comparison in comparisons:
+        for entry in comparison.entries:
+            names = said.setdefault((comparison.name.partition(",")[0], entry.about), [])
             names += [entry.name] * (entry.name not in names)
-    return "\n".join(f"- {contest}; {'; '.join(names)}: {about}." for (contest, about), names in said.items())
+    return "\n".join(f"- {comparison}; {'; '.join(names)}: {about}." for (comparison, about), names in said.items())
 
 
 def gate_table(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
     """What the gate found, in Markdown.
 
     Args:
-        verdicts: contest -> implementation -> errors by name.
+        verdicts: comparison -> implementation -> errors by name.
     """
     rows = [
-        (contest, name, ", ".join(f"{key} {value:.2g}" for key, value in errors.items()))
-        for contest, found in verdicts.items()
+        (comparison, name, ", ".join(f"{key} {value:.2g}" for key, value in errors.items()))
+        for comparison, found in verdicts.items()
         for name, errors in found.items()
     ]
     return Table(("held against the definition", "ours", "errors"), rows).markdown()

@@ -30,11 +30,11 @@ def test_quick_measures_everything_and_writes_it_down(
     text = (tmp_path / "out/benchmark.md").read_text()
     assert capsys.readouterr().out.strip() == text.strip()
     results = json.loads((tmp_path / "out/benchmark.json").read_text())
-    names = [contest["name"].partition(",")[0] for contest in results["contests"]]
+    names = [comparison["name"].partition(",")[0] for comparison in results["comparisons"]]
     assert names == ["imagination", "denoising", "dreams with policy", "world-model step", "simulator", "data loading"]
-    for contest in results["contests"]:
-        assert f"**{contest['name']}**" in text
-        for entry in contest["entries"]:
+    for comparison in results["comparisons"]:
+        assert f"**{comparison['name']}**" in text
+        for entry in comparison["entries"]:
             assert len(entry["cpu"]) == len(entry["wall"]) == 2
             assert f"| {entry['name']} |" in text
             assert entry["about"] in text
@@ -48,7 +48,7 @@ def test_quick_measures_everything_and_writes_it_down(
 def test_parts_can_be_measured_alone(tmp_path: Path) -> None:
     benchmark.main(["--quick", "--rounds", "1", "--only", "loading", "--out", str(tmp_path)])
     results = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [contest["name"] for contest in results["contests"]] == ["data loading"]
+    assert [comparison["name"] for comparison in results["comparisons"]] == ["data loading"]
     assert not (tmp_path / "growth.png").exists()
 
 
