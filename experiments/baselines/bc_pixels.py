@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from agents.bc import fit_averaged
 from agents.observation_encoder import ObservationConfig, ObservationEncoder
 from agents.policies.base import PolicyHead
-from experiments.baselines.base import Baseline, Learned, Record, demonstrated
+from experiments.baselines.base import Baseline, Learned, Record, demonstrated_frames
 from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT
@@ -42,7 +42,7 @@ class BCPixels(Baseline):
 
     def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        options, demos = task_run.study.clone, demonstrated(task_run)
+        options, demos = task_run.study.clone, demonstrated_frames(task_run)
         seeing = build(task_run)
         # small: a task's demonstrations are some thousand frames
         frames = {key: task_run.store.frames[key][demos.frame].to(task_run.device) for key in seeing.encoder.seen}

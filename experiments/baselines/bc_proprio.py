@@ -1,10 +1,10 @@
-"""The run's policy head cloned from proprioception alone: what can be done blindly."""
+"""The run's policy head cloned from proprioception alone: what can be done without seeing."""
 
 from __future__ import annotations
 
 from agents.bc import clone
 from agents.observation_encoder import ObservationConfig, ObservationEncoder
-from experiments.baselines.base import Baseline, Learned, Record, demonstrated
+from experiments.baselines.base import Baseline, Learned, Record, demonstrated_frames
 from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT
@@ -24,7 +24,7 @@ class BCProprio(Baseline):
             raise UserError(
                 f"bc_proprio: frames of {task_run.store.path} have no proprioception; leave it out of --methods"
             )
-        demos = demonstrated(task_run)
+        demos = demonstrated_frames(task_run)
         robot = task_run.store.frames[ROBOT][demos.frame]
         encoder = ObservationEncoder(ObservationConfig(layout)).requires_grad_(False)
         encoder.standardise({ROBOT: robot})

@@ -31,7 +31,7 @@ class Rollouts:
     def __init__(self, task_run: TaskRun, options: UpdateConfig, decisions: int) -> None:
         """
         Args:
-            here: the run's task and seed.
+            task_run: the run's task and seed.
             options: how many episodes a batch has, and how they explore.
             decisions: of each at most.
         """

@@ -189,9 +189,7 @@ def comparison(
         if name == "average" and average is not None and place:
             axis.axhline(place - 0.5, color="#999999", linewidth=0.8)
     axis.set_yticks(range(len(rows)), [words(name) for name in rows])
-    axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.grid(axis="y", visible=False)
-    axis.set_xlim(-2, 102)
+    rows_of_rates(axis, len(rows))
     axis.set_xlabel("success in the simulator (%), 95 % interval")
     legend(figure, policy_marks(policy))
     data: list[Row] = [
@@ -266,20 +264,21 @@ def _success_panel(axis: Axes, curve: TaskCurve, policy: str) -> None:
         low, high = curve.bc.interval
         axis.axhspan(100 * low, 100 * high, color=BC_COLOUR, alpha=0.16, linewidth=0)
         axis.axhline(100 * curve.bc.value, color=BC_COLOUR, linewidth=1.4, linestyle="--")
-    for seed in curve.seeds:
-        thin: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45} if several else {"linewidth": 1.8}
-        axis.plot(*_percent(seed.imagined), color=IMAGINED_COLOUR, **thin)
-        if several:
-            axis.plot(*_percent(seed.real), color=REAL_COLOUR, marker="o", markersize=2.5, **thin)
-        if seed.stop is not None:
-            axis.axvline(seed.stop, color="#333333", linewidth=0.9, linestyle=":", alpha=0.5 if several else 1.0)
-    if several:
-        axis.plot(*_percent(_mean([s.imagined for s in curve.seeds])), color=IMAGINED_COLOUR, linewidth=2.2)
-        _dots(axis, _mean([s.real for s in curve.seeds]), line=True)
-    elif curve.seeds:
-        _dots(axis, curve.seeds[0].real, line=True)
+    for seed in curve.seeds if several else ():
+        axis.plot(*_percent(seed.imagined), color=IMAGINED_COLOUR, linewidth=0.8, alpha=0.45)
+        axis.plot(*_percent(seed.real), "o-", color=REAL_COLOUR, markersize=2.5, linewidth=0.8, alpha=0.45)
+    for stop in (seed.stop for seed in curve.seeds if seed.stop is not None):
+        axis.axvline(stop, color="#333333", linewidth=0.9, linestyle=":", alpha=0.5 if several else 1.0)
+    axis.plot(*_percent(_mean([seed.imagined for seed in curve.seeds])), color=IMAGINED_COLOUR, linewidth=2.2)
+    real = _mean([seed.real for seed in curve.seeds]) if several else [p for seed in curve.seeds for p in seed.real]
+    axis.plot(*_percent(real), "o-", color=REAL_COLOUR, markersize=4.5, linewidth=0.8)
+    for x, _, interval in real:
+        if interval is not None:
+            axis.plot([x] * 2, [100 * end for end in interval], color=REAL_COLOUR, linewidth=1.0, alpha=0.7)
     if curve.improved is not None:
-        _whisker(axis, last * 1.05, curve.improved, "D", REAL_COLOUR, size=7)
+        x, ends = last * 1.05, [100 * end for end in curve.improved.interval]
+        axis.plot([x] * 2, ends, color=REAL_COLOUR, linewidth=2.0, clip_on=False)
+        axis.plot(x, 100 * curve.improved.value, "D", color=REAL_COLOUR, markersize=7, clip_on=False)
     _label(axis, curve.task, f"{label(policy)} iterations of learning")
     axis.set_xlim(-0.02 * last, 1.1 * last)
     axis.set_ylim(-3, 103)
@@ -335,21 +334,6 @@ def dumbbell(axis: Axes, place: int, bc: Estimate, improved: Estimate) -> None:
         axis.plot(100 * estimate.value, place + shift, mark, color=colour, markerfacecolor=face, markersize=7)
 
 
-def _dots(axis: Axes, points: Sequence[Point], *, line: bool) -> None:
-    x, y = _percent(points)
-    axis.plot(x, y, "o-" if line else "o", color=REAL_COLOUR, markersize=4.5, linewidth=0.8)
-    for point in points:
-        if point.interval is not None:
-            low, high = point.interval
-            axis.plot([point.x] * 2, [100 * low, 100 * high], color=REAL_COLOUR, linewidth=1.0, alpha=0.7)
-
-
-def _whisker(axis: Axes, x: float, estimate: Estimate, mark: str, colour: str, *, size: float) -> None:
-    low, high = estimate.interval
-    axis.plot([x, x], [100 * low, 100 * high], color=colour, linewidth=2.0, clip_on=False)
-    axis.plot(x, 100 * estimate.value, mark, color=colour, markersize=size, clip_on=False)
-
-
 def _success_legend(curves: Sequence[TaskCurve], policy: str) -> list[Line2D | Patch]:
     """Only what is in the picture."""
     who = label(policy)
@@ -365,6 +349,14 @@ def _success_legend(curves: Sequence[TaskCurve], policy: str) -> list[Line2D | P
         ),
     ]
     return [entry for shown, entry in entries if shown]
+
+
+def rows_of_rates(axis: Axes, count: int) -> None:
+    """Per cent along x, and so many rows from the top along y."""
+    axis.set_ylim(count - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.set_xlim(-3, 103)
+    axis.set_xticks(range(0, 101, 25))
 
 
 def mark(kind: str, colour: str, label: str, *, hollow: bool = False, line: bool = True) -> Line2D:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.figures import Plot, save_figure
-from experiments.report.table import Table
+from experiments.report.table import Table, duration
 from worldaction.io.artefact import flatten, replacing
 
+Json = dict[str, Any]
 LARGEST_INSIDE = 2_000_000
 """Bytes up to which a film is stored inside the page; larger ones stay beside it."""
 
@@ -72,18 +73,37 @@ def write_page(path: Path, title: str, sections: Iterable[str]) -> Path:
     return path
 
 
-def heading(kind: str, said: str, notes: Iterable[str], facts: Mapping[str, Any]) -> str:
-    """The head of a page: its result in a sentence, what to beware of, and what made it.
+def heading(
+    kind: str, said: str, notes: Iterable[str], folder: Path, summary: Mapping[str, Any], config: Json, env: Json
+) -> str:
+    """The head of a run's page: its result in a sentence, what to beware of, and what made it.
 
     Args:
-        kind: of the page, in a word or two.
+        kind: of the page, in a word.
         said: the result.
         notes: a sentence each.
-        facts: by name; those that are empty are left out.
+        folder: of the run.
+        summary, config, env: the content of the files of these names; what they lack is left out.
     """
+    facts = {
+        "run": folder.resolve().name,
+        "preset": summary.get("preset", config.get("preset")),
+        "seeds": ", ".join(map(str, summary.get("seeds") or config.get("seeds") or [])),
+        "time": duration(summary.get("seconds")),
+        "CPU time": duration(summary.get("cpu_seconds")),
+        "device": env.get("device"),
+        "renderer": summary.get("renderer"),
+        "commit": summary.get("commit", env.get("commit")),
+        "settings": summary.get("settings"),
+    }
     line = " &nbsp; ".join(f"{name} <b>{escape(str(value))}</b>" for name, value in facts.items() if value)
     shown = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     return f'<p class="facts">worldaction {kind}</p>\n<h1>{escape(said)}</h1>\n{shown}\n<p class="facts">{line}</p>'
+
+
+def made_by(config: Json, env: Json) -> str:
+    """The section on the settings, the versions and the machine."""
+    return section("What made it", details("Settings", listing(config)), details("Versions and machine", listing(env)))
 
 
 def figure(folder: Path, name: str, plot: Plot, description: str, caption: str = "") -> str:

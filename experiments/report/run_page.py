@@ -50,16 +50,16 @@ from experiments.report.figures import (
     panels,
     success_curves,
 )
-from experiments.report.page import details, figure, film, heading, listing, section, squares, write_page
+from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
 from experiments.report.statistics import wilson
-from experiments.report.table import DASH, Cell, Table, duration, percent, words
+from experiments.report.table import DASH, Cell, Table, percent, words
 from experiments.report.verdict import (
     comparisons,
     console_table,
     improved_of,
     label,
     overall,
-    result_cells,
+    result_table,
     verdict,
     warnings,
 )
@@ -141,40 +141,23 @@ def write_report(run_folder: Path) -> Path:
     run = RunFiles.read(Path(run_folder))
     if "arms" in run.summary:
         return write_comparison(run.folder)
+    said = verdict(run.summary) if run.summary else "No summary yet: this run was interrupted or is still going on."
     return write_page(
         run.folder / "report.html",
         f"worldaction: {run.folder.name}",
         [
-            _head(run),
+            heading("report", said, warnings(run.summary), run.folder, run.summary, run.config, run.env),
             _results(run),
             _curves(run),
             _episodes(run),
             section("Rollouts", *_films(run, open_loop=False)),
             _world_model(run),
-            _made_by(run),
+            made_by(run.config, run.env),
         ],
     )
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
-
-
-def _head(run: RunFiles) -> str:
-    s = run.summary
-    seeds: list[int] = s.get("seeds") or run.config.get("seeds") or []
-    facts = {
-        "run": run.folder.resolve().name,
-        "preset": s.get("preset", run.config.get("preset")),
-        "seeds": ", ".join(map(str, seeds)),
-        "time": duration(s.get("seconds")),
-        "CPU time": duration(s.get("cpu_seconds")),
-        "device": run.env.get("device"),
-        "renderer": s.get("renderer"),
-        "commit": s.get("commit", run.env.get("commit")),
-        "settings": s.get("settings"),
-    }
-    said = verdict(s) if s else "No summary yet: this run was interrupted or is still going on."
-    return heading("report", said, warnings(s), facts)
 
 
 def _results(run: RunFiles) -> str:
@@ -183,18 +166,12 @@ def _results(run: RunFiles) -> str:
         return ""
     mean = overall(run.summary) if len(tasks) > 1 else None
     who = label(run.improved)
-    columns = ("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined BC, {who} %")
-    found = Table(
-        (*columns, f"imagined - real {who}, points"),
-        [(words(name), *result_cells(task)) for name, task in tasks.items()],
-        total=("average", *result_cells(mean)) if mean else (),
-    )
     pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
     plot = comparison(pairs, (mean.bc, mean.improved) if mean else None, policy=run.improved)
     return section(
         f"BC against {who} in imagination",
         f"<p>{_ABOUT_RESULTS}</p>",
-        found.html(),
+        result_table(run.summary, spell=words).html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
         figure(run.folder, "comparison", plot, f"BC and {who} by task, with intervals"),
         _seeds_table(run),
@@ -292,12 +269,6 @@ def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
     rows = [(words(name), *(_score([seed[place][name] for seed in seeds]) for place in places)) for name in names]
     found = Table(("linear probe of the true state", *map(words, places)), rows)
     return f"<h3>What the latents know</h3><p>{_ABOUT_PROBES}</p>{found.html()}"
-
-
-def _made_by(run: RunFiles) -> str:
-    return section(
-        "What made it", details("Settings", listing(run.config)), details("Versions and machine", listing(run.env))
-    )
 
 
 def _films(run: RunFiles, *, open_loop: bool) -> list[str]:

@@ -6,7 +6,7 @@ The summary is that of `experiments/report/run_page.py`, as plain JSON values.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.report.statistics import Estimate, Interval, average
@@ -16,6 +16,9 @@ FEW = 20
 """Episodes a task below which nothing can be concluded."""
 WIDE_GAP = 0.15
 """Imagined minus real success from which a policy may have learned to please the model."""
+
+ANY_UPDATE = "improved"
+"""What the improved policies of a comparison are called, where its arms have different updates."""
 
 Summary = Mapping[str, Any]
 
@@ -27,8 +30,8 @@ def improved_of(summary: Summary) -> str:
 
 
 def label(policy: str) -> str:
-    """A policy's name as it is read: BC, PPO."""
-    return words(policy).upper()
+    """A policy's name as it is read, such as BC or PPO; "improved" where arms were improved by different updates."""
+    return policy if policy == ANY_UPDATE else words(policy).upper()
 
 
 class Comparison(NamedTuple):
@@ -50,7 +53,21 @@ class Comparison(NamedTuple):
 def comparisons(summary: Summary) -> dict[str, Comparison]:
     """The comparison on every task; none in a run of the world model alone."""
     improved = improved_of(summary)
-    return {name: _comparison(task, improved) for name, task in (summary.get("tasks") or {}).items()}
+    return {name: comparison_of(task, improved, "rate") for name, task in (summary.get("tasks") or {}).items()}
+
+
+def comparison_of(values: Mapping[str, Any], improved: str, key: str) -> Comparison:
+    """What a summary says of a task, or of the average of the tasks.
+
+    Args:
+        values: of the summary.
+        improved: what it calls the improved policy.
+        key: of its numbers: "rate" in a task, "value" in the average.
+    """
+    imagined = values.get("imagined") or {}
+    bc, other = (estimate_of(values[policy], key) for policy in ("bc", improved))
+    difference = estimate_of(values["difference"])
+    return Comparison(values.get("n"), bc, other, difference, imagined.get("bc"), imagined.get(improved))
 
 
 def overall(summary: Summary) -> Comparison:
@@ -100,20 +117,30 @@ def warnings(summary: Summary) -> list[str]:
 
 def console_table(summary: Summary) -> str:
     """The closing table of a run and its verdict, for a terminal."""
-    tasks = comparisons(summary)
-    if not tasks:
+    if not summary.get("tasks"):
         return verdict(summary)
-    if len(tasks) > 1:
-        tasks["average"] = overall(summary)
-    who = label(improved_of(summary))
-    columns = ("task", "n", "BC", who, f"{who} - BC", f"imagined BC, {who}", "imagined - real")
-    rows = [(name, *result_cells(task, unit=" %")) for name, task in tasks.items()]
-    lines = Table(columns, rows).text().splitlines()
+    lines = result_table(summary, unit=" %").text().splitlines()
     wrapped = [line for note in (verdict(summary), *warnings(summary)) for line in textwrap.wrap(note, len(lines[1]))]
     return "\n".join([*lines, lines[1], *wrapped])
 
 
-def result_cells(task: Comparison, *, unit: str = "") -> tuple[str, ...]:
+def result_table(summary: Summary, *, unit: str = "", spell: Callable[[str], str] = str) -> Table:
+    """BC beside the improved policy: a row a task, and their average where there are several.
+
+    Args:
+        summary: with one evaluated task at least.
+        unit: after each rate; without one it stands in the head.
+        spell: how a task's name is written.
+    """
+    tasks = comparisons(summary)
+    who, head = label(improved_of(summary)), "" if unit else " %"
+    columns = ("task", "n", f"BC{head}", f"{who}{head}", f"{who} - BC, points", f"imagined BC, {who}{head}")
+    total = ("average", *result_cells(overall(summary), unit)) if len(tasks) > 1 else ()
+    rows = [(spell(name), *result_cells(task, unit)) for name, task in tasks.items()]
+    return Table((*columns, f"imagined - real {who}"), rows, total)
+
+
+def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
     """Episodes, both rates, their difference, rates in dreams and the gap between dreams and the simulator."""
     return (
         "" if task.episodes is None else str(task.episodes),
@@ -136,18 +163,6 @@ def estimate_of(value: Mapping[str, Any], key: str = "value") -> Estimate:
         key: "rate" for the success of a task, else "value".
     """
     return Estimate(value[key], Interval(*value["interval"]))
-
-
-def _comparison(task: Mapping[str, Any], improved: str) -> Comparison:
-    imagined = task.get("imagined") or {}
-    return Comparison(
-        task["n"],
-        estimate_of(task["bc"], "rate"),
-        estimate_of(task[improved], "rate"),
-        estimate_of(task["difference"]),
-        imagined.get("bc"),
-        imagined.get(improved),
-    )
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

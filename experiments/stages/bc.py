@@ -10,12 +10,11 @@ from torch import Tensor
 
 from agents.bc import clone, demonstration_chunks
 from agents.policy import Actor, build_actor, config_of
+from experiments.stages.demonstrations import demonstrated
 from experiments.stages.task_run import TaskRun, pick
-from worldaction.errors import UserError
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.io.recorder import Recorder, progress
 from worldaction.latents import EpisodeLatents, encode
-from worldaction.play.action_masking import knows_actions
 from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION
 from worldaction.world_model.model import WorldModel, restore
@@ -28,13 +27,7 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     options, (head, head_options) = task_run.study.clone, task_run.head
-    # what is recorded is play, and its annotated windows are the demonstrations
-    recorded = task_run.study.play is not None
-    demos = task_run.store.demonstrations(task_run.task, kind=None if recorded else "demo", split="training")
-    demos = [d for d in demos if knows_actions(task_run.store, task_run.store.episode_of(d.start))]
-    if not demos:
-        raise UserError(f"there are no demonstrations of {task_run.task}; raise --data.demos, or record some")
-    ranges = [(d.start, d.stop) for d in demos]
+    ranges = demonstrated(task_run)
     episodes = encode(task_run.model, task_run.store.frames, ranges, resamples=options.resamples, seed=task_run.seed)
     features, chunks = demonstrations(task_run.model, task_run.store, episodes, chunk=task_run.study.policy.chunk)
     recorder.rewind(f"{task_run.prefix}/clone", 0)
@@ -60,7 +53,7 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
             report=report,
         )
     save_actor(artefact.folder, policy)
-    artefact.finish({"demonstrations": len(demos), "frames": chunks.shape[0]})
+    artefact.finish({"demonstrations": len(ranges), "frames": chunks.shape[0]})
 
 
 def demonstrations(

@@ -23,6 +23,7 @@ from experiments.report.figures import (
     legend,
     mark,
     policy_marks,
+    rows_of_rates,
 )
 from experiments.report.table import words
 from experiments.report.verdict import estimate_of, label
@@ -78,10 +79,7 @@ def _panel(axis: Axes, panel: str, arms: Mapping[str, Json], policies: Sequence[
             low, high = estimate.interval
             data.append(_row(panel, name, policy, "", estimate.value, low, high))
             data += [_row(panel, name, policy, seed, rate) for seed, rate in rates.items()]
-    axis.set_ylim(len(arms) - 0.5, -0.5)
-    axis.grid(axis="y", visible=False)
-    axis.set_xlim(-4, 104)
-    axis.set_xticks(range(0, 101, 25))
+    rows_of_rates(axis, len(arms))
     return data
 
 

@@ -29,6 +29,7 @@ import numpy as np
 
 from experiments.report.statistics import average, paired_difference, probability_of_improvement, seed_bootstrap
 from experiments.report.summary import commits, estimate, outcomes, over_tasks, pooled, since_start
+from experiments.report.verdict import ANY_UPDATE
 from experiments.study.arms import differences
 from experiments.study.run import Run, settings_of
 from worldaction.io.artefact import read_json, write_json
@@ -92,7 +93,7 @@ def compare(run: Run) -> Json:
         run: the study; what its arms have finished has been summarised in their folders.
     """
     updates = {arm.study.improved for arm in run.arms().values()}
-    improved = updates.pop() if len(updates) == 1 else "improved"
+    improved = updates.pop() if len(updates) == 1 else ANY_UPDATE
     found = {name: Found.read(arm, improved) for name, arm in run.arms().items()}
     cells = _common(list(found.values()), run)
     changes = differences({name: one.run.study for name, one in found.items()})

@@ -9,8 +9,8 @@ from typing import Any
 
 from experiments.report.comparison.figures import calibration, side_by_side
 from experiments.report.comparison.tables import cautions, headline, policies_of, tables
-from experiments.report.page import details, figure, heading, listing, section, write_page
-from experiments.report.table import Table, duration
+from experiments.report.page import figure, heading, made_by, section, write_page
+from experiments.report.table import Table
 from worldaction.io.artefact import read_json
 
 Json = dict[str, Any]
@@ -27,34 +27,21 @@ def write_comparison(folder: Path) -> Path:
     Args:
         folder: the study's; its summary.json is there.
     """
-    summary: Json = read_json(folder / "summary.json")
+    summary, config, env = (read_json(folder / f"{name}.json") for name in ("summary", "config", "env"))
     made = {one.key: _html(one) for one in tables(summary)}
     return write_page(
         folder / "report.html",
         f"worldaction: {folder.name}",
         [
-            _head(folder, summary),
+            heading("comparison", headline(summary), cautions(summary), folder, summary, config, env),
             section("What is compared", made.get("settings", ""), _links(summary)),
             section("Success", made.get("averages", ""), _figures(folder, summary)),
             section("Differences", made.get("differences", ""), f"<p>{_ABOUT_INTERVALS}</p>"),
             section("Every task", made.get("tasks", "")),
             section("World models", made.get("models", "")),
-            _made_by(folder),
+            made_by(config, env),
         ],
     )
-
-
-def _head(folder: Path, summary: Json) -> str:
-    facts = {
-        "run": folder.resolve().name,
-        "preset": summary.get("preset"),
-        "seeds": ", ".join(map(str, summary["seeds"])),
-        "time": duration(summary.get("seconds")),
-        "renderer": summary.get("renderer"),
-        "commit": summary.get("commit"),
-        "settings": summary.get("settings"),
-    }
-    return heading("comparison", headline(summary), cautions(summary), facts)
 
 
 def _links(summary: Json) -> str:
@@ -78,9 +65,3 @@ _KINDS = {"settings": "text settings", "tasks": "folded second"}
 def _html(made: Table) -> str:
     about = f"<p>{escape(made.about)}</p>" if made.about else ""
     return about + made.html(_KINDS.get(made.key, "folded"))
-
-
-def _made_by(folder: Path) -> str:
-    names = {"Settings of the study": "config.json", "Versions and machine": "env.json"}
-    parts = [details(title, listing(read_json(folder / name))) for title, name in names.items()]
-    return section("What made it", *parts)

@@ -7,8 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.report.statistics import Estimate, Interval
-from experiments.report.table import DASH, Table, change, number, percent, points, rate, shares, words
-from experiments.report.verdict import FEW, WIDE_GAP, estimate_of, improved_of, label, scope
+from experiments.report.table import DASH, Table, change, number, percent, rate, words
+from experiments.report.verdict import (
+    ANY_UPDATE,
+    FEW,
+    WIDE_GAP,
+    comparison_of,
+    estimate_of,
+    improved_of,
+    label,
+    result_cells,
+    scope,
+)
 
 Json = Mapping[str, Any]
 _ABOUT_SEEDS = (
@@ -41,7 +51,8 @@ def headline(summary: Json) -> str:
     best = max(others, key=lambda name: float(compared[name]["average"][improved]["value"]))
     effect = _effect(estimate_of(compared[best]["against_first"]["average"][improved]))
     of = f"Of {len(compared)} arms: with " if len(others) > 1 else "With "
-    said = f"{of}{label(improved)}, {best} is {effect} {first}: {_against(compared, best, improved)}"
+    who = "improved policies" if improved == ANY_UPDATE else label(improved)
+    said = f"{of}{who}, {best} is {effect} {first}: {_against(compared, best, improved)}"
     cloned = _effect(estimate_of(compared[best]["against_first"]["average"]["bc"]))
     of_what = scope(compared[first]["tasks"])
     of_what = of_what[0].upper() + of_what[1:]
@@ -75,7 +86,10 @@ def cautions(summary: Json) -> list[str]:
         doubtful = [label(p) for p in policies_of(summary) if _only_by_starts(arm.get("against_first") or {}, p)]
         if doubtful:
             notes.append(f"{name} differs in {' and '.join(doubtful)} as trained; other seeds could turn it around.")
-        if arm.get("average") and (gap := _gap(arm["average"], "value", improved_of(summary))) > WIDE_GAP:
+        if (
+            arm.get("average")
+            and (gap := comparison_of(arm["average"], improved_of(summary), "value").gap or 0.0) > WIDE_GAP
+        ):
             notes.append(f"{name}: dreams of the final policies succeed {percent(gap, '')} points more than real ones.")
     return notes
 
@@ -114,18 +128,11 @@ def _averages(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
     bc, who = map(label, policies)
     columns = ["arm", f"{bc} %", f"{who} %", f"{who} - {bc}, points", f"imagined {bc}, {who} %"]
     columns += [f"imagined - real {who}", *([f"IQM {bc} %", f"IQM {who} %"] if seeded else [])]
-    rows = [
-        (
-            name,
-            *(_rate(average[policy]) for policy in policies),
-            _change(average["difference"]),
-            shares(*(average["imagined"][policy] for policy in policies)),
-            points(_gap(average, "value", policies[1])),
-            *(_rate(arm["iqm"][policy]) for policy in (policies if seeded else ())),
-        )
-        for name, arm in arms.items()
-        if (average := arm.get("average"))
-    ]
+    rows = []
+    for name, arm in arms.items():
+        if average := arm.get("average"):
+            _, *cells = result_cells(comparison_of(average, policies[1], "value"))
+            rows.append((name, *cells, *(_rate(arm["iqm"][policy]) for policy in (policies if seeded else ()))))
     about = "Success in the simulator, averaged over the tasks, and in dreams of the same policies."
     about += " IQM: the mean of the middle half of all seeds and tasks." if seeded else ""
     return Table(columns, rows, title="Arms", about=about, key="averages")
@@ -157,21 +164,13 @@ def _by_task(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
     first, *_ = arms
     bc, who = map(label, policies)
     columns = ("task", "arm", "n", f"{bc} %", f"{who} %", f"imagined {bc}, {who} %", f"imagined - real {who}")
-    rows = [
-        (
-            words(task),
-            name,
-            str(found["n"]),
-            *(_rate(found[policy], "rate") for policy in policies),
-            shares(*(found["imagined"][policy] for policy in policies)),
-            points(_gap(found, "rate", policies[1])),
-            *(_change(against[policy]) if against else DASH for policy in policies),
-        )
-        for task in arms[first]["tasks"]
-        for name, arm in arms.items()
-        for found in [arm["tasks"][task]]
-        for against in [((arm.get("against_first") or {}).get("tasks") or {}).get(task)]
-    ]
+    rows = []
+    for task in arms[first]["tasks"]:
+        for name, arm in arms.items():
+            episodes, ours, theirs, _, *dreams = result_cells(comparison_of(arm["tasks"][task], policies[1], "rate"))
+            against = ((arm.get("against_first") or {}).get("tasks") or {}).get(task)
+            differences = [_change(against[policy]) if against else DASH for policy in policies]
+            rows.append((words(task), name, episodes, ours, theirs, *dreams, *differences))
     return Table((*columns, f"{bc} against {first}", f"{who} against {first}"), rows, title="By task", key="tasks")
 
 
@@ -207,17 +206,12 @@ def _setting(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _rate(value: Json, key: str = "value") -> str:
-    return rate(estimate_of(value, key))
+def _rate(value: Json) -> str:
+    return rate(estimate_of(value))
 
 
 def _change(value: Json) -> str:
     return change(estimate_of(value))
-
-
-def _gap(value: Json, key: str, improved: str) -> float:
-    """By how much dreams of the improved policy succeed more often than the simulator."""
-    return float(value["imagined"][improved] - value[improved][key])
 
 
 # Forms ----------------------------------------------------------------------------------------------------------------

@@ -18,10 +18,9 @@ from tiny_study import ROOT, SETTINGS, environment, finished_run
 
 from agents.bc import demonstration_chunks
 from agents.policies.diffusion import DiffusionOptions, DiffusionPolicy
-from experiments.baselines import bc_pixels
+from experiments.baselines import BASELINES, bc_pixels
 from experiments.baselines.__main__ import main
 from experiments.baselines.base import Demonstrations, Learned, policy_of
-from experiments.baselines.registry import available
 from experiments.guard import guarded
 from experiments.report.statistics import wilson
 from worldaction.config import CloneConfig, PolicyConfig, TableConfig, WorldModelConfig
@@ -50,17 +49,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def values(run: Path, method: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "baselines" / f"{method}-{TASK}-seed0.json").read_text())
-    return found
+    found: dict[str, Any] = json.loads((run / "baselines" / f"{method}-{TASK}-seed0/manifest.json").read_text())
+    return {**found["results"], "made_by": found["made_by"]}
 
 
 # What comes out -------------------------------------------------------------------------------------------------------
 
 
 def test_one_baseline_is_one_file_that_bears_its_name() -> None:
-    found = available()
+    found = BASELINES.own()
     assert set(found) == set(METHODS)
-    assert {name: cls.__module__ for name, cls in found.items()} == {n: f"experiments.baselines.{n}" for n in METHODS}
+    for name in METHODS:
+        cls = BASELINES.find(name)
+        assert (cls.name, cls.__module__) == (name, f"experiments.baselines.{name}")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -134,8 +135,8 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(r
     shutil.copytree(run, again)
     missing = ["sb3_ppo_dream", "dppo", "sb3_ppo"]
     for method in missing:
-        (again / "baselines" / f"{method}-{TASK}-seed0.json").unlink()
-    before = {path: path.stat().st_mtime_ns for path in (again / "baselines").glob("*.json")}
+        shutil.rmtree(again / "baselines" / f"{method}-{TASK}-seed0")
+    before = {path: path.stat().st_mtime_ns for path in (again / "baselines").glob("*/manifest.json")}
     main(arguments(again))
     assert len(before) == len(METHODS) - len(missing)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -157,7 +158,7 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(r
             "is a study of its own now: .* --policy gaussian",
         ),
         (["--methods", "no_such_module:Mine"], "no_such_module"),
-        (["--methods", "json:dumps"], "is no experiments.baselines.base.Baseline"),
+        (["--methods", "json:dumps"], "is no experiments.baselines.base:Baseline"),
         (["--tasks", "open_drawer"], "unknown task of this run 'open_drawer'"),
         (["--seeds", "7"], "unknown seed of this run '7'"),
         (["--steps", "0"], "--steps 0: give 1 or more"),
@@ -179,7 +180,7 @@ def test_a_budget_below_one_batch_is_refused(run: Path, tmp_path: Path, capsys: 
     for method in ("dppo", "sb3_ppo_dream"):
         assert guarded(lambda m=method: main([str(copy), "--methods", m, "--steps", "3"])) == 2  # type: ignore[misc]
         assert f"less than one batch of {method}" in capsys.readouterr().err
-        assert not list((copy / "baselines").glob("*.json"))
+        assert not list((copy / "baselines").glob(f"*-{TASK}-seed0"))
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,9 +201,9 @@ class Still(Baseline):
     data = "play"
     settings = {"speed": 0.0}
 
-    def learn(self, here, *, budget, record):
+    def learn(self, task_run, *, budget, record):
         record(50, {"loss": 1.0})
-        return Learned(here.model, Greedy(lambda feature: torch.zeros(len(feature), 2, 7), chunk=2))
+        return Learned(task_run.model, Greedy(lambda feature: torch.zeros(len(feature), 2, 7), chunk=2))
 """
 
 
@@ -252,7 +253,7 @@ def test_cloning_from_pixels_learns_what_only_the_image_says(monkeypatch: pytest
     action = torch.where(light, 0.7, -0.7)[:, None] * torch.ones(7)
     frames = {STATIC: image, ROBOT: torch.zeros(120, 15), ACTION: action}
     chunks = torch.cat([demonstration_chunks(one[None], 2) for one in action])
-    monkeypatch.setattr(bc_pixels, "demonstrated", lambda here: Demonstrations([], torch.arange(120), chunks))
+    monkeypatch.setattr(bc_pixels, "demonstrated_frames", lambda task_run: Demonstrations(torch.arange(120), chunks))
     here: Any = SimpleNamespace(
         store=SimpleNamespace(frames=frames, meta=SimpleNamespace(layout=CALVIN)),
         study=SimpleNamespace(
