@@ -6,7 +6,7 @@ from pathlib import Path
 
 from experiments.stages.bc import clone_policy
 from experiments.stages.evaluation import compare
-from experiments.stages.improve import finetune
+from experiments.stages.improve import improve
 from experiments.stages.success import learn_success
 from experiments.stages.task_run import TaskRun
 from worldaction.io.recorder import Recorder
@@ -18,5 +18,5 @@ def learn_task(folder: Path, seed: int, task: str) -> None:
     with Recorder(folder, f"seed{seed}-{task}") as recorder:
         learn_success(task_run, recorder)
         clone_policy(task_run, recorder)
-        finetune(task_run, recorder)
+        improve(task_run, recorder)
         compare(task_run)

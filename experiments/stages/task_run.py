@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
-from agents.policy import Policy
+from agents.policies.base import POLICIES, PolicyHead
+from agents.policy import Actor, Policy
+from agents.updates.base import UPDATES, Update
 from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
 from experiments.study.run import Run, device
+from experiments.study.settings import Study
+from worldaction.extension import Family
 from worldaction.play.store import Segment
 from worldaction.spec import SCENE
 from worldaction.world_model.model import WorldModel
@@ -26,6 +30,7 @@ class TaskRun:
         self.run, self.seed, self.task = Run.open(folder), seed, task
         self.study, self.device = self.run.study, device(self.run.study)
         self.prefix = f"seed{seed}/{task}"
+        self.head, self.update = resolved(self.study)
         self.store = open_play(self.run)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
         drawn_by = self.store.meta.renderer if self.study.play is None else None
@@ -45,9 +50,25 @@ class TaskRun:
         scene = self.store.frames[SCENE][frame.flatten()].numpy()
         return torch.from_numpy(self.benchmark.label(self.task, scene)).view(frame.shape)
 
-    def policy(self, actor: DiffusionPolicy | TunedPolicy) -> Policy:
+    def policy(self, actor: Actor) -> Policy:
         """An actor as it is used in the simulator."""
         return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed)
+
+
+def resolved(study: Study) -> tuple[tuple[type[PolicyHead], Any], tuple[type[Update], Any]]:
+    """The policy head and the policy update that a study names, each its class and its options.
+
+    Raises:
+        UserError: there is none of that name, or an option is none of its own or outside its range.
+    """
+    return _member(POLICIES, study.policy), _member(UPDATES, study.update)
+
+
+def _member(family: Family, section: Any) -> tuple[Any, Any]:
+    """The class that a section of the settings names, and its options, which begin as the section says."""
+    spec = family.parse(section.name)
+    cls = family.find(spec.target)
+    return cls, family.options(cls, spec.options, defaults=vars(section))
 
 
 def without_prefix(stage: str, figures: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from experiments.report.summary import summarise
 from experiments.stages.all_of_task import learn_task
 from experiments.stages.bc import clone_policy
 from experiments.stages.fidelity import measure_world_model
-from experiments.stages.improve import finetune
+from experiments.stages.improve import improve
 from experiments.stages.play import make_play
 from experiments.stages.success import learn_success
 from experiments.stages.task_run import TaskRun
@@ -40,7 +40,7 @@ from worldaction.io.recorder import Recorder, setup_logging, write_csv
 from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.store import PlayStore
 
-SHARED = {"success": learn_success, "clone": clone_policy, "ppo": finetune}
+SHARED = {"success": learn_success, "clone": clone_policy, "ppo": improve}
 """Stages of a task that several runs may have in common, in order."""
 
 

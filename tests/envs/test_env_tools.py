@@ -16,7 +16,7 @@ from tiny_study import environment
 from envs.benchmark import Start, benchmark_class, open_benchmark
 from envs.general.benchmark import General, find
 from envs.general.tools.contract import CHECKS, check, examine
-from envs.general.tools.scaffold import class_name, new_env
+from envs.general.tools.scaffold import new_env
 from worldaction.config import EnvConfig, GymConfig
 from worldaction.errors import UserError
 
@@ -153,7 +153,7 @@ def test_our_own_table_passes_too() -> None:
 
 def test_the_scaffold_s_environment_passes_and_so_do_its_tests(tmp_path: Path) -> None:
     env, test = new_env("my_env", tmp_path)
-    assert (env.name, test.name, class_name("my_env")) == ("my_env.py", "test_my_env.py", "MyEnv")
+    assert (env.name, test.name) == ("my_env.py", "test_my_env.py")
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test.name],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=90,

@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 from tiny_study import ROOT, options, study, summary
+from tutorial import run
 
-from envs.general.tools.contract import examine
-from envs.general.tools.scaffold import new_env
 from experiments.study.options import parse_study
 
 TUTORIAL = (ROOT / "docs/tutorial_env.md").read_text()
@@ -23,9 +22,11 @@ COMMANDS = [shlex.split(line) for block in BASH for line in block.splitlines()]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, in which the first two steps have been done."""
-    env, _ = new_env(COMMANDS[0][-1], tmp_path)
+    made = run(shlex.join(COMMANDS[0]), tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "worldaction check env gate:Gate" in made.stdout
     (text,) = PYTHON
-    env.write_text(text)
+    (tmp_path / "gate.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     yield tmp_path
@@ -41,15 +42,19 @@ def test_the_steps_are_those_that_are_tested_here() -> None:
 
 
 def test_the_environment_of_the_tutorial_gives_a_study_what_it_asks(folder: Path) -> None:
-    assert [found for _, found in examine(COMMANDS[1][-1]) if found] == []
+    said = run(shlex.join(COMMANDS[1]), folder)
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert "gate:Gate keeps to the contract" in said.stdout
 
 
 def test_the_check_says_of_a_missing_demonstrator_what_the_tutorial_says(folder: Path) -> None:
     text = PYTHON[0].replace('    demonstrator = "gate:GateExpert"\n', "")
     assert text != PYTHON[0]
     (folder / "gate.py").write_text(text)
-    (wrong,) = [demand for demand, found in examine(COMMANDS[1][-1]) if found]
-    assert f"    WRONG  {wrong}\n" in TUTORIAL
+    said = run(shlex.join(COMMANDS[1]), folder)
+    assert said.returncode == 2
+    (wrong,) = [line for line in said.stdout.splitlines() if line.startswith("WRONG")]
+    assert f"    {wrong}\n" in TUTORIAL
 
 
 def test_the_tutorial_s_study_is_fitted_to_the_environment(folder: Path) -> None:

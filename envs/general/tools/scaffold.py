@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import keyword
 from pathlib import Path
 
-from worldaction.errors import UserError
+from envs.benchmark import BENCHMARKS
+from worldaction.scaffold import write_plugin
 
 ENV = '''"""{title}: a point is to be brought to a mark. An example to be replaced by your task."""
 
@@ -104,30 +104,5 @@ def test_whoever_stays_does_not_arrive() -> None:
 
 
 def new_env(name: str, folder: Path) -> tuple[Path, Path]:
-    """Write an environment that works and its tests.
-
-    Args:
-        name: of its file, in small letters; its class is called after it.
-        folder: where; nothing there is overwritten.
-
-    Returns:
-        the files of the environment and of its tests.
-
-    Raises:
-        UserError: the name cannot be used, or a file is there already.
-    """
-    if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
-        raise UserError(f"environment name {name!r}: give small letters, digits and underscores, such as my_env")
-    files = {folder / f"{name}.py": ENV, folder / f"test_{name}.py": TEST}
-    for path in files:
-        if path.exists():
-            raise UserError(f"{path} is there already; give another name, or remove it")
-    for path, text in files.items():
-        path.write_text(text.format(name=name, title=class_name(name)), encoding="utf-8")
-    env, test = files
-    return env, test
-
-
-def class_name(name: str) -> str:
-    """The class in a file of that name."""
-    return "".join(part.capitalize() for part in name.split("_"))
+    """Write an environment that works and its tests; see `worldaction.scaffold.write_plugin`."""
+    return write_plugin(BENCHMARKS, name, folder, code=ENV, test=TEST)

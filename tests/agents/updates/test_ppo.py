@@ -13,15 +13,14 @@ from torch import Tensor
 
 from agents.imagination import dream
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
-from agents.updates.ppo import PPO, PPOOptions
+from agents.updates.ppo import PPO
+from worldaction.config import UpdateConfig
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 
 CLONED = mediocre()
-OPTIONS = PPOOptions(
+OPTIONS = UpdateConfig(
     iterations=12,
     dreams=128,
-    decisions=DECISIONS,
-    threshold=0.5,
     trained_steps=4,
     epochs=5,
     minibatch=256,
@@ -46,7 +45,8 @@ OPTIONS = PPOOptions(
 
 
 def make(goal: Goal | None = None, *, seed: int = 0, **changes: Any) -> PPO:
-    return PPO(World(), CLONED, goal or Goal(), starts(4), dataclasses.replace(OPTIONS, **changes), seed=seed)
+    options, limits = dataclasses.replace(OPTIONS, **changes), {"decisions": DECISIONS, "threshold": 0.5}
+    return PPO(World(), CLONED, goal or Goal(), starts(4), options, seed=seed, **limits)
 
 
 def run(ppo: PPO) -> list[dict[str, float]]:
@@ -57,8 +57,8 @@ def run(ppo: PPO) -> list[dict[str, float]]:
 
 def success_rate(policy: DiffusionPolicy | TunedPolicy) -> float:
     rows = torch.arange(256)
-    night = dream(World(), policy, Goal(), starts(256), decisions=DECISIONS, threshold=0.5, seed=99, rows=rows)
-    return night.summary()["imagined/success"]
+    rollouts = dream(World(), policy, Goal(), starts(256), decisions=DECISIONS, threshold=0.5, seed=99, rows=rows)
+    return rollouts.summary()["imagined/success"]
 
 
 def weights(ppo: PPO) -> Tensor:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from agents.observation_encoder import Sight, SightConfig
+from agents.observation_encoder import ObservationConfig, ObservationEncoder
 from agents.policies.diffusion import DiffusionPolicy
 from agents.policy import Policy
 from worldaction.errors import UserError
 from worldaction.spec import CALVIN, ROBOT, SCENE, STATIC, Layout
 from worldaction.world_model.nets import proprio
 
-PIXELS = SightConfig(CALVIN, cameras=(STATIC,), image_size=16, depth=4, patch=2, embed=8)
+PIXELS = ObservationConfig(CALVIN, cameras=(STATIC,), image_size=16, depth=4, patch=2, embed=8)
 
 
 def frames(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -27,41 +27,41 @@ def frames(count: int, seed: int = 0) -> dict[str, torch.Tensor]:
 
 def test_numbers_are_standardised_over_the_data_with_angles_as_rotations() -> None:
     seen = frames(400)
-    sight = Sight(SightConfig(CALVIN, vectors=(ROBOT, SCENE)))
-    sight.standardise(seen)
-    feature = sight.embed(seen)
-    assert feature.shape == (400, 18 + 24) == (400, sight.feature_size)
+    encoder = ObservationEncoder(ObservationConfig(CALVIN, vectors=(ROBOT, SCENE)))
+    encoder.standardise(seen)
+    feature = encoder.embed(seen)
+    assert feature.shape == (400, 18 + 24) == (400, encoder.feature_size)
     torch.testing.assert_close(feature.mean(0), torch.zeros(42), atol=1e-5, rtol=0)
     torch.testing.assert_close(feature.std(0, correction=0), torch.ones(42), atol=1e-4, rtol=0)
     # undone, they are the numbers themselves
-    numbers = feature * sight.proprio_std + sight.proprio_mean
+    numbers = feature * encoder.proprio_std + encoder.proprio_mean
     torch.testing.assert_close(numbers, torch.cat([proprio(seen[ROBOT]), seen[SCENE]], -1), atol=1e-5, rtol=0)
 
 
 def test_images_go_into_the_feature_and_the_cameras_alone_are_learned_from() -> None:
-    sight = Sight(PIXELS)
+    encoder = ObservationEncoder(PIXELS)
     seen = frames(2)
     other = seen | {STATIC: 255 - seen[STATIC]}
-    assert not sight.embed(seen).equal(sight.embed(other))
+    assert not encoder.embed(seen).equal(encoder.embed(other))
     # the numbers come last, untouched by the image
-    assert sight.embed(seen)[:, -18:].equal(sight.embed(other)[:, -18:])
-    assert sight.embed(seen | {SCENE: seen[SCENE] + 1}).equal(sight.embed(seen))
+    assert encoder.embed(seen)[:, -18:].equal(encoder.embed(other)[:, -18:])
+    assert encoder.embed(seen | {SCENE: seen[SCENE] + 1}).equal(encoder.embed(seen))
 
 
 def test_leading_axes_are_kept() -> None:
-    sight, seen = Sight(PIXELS), frames(6)
+    encoder, seen = ObservationEncoder(PIXELS), frames(6)
     shaped = {key: value.unflatten(0, (2, 3)) for key, value in seen.items()}
-    torch.testing.assert_close(sight.embed(shaped).flatten(0, 1), sight.embed(seen))
+    torch.testing.assert_close(encoder.embed(shaped).flatten(0, 1), encoder.embed(seen))
     torch.testing.assert_close(
-        sight.embed({key: value[0] for key, value in seen.items()}), sight.embed(seen)[0], atol=1e-5, rtol=1e-4
+        encoder.embed({key: value[0] for key, value in seen.items()}), encoder.embed(seen)[0], atol=1e-5, rtol=1e-4
     )
 
 
 def test_a_policy_on_a_sight_depends_on_the_present_frame_alone() -> None:
     torch.manual_seed(0)
-    sight = Sight(SightConfig(CALVIN)).requires_grad_(False)
-    actor = DiffusionPolicy(sight.feature_size, 7, chunk=2, denoising_steps=3, width=8)
-    policy = Policy(sight, actor, task="open_drawer")  # type: ignore[arg-type]
+    encoder = ObservationEncoder(ObservationConfig(CALVIN)).requires_grad_(False)
+    actor = DiffusionPolicy(encoder.feature_size, 7, chunk=2, denoising_steps=3, width=8)
+    policy = Policy(encoder, actor, task="open_drawer")  # type: ignore[arg-type]
     rng = np.random.default_rng(0)
     first, second, now = ({ROBOT: rng.standard_normal(15).astype(np.float32)} for _ in range(3))
 
@@ -83,10 +83,10 @@ def test_a_policy_on_a_sight_depends_on_the_present_frame_alone() -> None:
 def test_what_cannot_be_seen_is_refused(change: dict[str, torch.Tensor | None], message: str) -> None:
     seen = {key: value for key, value in (frames(2) | change).items() if value is not None}
     with pytest.raises(UserError, match=message):
-        Sight(PIXELS).embed(seen)
+        ObservationEncoder(PIXELS).embed(seen)
 
 
 def test_nothing_to_see_is_refused() -> None:
     blind = Layout((), 0, 0, 2, (0.0, 0.0))
     with pytest.raises(UserError, match="nothing is to be seen"):
-        Sight(SightConfig(blind, vectors=()))
+        ObservationEncoder(ObservationConfig(blind, vectors=()))

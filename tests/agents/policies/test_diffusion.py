@@ -147,15 +147,15 @@ def test_chain_can_be_replayed_from_its_means_and_noise() -> None:
     policy, (feature, noise) = make_policy(), draw(8)
     chain = sample_chain(policy, make_policy(2), feature, noise, trained_steps=4, min_std=0.1)
     std = policy.schedule.sigma[:4].flip(0).clamp(min=0.1)
-    replayed = chain.means + std[:, None] * noise[:, -4:].clamp(-3, 3)
-    assert torch.allclose(replayed, chain.states[:, 1:], atol=1e-6)
-    assert torch.equal(policy.to_actions(chain.states[:, -1]), chain.actions)
+    replayed = chain.stored["means"] + std[:, None] * noise[:, -4:].clamp(-3, 3)
+    assert torch.allclose(replayed, chain.stored["states"][:, 1:], atol=1e-6)
+    assert torch.equal(policy.to_actions(chain.stored["states"][:, -1]), chain.actions)
 
 
 def test_chain_of_an_untrained_copy_is_the_cloned_policys_sample() -> None:
     policy, (feature, noise) = make_policy(), draw(8)
-    chain = TunedPolicy(policy, make_policy(), trained_steps=4).chain(feature, noise, min_std=0.0)
-    assert torch.equal(chain.means, chain.base_means)
+    chain = TunedPolicy(policy, make_policy(), trained_steps=4).decide(feature, noise, min_std=0.0)
+    assert torch.equal(chain.stored["means"], chain.stored["base_means"])
     assert torch.allclose(chain.actions, policy.sample(feature, noise), atol=1e-5)
 
 
@@ -169,13 +169,14 @@ def test_tuned_policy_uses_its_copy_for_the_last_steps_only(sampler: str) -> Non
     # all but the last step are the base's
     chain = sample_chain(base, other, feature, noise, trained_steps=1, min_std=0.0)
     assert torch.equal(
-        chain.states[:, 0], sample_chain(base, base, feature, noise, trained_steps=1, min_std=0.0)[1][:, 0]
+        chain.stored["states"][:, 0],
+        sample_chain(base, base, feature, noise, trained_steps=1, min_std=0.0).stored["states"][:, 0],
     )
 
 
 def test_sample_and_chain_hand_over_at_the_same_step() -> None:
     tuned, (feature, noise) = TunedPolicy(make_policy(), make_policy(2), trained_steps=4), draw(8)
-    chain = tuned.chain(feature, noise, min_std=0.1)
+    chain = tuned.decide(feature, noise, min_std=0.1)
     assert torch.allclose(tuned.sample(feature, noise, min_std=0.1), chain.actions, atol=1e-5)
 
 

@@ -10,14 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents.bc import clone, demonstration_chunks, follow
+from agents.bc import clone, demonstration_chunks, fit_averaged, follow
 from agents.policies.diffusion import DiffusionPolicy
 from worldaction.errors import UserError
 
 SMALL: dict[str, Any] = {
-    "denoising_steps": 8,
-    "width": 64,
-    "blocks": 1,
+    "options": {"denoising_steps": 8, "width": 64},
     "steps": 40,
     "batch": 64,
     "lr": 3e-3,
@@ -25,6 +23,10 @@ SMALL: dict[str, Any] = {
     "ema": 0.99,
     "seed": 0,
 }
+
+
+def learn(features: Tensor, chunks: Tensor, **recipe: Any) -> DiffusionPolicy:
+    return clone(DiffusionPolicy, features, chunks, **recipe)
 
 
 def demonstrations() -> tuple[Tensor, Tensor]:
@@ -51,7 +53,8 @@ def test_chunks_run_on_past_the_end_at_rest_with_the_last_grip() -> None:
 
 def test_clone_learns_functions_and_choices_alike() -> None:
     features, chunks = demonstrations()
-    policy = clone(features, chunks, **SMALL | {"steps": 800, "batch": 256, "width": 128})
+    wide = {"steps": 800, "batch": 256, "options": {"denoising_steps": 8, "width": 128}}
+    policy = learn(features, chunks, **SMALL | wide)
     generator = torch.Generator().manual_seed(1)
     feature = torch.rand(500, 3, generator=generator) * 2 - 1
     sure = feature[:, 1].abs() > 0.2
@@ -67,7 +70,7 @@ def test_clone_learns_functions_and_choices_alike() -> None:
 def test_equal_seeds_give_equal_policies_and_leave_the_global_generator_alone() -> None:
     features, chunks = demonstrations()
     before = torch.get_rng_state()
-    one, two, other = (clone(features, chunks, **SMALL | {"seed": seed}).state_dict() for seed in (0, 0, 1))
+    one, two, other = (learn(features, chunks, **SMALL | {"seed": seed}).state_dict() for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
@@ -75,7 +78,7 @@ def test_equal_seeds_give_equal_policies_and_leave_the_global_generator_alone() 
 
 def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
     features, chunks = demonstrations()
-    whole = clone(features, chunks, **SMALL).state_dict()
+    whole = learn(features, chunks, **SMALL).state_dict()
 
     def fail(step: int, figures: Mapping[str, float]) -> None:
         if step == 25:
@@ -83,9 +86,9 @@ def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
 
     saving = SMALL | {"checkpoint": tmp_path / "clone.safetensors", "save_every": 10}
     with pytest.raises(KeyboardInterrupt):
-        clone(features, chunks, **saving, report=fail)
+        learn(features, chunks, **saving, report=fail)
     steps: list[int] = []
-    resumed = clone(features, chunks, **saving, report=lambda step, figures: steps.append(step)).state_dict()
+    resumed = learn(features, chunks, **saving, report=lambda step, figures: steps.append(step)).state_dict()
     assert steps[0] == 21
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
@@ -93,7 +96,7 @@ def test_interrupted_cloning_goes_on_to_the_same_policy(tmp_path: Path) -> None:
 def test_slow_average_does_not_hold_a_short_run_at_its_initial_weights() -> None:
     features, chunks = demonstrations()
     initial, slow, last = (
-        torch.nn.utils.parameters_to_vector(clone(features, chunks, **SMALL | changes).parameters())
+        torch.nn.utils.parameters_to_vector(learn(features, chunks, **SMALL | changes).parameters())
         for changes in ({"steps": 0}, {"ema": 0.9999}, {"ema": 0.0})
     )
     assert (slow - initial).norm() > 0.3 * (last - initial).norm()
@@ -109,6 +112,26 @@ def test_averaged_weights_follow_by_their_decay() -> None:
 def test_what_does_not_fit_is_refused_by_its_shape() -> None:
     features, chunks = demonstrations()
     with pytest.raises(UserError, match=r"features \[2, 1500, 3\] do not go with chunks \[7, 2, 3\]"):
-        clone(features, chunks[:7], **SMALL)
+        learn(features, chunks[:7], **SMALL)
     with pytest.raises(UserError, match=r"shape \[0, 7\]"):
         demonstration_chunks(torch.zeros(0, 7), 4)
+
+
+def test_the_result_is_another_module_than_the_one_that_was_trained_and_frozen() -> None:
+    torch.manual_seed(0)
+    layer, steps = torch.nn.Linear(3, 1), list[int]()
+    weight = layer.weight.detach().clone()
+    average = fit_averaged(
+        layer,
+        lambda: (layer(torch.ones(4, 3)) - 5.0).square().mean(),
+        steps=20,
+        lr=1e-2,
+        weight_decay=0.0,
+        ema=0.9,
+        report=lambda step, figures: steps.append(step),
+    )
+    assert steps == list(range(1, 21))
+    moved = [(one - weight).norm() for one in (average.weight, layer.weight)]
+    assert 0 < moved[0] < moved[1]
+    assert not average.training
+    assert not any(parameter.requires_grad for parameter in average.parameters())

@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
 from latent_world import FEATURE, mediocre
 from torch import Tensor
 
-from agents.imagination import Dream
-from agents.policies.diffusion import TunedPolicy, gaussian_log_prob
+from agents.imagination import RolloutBatch
+from agents.policies.base import Score
+from agents.policies.diffusion import TunedPolicy, divergence, gaussian_log_prob
 from agents.updates.objective import (
-    Decisions,
     Objective,
+    PolicyLoss,
     clip_schedule,
-    decisions_of,
     denoising_discount,
-    divergence,
     explained_variance,
+    normalise,
     policy_loss,
+    targets_of,
 )
 
 CLONED = mediocre()
@@ -50,28 +52,38 @@ def test_divergence_is_the_kl_of_gaussians_per_number() -> None:
     assert divergence(means, base, std).item() == pytest.approx(kl.mean().item(), rel=1e-5)
 
 
-def decisions(count: int = 40) -> tuple[TunedPolicy, Decisions, Objective]:
+STD = CLONED.schedule.sigma[:4].flip(0).clamp(min=0.1)
+
+
+class Batch(NamedTuple):
     """Decisions of the cloned policy with made-up advantages."""
+
+    feature: Tensor
+    stored: dict[str, Tensor]
+    log_prob: Tensor
+    advantage: Tensor
+
+
+def decisions(count: int = 40) -> tuple[TunedPolicy, Batch, Objective]:
     generator = torch.Generator().manual_seed(0)
     feature = torch.randn(count, FEATURE, generator=generator)
     policy = TunedPolicy(CLONED, copy.deepcopy(CLONED).requires_grad_(True), trained_steps=4)
-    chain = policy.chain(feature, torch.randn(count, *CLONED.noise_shape, generator=generator), min_std=0.1)
-    std = CLONED.schedule.sigma[:4].flip(0).clamp(min=0.1)
-    batch = Decisions(
-        feature,
-        chain.states,
-        chain.base_means,
-        gaussian_log_prob(chain.states[:, 1:], chain.means, std),
-        torch.randn(count, generator=generator),
-        torch.zeros(count),
-        torch.zeros(count),
-    )
-    return policy, batch, Objective(clip_schedule(4, 0.05, 0.01), denoising_discount(4, 0.9), std, bc=0.5)
+    stored = policy.decide(feature, torch.randn(count, *CLONED.noise_shape, generator=generator), min_std=0.1).stored
+    log_prob = policy.score_when_taken(feature, stored, min_std=0.1).log_prob
+    assert torch.equal(log_prob, gaussian_log_prob(stored["states"][:, 1:], stored["means"], STD))
+    batch = Batch(feature, stored, log_prob, torch.randn(count, generator=generator))
+    return policy, batch, Objective(clip_schedule(4, 0.05, 0.01), denoising_discount(4, 0.9), bc=0.5)
+
+
+def loss_of(policy: TunedPolicy, batch: Batch, objective: Objective) -> PolicyLoss:
+    score = policy.score(batch.feature, batch.stored, min_std=0.1)
+    assert isinstance(score, Score)
+    return policy_loss(score, batch.log_prob, normalise(batch.advantage), objective)
 
 
 def test_policy_that_dreamed_has_ratio_one() -> None:
     policy, batch, objective = decisions()
-    loss = policy_loss(policy.tuned, batch, objective)
+    loss = loss_of(policy, batch, objective)
     assert loss.surrogate.item() == pytest.approx(0, abs=1e-5)  # the mean of normalised advantages
     assert loss.approx_kl.item() == pytest.approx(0, abs=1e-6)
     assert loss.clip_fraction.tolist() == [0] * 4
@@ -83,20 +95,20 @@ def test_loss_is_the_clipped_surrogate_of_every_step_computed_one_at_a_time() ->
     with torch.no_grad():
         for parameter in policy.tuned.parameters():
             parameter += 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    loss = policy_loss(policy.tuned, batch, objective)
+    loss = loss_of(policy, batch, objective)
     advantage = (batch.advantage - batch.advantage.mean()) / batch.advantage.std(correction=0)
     condition = policy.tuned.condition(batch.feature)
     terms, outside, apart = [], [0] * 4, []
     for i in range(4):
         k = torch.tensor(3 - i)
-        mean, std = policy.tuned.mean(condition, batch.states[:, i], k), float(objective.std[i])
+        mean, std = policy.tuned.mean(condition, batch.stored["states"][:, i], k), float(STD[i])
         clip, weight = float(objective.clip[i]), 0.9 ** float(k)
         for b in range(len(batch.feature)):
-            now = gaussian_log_prob(batch.states[b, i + 1], mean[b], torch.tensor(std)).item()
+            now = gaussian_log_prob(batch.stored["states"][b, i + 1], mean[b], torch.tensor(std)).item()
             ratio, a = math.exp(now - batch.log_prob[b, i].item()), weight * float(advantage[b])
             terms.append(min(ratio * a, min(max(ratio, 1 - clip), 1 + clip) * a))
             outside[i] += abs(ratio - 1) > clip
-            apart += (((mean[b] - batch.base_means[b, i]) / std) ** 2 / 2).tolist()
+            apart += (((mean[b] - batch.stored["base_means"][b, i]) / std) ** 2 / 2).tolist()
     assert loss.surrogate.item() == pytest.approx(-sum(terms) / len(terms), rel=1e-4)
     assert loss.divergence.item() == pytest.approx(sum(apart) / len(apart), rel=1e-4)
     assert loss.total.item() == pytest.approx(loss.surrogate.item() + 0.5 * loss.divergence.item(), rel=1e-5)
@@ -110,26 +122,16 @@ def test_clipped_ratios_give_no_gradient() -> None:
         log_prob=batch.log_prob - 1.0, advantage=torch.ones(40).index_fill(0, torch.tensor([0]), -40)
     )
     batch = batch._replace(log_prob=batch.log_prob.index_fill(0, torch.tensor([0]), 50.0))
-    policy_loss(policy.tuned, batch, dataclasses.replace(objective, bc=0.0)).total.backward()
+    loss_of(policy, batch, dataclasses.replace(objective, bc=0.0)).total.backward()
     assert all(p.grad is None or p.grad.abs().max() < 1e-6 for p in policy.tuned.parameters())
 
 
-def three_dreams() -> Dream:
+def three_dreams() -> RolloutBatch:
     """Of three decisions each: success at the second, none, success at the third. Features count from 1."""
     alive = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 1]]).bool()
     success = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 1]]).bool()
     feature = torch.arange(1.0, 10.0).view(3, 3, 1) * alive[..., None]
-    empty = torch.zeros(3, 3, 2, 4)
-    return Dream(
-        feature,
-        empty,
-        empty[:, :, :1],
-        empty[:, :, :1],
-        alive,
-        success,
-        torch.tensor([2, 0, 3]),
-        torch.full((3, 1), 10.0),
-    )
+    return RolloutBatch(feature, {}, alive, success, torch.tensor([2, 0, 3]), torch.full((3, 1), 10.0))
 
 
 def its_feature(feature: Tensor, left: Tensor) -> Tensor:
@@ -139,27 +141,29 @@ def its_feature(feature: Tensor, left: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("after", [0, 10])
 def test_success_ends_the_future_and_so_does_the_limit_unless_the_end_of_the_dream_asks_the_critic(after: int) -> None:
-    night, bootstrap, std = three_dreams(), after > 0, torch.ones(1)
-    taken, value = decisions_of(night, its_feature, gamma=0.5, gae_lambda=0.0, std=std, bootstrap=bootstrap)
-    assert value.tolist() == taken.feature[:, 0].tolist() == [1, 2, 4, 5, 6, 7, 8, 9]
+    rollouts, bootstrap = three_dreams(), after > 0
+    taken = targets_of(rollouts, its_feature, gamma=0.5, gae_lambda=0.0, bootstrap=bootstrap)
+    assert taken.value.tolist() == rollouts.feature[rollouts.alive][:, 0].tolist() == [1, 2, 4, 5, 6, 7, 8, 9]
     assert taken.target.tolist() == [0.5 * 2, 1, 0.5 * 5, 0.5 * 6, 0.5 * after, 0.5 * 8, 0.5 * 9, 1]
-    returns, _ = decisions_of(night, its_feature, gamma=0.5, gae_lambda=1.0, std=std, bootstrap=bootstrap)
+    returns = targets_of(rollouts, its_feature, gamma=0.5, gae_lambda=1.0, bootstrap=bootstrap)
     assert returns.target.tolist() == pytest.approx([0.5, 1, 0.125 * after, 0.25 * after, 0.5 * after, 0.25, 0.5, 1])
 
 
 def test_dreams_that_never_succeed_are_worth_nothing_whatever_the_critic_believed() -> None:
-    night = three_dreams()
-    night = dataclasses.replace(night, success=torch.zeros_like(night.success), alive=torch.ones_like(night.alive))
-    taken, _ = decisions_of(night, lambda f, left: torch.ones_like(left), gamma=1.0, gae_lambda=1.0, std=torch.ones(1))
+    rollouts = three_dreams()
+    rollouts = dataclasses.replace(
+        rollouts, success=torch.zeros_like(rollouts.success), alive=torch.ones_like(rollouts.alive)
+    )
+    taken = targets_of(rollouts, lambda f, left: torch.ones_like(left), gamma=1.0, gae_lambda=1.0)
     assert taken.target.tolist() == [0.0] * 9
 
 
 def test_the_critic_is_told_how_much_of_the_limit_is_left() -> None:
-    night = three_dreams()
-    taken, value = decisions_of(night, lambda f, left: left, gamma=0.5, gae_lambda=0.0, std=torch.ones(1))
+    rollouts = three_dreams()
+    taken = targets_of(rollouts, lambda f, left: left, gamma=0.5, gae_lambda=0.0)
     shares = [1, 2 / 3, 1, 2 / 3, 1 / 3, 1, 2 / 3, 1 / 3]
-    assert taken.left.tolist() == value.tolist() == pytest.approx(shares)
-    blind, _ = decisions_of(night, its_feature, gamma=0.5, gae_lambda=0.0, std=torch.ones(1), bootstrap=True)
+    assert taken.left.tolist() == taken.value.tolist() == pytest.approx(shares)
+    blind = targets_of(rollouts, its_feature, gamma=0.5, gae_lambda=0.0, bootstrap=True)
     assert blind.left.tolist() == [0] * 8
 
 

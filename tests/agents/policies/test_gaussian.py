@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import Normal, kl_divergence
 
-from agents.policies.gaussian import LOG_STD_RANGE, GaussianPolicy, clone_gaussian
+from agents.bc import clone as clone_head
+from agents.policies.gaussian import LOG_STD_RANGE, GaussianPolicy
 from worldaction.errors import UserError
 
 FEATURE, ACTION, CHUNK = 3, 2, 4
@@ -24,7 +25,7 @@ def test_log_density_is_that_of_a_normal_distribution_of_the_whole_chunk() -> No
     made = policy().double()
     mean, std = made(feature.double())
     expected = Normal(mean, std).log_prob(chunk.double().flatten(1)).sum(-1)
-    torch.testing.assert_close(made.log_prob(feature.double(), chunk.double()), expected)
+    torch.testing.assert_close(made.log_density(feature.double(), chunk.double()), expected)
 
 
 def test_deviation_stays_in_its_range_however_sure_the_demonstrations_are() -> None:
@@ -43,7 +44,7 @@ def test_samples_have_the_mean_and_the_deviation_of_the_distribution() -> None:
     drawn = made.sample(feature, noise)[:, 0, 0]
     assert drawn.mean().item() == pytest.approx(mean[0, 0].item(), abs=0.02)
     assert drawn.std().item() == pytest.approx(std[0].item(), abs=0.03)
-    assert made.sample(feature[:1], noise[:1], sampler="ddim").equal(made.most_likely(feature[:1]))
+    assert made.sample(feature[:1], noise[:1], deterministic=True).equal(made.to_actions(mean))
 
 
 def test_actions_are_clipped_and_the_gripper_is_open_or_closed() -> None:
@@ -53,9 +54,8 @@ def test_actions_are_clipped_and_the_gripper_is_open_or_closed() -> None:
 
 
 def clone(features: torch.Tensor, chunks: torch.Tensor, seed: int = 0) -> GaussianPolicy:
-    return clone_gaussian(
-        features, chunks, width=32, steps=400, batch=128, lr=3e-3, weight_decay=0.0, ema=0.99, seed=seed
-    )
+    recipe = {"steps": 400, "batch": 128, "lr": 3e-3, "weight_decay": 0.0, "ema": 0.99}
+    return clone_head(GaussianPolicy, features, chunks, options={"width": 32}, seed=seed, **recipe)
 
 
 def test_cloning_finds_the_mean_and_the_deviation_that_made_the_demonstrations() -> None:
@@ -83,5 +83,24 @@ def test_cloning_is_a_function_of_its_seed_and_leaves_the_global_generator_alone
 
 
 def test_features_of_other_frames_than_the_chunks_are_refused() -> None:
-    with pytest.raises(UserError, match="give equal frames"):
+    with pytest.raises(UserError, match="do not go with chunks"):
         clone(torch.zeros(1, 7, FEATURE), torch.zeros(8, CHUNK, ACTION))
+
+
+def test_divergence_is_the_kl_of_normal_distributions_per_number() -> None:
+    one, cloned, feature = policy(0), policy(1), torch.randn(6, FEATURE)
+    stored = {"x": torch.randn(6, CHUNK * ACTION)}
+    found = one.divergence(cloned, feature, stored, one.log_prob(feature, stored, min_std=0.1), min_std=0.1)
+    (mean, std), (before, spread) = one(feature), cloned(feature)
+    expected = kl_divergence(Normal(mean, std.clamp(min=0.1)), Normal(before, spread.clamp(min=0.1))).mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_exploring_is_never_narrower_than_it_is_told_to_be() -> None:
+    made = policy()
+    feature, noise = torch.zeros(5000, FEATURE), torch.randn(5000, *made.noise_shape)
+    mean, _ = made(feature[:1])
+    wide = made.decide(feature, noise, min_std=0.9).stored["x"]
+    assert wide.std(0).min() > 0.85
+    assert (wide.mean(0) - mean[0]).abs().max() < 0.08
+    assert made.decide(feature, noise, min_std=0.0).actions.equal(made.sample(feature, noise))
