@@ -33,20 +33,36 @@ EXTRAS = {
     "align": ["transformers"],
     # compiles the kernels for the GPU in hand; CUDA builds of torch bring both
     "cuda": ["cuda-bindings", "nvidia-cuda-nvrtc"],
-    "test": ["pytest", "pytest-timeout", "ruff", "mypy", *DATA],
+    "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", *DATA],
 }
 
 HERE = Path(__file__).parent
 README = HERE / "README.md"
+# Where the project is published; everything else that needs an address takes it from here, see CONTRIBUTING.md.
+REPOSITORY = "https://github.com/worldaction/worldaction"
 # Read, not imported: building must not need torch.
 VERSION = re.findall(r'^__version__ = "(.+)"', (HERE / "worldaction/__init__.py").read_text(encoding="utf-8"), re.M)[0]
+
+
+def absolute(text: str) -> str:
+    """The README as a package index shows it: relative links and pictures lead to the repository."""
+    text = re.sub(r"(!\[[^]]*]\()(?!\w+:|#)", rf"\g<1>{REPOSITORY}/raw/main/", text)
+    return re.sub(r"(?<!!)(\[[^]]*]\()(?!\w+:|#)", rf"\g<1>{REPOSITORY}/blob/main/", text)
+
 
 setup(
     name="worldaction",
     version=VERSION,
     description="World models with inverse dynamics, diffusion policies, and PPO inside the frozen world model",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=absolute(README.read_text(encoding="utf-8")) if README.exists() else "",
     long_description_content_type="text/markdown",
+    url=REPOSITORY,
+    project_urls={
+        "Source": REPOSITORY,
+        "Documentation": f"{REPOSITORY}/tree/main/docs",
+        "Issues": f"{REPOSITORY}/issues",
+        "Changelog": f"{REPOSITORY}/blob/main/CHANGELOG.md",
+    },
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
@@ -57,7 +73,7 @@ setup(
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["worldaction = experiments.__main__:main"],
+        "console_scripts": ["worldaction = worldaction.__main__:main"],
     },
     classifiers=[
         "Development Status :: 4 - Beta",

@@ -1,17 +1,21 @@
-"""Behaviour cloning of the diffusion policy on latents of demonstrations."""
+"""Behaviour cloning of a policy head on latents of demonstrations."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from agents.policies.diffusion import DiffusionPolicy
+from agents.policies.base import PolicyHead
 from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, cosine_decay
+
+Head = TypeVar("Head", bound=PolicyHead)
+Learner = TypeVar("Learner", bound=nn.Module)
 
 
 def demonstration_chunks(actions: Tensor, chunk: int, *, binary: Sequence[int] = (-1,)) -> Tensor:
@@ -37,12 +41,11 @@ def demonstration_chunks(actions: Tensor, chunk: int, *, binary: Sequence[int] =
 
 
 def clone(
+    head: type[Head],
     features: Tensor,
     chunks: Tensor,
     *,
-    denoising_steps: int,
-    width: int,
-    blocks: int,
+    options: Mapping[str, Any],
     binary: Sequence[int] = (-1,),
     steps: int,
     batch: int,
@@ -53,16 +56,15 @@ def clone(
     report: Report | None = None,
     checkpoint: Path | None = None,
     save_every: int = 0,
-) -> DiffusionPolicy:
-    """Train a diffusion policy to imitate demonstrations.
+) -> Head:
+    """Train a policy head to imitate demonstrations.
 
     Args:
+        head: its class.
         features: [R, M, F] features of M frames, each in R posterior samples, among which training draws at random.
         chunks: [M, K, A] from `demonstration_chunks`.
-        denoising_steps: denoising steps N.
-        width: width of the denoiser.
-        blocks: residual blocks of the denoiser.
-        binary: as for `DiffusionPolicy`.
+        options: of the head, by name; see `PolicyHead`.
+        binary: as for `PolicyHead`.
         steps: gradient steps.
         batch: chunks per step.
         lr: learning rate of AdamW, which falls by a cosine.
@@ -74,7 +76,7 @@ def clone(
         save_every: steps between two checkpoints.
 
     Returns:
-        The policy with averaged weights, in evaluation mode.
+        The head with averaged weights, frozen and in evaluation mode.
 
     Raises:
         UserError: the shapes do not fit together, or the loss diverges.
@@ -84,42 +86,79 @@ def clone(
     resamples, frames, feature_size = features.shape
     with torch.random.fork_rng(devices=[features.device] if features.is_cuda else []):
         torch.manual_seed(seed)
-        policy = DiffusionPolicy(
-            feature_size,
-            chunks.shape[2],
-            chunk=chunks.shape[1],
-            denoising_steps=denoising_steps,
-            width=width,
-            blocks=blocks,
-            binary=binary,
-        ).to(features.device)
-        average = copy.deepcopy(policy).requires_grad_(False)
+        policy = head(feature_size, chunks.shape[2], chunk=chunks.shape[1], binary=binary, **options)
+        policy = policy.to(features.device)
 
         def draw(high: int) -> Tensor:
             return torch.randint(high, (batch,), device=features.device)
 
-        def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
-            frame, sample, k = draw(frames), draw(resamples), draw(denoising_steps)
-            noise = torch.randn(batch, policy.chunk_size, device=features.device)
-            value = policy.loss(features[sample, frame], chunks[frame], noise, k)
-            return value, {"clone/loss": value.detach()}
+        def loss() -> Tensor:
+            frame, sample = draw(frames), draw(resamples)
+            return policy.bc_loss(features[sample, frame], chunks[frame])
 
-        def after(step: int, figures: Mapping[str, float]) -> None:
-            # young averages forget faster, or they would remember the initial weights
-            follow(average, policy, min(ema, step / (9 + step)))
-            if report is not None:
-                report(step, figures)
-
-        fit = Fit(
+        average = fit_averaged(
             policy,
-            torch.optim.AdamW(policy.parameters(), lr=lr, weight_decay=weight_decay, fused=True),
+            loss,
             steps=steps,
-            factor=lambda step: cosine_decay(step, steps=steps),
+            lr=lr,
+            weight_decay=weight_decay,
+            ema=ema,
+            report=report,
             checkpoint=checkpoint,
             save_every=save_every,
-            also={"average": average},
         )
-        fit.run(loss, after)
+    average.after_cloning(features, chunks)
+    return average
+
+
+def fit_averaged(
+    module: Learner,
+    loss: Callable[[], Tensor],
+    *,
+    steps: int,
+    lr: float,
+    weight_decay: float,
+    ema: float,
+    report: Report | None = None,
+    checkpoint: Path | None = None,
+    save_every: int = 0,
+) -> Learner:
+    """Minimise a loss over demonstrations by gradient descent; the result is an average of the weights on the way.
+
+    Args:
+        module: what is trained, in place.
+        loss: draws a batch and gives the module's scalar loss of it.
+        steps, lr, weight_decay, ema, report, checkpoint, save_every: as for `clone`.
+
+    Returns:
+        A copy of the module with averaged weights, frozen and in evaluation mode.
+
+    Raises:
+        UserError: the loss diverges.
+        Interrupted: a signal came; the state is in the checkpoint.
+    """
+    average = copy.deepcopy(module).requires_grad_(False)
+
+    def value(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        found = loss()
+        return found, {"loss": found.detach()}
+
+    def after(step: int, figures: Mapping[str, float]) -> None:
+        # young averages forget faster, or they would remember the initial weights
+        follow(average, module, min(ema, step / (9 + step)))
+        if report is not None:
+            report(step, figures)
+
+    fit = Fit(
+        module,
+        torch.optim.AdamW(module.parameters(), lr=lr, weight_decay=weight_decay, fused=True),
+        steps=steps,
+        factor=lambda step: cosine_decay(step, steps=steps),
+        checkpoint=checkpoint,
+        save_every=save_every,
+        also={"average": average},
+    )
+    fit.run(value, after)
     return average.eval()
 
 

@@ -1,4 +1,4 @@
-"""Dreams at the level of decisions: the policy chooses a chunk of actions, the frozen world model imagines the result.
+"""Rollouts in imagination ("dreams"): a policy decides on a chunk of actions, the world model imagines the result.
 
 Success is looked at after every action, as the simulator does, not once per chunk. A dream that has succeeded is over
 and is no longer computed. Random numbers are functions of (seed, row, step), where a row is the global name of a dream,
@@ -7,14 +7,16 @@ so that results do not depend on how many dreams run side by side.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from agents.kernel_weights import Operands, operands
-from agents.policies.diffusion import Chain, DiffusionPolicy, TunedPolicy
+from agents.kernel_weights import KernelWeights, kernel_weights
+from agents.policies.base import Decision
+from agents.policies.diffusion import DiffusionPolicy, TunedPolicy, chain_means
 from worldaction.errors import UserError
 from worldaction.kernels import REFERENCE, choose, ops, typical
 from worldaction.kernels.cpu_matmul import fast_float32
@@ -44,8 +46,8 @@ class Success(Protocol):
         ...
 
 
-class Dreamer(Protocol):
-    """What a dream asks of a policy."""
+class Actor(Protocol):
+    """What a dream asks of a policy: a `PolicyHead` or an `ImprovedPolicy`."""
 
     chunk: int
 
@@ -54,39 +56,46 @@ class Dreamer(Protocol):
         """Normal numbers of one decision."""
         ...
 
-    def chain(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Chain:
+    def decide(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Decision:
         """One decision for every row."""
         ...
 
 
 @dataclass(frozen=True)
-class Dream:
-    """What happened in a batch of dreams. Rows of decisions that were not taken are zeros.
+class RolloutBatch:
+    """What happened in a batch of episodes, imagined or real. Rows of decisions that were not taken are zeros.
 
     Attributes:
         feature: [B, H, F] what each decision was taken on.
-        states: [B, H, N' + 1, K * A] its denoising chain, see `Chain`.
-        means: [B, H, N', K * A] under the policy that dreamed.
-        base_means: [B, H, N', K * A] under the cloned policy.
+        stored: tensors [B, H, ...] by name, what the policy stored of each decision; see `Decision`.
         alive: [B, H] bool, the decision was taken.
-        success: [B, H] bool, the task was done during the decision, which ended the dream.
+        success: [B, H] bool, the task was done during the decision, which ended the episode.
         success_step: [B] int64, actions until the task was done; 0 if it never was.
-        last_feature: [B, F] where the dream was cut off; zeros if it succeeded.
+        last_feature: [B, F] where the episode was cut off; zeros if it succeeded.
     """
 
     feature: Tensor
-    states: Tensor
-    means: Tensor
-    base_means: Tensor
+    stored: dict[str, Tensor]
     alive: Tensor
     success: Tensor
     success_step: Tensor
     last_feature: Tensor
 
-    def summary(self) -> dict[str, float]:
-        """`imagined/success`, the share of dreams that succeed, and `imagined/time`, the mean actions they take to.
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them by name, those of `stored` as well."""
+        return {name: value for name, value in vars(self).items() if name != "stored"} | self.stored
 
-        The time is left out if no dream succeeds.
+    @classmethod
+    def joined(cls, parts: Sequence[RolloutBatch]) -> RolloutBatch:
+        """Batches of equal shapes one behind the other."""
+        stored = {name: torch.cat([part.stored[name] for part in parts]) for name in parts[0].stored}
+        names = [name for name in vars(parts[0]) if name != "stored"]
+        return cls(stored=stored, **{name: torch.cat([vars(part)[name] for part in parts]) for name in names})
+
+    def summary(self) -> dict[str, float]:
+        """`imagined/success`, the share that succeeds, and `imagined/time`, the mean actions that success takes.
+
+        The time is left out if none succeeds.
         """
         done = self.success_step > 0
         result = {"imagined/success": done.float().mean().item()}
@@ -99,7 +108,7 @@ class Dream:
 @torch.no_grad()
 def dream(
     model: DreamModel,
-    policy: Dreamer,
+    policy: Actor,
     success: Success,
     starts: Latent,
     *,
@@ -108,7 +117,7 @@ def dream(
     seed: int,
     rows: Tensor,
     min_std: float = 0.0,
-) -> Dream:
+) -> RolloutBatch:
     """Imagine episodes.
 
     Where `worldaction.kernels` has an implementation of whole dreams for the device, that one imagines them; it has
@@ -116,84 +125,96 @@ def dream(
 
     Args:
         model: the frozen world model.
-        policy: a `DiffusionPolicy` or `TunedPolicy`.
+        policy: any head, or a pair of a cloned and a trained one.
         success: the success classifier.
         starts: [B] where the dreams begin.
         decisions: decisions H after which a dream is cut off.
         threshold: probability from which a state counts as success.
         seed: of all random numbers.
         rows: [B] int64, global names of the dreams.
-        min_std: smallest standard deviation of a denoising step: above 0 to explore, 0 as in the simulator.
+        min_std: smallest standard deviation of the policy's choices: above 0 to explore, 0 as in the simulator.
+
+    Raises:
+        UserError: there is not one row for each start.
     """
     if len(rows) != len(starts.belief):
         raise UserError(f"{len(rows)} rows for {len(starts.belief)} starts of dreams; give one row per start")
-    if (taken := _operands(model, policy, success, starts, decisions=decisions, min_std=min_std)) is not None:
+    if (weights := _weights(model, policy, success, starts, decisions=decisions, min_std=min_std)) is not None:
         assert isinstance(model, WorldModel)
         assert isinstance(policy, DiffusionPolicy | TunedPolicy)
         options: dict[str, Any] = {"decisions": decisions, "threshold": threshold, "seed": seed, "chunk": policy.chunk}
         options |= {"binary": policy.config["binary"], "unimix": model.config.unimix}
-        dreamed = ops.dream(*taken, *starts, rows, **options)
-        return _told(dreamed, policy, len(taken.success.rows) // starts.code.shape[-1])
-    book = Book(len(rows), decisions, rows.device)
+        dreamed = ops.dream(*weights, *starts, rows, **options)
+        return _until_success(dreamed, policy, len(weights.success.rows) // starts.code.shape[-1])
+    buffer = RolloutBuffer(len(rows), decisions, rows.device)
     living, latent, feature = torch.arange(len(rows), device=rows.device), starts, model.feature(starts)
     for decision in range(decisions):
         names = rows[living]
         noise = normal(seed, Stream.POLICY, names, decision, policy.noise_shape[0] * policy.noise_shape[1])
-        chain = policy.chain(feature, noise.view(-1, *policy.noise_shape), min_std=min_std)
+        decided = policy.decide(feature, noise.view(-1, *policy.noise_shape), min_std=min_std)
         # actions until success, 0 without
         done_at = torch.zeros_like(names)
         for step in range(decision * policy.chunk, (decision + 1) * policy.chunk):
             draws = uniform(seed, Stream.PRIOR, names, step, latent.code.shape[-1])
-            latent = model.prior(latent, chain.actions[:, step % policy.chunk], draws)
+            latent = model.prior(latent, decided.actions[:, step % policy.chunk], draws)
             after = model.feature(latent)
             first = (success.probability(after) >= threshold) & (done_at == 0)
             done_at = done_at.masked_fill(first, step + 1)
-        book.write(living, decision, feature, chain, done_at)
+        buffer.write(living, decision, feature, decided.stored, done_at)
         going = (done_at == 0).nonzero().squeeze(-1)
         living, latent, feature = living[going], _take(latent, going), after[going]
         if not len(living):
             break
-    return book.close(living, feature)
+    return buffer.finish(living, feature)
 
 
 # As one operation ----------------------------------------------------------------------------------------------------
 
 
-def _operands(
-    model: DreamModel, policy: Dreamer, success: Success, starts: Latent, *, decisions: int, min_std: float
-) -> Operands | None:
-    """The networks for the operation, if they are of its make and it has a faster implementation than this loop."""
-    # products in float32: PPO holds the means against its own
+def _weights(
+    model: DreamModel, policy: Actor, success: Success, starts: Latent, *, decisions: int, min_std: float
+) -> KernelWeights | None:
+    """The networks for the operation, if it knows them all and has a faster implementation than the loop of `dream`."""
+    # matrix products in float32: an update compares the stored means with its own
     if choose("dream", typical(starts.belief.device)).name == REFERENCE:
         return None
-    found = operands(model, policy, success, min_std=min_std)
+    found = kernel_weights(model, policy, success, min_std=min_std)
     if found is None:
         return None
     request = ops.dream_request(*found, starts.code, horizon=decisions * policy.chunk, dtype=torch.float32)
     return None if choose("dream", request).name == REFERENCE else found
 
 
-def _told(dreamed: Dreamed, policy: DiffusionPolicy | TunedPolicy, classes: int) -> Dream:
-    """Dreams that all went on to the end, as if each had been over with its success."""
+def _until_success(dreamed: Dreamed, policy: DiffusionPolicy | TunedPolicy, classes: int) -> RolloutBatch:
+    """The operation's dreams, cut off at their success.
+
+    The operation imagines every dream to the time limit. The loop of `dream` ends one with its success; here all that
+    comes after it is set to zero, so that both give the same.
+
+    Args:
+        dreamed: of the operation.
+        policy: whose decisions they are.
+        classes: C of each group of the stochastic state.
+    """
     done_at = dreamed.done_at.long()
-    # [B, H + 1], before each decision and after the last
+    # [B, H + 1], before each decision and after the last: no success in any decision so far
     alive = torch.cat([torch.ones_like(done_at[:, :1]), (done_at == 0).long().cumprod(1)], 1).bool()
     feature = torch.cat([dreamed.beliefs, one_hot(dreamed.codes, classes)], -1)
     feature = feature.masked_fill(~alive.unsqueeze(-1), 0.0)
     trained = policy.trained_steps if isinstance(policy, TunedPolicy) else 0
+    # [B, H, 1, 1]
     over, count = ~alive[:, :-1, None, None], dreamed.means.shape[2]
+    # of the whole chain only its trained end is learned from
     states = dreamed.states[:, :, count - trained :].masked_fill(over, 0.0)
     means = dreamed.means[:, :, count - trained :].masked_fill(over, 0.0)
     base_means = means
     if isinstance(policy, TunedPolicy):
-        steps = torch.arange(trained - 1, -1, -1, device=states.device)
-        condition = policy.base.condition(feature[:, :-1]).unsqueeze(2)
-        base_means = policy.base.mean(condition, states[:, :, :-1], steps).masked_fill(over, 0.0)
-    return Dream(
+        # the operation does not compute them: one pass of the cloned network for all decisions and steps
+        base_means = chain_means(policy.base, feature[:, :-1].flatten(0, 1), states.flatten(0, 1))
+        base_means = base_means.unflatten(0, over.shape[:2]).masked_fill(over, 0.0)
+    return RolloutBatch(
         feature=feature[:, :-1],
-        states=states,
-        means=means,
-        base_means=base_means,
+        stored={"states": states, "means": means, "base_means": base_means},
         alive=alive[:, :-1],
         success=(done_at > 0) & alive[:, :-1],
         success_step=(done_at * alive[:, :-1]).amax(1),
@@ -208,29 +229,52 @@ def _take(latent: Latent, rows: Tensor) -> Latent:
     return Latent(latent.belief[rows], latent.code[rows])
 
 
-class Book:
-    """Collects decisions of fewer and fewer dreams into tensors that have room for all of them."""
+class RolloutBuffer:
+    """Collects the decisions of episodes, of which fewer and fewer go on, in tensors that have room for all.
+
+    Args:
+        batch: episodes B.
+        decisions: decisions H of each at most.
+        device: of the tensors.
+    """
 
     def __init__(self, batch: int, decisions: int, device: torch.device) -> None:
         self.shape = (batch, decisions)
         self.alive = torch.zeros(self.shape, dtype=torch.bool, device=device)
         self.success = torch.zeros_like(self.alive)
         self.success_step = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.rows: dict[str, Tensor] = {}
+        self.feature: Tensor | None = None
+        self.stored: dict[str, Tensor] = {}
 
-    def write(self, living: Tensor, decision: int, feature: Tensor, chain: Chain, done_at: Tensor) -> None:
+    def write(
+        self, living: Tensor, decision: int, feature: Tensor, stored: Mapping[str, Tensor], done_at: Tensor
+    ) -> None:
+        """Add one decision of the episodes that go on.
+
+        Args:
+            living: [L] int64, which episodes.
+            decision: its number.
+            feature: [L, F] what it was taken on.
+            stored: tensors [L, ...] by name.
+            done_at: [L] int64, actions until success, if it came during the decision; else 0.
+        """
         self.alive[living, decision] = True
         self.success[living, decision] = done_at > 0
         self.success_step[living] = done_at
-        values = {"feature": feature, "states": chain.states, "means": chain.means, "base_means": chain.base_means}
-        for name, value in values.items():
-            if name not in self.rows:
-                self.rows[name] = value.new_zeros(*self.shape, *value.shape[1:])
-            self.rows[name][living, decision] = value
+        if self.feature is None:
+            # the first decision, which all episodes take, says what there is to store
+            self.feature = self._room(feature)
+            self.stored = {name: self._room(value) for name, value in stored.items()}
+        self.feature[living, decision] = feature
+        for name, value in stored.items():
+            self.stored[name][living, decision] = value
 
-    def close(self, living: Tensor, feature: Tensor) -> Dream:
+    def _room(self, value: Tensor) -> Tensor:
+        return value.new_zeros(*self.shape, *value.shape[1:])
+
+    def finish(self, living: Tensor, feature: Tensor) -> RolloutBatch:
+        """All of it; the episodes `living` [L] were cut off at these features [L, F]."""
+        assert self.feature is not None
         last = feature.new_zeros(self.shape[0], feature.shape[-1])
         last[living] = feature
-        return Dream(
-            alive=self.alive, success=self.success, success_step=self.success_step, last_feature=last, **self.rows
-        )
+        return RolloutBatch(self.feature, self.stored, self.alive, self.success, self.success_step, last)

@@ -20,15 +20,15 @@ Made = TypeVar("Made", PriorWeights, Decider, SuccessWeights)
 _kept: Kept[Any] = Kept(8)
 
 
-class Operands(NamedTuple):
-    """The networks of a dream."""
+class KernelWeights(NamedTuple):
+    """The networks of a dream; `deciders` are the denoisers, in the order in which they work."""
 
     prior: PriorWeights
     deciders: list[Decider]
     success: SuccessWeights
 
 
-def operands(model: object, policy: object, success: object, *, min_std: float) -> Operands | None:
+def kernel_weights(model: object, policy: object, success: object, *, min_std: float) -> KernelWeights | None:
     """The networks of a dream in the operation's order; None if one of them is of another make.
 
     Args:
@@ -47,7 +47,7 @@ def operands(model: object, policy: object, success: object, *, min_std: float) 
     with torch.no_grad():
         prior = _once(model.rssm, ("prior",), model.rssm.prior_weights)
         deciders = deciders_of(policy, deter, min_std=min_std)
-        return Operands(prior, deciders, _once(success, ("success", deter), lambda: success_of(success, deter)))
+        return KernelWeights(prior, deciders, _once(success, ("success", deter), lambda: success_of(success, deter)))
 
 
 def deciders_of(policy: DiffusionPolicy | TunedPolicy, deter: int, *, min_std: float) -> list[Decider]:

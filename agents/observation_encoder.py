@@ -19,7 +19,7 @@ from worldaction.world_model.rssm import Latent
 
 
 @dataclass(frozen=True)
-class SightConfig:
+class ObservationConfig:
     """What is seen of a frame."""
 
     layout: Layout
@@ -45,7 +45,7 @@ class SightConfig:
         return sum(self.layout.proprio if key == ROBOT else self.layout.vectors[key] for key in self.vectors)
 
 
-class Sight(nn.Module):
+class ObservationEncoder(nn.Module):
     """The present frame as a feature: standardised numbers, with an encoder of the cameras' images where there are any.
 
     The buffers bear the world model's names, because they stand for the same thing.
@@ -54,7 +54,7 @@ class Sight(nn.Module):
     proprio_mean: Tensor
     proprio_std: Tensor
 
-    def __init__(self, config: SightConfig) -> None:
+    def __init__(self, config: ObservationConfig) -> None:
         super().__init__()
         if not config.observed:
             raise UserError("nothing is to be seen; name at least one camera or vector")
@@ -133,7 +133,7 @@ class Sight(nn.Module):
         return torch.cat([part.float() for part in parts], -1)
 
 
-def _encoder(config: SightConfig) -> Encoder:
+def _encoder(config: ObservationConfig) -> Encoder:
     return Encoder(
         config.cameras,
         image_size=config.image_size,

@@ -1,4 +1,4 @@
-"""The policy as users load and call it: world model, denoiser, and the state that ties an episode together.
+"""The policy as users load and call it: world model, policy head, and the state that ties an episode together.
 
     policy = Policy.from_pretrained("runs/.../policies/open_drawer-ppo")
     action, state = policy.predict(observation, state, episode_start)          # Stable-Baselines3's convention
@@ -25,13 +25,15 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
+from agents.policies.base import ImprovedPolicy, PolicyHead, identity, known_head
 from worldaction.errors import UserError
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, IS_INIT
 from worldaction.world_model.model import ModelConfig, WorldModel, restore
 from worldaction.world_model.rssm import Latent
+
+Actor = PolicyHead | ImprovedPolicy
 
 
 @dataclass
@@ -46,16 +48,16 @@ class PolicyState:
 
 
 class Policy(TensorDictModuleBase):
-    """A world model and a diffusion policy on its latents.
+    """A world model and a policy head on its latents.
 
     A TensorDict module, because TorchRL hands anything else the observations one by one instead of the frame.
     """
 
-    def __init__(self, model: WorldModel, actor: DiffusionPolicy | TunedPolicy, *, task: str, seed: int = 0) -> None:
+    def __init__(self, model: WorldModel, actor: Actor, *, task: str, seed: int = 0) -> None:
         """
         Args:
             model: frozen world model.
-            actor: cloned or fine-tuned policy on its features.
+            actor: cloned head on its features, or an improved one.
             task: what it does.
             seed: of its random numbers.
         """
@@ -83,7 +85,7 @@ class Policy(TensorDictModuleBase):
             state: what the last call returned; None before the first.
             start: [B] bool, the frame is an episode's first.
             rows: [B] int64, global names of the episodes: equal names, equal random numbers.
-            deterministic: sample by DDIM, so that only the initial noise is random.
+            deterministic: leave out the randomness that the head can do without; see `PolicyHead.sample`.
 
         Returns:
             actions [B, A] and the state for the next call.
@@ -128,8 +130,7 @@ class Policy(TensorDictModuleBase):
     def _decide(self, state: PolicyState, rows: Tensor, deterministic: bool) -> Tensor:
         steps, width = self.actor.noise_shape
         noise = normal(self.seed, Stream.POLICY, rows, state.frame, steps * width).view(-1, steps, width)
-        sampler = "ddim" if deterministic else "ddpm"
-        return self.actor.sample(self.model.feature(state.latent), noise, sampler=sampler)  # type: ignore[arg-type]
+        return self.actor.sample(self.model.feature(state.latent), noise, deterministic=deterministic)
 
     # Stable-Baselines3, LeRobot, TorchRL ------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ class Policy(TensorDictModuleBase):
             "task": self.task,
             "seed": self.seed,
             "model": asdict(self.model.config) | {"losses": ()},
-            "actor": self.actor.config,
+            "actor": config_of(self.actor),
         }
         weights = {f"model.{k}": v for k, v in self.model.state_dict().items() if not k.startswith("losses.")}
         weights |= {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
@@ -227,12 +228,19 @@ class Policy(TensorDictModuleBase):
         write_json(folder / "config.json", values)
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, *, device: torch.device | str = "cpu") -> Policy:
+    def from_pretrained(
+        cls, folder: Path | str, *, device: torch.device | str = "cpu", head: type[PolicyHead] | None = None
+    ) -> Policy:
         """Read what `save_pretrained` wrote. Nothing that the file names is imported.
 
         Args:
             folder: holds config.json and model.safetensors.
             device: where to compute.
+            head: the class of the policy head; by default the one that the file names, which is one of ours or has
+                been imported already.
+
+        Raises:
+            UserError: the folder holds no policy, or one whose head is not imported.
         """
         folder = Path(folder)
         values = read_json(folder / "config.json")
@@ -241,7 +249,7 @@ class Policy(TensorDictModuleBase):
         config = ModelConfig.from_dict(values["model"], source=folder / "config.json")
         # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
         model = WorldModel(replace(config, losses=()))
-        actor = build_actor(values["actor"])
+        actor = build_actor(values["actor"], head)
         weights = load_tensors(folder / "model.safetensors")
         for prefix, module in (("model.", model), ("actor.", actor)):
             part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
@@ -250,13 +258,30 @@ class Policy(TensorDictModuleBase):
         return cls(model, actor, task=values["task"], seed=values["seed"])
 
 
-def build_actor(config: Mapping[str, Any]) -> DiffusionPolicy | TunedPolicy:
-    """An untrained actor from its `config`."""
+def config_of(actor: Actor) -> dict[str, Any]:
+    """What `build_actor` builds an equal, untrained actor from: JSON values."""
+    head = actor.base if isinstance(actor, ImprovedPolicy) else actor
+    return {"head": identity(type(head))} | actor.config
+
+
+def build_actor(config: Mapping[str, Any], head: type[PolicyHead] | None = None) -> Actor:
+    """An untrained actor from its `config_of`. Nothing that it names is imported.
+
+    Args:
+        config: of a head, or with `trained_steps` of an improved one. Without a name of the head it is diffusion's.
+        head: its class; by default the one that the config names.
+
+    Raises:
+        UserError: the head is not imported, or is not built from this.
+    """
     values = dict(config)
+    cls = known_head(values.pop("head", "diffusion"), head)
     trained = values.pop("trained_steps", None)
-    if trained is None:
-        return DiffusionPolicy(**values)
-    return TunedPolicy(DiffusionPolicy(**values), DiffusionPolicy(**values), trained_steps=trained)
+    try:
+        built = cls(**values)
+    except TypeError as error:
+        raise UserError(f"policy head {cls.__name__} cannot be built from what was saved: {error}") from error
+    return built if trained is None else built.improvable(trained_steps=trained)
 
 
 def _where(start: Tensor, fresh: PolicyState, old: PolicyState) -> PolicyState:

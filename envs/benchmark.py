@@ -1,4 +1,4 @@
-"""What a study asks of the config where its agents live: tasks, simulator, play data, and how success is judged.
+"""What a study asks of the place where its agents live: tasks, simulator, play data, and how success is judged.
 
 A new one is one new file: ``envs/<name>/benchmark.py``, an entry point in the group ``envs``, or ``module:Class``. Any
 other Gymnasium environment is one already, by `envs.general.benchmark.General`.
@@ -40,14 +40,14 @@ BENCHMARKS: Final = Family(
 )
 
 
-class Fit(NamedTuple):
+class EnvDefaults(NamedTuple):
     """What suits an environment where the user said nothing."""
 
     tasks: tuple[str, ...]
     max_steps: int | None
     """Its own time limit, a multiple of the chunk."""
     cameras: tuple[str, ...]
-    films: bool
+    can_film: bool
     """Whether it can be filmed here."""
 
 
@@ -86,7 +86,7 @@ class Benchmark(ABC):
         """
 
     @classmethod
-    def fit(cls, config: EnvConfig, *, chunk: int, asked: Collection[str]) -> Fit | None:
+    def defaults(cls, config: EnvConfig, *, chunk: int, asked: Collection[str]) -> EnvDefaults | None:
         """What suits this environment, for settings that were made for another; None if it needs no fitting.
 
         Args:
@@ -188,13 +188,13 @@ def start_seed(index: int, task: int = 0) -> int:
     """Seed of a start state of the fixed list.
 
     Args:
-        index: its config in the list.
+        index: its place in the list.
         task: number of the task, where each has a list of its own.
     """
     return SEEDS["evaluation"] + START_STATES * task + index
 
 
-def surviving(work: Callable[[], Result]) -> Result:
+def retry_on_crash(work: Callable[[], Result]) -> Result:
     """The result of work with simulators, begun again when one crashes: episodes are functions of their starts.
 
     Args:

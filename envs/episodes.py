@@ -58,7 +58,7 @@ class Job:
     split: Split = "training"
 
 
-class Made(NamedTuple):
+class MadeEpisode(NamedTuple):
     """An episode that was made."""
 
     job: Job
@@ -68,7 +68,7 @@ class Made(NamedTuple):
     """Whether the job's task was done; None for play."""
 
 
-class Steps(Protocol):
+class SteppableEnv(Protocol):
     """As much of a Gymnasium environment as is needed to record one; observations are dicts."""
 
     def step(self, action: Array) -> tuple[dict[str, Any], Any, bool, bool, dict[str, Any]]:
@@ -99,7 +99,7 @@ class Noise:
 class Recorder:
     """Steps an environment and keeps what it saw and did."""
 
-    def __init__(self, env: Steps, observation: Mapping[str, Any]) -> None:
+    def __init__(self, env: SteppableEnv, observation: Mapping[str, Any]) -> None:
         self._env, self.observation = env, observation
         self._rows: list[dict[str, Any]] = []
         self.first_success: int | None = None
@@ -177,7 +177,7 @@ def _check_seeds(config: PlayConfig) -> None:
 def write_shard(
     path: Path | str,
     jobs: Sequence[Job],
-    make: Callable[[Job], Sequence[Made]],
+    make: Callable[[Job], Sequence[MadeEpisode]],
     *,
     image_size: int,
     source: str,
@@ -213,7 +213,7 @@ def write_shard(
                 progress(frames)
 
 
-def _write(writer: StoreWriter, made: Made, scene: str) -> int:
+def _write(writer: StoreWriter, made: MadeEpisode, scene: str) -> int:
     from worldaction.play.store import Segment
 
     job, arrays, success = made
@@ -223,7 +223,7 @@ def _write(writer: StoreWriter, made: Made, scene: str) -> int:
     return length
 
 
-def demonstrate(job: Job, attempt: Callable[[int], tuple[Arrays, bool]]) -> list[Made]:
+def demonstrate(job: Job, attempt: Callable[[int], tuple[Arrays, bool]]) -> list[MadeEpisode]:
     """A demonstration that succeeds, after the failures that it took, which are near misses.
 
     Args:
@@ -233,12 +233,14 @@ def demonstrate(job: Job, attempt: Callable[[int], tuple[Arrays, bool]]) -> list
     Raises:
         UserError: none of `ATTEMPTS` attempts succeeds.
     """
-    failures: list[Made] = []
+    failures: list[MadeEpisode] = []
     for number in range(ATTEMPTS):
         arrays, success = attempt(job.seed + number)
         if success:
-            return [*failures, Made(job, arrays, True)]
-        failures.append(Made(Job("near_miss", job.seed, job.task, split=job.split, noise=job.noise), arrays, False))
+            return [*failures, MadeEpisode(job, arrays, True)]
+        failures.append(
+            MadeEpisode(Job("near_miss", job.seed, job.task, split=job.split, noise=job.noise), arrays, False)
+        )
     raise UserError(
         f"no demonstration of {job.task} in {ATTEMPTS} attempts with noise {job.noise}; lower --data.demo-noise"
     )

@@ -8,7 +8,7 @@ commands/   one file a verb of `worldaction`
 baselines/  other methods beside ours; bench/  how fast
 """
 
-from worldaction.programs import only_programs
+from worldaction.programs import only_programs, refuse_hidden_packages
 
 only_programs(
     __name__,
@@ -22,3 +22,4 @@ only_programs(
         "experiments.doctor": "worldaction doctor",
     },
 )
+refuse_hidden_packages(__name__)

@@ -17,12 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.report import DISTRACTED
 from experiments.study.settings import Study
 from worldaction.errors import UserError
 
 BASE = "reconstruction+kl"
-DISTRACTED = "-distracted"
-"""Between the name of a loss and the strength, in the name of an arm."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """One core per test process, the same on every machine: set before torch, MuJoCo or Mesa start their threads."""
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -14,6 +16,15 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A folder for what several processes of one session make once, such as `tiny_study.finished_run`."""
+    # the workers of pytest-xdist inherit it
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="worldaction_tests")
+        os.environ["WORLDACTION_TESTS_SHARED"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Mapping
 
+from worldaction.errors import UserError
+from worldaction.installation import refuse_hidden
+
 
 def only_programs(package: str, programs: Collection[str], moved: Mapping[str, str]) -> None:
     """End a process that was started as ``python -m package.module`` if that module is no program.
@@ -19,22 +22,35 @@ def only_programs(package: str, programs: Collection[str], moved: Mapping[str, s
     Raises:
         SystemExit: with one line.
     """
-    arguments = getattr(sys, "orig_argv", [])
-    # up to the program; what follows are its own arguments
-    before, flag, rest = _split(arguments)
-    name = rest[0] if flag and rest else ""
-    if not before or not (name == package or name.startswith(f"{package}.")) or name in programs:
+    name = _started()
+    if not (name == package or name.startswith(f"{package}.")) or name in programs:
         return
     if name in moved:
         sys.exit(f"error: python -m {name} is now: {moved[name]}")
     sys.exit(f"error: {name} is no program; see worldaction --help")
 
 
-def _split(arguments: list[str]) -> tuple[list[str], bool, list[str]]:
-    """The interpreter and its flags, whether they end with -m, and what follows."""
+def refuse_hidden_packages(package: str) -> None:
+    """Check, when a package that needs the others is imported, that nothing hides one of them.
+
+    Raises:
+        SystemExit: with one line, where a program of the package was started.
+        UserError: with the same line, in an import.
+    """
+    try:
+        refuse_hidden()
+    except UserError as error:
+        if _started().partition(".")[0] != package:
+            raise
+        sys.exit(f"error: {error}")
+
+
+def _started() -> str:
+    """The module that this process was started with by -m; empty if by other means."""
+    arguments = getattr(sys, "orig_argv", [])
     for place, argument in enumerate(arguments[1:], 1):
         if argument == "-m":
-            return arguments[:place], True, arguments[place + 1 :]
+            return str(arguments[place + 1]) if len(arguments) > place + 1 else ""
         if not argument.startswith("-") or argument in ("-c", "-"):
             break
-    return arguments[:1], False, []
+    return ""

@@ -10,15 +10,17 @@ et al. 2020, arXiv 2010.02502). The chain as a decision process: DPPO (Ren et al
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from agents.policies.base import Decision, ImprovedPolicy, PolicyHead, Score, copies, normal_log_density
 from agents.policies.denoiser import Denoiser
+from worldaction.config import Count, Whole
 from worldaction.errors import UserError, unknown
-from worldaction.kernels.dream.reference import executed
 
 NOISE_CLIP = 3.0
 LOG_PROB_RANGE = (-5.0, 2.0)
@@ -131,40 +133,52 @@ def gaussian_log_prob(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     Returns:
         [...].
     """
-    std = std.unsqueeze(-1)
-    # whole, constant and all, or the clamp would take the gradient from whatever lies near the mean of a narrow step
-    density = -0.5 * ((x - mean) / std) ** 2 - std.log() - 0.5 * math.log(2 * math.pi)
-    return density.clamp(*LOG_PROB_RANGE).mean(-1)
+    # with its constant, or the clamp would take the gradient from whatever lies near the mean of a narrow step
+    return normal_log_density(x, mean, std.unsqueeze(-1)).clamp(*LOG_PROB_RANGE).mean(-1)
 
 
-class Chain(NamedTuple):
-    """The trained end of a denoising chain, from the noisiest trained step to the action.
-
-    Attributes:
-        actions: [B, K, A] what is executed.
-        states: [B, N' + 1, K * A] chunk before the first trained step, then after each; the last is the action.
-        means: [B, N', K * A] mean of each trained step under the policy that drew it.
-        base_means: [B, N', K * A] mean of each trained step under the cloned policy.
-    """
-
-    actions: Tensor
-    states: Tensor
-    means: Tensor
-    base_means: Tensor
-
-
-class DiffusionPolicy(nn.Module):
-    """A diffusion model of the next K actions, given the world model's feature.
+def divergence(means: Tensor, base_means: Tensor, std: Tensor) -> Tensor:
+    """KL between Gaussians of equal deviation, averaged over steps and numbers of the chunk.
 
     Args:
-        feature_size: size F of the feature.
-        action_size: size A of an action.
-        chunk: actions K per decision.
+        means, base_means: [..., N', X].
+        std: [N'].
+    """
+    return ((means - base_means) / std.unsqueeze(-1)).square().mean() / 2.0
+
+
+@dataclass(frozen=True)
+class DiffusionOptions:
+    """Options of the diffusion head."""
+
+    denoising_steps: Count = 20
+    """Denoising steps N."""
+    width: Count = 512
+    """Width of the denoiser."""
+    blocks: Whole = 1
+    """Residual blocks of the denoiser."""
+
+
+class DiffusionPolicy(PolicyHead):
+    """A diffusion model of the next K actions, given the world model's feature.
+
+    Its decisions are stored as the trained end of the denoising chain, from the noisiest trained step to the action:
+
+        states      [B, N' + 1, K * A]   chunk before the first trained step, then after each; the last is the action
+        means       [B, N', K * A]       mean of each trained step under the policy that drew it
+        base_means  [B, N', K * A]       mean of each trained step under the cloned policy
+
+    A head by itself has no trained steps, N' = 0; `improvable` makes a `TunedPolicy`, which has.
+
+    Args:
+        feature_size, action_size, chunk, binary: as for `PolicyHead`.
         denoising_steps: denoising steps N.
         width: width of the denoiser.
         blocks: residual blocks of the denoiser.
-        binary: dimensions of an action that are thresholded at 0 to -1 or +1; the last is CALVIN's gripper.
     """
+
+    name = "diffusion"
+    Options = DiffusionOptions
 
     def __init__(
         self,
@@ -177,17 +191,8 @@ class DiffusionPolicy(nn.Module):
         blocks: int = 1,
         binary: Sequence[int] = (-1,),
     ) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {
-            "feature_size": feature_size,
-            "action_size": action_size,
-            "chunk": chunk,
-            "denoising_steps": denoising_steps,
-            "width": width,
-            "blocks": blocks,
-            "binary": list(binary),
-        }
-        self.chunk, self.action_size, self.chunk_size = chunk, action_size, chunk * action_size
+        options = {"denoising_steps": denoising_steps, "width": width, "blocks": blocks}
+        super().__init__(feature_size, action_size, chunk=chunk, binary=binary, **options)
         self.schedule = cosine_schedule(denoising_steps)
         self.denoiser = Denoiser(
             feature_size, self.chunk_size, denoising_steps=denoising_steps, width=width, blocks=blocks
@@ -227,9 +232,10 @@ class DiffusionPolicy(nn.Module):
         x = self.schedule.add_noise(chunk.flatten(1), noise, k)
         return (self.epsilon(self.condition(feature), x, k) - noise).square().mean()
 
-    def to_actions(self, x: Tensor) -> Tensor:
-        """A denoised chunk [B, K * A] as actions [B, K, A] in [-1, 1], the binary dimensions thresholded at 0."""
-        return executed(x.unflatten(-1, (self.chunk, self.action_size)), self.config["binary"])
+    def bc_loss(self, feature: Tensor, chunk: Tensor) -> Tensor:
+        """`loss` at random denoising steps, with random noise."""
+        k = torch.randint(len(self.schedule), (len(feature),), device=feature.device)
+        return self.loss(feature, chunk, torch.randn(len(feature), self.chunk_size, device=feature.device), k)
 
     @torch.no_grad()
     def sample(
@@ -237,6 +243,7 @@ class DiffusionPolicy(nn.Module):
         feature: Tensor,
         noise: Tensor,
         *,
+        deterministic: bool = False,
         sampler: Sampler = "ddpm",
         min_std: float = 0.0,
         steps: int | None = None,
@@ -246,6 +253,7 @@ class DiffusionPolicy(nn.Module):
         Args:
             feature: [B, F].
             noise: [B, N + 1, K * A] standard normal: the initial noise, then one for each step.
+            deterministic: sample by DDIM, so that only the initial noise is random.
             sampler: "ddpm", or "ddim", which is deterministic given the initial noise.
             min_std: smallest standard deviation of a step; 0 adds no noise to the action itself.
             steps: for "ddim", how many of the N steps to take, evenly spaced; all by default.
@@ -258,15 +266,31 @@ class DiffusionPolicy(nn.Module):
         def predict(x: Tensor, k: int) -> Tensor:
             return self.predict(condition, x, _step(k, x))
 
+        sampler = "ddim" if deterministic else sampler
         x = denoise(predict, self.schedule, noise, sampler=sampler, min_std=min_std, steps=steps)
         return self.to_actions(x)
 
-    def chain(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Chain:
-        """As `sample` with DDPM, as a `Chain` without trained steps."""
+    def decide(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Decision:
+        """As `sample` with DDPM; nothing is trained, so of the chain only its end is stored."""
         return sample_chain(self, self, feature, noise, trained_steps=0, min_std=min_std)
 
+    def log_prob(self, feature: Tensor, stored: Mapping[str, Tensor], *, min_std: float) -> Tensor:
+        """See `PolicyHead.log_prob`; a column for each trained denoising step, the noisiest first."""
+        states = stored["states"]
+        return gaussian_log_prob(
+            states[:, 1:], chain_means(self, feature, states), self.stds(states.shape[1] - 1, min_std)
+        )
 
-class TunedPolicy(nn.Module):
+    def stds(self, trained_steps: int, min_std: float) -> Tensor:
+        """Standard deviations [N'] of the last N' denoising steps, in the order of a chain."""
+        return self.schedule.sigma[:trained_steps].flip(0).clamp(min=min_std)
+
+    def improvable(self, *, trained_steps: int = 1) -> TunedPolicy:
+        """See `PolicyHead.improvable`."""
+        return TunedPolicy(*copies(self), trained_steps=trained_steps)
+
+
+class TunedPolicy(ImprovedPolicy):
     """A cloned policy of which the last denoising steps are those of a fine-tuned copy.
 
     Args:
@@ -275,16 +299,17 @@ class TunedPolicy(nn.Module):
         trained_steps: how many steps N' the copy does.
     """
 
+    base: DiffusionPolicy
+    tuned: DiffusionPolicy
+
     def __init__(self, base: DiffusionPolicy, tuned: DiffusionPolicy, *, trained_steps: int) -> None:
-        super().__init__()
+        super().__init__(base, tuned)
         if not 0 < trained_steps <= len(base.schedule):
             raise UserError(
                 f"{trained_steps} trained denoising steps of {len(base.schedule)}; "
                 f"give between 1 and {len(base.schedule)}"
             )
-        self.base, self.tuned, self.trained_steps = base, tuned, trained_steps
-        self.config: dict[str, Any] = base.config | {"trained_steps": trained_steps}
-        self.chunk, self.noise_shape = base.chunk, base.noise_shape
+        self.trained_steps = trained_steps
 
     @torch.no_grad()
     def sample(
@@ -292,6 +317,7 @@ class TunedPolicy(nn.Module):
         feature: Tensor,
         noise: Tensor,
         *,
+        deterministic: bool = False,
         sampler: Sampler = "ddpm",
         min_std: float = 0.0,
         steps: int | None = None,
@@ -303,12 +329,42 @@ class TunedPolicy(nn.Module):
             policy, condition = (self.tuned, late) if k < self.trained_steps else (self.base, early)
             return policy.predict(condition, x, _step(k, x))
 
+        sampler = "ddim" if deterministic else sampler
         x = denoise(predict, self.base.schedule, noise, sampler=sampler, min_std=min_std, steps=steps)
         return self.base.to_actions(x)
 
-    def chain(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Chain:
-        """As `sample` with DDPM, keeping the trained end of the chain."""
+    def decide(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Decision:
+        """As `sample` with DDPM, keeping the trained end of the chain; see `DiffusionPolicy`."""
         return sample_chain(self.base, self.tuned, feature, noise, trained_steps=self.trained_steps, min_std=min_std)
+
+    def score(self, feature: Tensor, stored: Mapping[str, Tensor], *, min_std: float) -> Score:
+        """See `ImprovedPolicy.score`; one pass of the network for both."""
+        return self._score(stored, chain_means(self.tuned, feature, stored["states"]), min_std)
+
+    def score_when_taken(self, feature: Tensor, stored: Mapping[str, Tensor], *, min_std: float) -> Score:
+        """See `ImprovedPolicy.score_when_taken`; the means are stored, so no network runs."""
+        return self._score(stored, stored["means"], min_std)
+
+    def _score(self, stored: Mapping[str, Tensor], means: Tensor, min_std: float) -> Score:
+        std = self.base.stds(self.trained_steps, min_std)
+        log_prob = gaussian_log_prob(stored["states"][:, 1:], means, std)
+        return Score(log_prob, divergence(means, stored["base_means"], std))
+
+
+def chain_means(policy: DiffusionPolicy, feature: Tensor, states: Tensor) -> Tensor:
+    """The means of the trained steps, with gradient, given where the chain was before each of them.
+
+    Args:
+        policy: the trained copy.
+        feature: [M, F].
+        states: [M, N' + 1, X].
+
+    Returns:
+        [M, N', X].
+    """
+    # k = N' - 1 .. 0, so that all steps of all decisions are one pass of the network
+    steps = torch.arange(states.shape[1] - 2, -1, -1, device=states.device)
+    return policy.mean(policy.condition(feature)[:, None], states[:, :-1], steps)
 
 
 def denoise(
@@ -350,8 +406,8 @@ def sample_chain(
     *,
     trained_steps: int,
     min_std: float,
-) -> Chain:
-    """Draw action chunks by DDPM and keep what PPO needs of the last steps.
+) -> Decision:
+    """Draw action chunks by DDPM and keep what learning needs of the last steps; see `DiffusionPolicy`.
 
     Args:
         base: does the steps k >= trained_steps.
@@ -375,12 +431,12 @@ def sample_chain(
             means.append(mean)
         x = mean + std[k] * added[:, i]
     empty = x.new_zeros(len(x), 0, x.shape[-1])
-    return Chain(
-        actions=base.to_actions(x),
-        states=torch.stack([*states, x], 1),
-        means=torch.stack(means, 1) if means else empty,
-        base_means=torch.stack(base_means, 1) if means else empty,
-    )
+    stored = {
+        "states": torch.stack([*states, x], 1),
+        "means": torch.stack(means, 1) if means else empty,
+        "base_means": torch.stack(base_means, 1) if means else empty,
+    }
+    return Decision(base.to_actions(x), stored)
 
 
 def _step(k: int, x: Tensor) -> Tensor:

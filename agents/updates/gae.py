@@ -1,9 +1,13 @@
-"""Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438) that knows the two ways an episode ends."""
+"""Generalised advantage estimation (Schulman et al. 2015, arXiv 1506.02438) of episodes that end at different times.
+
+The sum is TorchRL's; what is ours is the mask: rows of a batch of dreams end by success, by the time limit, or have
+ended before, and what stands after the end is never read.
+"""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+from torchrl.objectives.value.functional import generalized_advantage_estimate
 
 
 def gae(
@@ -35,12 +39,11 @@ def gae(
     Returns:
         Advantage and value target, both [B, T], zero where not alive.
     """
-    bootstrap = gamma * next_value.masked_fill(terminated | ~alive, 0.0)
-    delta = (reward + bootstrap - value).masked_fill(~alive, 0.0)
-    decay = gamma * gae_lambda * (alive & ~terminated & ~truncated)
-    advantage = torch.zeros_like(delta)
-    trace = torch.zeros_like(delta[:, 0])
-    for t in reversed(range(delta.shape[1])):
-        trace = delta[:, t] + decay[:, t] * trace
-        advantage[:, t] = trace
-    return advantage, (advantage + value).masked_fill(~alive, 0.0)
+    # what was not taken is an episode of its own that ends at once, without reward and value; TorchRL wants [B, T, 1]
+    value, next_value, reward = (part.masked_fill(~alive, 0.0)[..., None] for part in (value, next_value, reward))
+    over = (terminated | ~alive)[..., None]
+    done = over | truncated[..., None]
+    advantage, target = generalized_advantage_estimate(
+        gamma, gae_lambda, value, next_value, reward, done=done, terminated=over
+    )
+    return advantage[..., 0], target[..., 0]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from agents.imagination import Dream
-from agents.policies.diffusion import DiffusionPolicy, gaussian_log_prob
+from agents.imagination import RolloutBatch
+from agents.policies.base import Score
 from agents.updates.gae import gae
 
 
@@ -48,91 +48,77 @@ class Objective:
     Attributes:
         clip: [N'] clip ranges.
         discount: [N'] weights of the advantage.
-        std: [N'] standard deviations of the trained steps.
         bc: coefficient of the divergence.
     """
 
     clip: Tensor
     discount: Tensor
-    std: Tensor
     bc: float
 
 
-class Decisions(NamedTuple):
-    """Decisions to learn from.
+class Targets(NamedTuple):
+    """What the critic says of the decisions that were taken.
 
     Attributes:
-        feature: [M, F].
-        states: [M, N' + 1, K * A], see `Chain`.
-        base_means: [M, N', K * A] under the cloned policy.
-        log_prob: [M, N'] under the policy that dreamed.
         advantage: [M].
         target: [M] of the value.
+        value: [M] before learning.
         left: [M] share of the time limit that is left, as the critic is told.
     """
 
-    feature: Tensor
-    states: Tensor
-    base_means: Tensor
-    log_prob: Tensor
     advantage: Tensor
     target: Tensor
+    value: Tensor
     left: Tensor
 
-    def take(self, rows: Tensor) -> Decisions:
-        """Some of the decisions."""
-        return Decisions(*(value[rows] for value in self))
 
-
-def decisions_of(
-    night: Dream,
+def targets_of(
+    rollouts: RolloutBatch,
     critic: Callable[[Tensor, Tensor], Tensor],
     *,
     gamma: float,
     gae_lambda: float,
-    std: Tensor,
     bootstrap: bool = False,
-) -> tuple[Decisions, Tensor]:
-    """What can be learnt from dreams: the decisions that were taken, with advantages and value targets.
+) -> Targets:
+    """Advantages and value targets of the decisions that were taken.
 
     Success ends a dream for good, and so does the time limit, for success after it does not count.
 
     Args:
-        night: [B, H] dreams.
+        rollouts: [B, H].
         critic: [..., F] and the share of the time limit that is left [...] -> [...] value.
         gamma: discount per decision.
         gae_lambda: decay of the trace.
-        std: [N'] standard deviations of the trained steps.
         bootstrap: as if a dream that is cut off went on: the value of its last state is added, and no time is told.
-
-    Returns:
-        [M] decisions, and the [M] values that the critic gave them.
     """
-    alive, feature, states = night.alive, night.feature[night.alive], night.states[night.alive]
+    alive, feature = rollouts.alive, rollouts.feature[rollouts.alive]
     # [H + 1]
     left = torch.linspace(1.0, 0.0, alive.shape[1] + 1, device=alive.device, dtype=feature.dtype)
     if bootstrap:
         left = torch.zeros_like(left)
-    told = left[:-1].expand(alive.shape)[alive]
+    left_then = left[:-1].expand(alive.shape)[alive]
     with torch.no_grad():
-        # [B, H]
-        value = torch.zeros_like(alive, dtype=feature.dtype).masked_scatter(alive, critic(feature, told))
-        after = critic(night.last_feature, left[-1:].expand(len(alive)))
+        # [B, H]; the critic sees only the decisions that were taken, [M]
+        value = torch.zeros_like(alive, dtype=feature.dtype).masked_scatter(alive, critic(feature, left_then))
+        after = critic(rollouts.last_feature, left[-1:].expand(len(alive)))
     last = torch.zeros_like(alive)
     last[:, -1] = True
     advantage, target = gae(
-        night.success.to(value.dtype),
+        rollouts.success.to(value.dtype),
         value,
         torch.cat([value[:, 1:], after[:, None]], 1),
-        terminated=night.success if bootstrap else night.success | last,
-        truncated=last & ~night.success,
+        terminated=rollouts.success if bootstrap else rollouts.success | last,
+        truncated=last & ~rollouts.success,
         alive=alive,
         gamma=gamma,
         gae_lambda=gae_lambda,
     )
-    log_prob = gaussian_log_prob(states[:, 1:], night.means[alive], std)
-    taken = Decisions(feature, states, night.base_means[alive], log_prob, advantage[alive], target[alive], told)
-    return taken, value[alive]
+    return Targets(advantage[alive], target[alive], value[alive], left_then)
+
+
+def normalise(advantage: Tensor) -> Tensor:
+    """Advantages [M] of mean 0 and deviation 1."""
+    return (advantage - advantage.mean()) / (advantage.std(correction=0) + 1e-8)
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
@@ -150,51 +136,25 @@ class PolicyLoss(NamedTuple):
     approx_kl: Tensor
 
 
-def divergence(means: Tensor, base_means: Tensor, std: Tensor) -> Tensor:
-    """KL between Gaussians of equal deviation, averaged over steps and numbers of the chunk.
+def policy_loss(score: Score, log_prob: Tensor, advantage: Tensor, objective: Objective) -> PolicyLoss:
+    """The clipped surrogate of every trained step, plus the divergence from the cloned policy.
 
     Args:
-        means, base_means: [..., N', X].
-        std: [N'].
-    """
-    return ((means - base_means) / std.unsqueeze(-1)).square().mean() / 2.0
-
-
-def policy_loss(policy: DiffusionPolicy, batch: Decisions, objective: Objective) -> PolicyLoss:
-    """The clipped surrogate of every trained denoising step, plus the divergence from the cloned policy.
-
-    Args:
-        policy: the trained copy.
-        batch: [M] decisions; advantages are normalised within it.
+        score: of [M] decisions under the present weights, with gradient.
+        log_prob: [M, N'] of the same decisions under the policy that took them.
+        advantage: [M].
         objective: see `Objective`.
     """
-    advantage = (batch.advantage - batch.advantage.mean()) / (batch.advantage.std(correction=0) + 1e-8)
+    # [M, N']: all steps of a decision share its advantage, the noisy ones with less weight
     weighted = advantage[:, None] * objective.discount
-    means = chain_means(policy, batch.feature, batch.states)
-    change = gaussian_log_prob(batch.states[:, 1:], means, objective.std) - batch.log_prob
+    change = score.log_prob - log_prob
     ratio = change.exp()
     clipped = torch.minimum(torch.maximum(ratio, 1.0 - objective.clip), 1.0 + objective.clip)
     surrogate = -torch.minimum(ratio * weighted, clipped * weighted).mean()
-    apart = divergence(means, batch.base_means, objective.std)
     return PolicyLoss(
-        total=surrogate + objective.bc * apart,
+        total=surrogate + objective.bc * score.divergence,
         surrogate=surrogate.detach(),
-        divergence=apart.detach(),
+        divergence=score.divergence.detach(),
         clip_fraction=((ratio.detach() - 1.0).abs() > objective.clip).float().mean(0),
         approx_kl=(ratio.detach() - 1.0 - change.detach()).mean(),
     )
-
-
-def chain_means(policy: DiffusionPolicy, feature: Tensor, states: Tensor) -> Tensor:
-    """The means of the trained steps, with gradient, given where the chain was before each of them.
-
-    Args:
-        policy: the trained copy.
-        feature: [M, F].
-        states: [M, N' + 1, X].
-
-    Returns:
-        [M, N', X].
-    """
-    steps = torch.arange(states.shape[1] - 2, -1, -1, device=states.device)
-    return policy.mean(policy.condition(feature)[:, None], states[:, :-1], steps)

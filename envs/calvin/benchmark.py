@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium as gym
 
 import envs
-from envs.benchmark import Observation, Start, refuse_stress, reset_all, surviving
+from envs.benchmark import Observation, Start, refuse_stress, reset_all, retry_on_crash
 from envs.episodes import SEEDS
 from envs.tables import Tables, drawn_by, refuse_gym
 from worldaction.config import EnvConfig
@@ -64,7 +64,7 @@ class Calvin(Tables):
     def first_frames(self, task: str, count: int) -> list[Observation]:
         """See `Benchmark.first_frames`."""
         seeds = [SEEDS["dream_starts"] + n for n in range(count)]
-        return surviving(lambda: reset_all(self.make(task), seeds))
+        return retry_on_crash(lambda: reset_all(self.make(task), seeds))
 
     def generate(self, path: Path, jobs: Sequence[Job], *, data: PlayConfig) -> None:
         """See `Benchmark.generate`."""
@@ -81,4 +81,4 @@ class Calvin(Tables):
             source="calvin simulator",
             make=calvin_table,
         )
-        surviving(make)
+        retry_on_crash(make)

@@ -104,7 +104,7 @@ class Simulator:
         self._end = weakref.finalize(self, _end, self._process, self._socket, self._output, self._owner)
         root = settings.root or os.environ.get(ROOT, "")
         try:
-            about, _ = self._ask(
+            about, _ = self._request(
                 "hello",
                 patience=settings.start_patience,
                 root=os.path.abspath(root) if root else "",
@@ -135,7 +135,7 @@ class Simulator:
         Raises:
             SimulatorCrashed: no or no sensible answer; the process has been ended.
         """
-        return _state(self._ask("reset", {"robot_obs": robot_obs, "scene_obs": scene_obs}, images=images)[1])
+        return _state(self._request("reset", {"robot_obs": robot_obs, "scene_obs": scene_obs}, images=images)[1])
 
     def step(self, action: Array, *, images: bool) -> State:
         """One control step.
@@ -152,32 +152,32 @@ class Simulator:
 
     def begin_step(self, action: Array, *, images: bool) -> None:
         """Hands over an action as `step` does, and does not wait: other simulators can be handed theirs meanwhile."""
-        self._tell("step", {"action": action}, images=images)
+        self._send("step", {"action": action}, images=images)
 
     def end_step(self) -> State:
         """Waits for the state after the step that has begun; errors as for `reset`."""
-        return _state(self._hear(self._patience)[1])
+        return _state(self._receive(self._patience)[1])
 
     def render(self) -> Images:
         """Both images as they are now, by camera; errors as for `reset`."""
-        return dict(self._ask("render")[1])
+        return dict(self._request("render")[1])
 
     def achieved(self) -> list[str]:
         """All of CALVIN's 34 tasks that its own oracle sees done since the reset; errors as for `reset`."""
-        return list(self._ask("achieved")[0]["tasks"])
+        return list(self._request("achieved")[0]["tasks"])
 
     def close(self) -> None:
         """Ends the process; a second call does nothing."""
         self._end()
 
-    def _ask(
+    def _request(
         self, command: str, arrays: dict[str, Array] | None = None, *, patience: float | None = None, **fields: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """One request and its reply."""
-        self._tell(command, arrays or {}, **fields)
-        return self._hear(patience or self._patience)
+        self._send(command, arrays or {}, **fields)
+        return self._receive(patience or self._patience)
 
-    def _tell(self, command: str, arrays: dict[str, Array], **fields: Any) -> None:
+    def _send(self, command: str, arrays: dict[str, Array], **fields: Any) -> None:
         """Sends a request; a simulator that cannot be told is ended."""
         if os.getpid() != self._owner:
             raise UserError("a simulator belongs to the process that started it; make the environment in this one")
@@ -192,7 +192,7 @@ class Simulator:
         except OSError as error:
             raise SimulatorCrashed(self._post_mortem(error, self._patience)) from error
 
-    def _hear(self, patience: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _receive(self, patience: float) -> tuple[dict[str, Any], dict[str, Any]]:
         """Waits for the reply to the last request; a simulator that fails in anything is ended."""
         try:
             reply, result = receive(self._socket, patience)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from envs.calvin.client import Array, Renderer, Scene, Settings, Simulator, SimulatorCrashed, State
 from envs.calvin.draws import Start, check_states, draw_start, site
 from envs.playtable.scenes import get_scene
+from envs.table import checked_start, observation_space
 from envs.tasks import get_task
 from worldaction.config import TableConfig
 from worldaction.errors import UserError, unknown
@@ -22,10 +23,8 @@ from worldaction.spec import (
     CAMERAS,
     CONTROL_HZ,
     ROBOT,
-    ROBOT_SIZE,
     SCENE,
     SCENE_FIELDS,
-    SCENE_SIZE,
     STATIC,
 )
 
@@ -35,7 +34,6 @@ Observation = dict[str, Any]
 # sides of CALVIN's images (pixels)
 NATIVE: Final = {"rgb_static": 200, "rgb_gripper": 84}
 OPTIONS: Final = ("task", "scene", "robot_obs", "scene_obs")
-START_JOINTS: Final = ("slider", "drawer", "switch", "led")
 # bullet's OpenGL plugin keeps 12 MB of every scene that is built: so many, and the process is renewed
 EGL_RESETS: Final = 50
 
@@ -94,7 +92,7 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.renderer: str = renderer
         self._default_task = self.task = get_task(task, scene)
         self._image_size, self._has_cameras = image_size, cameras
-        self.observation_space = _observation_space(image_size if cameras else None)
+        self.observation_space = observation_space(image_size if cameras else None)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self.episodes = self.crashes = 0
         self._state: State | None = None
@@ -270,7 +268,9 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def _start(self, seed: int | None, options: dict[str, Any]) -> Start:
         drawn = int(self.np_random.integers(2**31)) if seed is None else seed
-        start = draw_start(self.task, drawn, self._checked(options.get("scene") or {}), scene=self.scene.name)
+        start = draw_start(
+            self.task, drawn, checked_start(options.get("scene") or {}, self.scene), scene=self.scene.name
+        )
         robot, scene = (options.get(name) for name in ("robot_obs", "scene_obs"))
         start = start._replace(
             robot_obs=start.robot_obs if robot is None else np.asarray(robot, np.float64),
@@ -278,15 +278,6 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         )
         check_states(start.robot_obs, start.scene_obs, "options")
         return start
-
-    def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:
-        ranges = self.scene.ranges
-        for name, value in values.items():
-            if name not in START_JOINTS:
-                raise unknown("scene entry", name, START_JOINTS)
-            if not 0 <= value <= ranges[name]:
-                raise UserError(f"scene entry {name} = {value} is outside 0..{ranges[name]}")
-        return values
 
     def _renew(self) -> None:
         if self._begun is not None:
@@ -327,13 +318,3 @@ def calvin_table(table: TableConfig) -> CalvinEnv:
     """
     renderer = calvin_renderer(table.renderer)
     return CalvinEnv(image_size=table.image_size, max_steps=table.max_steps, renderer=renderer, scene=table.scene)
-
-
-def _observation_space(image_size: int | None) -> gymnasium.spaces.Dict:
-    spaces: dict[str, gymnasium.Space[Any]] = {}
-    if image_size is not None:
-        for camera in CAMERAS:
-            spaces[camera] = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-    for name, length in ((ROBOT, ROBOT_SIZE), (SCENE, SCENE_SIZE)):
-        spaces[name] = gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float32)
-    return gymnasium.spaces.Dict(spaces)

@@ -20,7 +20,7 @@ import envs  # noqa: F401 - registers the project's own
 from envs.benchmark import (
     START_STATES,
     Benchmark,
-    Fit,
+    EnvDefaults,
     Observation,
     Start,
     refuse_starts,
@@ -29,14 +29,14 @@ from envs.benchmark import (
     start_seed,
 )
 from envs.episodes import SEEDS, Job, plan
-from envs.general.standard import Standard, safe
+from envs.general.standard import Standard, safe_name
 from worldaction.config import EnvConfig, GymConfig, PlayConfig, TableConfig
 from worldaction.errors import UserError, unknown
 from worldaction.extension import bring, load
 from worldaction.spec import Layout, Split
 
 if TYPE_CHECKING:
-    from envs.general.generate import MakeDemonstrator
+    from envs.general.generate import DemonstratorFactory
 
 LEARNED = "sac"
 """The demonstrator that is learned from the environment's own reward."""
@@ -55,25 +55,25 @@ class General(Benchmark):
     """Where learned demonstrators are kept."""
 
     @classmethod
-    def open(cls, where: EnvConfig, *, renderer: str | None = None) -> General:
+    def open(cls, config: EnvConfig, *, renderer: str | None = None) -> General:
         """See `Benchmark.open`: switches and scenes need a table."""
-        refuse_starts(where)
-        refuse_stress(where)
-        if where.table.scene != TableConfig().scene:
-            raise UserError(f"--table.scene {where.table.scene} is CALVIN's; leave it out with --env {where.env}")
-        find(where.env)
-        return cls(where.env, where.gym, where.table)
+        refuse_starts(config)
+        refuse_stress(config)
+        if config.table.scene != TableConfig().scene:
+            raise UserError(f"--table.scene {config.table.scene} is CALVIN's; leave it out with --env {config.env}")
+        find(config.env)
+        return cls(config.env, config.gym, config.table)
 
     @classmethod
-    def fit(cls, where: EnvConfig, *, chunk: int, asked: Collection[str]) -> Fit:
-        """See `Benchmark.fit`."""
-        found = cls.open(where)
-        limit = spec_of(where.env).max_episode_steps
-        return Fit(
+    def defaults(cls, config: EnvConfig, *, chunk: int, asked: Collection[str]) -> EnvDefaults:
+        """See `Benchmark.defaults`."""
+        found = cls.open(config)
+        limit = spec_of(found.env).max_episode_steps
+        return EnvDefaults(
             tasks=found.tasks,
             max_steps=max(chunk, limit // chunk * chunk) if limit else None,
             cameras=found.layout.cameras if "--world-model.cameras" not in asked else (),
-            films="--evaluation.videos" in asked or found.draws(),
+            can_film="--evaluation.videos" in asked or found.can_film(),
         )
 
     @cached_property
@@ -154,7 +154,7 @@ class General(Benchmark):
             path, jobs, partial(self._standard, task), self._demonstrator(task), table=self.table, data=data, scene=task
         )
 
-    def draws(self) -> bool:
+    def can_film(self) -> bool:
         """Whether it can be filmed here."""
         env = self._standard(self.tasks[0], film=True)
         try:
@@ -173,12 +173,12 @@ class General(Benchmark):
         """What is asked for, else what the environment's class offers."""
         return self.config.expert or str(getattr(find(self.env), "demonstrator", ""))
 
-    def _demonstrator(self, task: str) -> MakeDemonstrator:
+    def _demonstrator(self, task: str) -> DemonstratorFactory:
         if self.experts is not None:
             from envs.general.sac import recall
 
             return recall(partial(self._standard, task), self.experts / f"{task}.expert.safetensors")
-        found: MakeDemonstrator = load(self._expert, "--gym.expert")
+        found: DemonstratorFactory = load(self._expert, "--gym.expert")
         return found
 
     # ---- the environment
@@ -196,7 +196,8 @@ class General(Benchmark):
             raise
         except Exception as error:
             # of others' code: whatever it raises, this environment cannot be had
-            raise UserError(f"--env {self.env} cannot be made: {error}; try gymnasium.make on its own") from error
+            said = f"{type(error).__name__}: {error}" if str(error) else f"{type(error).__name__} without a message"
+            raise UserError(f"--env {self.env} cannot be made ({said}); try gymnasium.make on its own") from error
         return Standard(env, self.config, image_size=self.table.image_size, max_steps=max_steps)
 
 
@@ -222,15 +223,23 @@ def spec_of(name: str) -> EnvSpec:
     if module:
         brought = getattr(bring(module, f"--env {name}"), registered, None)
         # a class is as good as an id
-        if registered not in gym.registry and isinstance(brought, type) and issubclass(brought, gym.Env):
-            gym.register(registered, entry_point=f"{module}:{registered}")
+        if isinstance(brought, type) and issubclass(brought, gym.Env):
+            _register_class(registered, f"{module}:{registered}", getattr(brought, "max_episode_steps", None))
     return gym.spec(registered)
+
+
+def _register_class(name: str, entry_point: str, max_steps: int | None) -> None:
+    """Give a class an id, in the place of a class of that name from elsewhere."""
+    if name in gym.registry and gym.registry[name].entry_point == entry_point:
+        return
+    gym.registry.pop(name, None)
+    gym.register(name, entry_point=entry_point, max_episode_steps=max_steps)
 
 
 def tasks_of(name: str) -> tuple[str, ...]:
     """The tasks of an environment: of its class attribute `tasks`, or one that is named after it."""
     own = getattr(find(name), "tasks", None)
-    return tuple(own) if own else (safe(name.rpartition("/")[2].rpartition(":")[2]),)
+    return tuple(own) if own else (safe_name(name.rpartition("/")[2].rpartition(":")[2]),)
 
 
 def own_class(name: str) -> type[Benchmark] | None:

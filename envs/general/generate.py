@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from envs.episodes import LAST_SEED, Array, Arrays, Job, Made, Noise, Recorder, demonstrate, write_shard
+from envs.episodes import LAST_SEED, Array, Arrays, Job, MadeEpisode, Noise, Recorder, demonstrate, write_shard
 from envs.general.standard import Standard
 from worldaction.config import PlayConfig, TableConfig, to_dict
 from worldaction.errors import UserError, unknown
@@ -43,14 +43,14 @@ class Demonstrator(Protocol):
         ...
 
 
-MakeDemonstrator = Callable[[Standard, np.random.Generator], Demonstrator]
+DemonstratorFactory = Callable[[Standard, np.random.Generator], Demonstrator]
 
 
 def generate(
     path: Path,
     jobs: Sequence[Job],
     make: Callable[[], Standard],
-    demonstrator: MakeDemonstrator | None,
+    demonstrator: DemonstratorFactory | None,
     *,
     table: TableConfig,
     data: PlayConfig,
@@ -82,26 +82,26 @@ def generate(
         )
 
 
-def _make(env: Standard, demonstrator: MakeDemonstrator | None, job: Job, *, limit: int) -> list[Made]:
+def _make(env: Standard, demonstrator: DemonstratorFactory | None, job: Job, *, limit: int) -> list[MadeEpisode]:
     if job.kind == "play":
         return _play(env, demonstrator, job)
     if demonstrator is None:
         raise UserError(f"nobody demonstrates {env.name}; give --gym.expert")
     if job.kind == "near_miss":
-        return [Made(job, *_attempt(env, demonstrator, job.seed, noise=None, limit=limit))]
+        return [MadeEpisode(job, *_attempt(env, demonstrator, job.seed, noise=None, limit=limit))]
     if job.kind == "demo":
         return demonstrate(job, lambda seed: _attempt(env, demonstrator, seed, noise=job.noise, limit=limit))
     raise unknown("kind of episode", job.kind, ("play", "near_miss", "demo"))
 
 
-def _play(env: Standard, demonstrator: MakeDemonstrator | None, job: Job) -> list[Made]:
+def _play(env: Standard, demonstrator: DemonstratorFactory | None, job: Job) -> list[MadeEpisode]:
     """As many episodes as it takes: the environment may end them early."""
-    made: list[Made] = []
+    made: list[MadeEpisode] = []
     left = job.frames
     while left > 0:
         seed = _derived(job.seed, len(made))
         arrays = _play_episode(env, demonstrator, seed, left)
-        made.append(Made(job, arrays, None))
+        made.append(MadeEpisode(job, arrays, None))
         left -= len(next(iter(arrays.values())))
     return made
 
@@ -114,7 +114,7 @@ def _derived(seed: int, number: int) -> int:
     return LAST_SEED + drawn % (2**31 - LAST_SEED)
 
 
-def _play_episode(env: Standard, demonstrator: MakeDemonstrator | None, seed: int, frames: int) -> Arrays:
+def _play_episode(env: Standard, demonstrator: DemonstratorFactory | None, seed: int, frames: int) -> Arrays:
     rng = np.random.default_rng([seed, 0])
     recorder = Recorder(env, env.reset(seed=seed)[0])
     while len(recorder) < frames and not recorder.over:
@@ -130,7 +130,7 @@ def _play_episode(env: Standard, demonstrator: MakeDemonstrator | None, seed: in
     return recorder.arrays()
 
 
-def _advice(env: Standard, demonstrator: MakeDemonstrator, rng: np.random.Generator) -> Callable[[], Array]:
+def _advice(env: Standard, demonstrator: DemonstratorFactory, rng: np.random.Generator) -> Callable[[], Array]:
     who = demonstrator(env, rng)
     return lambda: env.to_unit(who.act(env.raw))
 
@@ -143,7 +143,7 @@ def _follow(recorder: Recorder, advice: Callable[[], Array], noise: Noise, lengt
 
 
 def _attempt(
-    env: Standard, demonstrator: MakeDemonstrator, seed: int, *, noise: float | None, limit: int
+    env: Standard, demonstrator: DemonstratorFactory, seed: int, *, noise: float | None, limit: int
 ) -> tuple[Arrays, bool]:
     """An attempt that ends soon after success: careful with a given noise, else a near miss."""
     careful = noise is not None

@@ -127,7 +127,7 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
             if (side := min(box.shape[:2])) < self._size:
                 raise UserError(f"{self.name}: {name!r} is {box.shape}; choose --table.image-size {side} or less")
         robot = sum(int(np.prod(box.shape)) for name, box in self._entries.items() if not _is_image(box))
-        names = tuple(safe(name) for name in ((*images, RENDERED) if self._rendered else images))
+        names = tuple(safe_name(name) for name in ((*images, RENDERED) if self._rendered else images))
         if twice := [name for name in names if names.count(name) > 1]:
             raise UserError(f"{self.name} has two images called {twice[0]!r} as a file's name; rename one in a wrapper")
         if not names and not robot:
@@ -148,8 +148,8 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
     def _observe(self) -> Observation:
         seen: Observation = {SCENE: np.array([self._success], np.float32)}
         for name, box in self._entries.items():
-            if _is_image(box) and safe(name) in self.layout.cameras:
-                seen[safe(name)] = self._small(self._given()[name])
+            if _is_image(box) and safe_name(name) in self.layout.cameras:
+                seen[safe_name(name)] = self._small(self._given()[name])
         if self._rendered:
             seen[RENDERED] = self._small(self.picture())
         if self.layout.robot:
@@ -188,7 +188,7 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         return small
 
 
-def safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A name that can be a file's and a key's."""
     return re.sub(r"^(?=\d)", "camera_", re.sub(r"\W+", "_", name))
 

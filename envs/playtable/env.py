@@ -25,6 +25,7 @@ from envs.playtable.scene import CAMERAS as VIEWS
 from envs.playtable.scene import model as table
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.playtable.state import PARTS, Start, with_robot, with_scene
+from envs.table import checked_start, observation_space
 from envs.tasks import RANGES, TASKS, Task, get_task
 from worldaction.errors import UserError, unknown
 from worldaction.spec import (
@@ -34,7 +35,6 @@ from worldaction.spec import (
     METRES_PER_UNIT,
     RADIANS_PER_UNIT,
     ROBOT,
-    ROBOT_SIZE,
     SCENE,
     SCENE_FIELDS,
     SCENE_SIZE,
@@ -51,7 +51,6 @@ BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
 # how far a finger goes past the ends of its travel in CALVIN (m)
 FINGER_GIVE: Final = 0.0005
 RENDER_SIZE: Final = 200
-START_JOINTS: Final = ("slider", "drawer", "switch", "led")
 OPTIONS: Final = ("task", "scene", "robot_obs", "scene_obs")
 
 
@@ -109,7 +108,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._default_task = self.task = get_task(task, scene)
         self._index = _Index.of_model(scene)
         self.data = mujoco.MjData(self._model)
-        self.observation_space = _observation_space(image_size if cameras else None)
+        self.observation_space = observation_space(image_size if cameras else None)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._has_cameras, self._leash = cameras, leash
         self.look: Look | None = None
@@ -227,7 +226,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
     def _start(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Start:
         """The state asked for, where nothing is asked for a drawn one."""
-        values = {**draw_scene(self.task, rng, self.scene), **self._checked(options.get("scene") or {})}
+        values = {**draw_scene(self.task, rng, self.scene), **checked_start(options.get("scene") or {}, self.scene)}
         parts = {**values, "button": 0.0}
         lit = {"led": bool(values["led"]), "lightbulb": values["switch"] > SWITCH_TRIGGER}
         joints = draw_arm(rng)
@@ -253,15 +252,6 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.led, self.lightbulb, self.gripper_action = start.led, start.lightbulb, start.gripper_action
         self._pressed, self._switched = start.parts["button"] > BUTTON_TRIGGER, False
         self.target_position, self.target_euler = self._observed_tcp = self.tcp_position, self.tcp_euler
-
-    def _checked(self, values: Mapping[str, float]) -> Mapping[str, float]:
-        ranges = self.scene.ranges
-        for name, value in values.items():
-            if name not in START_JOINTS:
-                raise unknown("scene entry", name, START_JOINTS)
-            if not 0 <= value <= ranges[name]:
-                raise UserError(f"scene entry {name} = {value} is outside 0..{ranges[name]}")
-        return values
 
     def _command(self, action: Array) -> None:
         """Moves the integrated target, as CALVIN's robot does, and asks where the joints have to go."""
@@ -364,13 +354,3 @@ def draw_blocks(rng: np.random.Generator, scene: Scene = SCENES["D"]) -> list[tu
         if all(np.hypot(x - a, y - b) > BLOCK_GAP for a, b, _ in places):
             places.append((float(x), float(y), float(rng.uniform(-np.pi, np.pi))))
     return places
-
-
-def _observation_space(image_size: int | None) -> gymnasium.spaces.Dict:
-    spaces: dict[str, gymnasium.Space[Any]] = {}
-    if image_size is not None:
-        for camera in CAMERAS:
-            spaces[camera] = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
-    for name, length in ((ROBOT, ROBOT_SIZE), (SCENE, SCENE_SIZE)):
-        spaces[name] = gymnasium.spaces.Box(-np.inf, np.inf, (length,), np.float32)
-    return gymnasium.spaces.Dict(spaces)

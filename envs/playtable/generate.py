@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from envs import episodes
-from envs.episodes import Arrays, Job, Made, Noise, Recorder, demonstrate, write_shard
+from envs.episodes import Arrays, Job, MadeEpisode, Noise, Recorder, demonstrate, write_shard
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, OPEN, Expert, steer
 from envs.playtable.stress import stressed
@@ -205,12 +205,12 @@ def embedded_table(table: TableConfig, *, stress: StressConfig = OFF) -> Table:
     return found
 
 
-def _make(env: Table, job: Job) -> list[Made]:
+def _make(env: Table, job: Job) -> list[MadeEpisode]:
     """The episodes of a job."""
     if job.kind == "play":
-        return [Made(job, play_episode(env, job.seed, job.frames), None)]
+        return [MadeEpisode(job, play_episode(env, job.seed, job.frames), None)]
     if job.kind == "near_miss":
-        return [Made(job, *near_miss_episode(env, job.task, job.seed))]
+        return [MadeEpisode(job, *near_miss_episode(env, job.task, job.seed))]
     if job.kind == "demo":
         return demonstrate(job, lambda seed: demo_episode(env, job.task, seed, job.noise, job.pace))
     raise unknown("kind of episode", job.kind, ("play", "near_miss", "demo"))

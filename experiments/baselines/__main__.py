@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from experiments.baselines import BASELINES, REPLACED
 from worldaction.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     # waiting threads that spin slow each other down several times over; torch reads this when it is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.baselines.job import work
-    from experiments.baselines.table import console, markdown, results, write_csv
+    from experiments.baselines.table import results, tables, write_csv
     from experiments.study.pool import run_jobs
     from experiments.study.run import Run
     from worldaction.io.recorder import setup_logging
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str]) -> None:
         raise SystemExit(INTERRUPTED) from None
     found = results(run, tasks, seeds)
     write_csv(found, run.folder / "baselines" / "baselines.csv")
-    print(markdown(found) if chosen.markdown else console(found))
+    shown = tables(found, run.study.improved)
+    print("\n\n".join(table.markdown() if chosen.markdown else table.text() for table in shown))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         "--steps",
         type=int,
         metavar="N",
-        help="control steps to learn in, simulator or dream (default: as many as the run's PPO may imagine)",
+        help="control steps to learn in, simulator or dream (default: as many as the run's own update may imagine)",
     )
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: the run's)")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
@@ -96,7 +98,6 @@ def _check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> Non
 def _jobs(run: Run, chosen: argparse.Namespace, tasks: Sequence[str], seeds: Sequence[int]) -> list[Job]:
     """What is not done yet, in the order in which it is shown."""
     from experiments.baselines.job import Job
-    from experiments.baselines.registry import available, find
 
     study = run.study
     episodes = study.evaluation.episodes if chosen.episodes is None else chosen.episodes
@@ -111,11 +112,12 @@ def _jobs(run: Run, chosen: argparse.Namespace, tasks: Sequence[str], seeds: Seq
         raise UserError(f"--steps {budget}: give 1 or more")
     if chosen.workers < 0:
         raise UserError(f"--workers {chosen.workers}: give 1 or more")
-    methods = list(dict.fromkeys(chosen.methods or sorted(available())))
+    methods = list(dict.fromkeys(chosen.methods or sorted(BASELINES.available())))
     for method in methods:
-        find(method)
+        if method in REPLACED:
+            raise UserError(f"method {method!r} is a study of its own now: {REPLACED[method]}")
     jobs = [Job(run.folder, m, task, seed, episodes, budget) for m in methods for task in tasks for seed in seeds]
-    return [job for job in jobs if not job.done(run)]
+    return [job for job in jobs if not job.artefact(run).complete]
 
 
 if __name__ == "__main__":

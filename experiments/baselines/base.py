@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from agents.bc import demonstration_chunks
 from agents.policy import Policy
 from envs.episodes import SEEDS
+from experiments.stages.demonstrations import demonstrated
 from experiments.stages.task_run import TaskRun
-from worldaction.errors import UserError
-from worldaction.play.action_masking import knows_actions
 from worldaction.spec import ACTION
 
 Record = Callable[[int, Mapping[str, float]], None]
@@ -24,7 +23,7 @@ Record = Callable[[int, Mapping[str, float]], None]
 
 
 class Sees(Protocol):
-    """What stands between frames and features: a run's `WorldModel` or a `Sight`."""
+    """What makes features of frames: a run's `WorldModel` or an `ObservationEncoder`."""
 
     feature_size: int
 
@@ -37,7 +36,7 @@ class Acts(Protocol):
     @property
     def noise_shape(self) -> tuple[int, int]: ...
 
-    def sample(self, feature: Tensor, noise: Tensor, *, sampler: Any) -> Tensor: ...
+    def sample(self, feature: Tensor, noise: Tensor, *, deterministic: bool = False) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Baseline(ABC):
         """Learn the task.
 
         Args:
-            here: the run's task and seed, all of whose stages are complete. Only to be read.
+            task_run: the run's task and seed, all of whose stages are complete. Only to be read.
             budget: control steps that may be taken in what `acts_in` names.
             record: keeps figures for plots.
         """
@@ -97,7 +96,7 @@ class Greedy(nn.Module):
         self.act, self.chunk = act, chunk
 
     @torch.no_grad()
-    def sample(self, feature: Tensor, noise: Tensor, *, sampler: str = "ddpm") -> Tensor:
+    def sample(self, feature: Tensor, noise: Tensor, *, deterministic: bool = False) -> Tensor:
         """[B, K, A] actions."""
         return self.act(feature)
 
@@ -109,29 +108,21 @@ def policy_of(task_run: TaskRun, learned: Learned) -> Policy:
     return Policy(model.to(task_run.device), actor.to(task_run.device), task=task_run.task, seed=task_run.seed)
 
 
-@dataclass(frozen=True)
-class Demonstrations:
+class Demonstrations(NamedTuple):
     """Demonstrated frames of a task."""
 
-    ranges: list[tuple[int, int]]
-    """Of frames in the store, one for each demonstration; stop exclusive."""
-    frame: Tensor  # [M] int64, all of them
+    frame: Tensor  # [M] int64, in the store
     chunks: Tensor  # [M, K, A] the actions that follow each
 
 
-def demonstrated(task_run: TaskRun) -> Demonstrations:
-    """What the run's own policy was cloned from."""
-    recorded = task_run.study.play is not None
-    found = task_run.store.demonstrations(task_run.task, kind=None if recorded else "demo", split="training")
-    ranges = [(d.start, d.stop) for d in found if knows_actions(task_run.store, task_run.store.episode_of(d.start))]
-    if not ranges:
-        raise UserError(f"{task_run.store.path} has no demonstrations of {task_run.task}; choose other --tasks")
-    binary, size = task_run.store.meta.layout.binary, task_run.study.policy.chunk
+def demonstrated_frames(task_run: TaskRun) -> Demonstrations:
+    """What the run's own policy was cloned from, without latents."""
+    layout, size = task_run.store.meta.layout, task_run.study.policy.chunk
+    ranges = demonstrated(task_run)
     actions = [task_run.store.frames[ACTION][start:stop] for start, stop in ranges]
     return Demonstrations(
-        ranges,
         torch.cat([torch.arange(start, stop) for start, stop in ranges]),
-        torch.cat([demonstration_chunks(a, size, binary=binary) for a in actions]),
+        torch.cat([demonstration_chunks(each, size, binary=layout.binary) for each in actions]),
     )
 
 

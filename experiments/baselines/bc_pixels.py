@@ -1,14 +1,14 @@
-"""The diffusion policy cloned end to end from images and proprioception: demonstrations alone teach the encoder."""
+"""The run's policy head cloned end to end from images and proprioception: demonstrations alone teach the encoder."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from agents.imitate import imitate
-from agents.observation_encoder import Sight, SightConfig
-from agents.policies.diffusion import DiffusionPolicy
-from experiments.baselines.base import Baseline, Learned, Record, demonstrated
+from agents.bc import fit_averaged
+from agents.observation_encoder import ObservationConfig, ObservationEncoder
+from agents.policies.base import PolicyHead
+from experiments.baselines.base import Baseline, Learned, Record, demonstrated_frames
 from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT
@@ -20,15 +20,13 @@ SHIFT = 1 / 16
 class Seeing(nn.Module):
     """An encoder and the policy on its features, trained as one."""
 
-    def __init__(self, sight: Sight, policy: DiffusionPolicy) -> None:
+    def __init__(self, encoder: ObservationEncoder, policy: PolicyHead) -> None:
         super().__init__()
-        self.sight, self.policy = sight, policy
+        self.encoder, self.policy = encoder, policy
 
     def loss(self, observation: dict[str, Tensor], chunk: Tensor) -> Tensor:
-        """The denoising loss of frames [B, ...] and the chunks [B, K, A] that follow them."""
-        k = torch.randint(len(self.policy.schedule), (len(chunk),), device=chunk.device)
-        noise = torch.randn(len(chunk), self.policy.chunk_size, device=chunk.device)
-        return self.policy.loss(self.sight.embed(observation), chunk, noise, k)
+        """The cloning loss of frames [B, ...] and the chunks [B, K, A] that follow them."""
+        return self.policy.bc_loss(self.encoder.embed(observation), chunk)
 
 
 class BCPixels(Baseline):
@@ -44,22 +42,22 @@ class BCPixels(Baseline):
 
     def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        options, demos = task_run.study.clone, demonstrated(task_run)
+        options, demos = task_run.study.clone, demonstrated_frames(task_run)
         seeing = build(task_run)
         # small: a task's demonstrations are some thousand frames
-        frames = {key: task_run.store.frames[key][demos.frame].to(task_run.device) for key in seeing.sight.seen}
+        frames = {key: task_run.store.frames[key][demos.frame].to(task_run.device) for key in seeing.encoder.seen}
         chunks, most = demos.chunks.to(task_run.device), round(SHIFT * task_run.study.table.image_size)
-        seeing.sight.standardise({key: frames[key] for key in seeing.sight.config.vectors})
+        seeing.encoder.standardise({key: frames[key] for key in seeing.encoder.config.vectors})
 
         def loss() -> Tensor:
             rows = torch.randint(len(chunks), (options.batch,), device=chunks.device)
             seen = {key: value[rows] for key, value in frames.items()}
-            seen |= {camera: shifted(seen[camera], most) for camera in seeing.sight.config.cameras}
+            seen |= {camera: shifted(seen[camera], most) for camera in seeing.encoder.config.cameras}
             return seeing.loss(seen, chunks[rows])
 
         with torch.random.fork_rng(devices=[task_run.device] if task_run.device.type == "cuda" else []):
             torch.manual_seed(task_run.seed)
-            learned = imitate(
+            learned = fit_averaged(
                 seeing,
                 loss,
                 steps=options.steps,
@@ -68,15 +66,16 @@ class BCPixels(Baseline):
                 ema=options.ema,
                 report=record,
             )
-        return Learned(learned.sight, learned.policy, gradient_steps=options.steps)
+        return Learned(learned.encoder, learned.policy, gradient_steps=options.steps)
 
 
 def build(task_run: TaskRun) -> Seeing:
     """An untrained encoder and policy of the run's sizes."""
-    layout, sizes, model = task_run.store.meta.layout, task_run.study.policy, task_run.study.world_model
+    layout, model = task_run.store.meta.layout, task_run.study.world_model
+    head, head_options = task_run.head
     if not model.cameras:
         raise UserError("bc_pixels: this run sees no camera; leave it out of --methods")
-    config = SightConfig(
+    config = ObservationConfig(
         layout,
         cameras=model.cameras,
         vectors=(ROBOT,) if layout.robot else (),
@@ -87,17 +86,15 @@ def build(task_run: TaskRun) -> Seeing:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(task_run.seed)
-        sight = Sight(config)
-        policy = DiffusionPolicy(
-            sight.feature_size,
+        encoder = ObservationEncoder(config)
+        policy = head(
+            encoder.feature_size,
             layout.action,
-            chunk=sizes.chunk,
-            denoising_steps=sizes.denoising_steps,
-            width=sizes.width,
-            blocks=sizes.blocks,
+            chunk=task_run.study.policy.chunk,
             binary=layout.binary,
+            **vars(head_options),
         )
-    return Seeing(sight, policy).to(task_run.device)
+    return Seeing(encoder, policy).to(task_run.device)
 
 
 def shifted(images: Tensor, most: int) -> Tensor:

@@ -1,10 +1,10 @@
-"""The diffusion policy cloned from proprioception alone: what can be done blindly."""
+"""The run's policy head cloned from proprioception alone: what can be done without seeing."""
 
 from __future__ import annotations
 
 from agents.bc import clone
-from agents.observation_encoder import Sight, SightConfig
-from experiments.baselines.base import Baseline, Learned, Record, demonstrated
+from agents.observation_encoder import ObservationConfig, ObservationEncoder
+from experiments.baselines.base import Baseline, Learned, Record, demonstrated_frames
 from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT
@@ -19,21 +19,21 @@ class BCProprio(Baseline):
 
     def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        layout, options, sizes = task_run.store.meta.layout, task_run.study.clone, task_run.study.policy
+        layout, options = task_run.store.meta.layout, task_run.study.clone
         if not layout.robot:
             raise UserError(
                 f"bc_proprio: frames of {task_run.store.path} have no proprioception; leave it out of --methods"
             )
-        demos = demonstrated(task_run)
+        demos = demonstrated_frames(task_run)
         robot = task_run.store.frames[ROBOT][demos.frame]
-        sight = Sight(SightConfig(layout)).requires_grad_(False)
-        sight.standardise({ROBOT: robot})
+        encoder = ObservationEncoder(ObservationConfig(layout)).requires_grad_(False)
+        encoder.standardise({ROBOT: robot})
+        head, head_options = task_run.head
         policy = clone(
-            sight.embed({ROBOT: robot})[None].to(task_run.device),
+            head,
+            encoder.embed({ROBOT: robot})[None].to(task_run.device),
             demos.chunks.to(task_run.device),
-            denoising_steps=sizes.denoising_steps,
-            width=sizes.width,
-            blocks=sizes.blocks,
+            options=vars(head_options),
             binary=layout.binary,
             steps=options.steps,
             batch=options.batch,
@@ -43,4 +43,4 @@ class BCProprio(Baseline):
             seed=task_run.seed,
             report=record,
         )
-        return Learned(sight, policy, gradient_steps=options.steps)
+        return Learned(encoder, policy, gradient_steps=options.steps)

@@ -8,13 +8,14 @@ from typing import cast
 import torch
 
 from agents.imagination import Success
-from agents.policies.diffusion import DiffusionPolicy
-from agents.updates.ppo import PPO, PPOOptions
+from agents.policies.base import PolicyHead
+from agents.updates.ppo import PPO
 from experiments.baselines.base import Baseline, Learned, Record
 from experiments.baselines.rollouts import Rollouts
 from experiments.stages.bc import load_actor
-from experiments.stages.improve import ppo_options
+from experiments.stages.improve import decisions_of
 from experiments.stages.task_run import TaskRun
+from worldaction.config import UpdateConfig
 from worldaction.errors import UserError
 from worldaction.world_model.rssm import Latent
 
@@ -34,14 +35,25 @@ class DPPO(Baseline):
 
     def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        options = within(ppo_options(task_run), budget, task_run.study.policy.chunk)
+        decisions = decisions_of(task_run)
+        options = within(task_run.study.update, budget, decisions * task_run.study.policy.chunk)
         cloned = load_actor(task_run, "clone")
-        assert isinstance(cloned, DiffusionPolicy)
-        rollouts, steps = Rollouts(task_run, options), 0
+        assert isinstance(cloned, PolicyHead)
+        rollouts, steps = Rollouts(task_run, options, decisions), 0
         nowhere = Latent(*torch.empty(2, 0, device=task_run.device))
         # whether an episode succeeds is the simulator's to say
         nobody = cast(Success, None)
-        ppo = PPO(task_run.model, cloned, nobody, nowhere, options, seed=task_run.seed, producer=rollouts)
+        ppo = PPO(
+            task_run.model,
+            cloned,
+            nobody,
+            nowhere,
+            options,
+            decisions=decisions,
+            threshold=task_run.study.success.threshold,
+            seed=task_run.seed,
+            producer=rollouts,
+        )
         try:
             while not ppo.finished:
                 metrics = ppo.iterate()
@@ -53,9 +65,18 @@ class DPPO(Baseline):
         return Learned(task_run.model, ppo.policy, real_steps=rollouts.steps, gradient_steps=steps)
 
 
-def within(options: PPOOptions, budget: int, chunk: int) -> PPOOptions:
-    """The run's numbers without stop rules, for as many iterations as surely stay within a number of steps."""
-    batch = options.dreams * options.decisions * chunk
+def within(options: UpdateConfig, budget: int, limit: int) -> UpdateConfig:
+    """The run's numbers without stop rules, for as many iterations as surely stay within a number of steps.
+
+    Args:
+        options: of the run's update.
+        budget: steps.
+        limit: steps of an episode at most.
+
+    Raises:
+        UserError: they are not enough for one iteration.
+    """
+    batch = options.dreams * limit
     if budget < batch:
         raise UserError(
             f"--steps {budget} is less than one batch of dppo, {batch} steps; give more, or a run with fewer"

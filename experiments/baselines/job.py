@@ -1,4 +1,4 @@
-"""One baseline, task and seed: learned, tested at the run's start states, and written to one file when all is done."""
+"""One baseline, task and seed: learned, tested at the run's start states, and written when all is done."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.baselines.base import Baseline, demonstrated, policy_of
-from experiments.baselines.registry import find
+from experiments.baselines import BASELINES
+from experiments.baselines.base import Baseline, demonstrated_frames, policy_of
 from experiments.report.statistics import success_rate
 from experiments.stages.rollout import evaluate
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import LOGGER, Run
-from worldaction.errors import UserError
-from worldaction.io.artefact import plain, read_json, versions, write_json
+from worldaction.io.artefact import Artefact
 from worldaction.io.recorder import Recorder, progress
 
 LOG_EVERY = 50
@@ -35,20 +34,14 @@ class Job:
     budget: int
     """Control steps, for baselines that try things out."""
 
-    @property
-    def folder(self) -> Path:
-        """Where results of all baselines lie."""
-        return self.run / "baselines"
+    def artefact(self, run: Run) -> Artefact:
+        """Where the result is or will be, below the run's folder `baselines`.
 
-    @property
-    def path(self) -> Path:
-        """The file of this one."""
-        return self.folder / f"{find(self.method).name}-{self.task}-seed{self.seed}.json"
-
-    def made_by(self, run: Run) -> dict[str, Any]:
-        """Everything that determines the result."""
-        baseline = find(self.method)
-        values: dict[str, Any] = {
+        Raises:
+            UserError: there is one that was made with other settings.
+        """
+        baseline: type[Baseline] = BASELINES.find(self.method)
+        made_by: dict[str, Any] = {
             "method": self.method,
             "task": self.task,
             "seed": self.seed,
@@ -56,31 +49,17 @@ class Job:
             "episodes": self.episodes,
             **baseline.settings,
         }
-        return values if baseline.acts_in == "nothing" else values | {"steps": self.budget}
-
-    def done(self, run: Run) -> bool:
-        """Whether the file exists.
-
-        Raises:
-            UserError: it was made with other settings.
-        """
-        if not self.path.exists():
-            return False
-        found, wanted = read_json(self.path).get("made_by", {}), plain(self.made_by(run))
-        for name in sorted(found.keys() | wanted.keys()):
-            if found.get(name) != wanted.get(name):
-                had, has = found.get(name, "not set"), wanted.get(name, "not set")
-                raise UserError(f"{self.path} was made with {name} = {had}, not {has}; delete it to make it again")
-        return True
+        if baseline.acts_in != "nothing":
+            made_by["steps"] = self.budget
+        return Artefact(self.run / "baselines" / f"{baseline.name}-{self.task}-seed{self.seed}", made_by=made_by)
 
 
 def work(job: Job) -> None:
-    """Learn, test, and write the file; nothing is left of a job that is interrupted."""
-    task_run, baseline = TaskRun(Run.open(job.run), job.seed, job.task), find(job.method)()
-    name = f"{baseline.name} {job.task}, seed {job.seed}"
+    """Learn, test, and write what came out; nothing is left of a job that is interrupted."""
+    task_run, baseline = TaskRun(Run.open(job.run), job.seed, job.task), BASELINES.find(job.method)()
+    artefact, name = job.artefact(task_run.run), f"{baseline.name} {job.task}, seed {job.seed}"
     prefix = f"seed{job.seed}/{job.task}/{baseline.name}"
-    made_by = job.made_by(task_run.run)
-    with Recorder(job.folder / job.path.stem, boards=job.folder / "tensorboard") as recorder:
+    with Recorder(artefact.folder, boards=job.run / "baselines" / "tensorboard") as recorder:
         recorder.rewind(prefix, -1)
 
         def record(step: int, figures: Mapping[str, float]) -> None:
@@ -91,15 +70,13 @@ def work(job: Job) -> None:
         before = time.process_time()
         learned = baseline.learn(task_run, budget=job.budget, record=record)
         seconds = time.process_time() - before
-    policy = policy_of(task_run, learned)
-    parallel = task_run.study.evaluation.parallel
+    policy, parallel = policy_of(task_run, learned), task_run.study.evaluation.parallel
     with progress(job.episodes, name, "episode") as bar:
         result = evaluate(
             policy, task_run.benchmark, indices=range(job.episodes), parallel=parallel, progress=bar.update
         )
     found = success_rate(result.success)
-    write_json(
-        job.path,
+    artefact.finish(
         {
             "method": baseline.name,
             "task": job.task,
@@ -115,9 +92,7 @@ def work(job: Job) -> None:
             "gradient_steps": learned.gradient_steps,
             "cpu_seconds": round(seconds, 3),
             "stages": list(baseline.stages),
-            "made_by": made_by,
-            "versions": versions(),
-        },
+        }
     )
     LOGGER.info("%s: %.0f %% of %d episodes", name, 100 * found.value, job.episodes)
 
@@ -126,4 +101,4 @@ def recorded_frames(task_run: TaskRun, baseline: Baseline) -> int:
     """Frames that somebody recorded before, and this baseline has learned from."""
     if baseline.data == "play":
         return len(task_run.store)
-    return len(demonstrated(task_run).frame) if baseline.data == "demonstrations" else 0
+    return len(demonstrated_frames(task_run).frame) if baseline.data == "demonstrations" else 0

@@ -16,7 +16,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
-from agents.observation_encoder import Sight, SightConfig
+from agents.observation_encoder import ObservationConfig, ObservationEncoder
 from experiments.baselines.base import Greedy, Learned, Record, start_seeds
 from experiments.stages.task_run import TaskRun
 from worldaction.errors import UserError
@@ -28,19 +28,21 @@ EPISODES: Final = 100
 
 
 class Numbers(gym.Wrapper[NDArray[np.float32], Any, Any, Any]):
-    """A simulator whose observation is what a sight makes of it, begun at the start states of learning.
+    """A simulator whose observation is what an encoder makes of it, begun at the start states of learning.
 
     Args:
         env: a simulator of a benchmark.
-        sight: without cameras.
+        encoder: without cameras.
         task_run: says which start states.
         rng: draws them.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], sight: Sight, task_run: TaskRun, rng: np.random.Generator) -> None:
+    def __init__(
+        self, env: gym.Env[Any, Any], encoder: ObservationEncoder, task_run: TaskRun, rng: np.random.Generator
+    ) -> None:
         super().__init__(env)
-        self.sight, self.task_run, self.rng = sight, task_run, rng
-        self.observation_space = Box(-np.inf, np.inf, (sight.feature_size,), np.float32)
+        self.encoder, self.task_run, self.rng = encoder, task_run, rng
+        self.observation_space = Box(-np.inf, np.inf, (encoder.feature_size,), np.float32)
 
     def reset(self, **_: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """A new episode; its start is drawn here, whatever is asked for."""
@@ -54,12 +56,12 @@ class Numbers(gym.Wrapper[NDArray[np.float32], Any, Any, Any]):
         return self._numbers(observation), float(info["is_success"]), terminated, truncated, info
 
     def _numbers(self, observation: Any) -> NDArray[np.float32]:
-        seen = {key: torch.from_numpy(observation[key]) for key in self.sight.seen}
-        numbers: NDArray[np.float32] = self.sight.embed(seen).numpy()
+        seen = {key: torch.from_numpy(observation[key]) for key in self.encoder.seen}
+        numbers: NDArray[np.float32] = self.encoder.embed(seen).numpy()
         return numbers
 
 
-def state_sight(task_run: TaskRun) -> Sight:
+def state_encoder(task_run: TaskRun) -> ObservationEncoder:
     """The whole state as numbers, privileged ones too, in the scale that they have in the run's play."""
     layout = task_run.store.meta.layout
     vectors = tuple(key for key in (ROBOT, SCENE) if key in layout.vectors)
@@ -67,20 +69,20 @@ def state_sight(task_run: TaskRun) -> Sight:
         raise UserError(
             f"{task_run.store.path} holds no state; a baseline on states cannot learn, leave it out of --methods"
         )
-    sight = Sight(SightConfig(layout, vectors=vectors)).requires_grad_(False)
-    sight.standardise({key: task_run.store.frames[key][:] for key in vectors})
-    return sight
+    encoder = ObservationEncoder(ObservationConfig(layout, vectors=vectors)).requires_grad_(False)
+    encoder.standardise({key: task_run.store.frames[key][:] for key in vectors})
+    return encoder
 
 
 @contextmanager
-def simulators(task_run: TaskRun, sight: Sight, count: int) -> Iterator[Any]:
+def simulators(task_run: TaskRun, encoder: ObservationEncoder, count: int) -> Iterator[Any]:
     """A VecEnv of simulators on numbers, closed in the end."""
     from stable_baselines3.common.monitor import Monitor
     from stable_baselines3.common.vec_env import DummyVecEnv
 
     def make(number: int) -> gym.Env[Any, Any]:
         rng = np.random.default_rng([task_run.seed, number])
-        return Monitor(Numbers(task_run.benchmark.make(task_run.task), sight, task_run, rng))
+        return Monitor(Numbers(task_run.benchmark.make(task_run.task), encoder, task_run, rng))
 
     tables = DummyVecEnv([partial(make, number) for number in range(count)])
     try:
@@ -95,12 +97,11 @@ class Watch(BaseCallback):
     Args:
         record: what keeps it.
         kind: of the steps: real or imagined.
-        scale: control steps to a step of the algorithm: chunks have several.
     """
 
-    def __init__(self, record: Record, kind: str, *, scale: int = 1) -> None:
+    def __init__(self, record: Record, kind: str) -> None:
         super().__init__()
-        self.record, self.kind, self.scale = record, kind, scale
+        self.record, self.kind = record, kind
         self.ended: list[bool] = []
 
     def _on_step(self) -> bool:
@@ -108,26 +109,25 @@ class Watch(BaseCallback):
         self.ended += [info["is_success"] for info, done in zip(infos, dones, strict=True) if done]
         # of episodes side by side the short ones, which are the successful ones, end first
         if len(self.ended) >= max(EPISODES, 2 * self.training_env.num_envs):
-            self.record(self.num_timesteps * self.scale, {f"{self.kind}/success": float(np.mean(self.ended))})
+            self.record(self.num_timesteps, {f"{self.kind}/success": float(np.mean(self.ended))})
             self.ended = []
         return True
 
 
-def greedy(algorithm: BaseAlgorithm, binary: Sequence[int], *, chunk: int = 1) -> Greedy:
+def greedy(algorithm: BaseAlgorithm, binary: Sequence[int]) -> Greedy:
     """The policy of an algorithm without its exploration, as the simulator carries it out.
 
     Args:
-        algorithm: trained, on actions [chunk * A].
+        algorithm: trained, on actions [A].
         binary: which numbers of an action are grippers.
-        chunk: actions of one decision.
     """
     policy = algorithm.policy.eval()
 
     def act(feature: Tensor) -> Tensor:
         action = policy._predict(feature.to(policy.device), deterministic=True)
-        return executed(action.unflatten(-1, (chunk, -1)), binary).to(feature.device)
+        return executed(action[:, None], binary).to(feature.device)
 
-    return Greedy(act, chunk=chunk)
+    return Greedy(act, chunk=1)
 
 
 def updates(optimiser: torch.optim.Optimizer, layer: Any) -> int:
@@ -148,18 +148,20 @@ def whole(budget: int, batch: int, name: str) -> int:
     return budget // batch * batch
 
 
-def in_simulator(task_run: TaskRun, sight: Sight, algorithm: BaseAlgorithm, optimiser: Any, layer: Any) -> Learned:
+def in_simulator(
+    task_run: TaskRun, encoder: ObservationEncoder, algorithm: BaseAlgorithm, optimiser: Any, layer: Any
+) -> Learned:
     """What an algorithm has learned there.
 
     Args:
         task_run: the run's task and seed.
-        sight: what it saw.
+        encoder: what it saw.
         algorithm: trained.
         optimiser: of its policy.
         layer: the last one of its policy.
     """
     return Learned(
-        sight,
+        encoder,
         greedy(algorithm, task_run.store.meta.layout.binary),
         real_steps=algorithm.num_timesteps,
         gradient_steps=updates(optimiser, layer),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stable_baselines3 import PPO
 
 from experiments.baselines.base import Baseline, Learned, Record
-from experiments.baselines.sb3 import Watch, in_simulator, minibatch, simulators, state_sight, whole
+from experiments.baselines.sb3 import Watch, in_simulator, minibatch, simulators, state_encoder, whole
 from experiments.stages.task_run import TaskRun
 
 BATCH = 2_048
@@ -22,10 +22,10 @@ class SB3PPO(Baseline):
 
     def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        sight, count = state_sight(task_run), task_run.study.evaluation.parallel
+        encoder, count = state_encoder(task_run), task_run.study.evaluation.parallel
         each = max(1, min(BATCH, budget) // count)
         steps = whole(budget, each * count, self.name)
-        with simulators(task_run, sight, count) as tables:
+        with simulators(task_run, encoder, count) as tables:
             ppo = PPO(
                 "MlpPolicy",
                 tables,
@@ -35,4 +35,4 @@ class SB3PPO(Baseline):
                 device="cpu",
             )
             ppo.learn(steps, callback=Watch(record, "real"))
-        return in_simulator(task_run, sight, ppo, ppo.policy.optimizer, ppo.policy.action_net)
+        return in_simulator(task_run, encoder, ppo, ppo.policy.optimizer, ppo.policy.action_net)

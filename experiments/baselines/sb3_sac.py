@@ -5,7 +5,7 @@ from __future__ import annotations
 from stable_baselines3 import SAC
 
 from experiments.baselines.base import Baseline, Learned, Record
-from experiments.baselines.sb3 import Watch, in_simulator, simulators, state_sight
+from experiments.baselines.sb3 import Watch, in_simulator, simulators, state_encoder
 from experiments.stages.task_run import TaskRun
 
 BUFFER = 1_000_000
@@ -22,8 +22,8 @@ class SB3SAC(Baseline):
 
     def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        sight = state_sight(task_run)
-        with simulators(task_run, sight, 1) as tables:
+        encoder = state_encoder(task_run)
+        with simulators(task_run, encoder, 1) as tables:
             sac = SAC("MlpPolicy", tables, buffer_size=min(budget, BUFFER), seed=task_run.seed, device="cpu")
             sac.learn(budget, callback=Watch(record, "real"))
-        return in_simulator(task_run, sight, sac, sac.actor.optimizer, sac.actor.mu)
+        return in_simulator(task_run, encoder, sac, sac.actor.optimizer, sac.actor.mu)

@@ -1,4 +1,4 @@
-"""What is raced over which course: sizes, a piece of work that can be repeated, and what a contestant offers."""
+"""What is timed: the sizes of a workload, a piece of work that can be repeated, and what a library offers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ class Sizes:
     action: int = 7
     unimix: float = 0.01
 
+    @property
+    def axes(self) -> dict[str, int]:
+        """Lengths by the names that `worldaction.kernels` has for them."""
+        return {name: getattr(self, name) for name in ("deter", "groups", "classes", "hidden", "action")}
+
 
 @dataclass(frozen=True)
-class Course:
+class Workload:
     """One imagination: how many rows, and how far ahead."""
 
     sizes: Sizes = field(default_factory=Sizes)
@@ -40,7 +45,7 @@ class Course:
         return self.batch * self.horizon
 
     def actions(self, device: torch.device) -> Tensor:
-        """[B, H, A] in [-1, 1], the same for every contestant."""
+        """[B, H, A] in [-1, 1], the same for every library."""
         generator = torch.Generator().manual_seed(self.seed)
         return torch.empty(self.batch, self.horizon, self.sizes.action).uniform_(-1, 1, generator=generator).to(device)
 
@@ -73,12 +78,31 @@ class Windows:
 
 
 @dataclass(frozen=True)
+class DreamWorkload:
+    """How many dreams, of how many decisions, under a policy of the preset `quick`'s size."""
+
+    sizes: Sizes = field(default_factory=Sizes)
+    batch: int = 256
+    decisions: int = 4
+    chunk: int = 4
+    denoising_steps: int = 10
+    width: int = 256
+    seed: int = 0
+
+    @property
+    def policy_axes(self) -> dict[str, int]:
+        """Lengths of the policy by the names that `worldaction.kernels` has for them."""
+        chunk = self.sizes.action * self.chunk
+        return {"width": self.width, "chunk": chunk, "blocks": 1, "steps": self.denoising_steps}
+
+
+@dataclass(frozen=True)
 class Work:
     """Something that is done again and again, and what is known of it.
 
     Attributes:
         run: does it once.
-        amount: what one run comes to, in the unit of its contest.
+        amount: what one run comes to, in the unit of its comparison.
         about: what is computed, in a few words.
         ours: whether it is this library's code.
         precision: of the large matrix products.
@@ -95,10 +119,10 @@ class Work:
     flops: float = 0.0
 
 
-class Contestant(Protocol):
+class Library(Protocol):
     """A library whose world model can be timed; what it cannot do, it offers nothing for."""
 
-    def imagination(self, course: Course) -> Mapping[str, Work]:
+    def imagination(self, workload: Workload) -> Mapping[str, Work]:
         """Imagining under given actions, by name; amounts in latent steps."""
         ...
 
@@ -120,8 +144,8 @@ def flops(run: Callable[[], object]) -> float:
     return float(counter.get_total_flops())
 
 
-def imagining(step: Callable[[], object]) -> Callable[[], object]:
-    """Without gradients, as every library imagines for a policy that is not learned through the model."""
+def without_gradients(step: Callable[[], object]) -> Callable[[], object]:
+    """A run without gradients, as libraries imagine for a policy that is not learned through the model."""
 
     def run() -> object:
         with torch.no_grad():

@@ -23,7 +23,7 @@ class Times(NamedTuple):
     wall: float
 
 
-def race(
+def time_in_turns(
     works: Mapping[str, Work], *, rounds: int, device: torch.device, seed: int = 0, least: float = 0.05
 ) -> dict[str, list[Times]]:
     """Let pieces of work take turns, in another order every round.

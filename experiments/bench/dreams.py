@@ -8,23 +8,23 @@ of it runs. No dream ends early here, so that every round is the same work.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from agents.imagination import dream
-from agents.kernel_weights import operands
+from agents.kernel_weights import kernel_weights
 from agents.policies.diffusion import DiffusionPolicy
 from experiments.bench import gate
-from experiments.bench.base import Course, Precision, Sizes, Windows, Work, count, imagining
-from experiments.bench.ours import DTYPES, Start, available, world_model
+from experiments.bench.base import DreamWorkload, Precision, Windows, Work, Workload, count, without_gradients
+from experiments.bench.denoising import LIMITS, largest_error
+from experiments.bench.ours import DTYPES, Implementation, Start, available, world_model
 from worldaction.errors import UserError
-from worldaction.kernels import REFERENCE, VARIABLE, implementations, ops, typical
-from worldaction.kernels.denoise.reference import denoise
+from worldaction.kernels import REFERENCE, VARIABLE, implementations, typical
 from worldaction.kernels.dream.reference import Decider, Dreamed, executed, seen
 from worldaction.kernels.rollout.reference import PriorWeights
 from worldaction.random import Stream, normal, uniform
@@ -35,25 +35,10 @@ from worldaction.world_model.rssm import Latent
 NEVER = 2.0
 """No probability of success reaches this."""
 MIN_STD = 0.1
-LIMITS: Mapping[Precision, float] = {"fp32": 1e-4, "bf16": 5e-2}
-"""Largest error of a denoising step, whose states are of the order of 1."""
 
 
-@dataclass(frozen=True)
-class Dreams:
-    """How many dreams, of how many decisions, under a policy of the preset `quick`'s size."""
-
-    sizes: Sizes = field(default_factory=Sizes)
-    batch: int = 256
-    decisions: int = 4
-    chunk: int = 4
-    denoising_steps: int = 10
-    width: int = 256
-    seed: int = 0
-
-
-class Cast(NamedTuple):
-    """Who dreams, and from where."""
+class Models(NamedTuple):
+    """What a dream takes: a world model, a policy, a success classifier and where to begin."""
 
     world: WorldModel
     policy: DiffusionPolicy
@@ -62,63 +47,59 @@ class Cast(NamedTuple):
     rows: Tensor
 
 
-Dream = Callable[..., Dreamed]
-"""`worldaction.kernels.ops.dream` with an implementation and a precision chosen."""
-
-
-def cast(course: Dreams, device: torch.device) -> Cast:
+def build_models(workload: DreamWorkload, device: torch.device) -> Models:
     """A model, a policy and a classifier with random weights, and dreams that begin with empty latents."""
-    world = world_model(Windows(course.sizes, seed=course.seed), device).requires_grad_(False).eval()
+    world = world_model(Windows(workload.sizes, seed=workload.seed), device).requires_grad_(False).eval()
     with torch.random.fork_rng([]):
-        torch.manual_seed(course.seed)
+        torch.manual_seed(workload.seed)
         policy = DiffusionPolicy(
             world.feature_size,
-            course.sizes.action,
-            chunk=course.chunk,
-            denoising_steps=course.denoising_steps,
-            width=course.width,
+            workload.sizes.action,
+            chunk=workload.chunk,
+            denoising_steps=workload.denoising_steps,
+            width=workload.width,
         )
         success = SuccessClassifier(world.feature_size, hidden=256, dropout=0.0).eval()
-    belief = torch.zeros(course.batch, course.sizes.deter, device=device)
-    code = torch.zeros(course.batch, course.sizes.groups, dtype=torch.uint8, device=device)
+    belief = torch.zeros(workload.batch, workload.sizes.deter, device=device)
+    code = torch.zeros(workload.batch, workload.sizes.groups, dtype=torch.uint8, device=device)
     for network in (policy, success):
         network.requires_grad_(False).to(device)
-    return Cast(world, policy, success, Latent(belief, code), torch.arange(course.batch, device=device))
+    return Models(world, policy, success, Latent(belief, code), torch.arange(workload.batch, device=device))
 
 
-# Contest --------------------------------------------------------------------------------------------------------------
+# Timed --------------------------------------------------------------------------------------------------------------
 
 
-def dreams(course: Dreams, device: torch.device) -> Mapping[str, Work]:
+def works(workload: DreamWorkload, device: torch.device) -> Mapping[str, Work]:
     """Dreams by the reference and by what `worldaction.kernels` chooses; amounts in chunks of actions.
 
     In bf16 the products of the imagined step alone are rounded, as `RSSM.imagine_in` says.
 
     Args:
-        course: sizes.
+        workload: sizes.
         device: where to compute.
     """
-    about = f"{course.denoising_steps} denoising steps of width {course.width}, {course.chunk} imagined frames"
-    amount = course.batch * course.decisions
+    about = f"{workload.denoising_steps} denoising steps of width {workload.width}, {workload.chunk} imagined frames"
+    amount = workload.batch * workload.decisions
 
     def work(name: str, precision: Precision) -> Work:
         # a model of its own: some implementations keep what they make of a model's weights
-        run, parameters = _dreaming(course, device, precision)
+        run, parameters = _dreaming(workload, device, precision)
         return Work(_forced(run, name) if name else run, amount, about, True, precision, parameters)
 
-    works = {"ours, reference fp32": work(REFERENCE, "fp32")}
+    found = {"ours, reference fp32": work(REFERENCE, "fp32")}
     if any(report.chosen and report.name != REFERENCE for report in implementations(typical(device))):
-        works |= {f"ours, as chosen {precision}": work("", precision) for precision in DTYPES}
-    for name, precision in _ops(course, device):
-        run = _whole(course, device, _op(name, precision))
-        works[f"ours, {name} {precision}"] = Work(run, amount, f"{about}, one op", True, precision)
-    return works
+        found |= {f"ours, as chosen {precision}": work("", precision) for precision in DTYPES}
+    for each in whole_dreams(workload, device):
+        run = _whole(workload, device, each)
+        found[f"ours, {each.name} {each.precision}"] = Work(run, amount, f"{about}, one op", True, each.precision)
+    return found
 
 
-def _dreaming(course: Dreams, device: torch.device, precision: Precision) -> tuple[Callable[[], object], int]:
-    world, policy, success, starts, rows = cast(course, device)
+def _dreaming(workload: DreamWorkload, device: torch.device, precision: Precision) -> tuple[Callable[[], object], int]:
+    world, policy, success, starts, rows = build_models(workload, device)
     world.rssm.imagine_in = DTYPES[precision]
-    options = {"decisions": course.decisions, "threshold": NEVER, "seed": course.seed, "min_std": MIN_STD}
+    options = {"decisions": workload.decisions, "threshold": NEVER, "seed": workload.seed, "min_std": MIN_STD}
 
     def run() -> object:
         return dream(world, policy, success, starts, rows=rows, **options)  # type: ignore[arg-type]
@@ -128,105 +109,79 @@ def _dreaming(course: Dreams, device: torch.device, precision: Precision) -> tup
 
 def _forced(run: Callable[[], object], name: str) -> Callable[[], object]:
     def forced() -> object:
-        with _variable(VARIABLE, name):
+        with patch.dict(os.environ, {VARIABLE: name}):
             return run()
 
     return forced
 
 
-@contextmanager
-def _variable(name: str, value: str) -> Iterator[None]:
-    """An environment variable, for a while."""
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
-
-
 # The op ---------------------------------------------------------------------------------------------------------------
 
 
-def _ops(course: Dreams, device: torch.device) -> Iterator[tuple[str, Precision]]:
+def whole_dreams(workload: DreamWorkload, device: torch.device) -> list[Implementation]:
     """Implementations of whole dreams that run here, beside the reference."""
-    sizes = {name: getattr(course.sizes, name) for name in ("deter", "groups", "classes", "hidden", "action")}
-    sizes |= {"width": course.width, "chunk": 7 * course.chunk, "blocks": 1, "steps": course.denoising_steps}
-    sizes |= {"success": 256, "horizon": course.decisions * course.chunk}
-    yield from available("dream", device, batch=course.batch, sizes=sizes)
+    sizes = workload.sizes.axes | workload.policy_axes
+    sizes |= {"success": 256, "horizon": workload.decisions * workload.chunk}
+    return available("dream", device, batch=workload.batch, sizes=sizes)
 
 
-def _op(name: str, precision: Precision) -> Dream:
-    def run(*args: Any, **options: Any) -> Dreamed:
-        return ops.dream(*args, **options, dtype=DTYPES[precision], force=name)
-
-    return run
+def _whole(workload: DreamWorkload, device: torch.device, each: Implementation) -> Callable[[], object]:
+    given, options = given_of(workload, build_models(workload, device))
+    return without_gradients(lambda: each.run(*given, **options))
 
 
-def _whole(course: Dreams, device: torch.device, run: Dream) -> Callable[[], object]:
-    given, options = given_of(course, cast(course, device))
-    return imagining(lambda: run(*given, **options))
-
-
-def given_of(course: Dreams, who: Cast) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def given_of(workload: DreamWorkload, models: Models) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What the op takes: weights in its order, and its options."""
-    found = operands(who.world, who.policy, who.success, min_std=MIN_STD)
+    found = kernel_weights(models.world, models.policy, models.success, min_std=MIN_STD)
     assert found is not None
     options = {
-        "seed": course.seed,
-        "decisions": course.decisions,
-        "chunk": course.chunk,
-        "binary": who.policy.config["binary"],
-        "unimix": course.sizes.unimix,
+        "seed": workload.seed,
+        "decisions": workload.decisions,
+        "chunk": workload.chunk,
+        "binary": models.policy.config["binary"],
+        "unimix": workload.sizes.unimix,
         "threshold": NEVER,
     }
-    return (*found, *who.starts, who.rows), options
+    return (*found, *models.starts, models.rows), options
 
 
 # Gate -----------------------------------------------------------------------------------------------------------------
 
 
-def examined(course: Dreams, device: torch.device) -> dict[str, dict[str, float]]:
+def examined(workload: DreamWorkload, device: torch.device) -> dict[str, dict[str, float]]:
     """The errors of each implementation of whole dreams, by name.
 
     Raises:
         UserError: one of them is wrong.
     """
     with torch.no_grad():
-        found = list(_ops(replace(course, chunk=1), device))
-        return {
-            f"{name} {precision}": examine(name, precision, _op(name, precision), course, device)
-            for name, precision in found
-        }
+        found = whole_dreams(replace(workload, chunk=1), device)
+        return {f"{each.name} {each.precision}": examine(each, workload, device) for each in found}
 
 
-def examine(name: str, precision: Precision, run: Dream, course: Dreams, device: torch.device) -> dict[str, float]:
+def examine(each: Implementation, workload: DreamWorkload, device: torch.device) -> dict[str, float]:
     """Hold dreams against the definition in float64: their rollout as `gate` does, and every step of denoising.
 
     Decisions are of one action here, so that all that happens in a dream is seen from outside.
 
     Args:
-        name: of the implementation, for the error.
-        precision: of its products.
-        run: the op.
-        course: sizes; four times the decisions are dreamed, of a quarter of the actions.
+        each: the op.
+        workload: sizes; four times the decisions are dreamed, of a quarter of the actions.
         device: where.
 
     Raises:
         UserError: a limit is not met.
     """
-    course = replace(course, chunk=1, decisions=course.decisions * course.chunk)
-    given, options = given_of(course, cast(course, device))
+    workload = replace(workload, chunk=1, decisions=workload.decisions * workload.chunk)
+    given, options = given_of(workload, build_models(workload, device))
     prior, (decider,), _, belief, code, rows = given
-    dreamed: Dreamed = run(*given, **options)
-    verdict = _rollout(prior, Start(belief, code, _actions(dreamed, options)), rows, dreamed, course)
-    error = _denoising(decider, dreamed, rows, course)
-    broken = verdict.broken(precision) + ([] if error <= LIMITS[precision] else [f"denoising {error:.2g}"])
-    if broken:
-        raise UserError(f"dreams by {name} {precision} are not right: {', '.join(broken)}; they are not timed")
+    dreamed: Dreamed = each.run(*given, **options)
+    verdict = _rollout(prior, Start(belief, code, _actions(dreamed, options)), rows, dreamed, workload)
+    error = _denoising(decider, dreamed, rows, workload)
+    wrong = [] if error <= LIMITS[each.precision] else [f"denoising {error:.2g}"]
+    if broken := verdict.broken(each.precision) + wrong:
+        who = f"{each.name} {each.precision}"
+        raise UserError(f"dreams by {who} are not right: {', '.join(broken)}; they are not timed")
     return {**vars(verdict), "denoising": error}
 
 
@@ -235,27 +190,24 @@ def _actions(dreamed: Dreamed, options: Mapping[str, Any]) -> Tensor:
     return executed(dreamed.states[:, :, -1], options["binary"])
 
 
-def _rollout(prior: PriorWeights, first: Start, rows: Tensor, dreamed: Dreamed, course: Dreams) -> gate.Verdict:
-    steps = range(course.decisions)
-    draws = [uniform(course.seed, Stream.PRIOR, rows, step, course.sizes.groups) for step in steps]
-    shape = Course(course.sizes, course.batch, course.decisions)
+def _rollout(
+    prior: PriorWeights, first: Start, rows: Tensor, dreamed: Dreamed, workload: DreamWorkload
+) -> gate.Verdict:
+    steps = range(workload.decisions)
+    draws = [uniform(workload.seed, Stream.PRIOR, rows, step, workload.sizes.groups) for step in steps]
+    shape = Workload(workload.sizes, workload.batch, workload.decisions)
     return gate.compare(prior, first, torch.stack(draws, 1), dreamed.beliefs[:, 1:], dreamed.codes[:, 1:], shape)
 
 
-def _denoising(decider: Decider, dreamed: Dreamed, rows: Tensor, course: Dreams) -> float:
+def _denoising(decider: Decider, dreamed: Dreamed, rows: Tensor, workload: DreamWorkload) -> float:
     """The largest error of a denoising step, each from the dream's own state before it."""
     count_, size = dreamed.states.shape[2:]
-    weights = type(decider.weights)(*(part.double() for part in decider.weights))
     layer = [part.double() for part in (decider.belief, decider.rows, decider.bias)]
     errors = []
-    for decision in range(course.decisions):
-        noise = normal(course.seed, Stream.POLICY, rows, decision, count_ * size).view(-1, count_, size).double()
+    for decision in range(workload.decisions):
+        noise = normal(workload.seed, Stream.POLICY, rows, decision, count_ * size).view(-1, count_, size)
         condition = seen(dreamed.beliefs[:, decision].double(), dreamed.codes[:, decision], *layer)
-        states = dreamed.states[:, decision].double()
-        errors.append((states[:, 0] - noise[:, 0]).abs().max())
-        for step in range(count_ - 1):
-            here = slice(step, step + 1)
-            one, table = weights._replace(steps=weights.steps[here]), decider.table[here].double()
-            after, _ = denoise(one, condition, states[:, step], noise[:, 1:][:, here], table)
-            errors.append((after[:, 1] - states[:, step + 1]).abs().max())
+        states = dreamed.states[:, decision]
+        errors.append((states[:, 0].double() - noise[:, 0].double()).abs().max())
+        errors.append(largest_error(decider.weights, condition, states, noise[:, 1:], decider.table))
     return float(torch.stack(errors).max())

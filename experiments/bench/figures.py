@@ -12,7 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from experiments.bench.growth import Cost
-from experiments.bench.results import Contest
+from experiments.bench.results import Comparison
 from experiments.report.figures import (
     BC_COLOUR,
     CYCLE,
@@ -30,43 +30,47 @@ COLOURS = {"fp32": REAL_COLOUR, "bf16": IMAGINED_COLOUR, "-": REAL_COLOUR}
 AXES = {"batch": "batch B", "horizon": "horizon H", "width": "width (deter = hidden)", "memory": "batch B"}
 
 
-def speeds(contests: Sequence[Contest]) -> Plot:
-    """One panel a contest, a row a contestant, logarithmic; ours are filled, others hollow.
+def speeds(comparisons: Sequence[Comparison]) -> Plot:
+    """One panel a comparison, a row a library, logarithmic; ours are filled, others hollow.
 
     Args:
-        contests: with one entry at least.
+        comparisons: with one entry at least.
     """
-    counts = [len(contest.entries) for contest in contests]
+    counts = [len(comparison.entries) for comparison in comparisons]
     with matplotlib.rc_context(STYLE):
         engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.06)
-        figure = Figure(figsize=(WIDTH, 0.5 + 0.62 * len(contests) + 0.24 * sum(counts)), layout=engine)
-        axes = figure.subplots(len(contests), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 1 for n in counts]})
+        figure = Figure(figsize=(WIDTH, 0.5 + 0.62 * len(comparisons) + 0.24 * sum(counts)), layout=engine)
+        axes = figure.subplots(
+            len(comparisons), 1, squeeze=False, gridspec_kw={"height_ratios": [n + 1 for n in counts]}
+        )
     data: list[Row] = []
-    for axis, contest in zip(axes[:, 0], contests, strict=True):
-        data += _speeds(axis, contest)
-    shown = {entry.precision for contest in contests for entry in contest.entries if entry.ours}
+    for axis, comparison in zip(axes[:, 0], comparisons, strict=True):
+        data += _speeds(axis, comparison)
+    shown = {entry.precision for comparison in comparisons for entry in comparison.entries if entry.ours}
     handles = [mark("o", COLOURS[p], f"ours, {p}", line=False) for p in ("fp32", "bf16") if p in shown]
-    if any(not entry.ours for contest in contests for entry in contest.entries):
+    if any(not entry.ours for comparison in comparisons for entry in comparison.entries):
         handles.append(mark("o", BC_COLOUR, "others", hollow=True, line=False))
     legend(figure, handles)
     return Plot(figure, data)
 
 
-def _speeds(axis: Axes, contest: Contest) -> list[Row]:
+def _speeds(axis: Axes, comparison: Comparison) -> list[Row]:
     data: list[Row] = []
-    for place, entry in enumerate(contest.entries):
-        value, (low, high) = contest.speed(entry, contest.clock)
+    for place, entry in enumerate(comparison.entries):
+        value, (low, high) = comparison.speed(entry, comparison.clock)
         colour = COLOURS[entry.precision] if entry.ours else BC_COLOUR
         axis.plot([low, high], [place, place], color=colour, linewidth=2.0)
         axis.plot(value, place, "o", color=colour, markerfacecolor=colour if entry.ours else "white", markersize=6)
-        row: Row = {"contest": contest.name, "name": entry.name, "median": value, "low": low, "high": high}
+        row: Row = {"comparison": comparison.name, "name": entry.name, "median": value, "low": low, "high": high}
         data.append(row)
-    axis.set_yticks(range(len(contest.entries)), [entry.name for entry in contest.entries])
-    axis.set_ylim(len(contest.entries) - 0.5, -0.5)
+    axis.set_yticks(range(len(comparison.entries)), [entry.name for entry in comparison.entries])
+    axis.set_ylim(len(comparison.entries) - 0.5, -0.5)
     axis.grid(axis="y", visible=False)
-    second = "CPU second" if contest.clock == "cpu" else "second"
-    unit = f"{second.removesuffix(' second')} ms, less is better" if contest.slow else f"{contest.unit} a {second}"
-    axis.set_title(f"{contest.name}: {unit}", loc="left", fontsize=9.5, fontweight="bold")
+    second = "CPU second" if comparison.clock == "cpu" else "second"
+    unit = (
+        f"{second.removesuffix(' second')} ms, less is better" if comparison.slow else f"{comparison.unit} a {second}"
+    )
+    axis.set_title(f"{comparison.name}: {unit}", loc="left", fontsize=9.5, fontweight="bold")
     _logarithmic(axis, "x")
     return data
 

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from experiments.bench.base import Course, Precision, Windows
-from experiments.bench.ours import Entrant, Start, draws, entrants, model, start, training_batch, world_model
+from experiments.bench import ours
+from experiments.bench.base import Precision, Windows, Workload
+from experiments.bench.ours import Implementation, Start, draws, model, start, training_batch, world_model
 from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import probabilities
 from worldaction.kernels.rollout.reference import PriorWeights, prior_step
@@ -60,22 +61,23 @@ SAME_LOSS = 0.02
 """Relative difference between the loss in bf16 and in float32 up to which training counts as the same work."""
 
 
-def examine(entrant: Entrant, course: Course, device: torch.device, *, seed: int = 1) -> Verdict:
+def examine(rollout: Implementation, workload: Workload, device: torch.device, *, seed: int = 1) -> Verdict:
     """Hold a rollout against the definition in float64.
 
     Args:
-        entrant: the rollout.
-        course: batch and horizon, at which it is going to be timed.
+        rollout: one of ours.
+        workload: batch and horizon, at which it is going to be timed.
         device: where it runs; float64 is computed there, too.
         seed: of the random numbers.
     """
-    weights, first = model(course.sizes, device).prior_weights(), start(course, device)
-    uniforms = draws(course, device, seed=seed)
-    return compare(weights, first, uniforms, *entrant.roll(weights, *first, uniforms), course)
+    weights, first = model(workload.sizes, device).prior_weights(), start(workload, device)
+    uniforms = draws(workload, device, seed=seed)
+    beliefs, codes = rollout.run(weights, *first, uniforms)
+    return compare(weights, first, uniforms, beliefs, codes, workload)
 
 
 def compare(
-    weights: PriorWeights, first: Start, uniforms: Tensor, beliefs: Tensor, codes: Tensor, course: Course
+    weights: PriorWeights, first: Start, uniforms: Tensor, beliefs: Tensor, codes: Tensor, workload: Workload
 ) -> Verdict:
     """Hold what a rollout gave against the definition in float64, under teacher forcing.
 
@@ -85,23 +87,23 @@ def compare(
         uniforms: [B, H, S] in (0, 1).
         beliefs: [B, H, D] that it gave.
         codes: [B, H, S] that it drew.
-        course: sizes.
+        workload: sizes.
     """
     device, exact = beliefs.device, _double(weights)
-    belief, code, unimix = first.belief.double(), first.code, course.sizes.unimix
+    belief, code, unimix = first.belief.double(), first.code, workload.sizes.unimix
     errors, kls, margins, flips = [], [], [], []
-    excess = torch.zeros(course.sizes.groups, course.sizes.classes, dtype=torch.float64, device=device)
+    excess = torch.zeros(workload.sizes.groups, workload.sizes.classes, dtype=torch.float64, device=device)
     variance = torch.zeros_like(excess)
-    for step in range(course.horizon):
+    for step in range(workload.horizon):
         draw = uniforms[:, step].double()
         belief, wanted = prior_step(exact, belief, code, first.actions[:, step].double(), draw, unimix=unimix)
         code, close = codes[:, step], beliefs[:, step].double()
-        priors = _prior(exact, belief, course)
+        priors = _prior(exact, belief, workload)
         errors.append(((close - belief).norm(dim=-1) / belief.norm(dim=-1)).max())
-        kls.append((priors * (priors / _prior(exact, close, course)).log()).sum((-1, -2)).mean())
+        kls.append((priors * (priors / _prior(exact, close, workload)).log()).sum((-1, -2)).mean())
         margins.append(_outside(priors, code, draw))
         flips.append((code != wanted).double().mean())
-        excess += (F.one_hot(code.long(), course.sizes.classes) - priors).sum(0)
+        excess += (F.one_hot(code.long(), workload.sizes.classes) - priors).sum(0)
         variance += (priors * (1 - priors)).sum(0)
     return Verdict(
         belief=float(torch.stack(errors).max()),
@@ -119,12 +121,12 @@ def _double(weights: PriorWeights) -> PriorWeights:
     return PriorWeights(*(exact(part) for part in weights))  # type: ignore[arg-type]
 
 
-def _prior(weights: PriorWeights, belief: Tensor, course: Course) -> Tensor:
+def _prior(weights: PriorWeights, belief: Tensor, workload: Workload) -> Tensor:
     """[B, S, C] of a belief [B, D]: the definition's last lines, written a second time."""
     x = F.linear(belief, weights.hidden, weights.hidden_bias)
     x = F.elu(F.layer_norm(x, weights.hidden_norm[0].shape, *weights.hidden_norm))
     logits = F.linear(x, weights.logits, weights.logits_bias)
-    return probabilities(logits.unflatten(-1, (course.sizes.groups, course.sizes.classes)), course.sizes.unimix)
+    return probabilities(logits.unflatten(-1, (workload.sizes.groups, workload.sizes.classes)), workload.sizes.unimix)
 
 
 def _outside(priors: Tensor, code: Tensor, draw: Tensor) -> Tensor:
@@ -145,31 +147,31 @@ def _surplus(excess: Tensor, variance: Tensor) -> float:
     return float((excess.square() / variance).sum() - cells) / math.sqrt(2 * cells)
 
 
-def require(entrant: Entrant, verdict: Verdict) -> None:
+def require(rollout: Implementation, verdict: Verdict) -> None:
     """Refuse to time what is wrong.
 
     Raises:
         UserError: a limit is not met.
     """
-    if broken := verdict.broken(entrant.precision):
+    if broken := verdict.broken(rollout.precision):
         raise UserError(
-            f"{entrant.name} {entrant.precision} is not right: {', '.join(broken)}; "
+            f"{rollout.name} {rollout.precision} is not right: {', '.join(broken)}; "
             f"it is not timed, force another with WORLDACTION_KERNELS"
         )
 
 
-def rollouts(course: Course, device: torch.device, *, compiled: bool) -> dict[str, Verdict]:
-    """Every rollout of ours on a course, by name.
+def rollouts(workload: Workload, device: torch.device, *, compiled: bool) -> dict[str, Verdict]:
+    """Every rollout of ours on a workload, by name.
 
     Raises:
         UserError: one of them is wrong.
     """
     verdicts = {}
     with torch.no_grad():
-        for entrant in entrants(course, device, compiled=compiled):
-            verdict = examine(entrant, course, device)
-            require(entrant, verdict)
-            verdicts[f"{entrant.name} {entrant.precision}"] = verdict
+        for each in ours.rollouts(workload, device, compiled=compiled):
+            verdict = examine(each, workload, device)
+            require(each, verdict)
+            verdicts[f"{each.name} {each.precision}"] = verdict
     return verdicts
 
 

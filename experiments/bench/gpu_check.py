@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -139,22 +138,23 @@ def kernels(device: str) -> str:
     import torch
 
     from experiments.bench import denoising, dreams, ours
-    from experiments.bench.base import Course, Sizes
+    from experiments.bench.base import DreamWorkload, Sizes, Workload
+    from experiments.report.table import Table
     from worldaction.kernels import implementations, ops, typical
 
     asked = typical(torch.device(device))
-    course = Course(Sizes(**{f.name: asked.sizes[f.name] for f in fields(Sizes) if f.name in asked.sizes}), asked.batch)
-    weights, first = ours.model(course.sizes, asked.device).prior_weights(), ours.start(course, asked.device)
-    uniforms = ours.draws(course, asked.device, seed=0)
-    night = dreams.Dreams(course.sizes, asked.batch)
-    problem, _ = denoising.problem(night, asked.device)
-    given, options = dreams.given_of(night, dreams.cast(night, asked.device))
+    sizes = Sizes(**{f.name: asked.sizes[f.name] for f in fields(Sizes) if f.name in asked.sizes})
+    steps, whole = Workload(sizes, asked.batch), DreamWorkload(sizes, asked.batch)
+    weights, first = ours.model(sizes, asked.device).prior_weights(), ours.start(steps, asked.device)
+    uniforms = ours.draws(steps, asked.device, seed=0)
+    problem, _ = denoising.problem(whole, asked.device)
+    given, options = dreams.given_of(whole, dreams.build_models(whole, asked.device))
     calls: dict[str, Callable[[str], Any]] = {
-        "rollout": lambda name: ops.rollout(weights, *first, uniforms, unimix=course.sizes.unimix, force=name),
+        "rollout": lambda name: ops.rollout(weights, *first, uniforms, unimix=sizes.unimix, force=name),
         "denoise": lambda name: ops.denoise(*problem, force=name),
         "dream": lambda name: ops.dream(*given, **options, force=name),
     }
-    lines = ["| operation | implementation | runs | first call, s |", "| --- | --- | --- | --- |"]
+    rows = []
     for report in implementations(asked):
         took = ""
         if report.reason is None and report.op in calls:
@@ -163,8 +163,8 @@ def kernels(device: str) -> str:
                 finite = all(bool(each.float().isfinite().all()) for each in calls[report.op](report.name))
             took = f"{time.monotonic() - begun:.2f}" if finite else "not finite"
         runs = "chosen" if report.chosen else report.reason or "can be asked for"
-        lines.append(f"| {report.op} | {report.name} | {runs} | {took} |")
-    return "\n".join(lines)
+        rows.append((report.op, report.name, runs, took))
+    return Table(("operation", "implementation", "runs", "first call, s"), rows).markdown()
 
 
 def tests(check: Check) -> Outcome:
@@ -208,6 +208,7 @@ def progress_of(run: Path) -> str:
     Args:
         run: its folder.
     """
+    from experiments.report.table import Table
     from experiments.study.settings import load_study
     from worldaction.io.recorder import read_metrics
 
@@ -216,22 +217,20 @@ def progress_of(run: Path) -> str:
     for line in read_metrics(run):
         series.setdefault(line["prefix"], []).append(line)
     sizes = study.world_model
-    rows = [
+    about = (
         f"Preset {study.preset}: {sizes.steps:,} steps of a world model with deter {sizes.deter}, "
-        f"batch {sizes.batch} x {sizes.length}.",
-        "",
-        "| stage | steps | steps a second | at the end |",
-        "| --- | --- | --- | --- |",
-    ]
-    return "\n".join([*rows, *(_stage(name, lines) for name, lines in series.items())])
+        f"batch {sizes.batch} x {sizes.length}."
+    )
+    rows = [_stage(name, lines) for name, lines in series.items()]
+    return f"{about}\n\n{Table(('stage', 'steps', 'steps a second', 'at the end'), rows).markdown()}"
 
 
-def _stage(name: str, lines: Sequence[Mapping[str, Any]]) -> str:
+def _stage(name: str, lines: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     first, last = lines[0], lines[-1]
     seconds = last["time"] - first["time"]
     rate = f"{(last['step'] - first['step']) / seconds:.2f}" if seconds > 0 else ""
     losses = [f"{key.removeprefix('loss/')} {value:.3g}" for key, value in last.items() if key.startswith("loss/")]
-    return f"| {name} | {last['step']:,} | {rate} | {', '.join(losses)} |"
+    return name, f"{last['step']:,}", rate, ", ".join(losses)
 
 
 PARTS: Mapping[str, Callable[[Check], Outcome]] = {
@@ -255,6 +254,7 @@ def conduct(check: Check, parts: Sequence[str]) -> dict[str, Outcome]:
     Returns:
         the outcomes of these parts.
     """
+    from experiments.bench.machine import machine
     from worldaction.io.artefact import read_json, write_json
 
     check.out.mkdir(parents=True, exist_ok=True)
@@ -275,43 +275,6 @@ def conduct(check: Check, parts: Sequence[str]) -> dict[str, Outcome]:
         write_json(path, known)
         (check.out / "gpu_check.md").write_text(page(known), encoding="utf-8")
     return outcomes
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What this runs on."""
-    import torch
-
-    from experiments.study.machine import commit, processor
-    from worldaction.io.artefact import versions
-
-    values: dict[str, Any] = {
-        "when": time.strftime("%Y-%m-%d %H:%M %z"),
-        "commit": commit(),
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "versions": versions(),
-    }
-    if device == "cuda":
-        about = torch.cuda.get_device_properties(0)
-        values |= {
-            "gpu": about.name,
-            "memory_gb": round(about.total_memory / 1e9),
-            "capability": f"sm_{about.major}{about.minor}",
-            "multiprocessors": about.multi_processor_count,
-            "cuda": torch.version.cuda,
-            "driver": _driver(),
-            "nvcc": shutil.which("nvcc") is not None,
-        }
-    return values
-
-
-def _driver() -> str:
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return found.stdout.strip() or "unknown"
 
 
 def page(known: Mapping[str, Any]) -> str:

@@ -11,28 +11,28 @@ import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from experiments.bench.base import Course, Sizes
-from experiments.bench.clock import median, race
+from experiments.bench.base import Sizes, Workload
+from experiments.bench.clock import median, time_in_turns
 from experiments.bench.ours import Ours
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Which courses are run; each list varies one length of `course`."""
+    """Which workloads are run; each list varies one length of `workload`."""
 
-    course: Course = field(default_factory=Course)
+    workload: Workload = field(default_factory=Workload)
     batches: tuple[int, ...] = (1, 4, 16, 64, 256, 1024, 4096)
     horizons: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     widths: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     rounds: int = 3
 
-    def courses(self) -> dict[str, list[tuple[int, Course]]]:
-        """By what varies: its value and the course."""
-        sizes = self.course.sizes
+    def workloads(self) -> dict[str, list[tuple[int, Workload]]]:
+        """By what varies: its value and the workload."""
+        sizes = self.workload.sizes
         return {
-            "batch": [(b, replace(self.course, batch=b)) for b in self.batches],
-            "horizon": [(h, replace(self.course, horizon=h)) for h in self.horizons],
-            "width": [(w, replace(self.course, sizes=_wide(sizes, w))) for w in self.widths],
+            "batch": [(b, replace(self.workload, batch=b)) for b in self.batches],
+            "horizon": [(h, replace(self.workload, horizon=h)) for h in self.horizons],
+            "width": [(w, replace(self.workload, sizes=_wide(sizes, w))) for w in self.widths],
         }
 
 
@@ -60,14 +60,14 @@ class Cost:
 def measure(growth: Growth, device: torch.device) -> list[Cost]:
     """All points, of the reference and of every implementation that runs there. Nothing is compiled for each shape."""
     ours, costs = Ours(device, compiled=False), []
-    for axis, points in growth.courses().items():
-        for value, course in points:
-            works = ours.imagination(course)
-            times = race(works, rounds=growth.rounds, device=device, least=0.02)
+    for axis, points in growth.workloads().items():
+        for value, workload in points:
+            works = ours.imagination(workload)
+            times = time_in_turns(works, rounds=growth.rounds, device=device, least=0.02)
             for name, turns in times.items():
                 cpu, wall = (median([getattr(t, clock) for t in turns]).value for clock in ("cpu", "wall"))
                 memory = peak(works[name].run, device) if axis == "batch" else None
-                costs.append(Cost(axis, value, name, cpu / course.steps, wall / course.steps, memory))
+                costs.append(Cost(axis, value, name, cpu / workload.steps, wall / workload.steps, memory))
     return costs
 
 

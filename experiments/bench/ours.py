@@ -6,7 +6,7 @@ theirs. Latents stay indices from the first step to the last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -15,19 +15,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from experiments.bench.base import Course, Precision, Sizes, Windows, Work, count, flops, imagining
+from experiments.bench.base import Precision, Sizes, Windows, Work, Workload, count, flops, without_gradients
 from worldaction.cuda_graph import WARM, Graph
 from worldaction.fit import Fit
-from worldaction.kernels import REFERENCE, implementations, typical
-from worldaction.kernels.ops import rollout
-from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
+from worldaction.kernels import REFERENCE, implementations, ops, typical
+from worldaction.kernels.rollout.reference import prior_rollout
 from worldaction.random import Stream, uniform
 from worldaction.spec import ACTION, IS_INIT, PREVIOUS_ACTION, STATIC, Layout
 from worldaction.world_model.model import ModelConfig, WorldModel, total
 from worldaction.world_model.rssm import RSSM
-
-Rollout = Callable[[PriorWeights, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Weights, belief [B, D], code [B, S], actions [B, H, A], uniforms [B, H, S] to beliefs [B, H, D], codes [B, H, S]."""
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PEAKED = 8.0
@@ -35,12 +31,13 @@ PEAKED = 8.0
 LOSSES = ("reconstruction=1,proprio=0", "kl=0.3,free_nats=0")
 
 
-class Entrant(NamedTuple):
-    """One of our rollouts."""
+class Implementation(NamedTuple):
+    """One of our ways to run an operation."""
 
     name: str
     precision: Precision
-    roll: Rollout
+    run: Callable[..., Any]
+    """With the arguments of the operation's definition."""
 
 
 class Start(NamedTuple):
@@ -51,30 +48,36 @@ class Start(NamedTuple):
     actions: Tensor  # [B, H, A]
 
 
-def entrants(course: Course, device: torch.device, *, compiled: bool = True) -> list[Entrant]:
-    """Everything of ours that can run a course on a device, the reference first.
+def rollouts(workload: Workload, device: torch.device, *, compiled: bool = True) -> list[Implementation]:
+    """Every rollout that can run a workload on a device, the reference first; see `definitions`."""
+    options = {"unimix": workload.sizes.unimix}
+    sizes = workload.sizes.axes | {"horizon": workload.horizon}
+    return [
+        *definitions(prior_rollout, device, compiled=compiled, **options),
+        *available("rollout", device, batch=workload.batch, sizes=sizes, **options),
+    ]
+
+
+def definitions(
+    define: Callable[..., Any], device: torch.device, *, compiled: bool, **options: Any
+) -> list[Implementation]:
+    """What defines an operation, and what torch.compile makes of it.
 
     Args:
-        course: sizes, batch and horizon, on which it depends what can run.
-        device: where.
-        compiled: whether to enter the reference under torch.compile, too.
+        define: the definition.
+        device: where it runs.
+        compiled: whether the second is wanted, too.
+        options: of the operation.
     """
-    unimix = course.sizes.unimix
-    found = [Entrant("reference", "fp32", partial(prior_rollout, unimix=unimix))]
+    found = [Implementation("reference", "fp32", partial(define, **options))]
     if compiled:
-        found.append(Entrant("torch.compile", "fp32", partial(_compiled(device.type), unimix=unimix)))
-    lengths = {name: getattr(course.sizes, name) for name in ("deter", "groups", "classes", "hidden", "action")}
-    lengths["horizon"] = course.horizon
-    found += [
-        Entrant(name, precision, partial(rollout, unimix=unimix, dtype=DTYPES[precision], force=name))
-        for name, precision in available("rollout", device, batch=course.batch, sizes=lengths)
-    ]
+        found.append(Implementation("torch.compile", "fp32", partial(_compiled(define, device.type), **options)))
     return found
 
 
 def available(
-    op: str, device: torch.device, *, batch: int, sizes: Mapping[str, int]
-) -> Iterator[tuple[str, Precision]]:
+    op: str, device: torch.device, *, batch: int, sizes: Mapping[str, int], **options: Any
+) -> list[Implementation]:
     """Implementations of an operation that can run here beside the reference, in each precision.
 
     Args:
@@ -82,19 +85,23 @@ def available(
         device: where.
         batch: rows.
         sizes: lengths of the operation's axes.
+        options: of the operation.
     """
+    found = []
     for precision, dtype in DTYPES.items():
         asked = typical(device, dtype=dtype, batch=batch)
         for report in implementations(replace(asked, sizes={**asked.sizes, **sizes})):
             if report.op == op and report.name != REFERENCE and report.reason is None:
-                yield report.name, precision
+                run = partial(getattr(ops, op), **options, dtype=dtype, force=report.name)
+                found.append(Implementation(report.name, precision, run))
+    return found
 
 
 @cache
-def _compiled(device: str) -> Callable[..., Any]:
-    """The whole rollout in one graph, replayed as a CUDA graph on a GPU."""
+def _compiled(define: Callable[..., Any], device: str) -> Callable[..., Any]:
+    """The whole operation in one graph, replayed as a CUDA graph on a GPU."""
     compiled: Callable[..., Any] = torch.compile(
-        prior_rollout, dynamic=False, mode="reduce-overhead" if device == "cuda" else None
+        define, dynamic=False, mode="reduce-overhead" if device == "cuda" else None
     )
     return compiled
 
@@ -117,24 +124,24 @@ def model(sizes: Sizes, device: torch.device, *, seed: int = 0) -> RSSM:
     return core.requires_grad_(False).to(device)
 
 
-def start(course: Course, device: torch.device) -> Start:
-    """Random latents and the course's actions."""
-    generator = torch.Generator().manual_seed(course.seed + 1)
-    sizes = course.sizes
-    belief = torch.empty(course.batch, sizes.deter).uniform_(-1, 1, generator=generator)
-    code = torch.randint(0, sizes.classes, (course.batch, sizes.groups), generator=generator).to(torch.uint8)
-    return Start(belief.to(device), code.to(device), course.actions(device))
+def start(workload: Workload, device: torch.device) -> Start:
+    """Random latents and the workload's actions."""
+    generator = torch.Generator().manual_seed(workload.seed + 1)
+    sizes = workload.sizes
+    belief = torch.empty(workload.batch, sizes.deter).uniform_(-1, 1, generator=generator)
+    code = torch.randint(0, sizes.classes, (workload.batch, sizes.groups), generator=generator).to(torch.uint8)
+    return Start(belief.to(device), code.to(device), workload.actions(device))
 
 
-def draws(course: Course, device: torch.device, *, seed: int) -> Tensor:
+def draws(workload: Workload, device: torch.device, *, seed: int) -> Tensor:
     """The random numbers of a whole imagination, [B, H, S]."""
-    shape = (course.batch, course.horizon)
+    shape = (workload.batch, workload.horizon)
     rows, steps = (t.flatten().to(device) for t in torch.meshgrid(*map(torch.arange, shape), indexing="ij"))
-    return uniform(seed, Stream.PRIOR, rows, steps, course.sizes.groups).view(*shape, -1)
+    return uniform(seed, Stream.PRIOR, rows, steps, workload.sizes.groups).view(*shape, -1)
 
 
 class Ours:
-    """The contestant.
+    """The library.
 
     Args:
         device: where to compute.
@@ -144,23 +151,23 @@ class Ours:
     def __init__(self, device: torch.device, *, compiled: bool = True) -> None:
         self.device, self.compiled = device, compiled
 
-    def imagination(self, course: Course) -> Mapping[str, Work]:
+    def imagination(self, workload: Workload) -> Mapping[str, Work]:
         """`prior_rollout` by every implementation, over given actions."""
-        core, first = model(course.sizes, self.device), start(course, self.device)
+        core, first = model(workload.sizes, self.device), start(workload, self.device)
         weights = core.prior_weights()
         parameters = count(
             *(core.input_state, core.input_action, core.input_norm, core.gates, core.gates_norm, core.prior_net)
         )
-        eager = entrants(course, self.device, compiled=False)[0].roll
-        uniforms = draws(course, self.device, seed=0)
-        arithmetic = flops(imagining(lambda: eager(weights, *first, uniforms)))
+        eager = rollouts(workload, self.device, compiled=False)[0].run
+        uniforms = draws(workload, self.device, seed=0)
+        arithmetic = flops(without_gradients(lambda: eager(weights, *first, uniforms)))
 
-        def work(entrant: Entrant) -> Work:
-            run = imagining(lambda: entrant.roll(weights, *first, draws(course, self.device, seed=0)))
+        def work(each: Implementation) -> Work:
+            run = without_gradients(lambda: each.run(weights, *first, draws(workload, self.device, seed=0)))
             about = "GRU with LayerNorm, gathered rows, one uniform a group"
-            return Work(run, course.steps, about, True, entrant.precision, parameters, arithmetic)
+            return Work(run, workload.steps, about, True, each.precision, parameters, arithmetic)
 
-        chosen = entrants(course, self.device, compiled=self.compiled)
+        chosen = rollouts(workload, self.device, compiled=self.compiled)
         return {f"ours, {each.name} {each.precision}": work(each) for each in chosen}
 
     def training(self, windows: Windows) -> Mapping[str, Work]:

@@ -1,4 +1,4 @@
-"""What was measured, as plain values: for the JSON file, the table and the figures."""
+"""What was timed, as plain values, and the tables of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import Any
 from experiments.bench.base import Work
 from experiments.bench.clock import Times, median, speedup
 from experiments.report.statistics import Estimate
+from experiments.report.table import Table, estimate
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant in one contest.
+    """One library at one piece of work.
 
     Attributes:
         name: who.
@@ -36,14 +37,14 @@ class Entry:
 
     @classmethod
     def of(cls, name: str, work: Work, times: Sequence[Times]) -> Entry:
-        """From what was raced."""
+        """From its times."""
         cpu, wall = (tuple(getattr(t, clock) / work.amount for t in times) for clock in ("cpu", "wall"))
         flops = work.flops / work.amount
         return cls(name, work.about, work.ours, work.precision, work.parameters, flops, cpu, wall)
 
 
 @dataclass(frozen=True)
-class Contest:
+class Comparison:
     """Entries that took turns at the same work.
 
     Attributes:
@@ -51,7 +52,7 @@ class Contest:
         unit: what is counted, in the plural.
         entries: who did it.
         clock: what decides: "cpu", or "wall" where a GPU computes.
-        slow: whether a unit takes so long that milliseconds are told, not units a second.
+        slow: whether a unit takes so long that it is counted in milliseconds, not in units a second.
     """
 
     name: str
@@ -65,7 +66,7 @@ class Contest:
         seconds = getattr(entry, clock)
         return median([1e3 * s if self.slow else 1 / s for s in seconds])
 
-    def champions(self) -> dict[str, Entry]:
+    def fastest(self) -> dict[str, Entry]:
         """The fastest of ours in each precision."""
         best: dict[str, Entry] = {}
         for entry in self.entries:
@@ -75,10 +76,10 @@ class Contest:
         return best
 
     def against(self, entry: Entry) -> dict[str, Estimate]:
-        """How many times faster our champions are than an entry, by precision; nothing for a champion itself."""
+        """How many times faster our fastest are than an entry, by precision; nothing for such a one itself."""
         return {
             precision: speedup(getattr(entry, self.clock), getattr(best, self.clock))
-            for precision, best in self.champions().items()
+            for precision, best in self.fastest().items()
             if best is not entry
         }
 
@@ -104,57 +105,52 @@ def _plain(estimate: Estimate) -> dict[str, float]:
 # In words -------------------------------------------------------------------------------------------------------------
 
 
-def table(contests: Sequence[Contest]) -> str:
-    """All contests in one Markdown table."""
-    precisions = ["fp32", "bf16"] if any("bf16" in contest.champions() for contest in contests) else ["fp32"]
-    heads = ["", "per CPU second", "per second", *(f"ours {p} is faster by" for p in precisions)]
-    lines = [[*heads, "parameters", "MFLOP a unit"], ["---"] * (len(heads) + 2)]
-    for contest in contests:
-        lines += _section(contest, precisions)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def table(comparisons: Sequence[Comparison]) -> str:
+    """All comparisons in one Markdown table."""
+    precisions = ["fp32", "bf16"] if any("bf16" in comparison.fastest() for comparison in comparisons) else ["fp32"]
+    columns = ["", "per CPU second", "per second", *(f"ours {p} is faster by" for p in precisions)]
+    columns += ["parameters", "MFLOP a unit"]
+    rows = []
+    for comparison in comparisons:
+        unit = "CPU ms, ms" if comparison.slow else comparison.unit
+        rows.append((f"**{comparison.name}** ({unit})", *[""] * (len(columns) - 1)))
+        rows += [_row(comparison, entry, precisions) for entry in comparison.entries]
+    return Table(columns, rows).markdown()
 
 
-def _section(contest: Contest, precisions: Sequence[str]) -> list[list[str]]:
-    unit = "CPU ms, ms" if contest.slow else contest.unit
-    lines = [[f"**{contest.name}** ({unit})", *[""] * (len(precisions) + 4)]]
-    for entry in contest.entries:
-        against = contest.against(entry)
-        speeds = [_rounded(contest.speed(entry, clock).value) for clock in ("cpu", "wall")]
-        ratios = [_ratio(against[p]) if p in against else "" for p in precisions]
-        if "-" in against and not entry.ours:
-            ratios[0] = _ratio(against["-"])
-        size = f"{entry.parameters / 1e6:.2f} M" if entry.parameters else ""
-        lines.append([entry.name, *speeds, *ratios, size, f"{entry.flops / 1e6:,.2f}" if entry.flops else ""])
-    return lines
+def _row(comparison: Comparison, entry: Entry, precisions: Sequence[str]) -> tuple[str, ...]:
+    against = comparison.against(entry)
+    ratios = [estimate(against[p], ".2f") if p in against else "" for p in precisions]
+    if "-" in against and not entry.ours:
+        ratios[0] = estimate(against["-"], ".2f")
+    speeds = [_rounded(comparison.speed(entry, clock).value) for clock in ("cpu", "wall")]
+    size = f"{entry.parameters / 1e6:.2f} M" if entry.parameters else ""
+    return entry.name, *speeds, *ratios, size, f"{entry.flops / 1e6:,.2f}" if entry.flops else ""
 
 
 def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _ratio(estimate: Estimate) -> str:
-    low, high = estimate.interval
-    return f"{estimate.value:.2f} [{low:.2f}, {high:.2f}]"
-
-
-def footnotes(contests: Sequence[Contest]) -> str:
-    """What each contestant computes, once for each that says it differently."""
+def footnotes(comparisons: Sequence[Comparison]) -> str:
+    """What each library computes, once for each that says it differently."""
     said: dict[tuple[str, str], list[str]] = {}
-    for contest in contests:
-        for entry in contest.entries:
-            names = said.setdefault((contest.name.partition(",")[0], entry.about), [])
+    for comparison in comparisons:
+        for entry in comparison.entries:
+            names = said.setdefault((comparison.name.partition(",")[0], entry.about), [])
             names += [entry.name] * (entry.name not in names)
-    return "\n".join(f"- {contest}; {'; '.join(names)}: {about}." for (contest, about), names in said.items())
+    return "\n".join(f"- {comparison}; {'; '.join(names)}: {about}." for (comparison, about), names in said.items())
 
 
 def gate_table(verdicts: Mapping[str, Mapping[str, Any]]) -> str:
     """What the gate found, in Markdown.
 
     Args:
-        verdicts: contest -> implementation -> figures by name.
+        verdicts: comparison -> implementation -> errors by name.
     """
-    lines = [["held against the definition", "ours", "errors"], ["---"] * 3]
-    for contest, found in verdicts.items():
-        for name, figures in found.items():
-            lines.append([contest, name, ", ".join(f"{key} {value:.2g}" for key, value in figures.items())])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [
+        (comparison, name, ", ".join(f"{key} {value:.2g}" for key, value in errors.items()))
+        for comparison, found in verdicts.items()
+        for name, errors in found.items()
+    ]
+    return Table(("held against the definition", "ours", "errors"), rows).markdown()

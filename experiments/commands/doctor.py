@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from worldaction.errors import UserError
+from worldaction.installation import ROOT, hidden
 
 if TYPE_CHECKING:
     from worldaction.kernels import Report
@@ -33,6 +34,7 @@ def findings() -> Iterator[tuple[str, str, str]]:
 
     for name, version in versions().items():
         yield name, version, ""
+    yield "packages", *_packages()
     yield "platform", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores", ""
     if torch.cuda.is_available():
         yield "GPU", torch.cuda.get_device_name(), ""
@@ -47,6 +49,12 @@ def findings() -> Iterator[tuple[str, str, str]]:
     yield "renderer rays", "works", "slower than the others, and needs no library"
     yield "CALVIN simulator", *_calvin()
     yield "ffmpeg", imageio_ffmpeg.get_ffmpeg_version(), ""
+
+
+def _packages() -> tuple[str, str]:
+    """Where ours are, and the remedy where another of the same name hides one."""
+    lines = hidden()
+    return ("hidden", "; ".join(lines.values())) if lines else (str(ROOT), "")
 
 
 def _kernel(kernel: Report) -> tuple[str, str]:

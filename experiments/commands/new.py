@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import argparse
+from importlib import import_module
 from pathlib import Path
+from typing import Final
 
-HELP = "write a loss of your own, with its tests"
+from worldaction.scaffold import title_of
+
+HELP = "write a loss, a policy head, a policy update or an environment of your own, with its tests"
+_KINDS: Final = {
+    "loss": ("worldaction.losses.tools.scaffold:new_loss", "--losses reconstruction kl {target}=1"),
+    "policy": ("agents.policies.tools.scaffold:new_policy", "--policy {target}"),
+    "update": ("agents.updates.tools.scaffold:new_update", "--update {target}"),
+    "env": ("envs.general.tools.scaffold:new_env", "--env {target}"),
+}
+"""What writes each, and how a study is told of it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     kinds = parser.add_subparsers(dest="kind", required=True)
-    kinds.add_parser("loss", help=HELP).add_argument("name", help="its name")
+    for kind in _KINDS:
+        kinds.add_parser(kind, help=f"write a {kind} of your own, with its tests").add_argument("name", help="its name")
 
 
 def run(chosen: argparse.Namespace) -> None:
     """Write it, and say what comes next."""
-    from worldaction.losses.tools.scaffold import new_loss
-
-    name = chosen.name
-    loss, test = new_loss(name, Path())
-    title = "".join(part.capitalize() for part in name.split("_"))
-    print(f"{loss} and {test} are written. Next:\n")
-    print(f"  worldaction check loss {name}:{title}\n  python -m pytest {test}")
-    print(f"  python -m experiments.calvin debug --losses reconstruction kl {name}:{title}=1")
+    writer, option = _KINDS[chosen.kind]
+    module, _, function = writer.partition(":")
+    code, test = getattr(import_module(module), function)(chosen.name, Path())
+    target = f"{chosen.name}:{title_of(chosen.name)}"
+    print(f"{code} and {test} are written. Next:\n")
+    print(f"  worldaction check {chosen.kind} {target}\n  python -m pytest {test}")
+    print(f"  python -m experiments.calvin debug {option.format(target=target)}")

@@ -1,4 +1,4 @@
-"""Figures of a study, drawn from plain numbers: success while PPO trains, losses, open-loop error, BC beside PPO.
+"""Figures of a study, drawn from plain numbers: success while it learns, losses, open-loop error, BC and improved.
 
 Every function returns a `Plot`: the figure and the rows behind it, so that no picture exists without its CSV. Nothing
 here reads files, keeps global state or opens a window. Colours: Okabe and Ito 2008, told apart by colour-blind readers;
@@ -26,6 +26,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from experiments.report.statistics import Estimate, Interval
+from experiments.report.table import words
+from experiments.report.verdict import label
 from worldaction.io.artefact import replacing
 
 BC_COLOUR = "#767676"
@@ -72,9 +74,9 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class SeedCurve:
-    """PPO of one seed on one task: success in imagination and, where it was measured, in the simulator.
+    """One seed's update on one task: success in imagination and, where it was measured, in the simulator.
 
-    Both are those of a policy after as many iterations of learning as x says.
+    x is the number of iterations of learning behind the policy.
     """
 
     seed: int
@@ -93,29 +95,30 @@ class TaskCurve:
     task: str
     seeds: Sequence[SeedCurve]
     bc: Estimate | None = None
-    ppo: Estimate | None = None
+    improved: Estimate | None = None
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def success_curves(curves: Sequence[TaskCurve]) -> Plot:
-    """Imagined and real success over the PPO iterations that a policy has learned from, one panel a task.
+def success_curves(curves: Sequence[TaskCurve], *, policy: str = "ppo") -> Plot:
+    """Imagined and real success over the iterations of learning, one panel a task.
 
     Solid line: success in imagination (thin, one a seed; thick, their mean where all seeds have a value). Dots:
     success in the simulator. Grey line and band: the cloned policy in the simulator. Diamond: the final policy there.
 
     Args:
         curves: one entry a task, rates in [0, 1].
+        policy: what the improved policy is called.
     """
     figure, axes = _grid(len(curves), height=2.6)
     data: list[Row] = []
     for axis, curve in zip(axes, curves, strict=True):
-        _success_panel(axis, curve)
-        data += _success_rows(curve)
+        _success_panel(axis, curve, policy)
+        data += _success_rows(curve, policy)
     for axis in axes[:: _columns(len(curves))]:
         axis.set_ylabel("success (%)")
-    legend(figure, _success_legend(curves))
+    legend(figure, _success_legend(curves, policy))
     return Plot(figure, data)
 
 
@@ -158,39 +161,41 @@ def open_loop_curves(psnr: Mapping[str, Sequence[float]], ssim: Mapping[str, Seq
         _label(axis, metric, "frames imagined without seeing one")
         for colour, style, (camera, values) in zip(CYCLE, ("-", "--", "-.", ":") * 2, cameras.items(), strict=False):
             horizon = range(1, len(values) + 1)
-            axis.plot(horizon, [_number(v) for v in values], style, color=colour, linewidth=1.8, label=_words(camera))
+            axis.plot(horizon, [_number(v) for v in values], style, color=colour, linewidth=1.8, label=words(camera))
             data += [{"metric": metric, "camera": camera, "horizon": h, "value": v} for h, v in zip(horizon, values)]
         axis.legend(loc="best", frameon=False)
     return Plot(figure, data)
 
 
 def comparison(
-    tasks: Mapping[str, tuple[Estimate, Estimate]], average: tuple[Estimate, Estimate] | None = None
+    tasks: Mapping[str, tuple[Estimate, Estimate]],
+    average: tuple[Estimate, Estimate] | None = None,
+    *,
+    policy: str = "ppo",
 ) -> Plot:
-    """Real success of BC and PPO, a row a task and one for their average, with intervals.
+    """Real success of BC and the improved policy, a row a task and one for their average, with intervals.
 
     Args:
-        tasks: task -> (BC, PPO), rates in [0, 1].
-        average: (BC, PPO) over the tasks.
+        tasks: task -> (BC, improved), rates in [0, 1].
+        average: (BC, improved) over the tasks.
+        policy: what the improved policy is called.
     """
     rows = dict(tasks) | ({"average": average} if average is not None else {})
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.9 + 0.42 * len(rows)), layout=ConstrainedLayoutEngine(w_pad=0.1))
         axis = figure.add_subplot()
-    for place, (name, (bc, ppo)) in enumerate(rows.items()):
-        dumbbell(axis, place, bc, ppo)
+    for place, (name, (bc, improved)) in enumerate(rows.items()):
+        dumbbell(axis, place, bc, improved)
         if name == "average" and average is not None and place:
             axis.axhline(place - 0.5, color="#999999", linewidth=0.8)
-    axis.set_yticks(range(len(rows)), [_words(name) for name in rows])
-    axis.set_ylim(len(rows) - 0.5, -0.5)
-    axis.grid(axis="y", visible=False)
-    axis.set_xlim(-2, 102)
+    axis.set_yticks(range(len(rows)), [words(name) for name in rows])
+    rows_of_rates(axis, len(rows))
     axis.set_xlabel("success in the simulator (%), 95 % interval")
-    legend(figure, [mark("o", BC_COLOUR, "BC", hollow=True), mark("D", REAL_COLOUR, "PPO in imagination")])
+    legend(figure, policy_marks(policy))
     data: list[Row] = [
-        {"task": name, "policy": policy, **_estimate(estimate)}
+        {"task": name, "policy": each, **_estimate(estimate)}
         for name, pair in rows.items()
-        for policy, estimate in zip(("bc", "ppo"), pair, strict=True)
+        for each, estimate in zip(("bc", policy), pair, strict=True)
     ]
     return Plot(figure, data)
 
@@ -246,12 +251,12 @@ def _grid(count: int, *, height: float) -> tuple[Figure, list[Axes]]:
 
 
 def _label(axis: Axes, title: str, x: str) -> None:
-    axis.set_title(fill(_words(title), 38), loc="left", fontsize=9.5, fontweight="bold")
+    axis.set_title(fill(words(title), 38), loc="left", fontsize=9.5, fontweight="bold")
     axis.set_xlabel(x)
     axis.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
 
 
-def _success_panel(axis: Axes, curve: TaskCurve) -> None:
+def _success_panel(axis: Axes, curve: TaskCurve, policy: str) -> None:
     places = [p.x for s in curve.seeds for p in (*s.imagined, *s.real)]
     last = max([*places, *(s.stop for s in curve.seeds if s.stop is not None)], default=1.0) or 1.0
     several = len(curve.seeds) > 1
@@ -259,21 +264,22 @@ def _success_panel(axis: Axes, curve: TaskCurve) -> None:
         low, high = curve.bc.interval
         axis.axhspan(100 * low, 100 * high, color=BC_COLOUR, alpha=0.16, linewidth=0)
         axis.axhline(100 * curve.bc.value, color=BC_COLOUR, linewidth=1.4, linestyle="--")
-    for seed in curve.seeds:
-        thin: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45} if several else {"linewidth": 1.8}
-        axis.plot(*_percent(seed.imagined), color=IMAGINED_COLOUR, **thin)
-        if several:
-            axis.plot(*_percent(seed.real), color=REAL_COLOUR, marker="o", markersize=2.5, **thin)
-        if seed.stop is not None:
-            axis.axvline(seed.stop, color="#333333", linewidth=0.9, linestyle=":", alpha=0.5 if several else 1.0)
-    if several:
-        axis.plot(*_percent(_mean([s.imagined for s in curve.seeds])), color=IMAGINED_COLOUR, linewidth=2.2)
-        _dots(axis, _mean([s.real for s in curve.seeds]), line=True)
-    elif curve.seeds:
-        _dots(axis, curve.seeds[0].real, line=True)
-    if curve.ppo is not None:
-        _whisker(axis, last * 1.05, curve.ppo, "D", REAL_COLOUR, size=7)
-    _label(axis, curve.task, "PPO iterations of learning")
+    for seed in curve.seeds if several else ():
+        axis.plot(*_percent(seed.imagined), color=IMAGINED_COLOUR, linewidth=0.8, alpha=0.45)
+        axis.plot(*_percent(seed.real), "o-", color=REAL_COLOUR, markersize=2.5, linewidth=0.8, alpha=0.45)
+    for stop in (seed.stop for seed in curve.seeds if seed.stop is not None):
+        axis.axvline(stop, color="#333333", linewidth=0.9, linestyle=":", alpha=0.5 if several else 1.0)
+    axis.plot(*_percent(_mean([seed.imagined for seed in curve.seeds])), color=IMAGINED_COLOUR, linewidth=2.2)
+    real = _mean([seed.real for seed in curve.seeds]) if several else [p for seed in curve.seeds for p in seed.real]
+    axis.plot(*_percent(real), "o-", color=REAL_COLOUR, markersize=4.5, linewidth=0.8)
+    for x, _, interval in real:
+        if interval is not None:
+            axis.plot([x] * 2, [100 * end for end in interval], color=REAL_COLOUR, linewidth=1.0, alpha=0.7)
+    if curve.improved is not None:
+        x, ends = last * 1.05, [100 * end for end in curve.improved.interval]
+        axis.plot([x] * 2, ends, color=REAL_COLOUR, linewidth=2.0, clip_on=False)
+        axis.plot(x, 100 * curve.improved.value, "D", color=REAL_COLOUR, markersize=7, clip_on=False)
+    _label(axis, curve.task, f"{label(policy)} iterations of learning")
     axis.set_xlim(-0.02 * last, 1.1 * last)
     axis.set_ylim(-3, 103)
     axis.set_yticks(range(0, 101, 25))
@@ -286,8 +292,9 @@ def _stops(axis: Axes, seeds: Sequence[SeedCurve]) -> None:
     if stop is None:
         return
     right = stop > sum(axis.get_xlim()) / 2
+    reason = seeds[0].reason.partition(": ")[2] or seeds[0].reason
     axis.annotate(
-        f"kept: {stop}" + (f" ({seeds[0].reason})" if seeds[0].reason else ""),
+        fill(f"kept: {stop}" + (f" ({reason})" if reason else ""), 40),
         (stop, 0),
         xytext=(-4 if right else 4, 2),
         textcoords="offset points",
@@ -315,38 +322,26 @@ def _logarithmic(axis: Axes, points: Sequence[Point]) -> None:
         axis.set_yscale("log")
 
 
-def dumbbell(axis: Axes, place: int, bc: Estimate, ppo: Estimate) -> None:
+def dumbbell(axis: Axes, place: int, bc: Estimate, improved: Estimate) -> None:
     """Two estimates of one row, one a little above the other so that their intervals can be told apart."""
-    axis.plot([100 * bc.value, 100 * ppo.value], [place, place], color="#cccccc", linewidth=5, solid_capstyle="round")
-    for shift, estimate, mark, colour in ((-0.11, bc, "o", BC_COLOUR), (0.11, ppo, "D", REAL_COLOUR)):
+    axis.plot(
+        [100 * bc.value, 100 * improved.value], [place, place], color="#cccccc", linewidth=5, solid_capstyle="round"
+    )
+    for shift, estimate, mark, colour in ((-0.11, bc, "o", BC_COLOUR), (0.11, improved, "D", REAL_COLOUR)):
         low, high = estimate.interval
         axis.plot([100 * low, 100 * high], [place + shift] * 2, color=colour, linewidth=1.6)
         face = "white" if mark == "o" else colour
         axis.plot(100 * estimate.value, place + shift, mark, color=colour, markerfacecolor=face, markersize=7)
 
 
-def _dots(axis: Axes, points: Sequence[Point], *, line: bool) -> None:
-    x, y = _percent(points)
-    axis.plot(x, y, "o-" if line else "o", color=REAL_COLOUR, markersize=4.5, linewidth=0.8)
-    for point in points:
-        if point.interval is not None:
-            low, high = point.interval
-            axis.plot([point.x] * 2, [100 * low, 100 * high], color=REAL_COLOUR, linewidth=1.0, alpha=0.7)
-
-
-def _whisker(axis: Axes, x: float, estimate: Estimate, mark: str, colour: str, *, size: float) -> None:
-    low, high = estimate.interval
-    axis.plot([x, x], [100 * low, 100 * high], color=colour, linewidth=2.0, clip_on=False)
-    axis.plot(x, 100 * estimate.value, mark, color=colour, markersize=size, clip_on=False)
-
-
-def _success_legend(curves: Sequence[TaskCurve]) -> list[Line2D | Patch]:
+def _success_legend(curves: Sequence[TaskCurve], policy: str) -> list[Line2D | Patch]:
     """Only what is in the picture."""
+    who = label(policy)
     seeds = [seed for curve in curves for seed in curve.seeds]
     entries: list[tuple[bool, Line2D | Patch]] = [
-        (any(s.imagined for s in seeds), Line2D([], [], color=IMAGINED_COLOUR, linewidth=2, label="PPO, imagined")),
-        (any(s.real for s in seeds), mark("o", REAL_COLOUR, "PPO, real")),
-        (any(c.ppo for c in curves), mark("D", REAL_COLOUR, "PPO, real, final policy")),
+        (any(s.imagined for s in seeds), Line2D([], [], color=IMAGINED_COLOUR, linewidth=2, label=f"{who}, imagined")),
+        (any(s.real for s in seeds), mark("o", REAL_COLOUR, f"{who}, real")),
+        (any(c.improved for c in curves), mark("D", REAL_COLOUR, f"{who}, real, final policy")),
         (any(c.bc for c in curves), Patch(facecolor="#e3e3e3", edgecolor=BC_COLOUR, linestyle="--", label="BC, real")),
         (
             any(s.stop is not None for s in seeds),
@@ -356,10 +351,23 @@ def _success_legend(curves: Sequence[TaskCurve]) -> list[Line2D | Patch]:
     return [entry for shown, entry in entries if shown]
 
 
+def rows_of_rates(axis: Axes, count: int) -> None:
+    """Per cent along x, and so many rows from the top along y."""
+    axis.set_ylim(count - 0.5, -0.5)
+    axis.grid(axis="y", visible=False)
+    axis.set_xlim(-3, 103)
+    axis.set_xticks(range(0, 101, 25))
+
+
 def mark(kind: str, colour: str, label: str, *, hollow: bool = False, line: bool = True) -> Line2D:
     """An entry of a legend: a mark on a piece of line, or alone."""
     face = "white" if hollow else colour
     return Line2D([], [], color=colour, marker=kind, markerfacecolor=face, linewidth=1.5 * line, label=label)
+
+
+def policy_marks(policy: str) -> list[Line2D]:
+    """Entries of a legend for BC and the improved policy, which is called so."""
+    return [mark("o", BC_COLOUR, "BC", hollow=True), mark("D", REAL_COLOUR, f"{label(policy)} in imagination")]
 
 
 def legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
@@ -371,14 +379,14 @@ def legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def _success_rows(curve: TaskCurve) -> list[Row]:
+def _success_rows(curve: TaskCurve, policy: str) -> list[Row]:
     rows: list[Row] = []
     for seed in curve.seeds:
         for kind, points in (("imagined", seed.imagined), ("real", seed.real)):
             rows += [_row(curve.task, seed.seed, kind, p.x, p.y, p.interval) for p in points]
         if seed.stop is not None:
             rows.append(_row(curve.task, seed.seed, "kept", seed.stop, None, None))
-    for kind, estimate in (("bc", curve.bc), ("ppo", curve.ppo)):
+    for kind, estimate in (("bc", curve.bc), (policy, curve.improved)):
         if estimate is not None:
             rows.append(_row(curve.task, None, kind, None, estimate.value, estimate.interval))
     return rows
@@ -414,7 +422,3 @@ def _thin(line: Sequence[Point]) -> list[Point]:
     size = math.ceil(len(line) / MOST_POINTS)
     bins = [line[i : i + size] for i in range(0, len(line), size)] if size > 1 else [[p] for p in line]
     return [Point(sum(p.x for p in b) / len(b), sum(_number(p.y) for p in b) / len(b)) for b in bins]
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.comparison.tables import markdown_tables
-from experiments.report.verdict import verdict
+from experiments.report.table import Table, change, percent, shares
+from experiments.report.verdict import comparisons, estimate_of, improved_of, label, overall, result_cells, verdict
 from worldaction.io.artefact import read_json
+
+Json = dict[str, Any]
 
 
 def markdown(folder: Path) -> str:
@@ -21,10 +24,10 @@ def markdown(folder: Path) -> str:
         return "\n\n".join([_origin(summary, made), markdown_tables(summary)])
     if not summary.get("tasks"):
         return "\n\n".join([_origin(summary, made), verdict(summary)])
-    return "\n".join([_origin(summary, made), "", *_seeds(summary), "", *_tasks(summary)])
+    return "\n\n".join([_origin(summary, made), _seeds(summary).markdown(), _tasks(summary).markdown()])
 
 
-def _origin(summary: dict[str, Any], made: dict[str, Any]) -> str:
+def _origin(summary: Json, made: Json) -> str:
     minutes = summary["seconds"] / 60
     parts = [
         made["started"][:10],
@@ -36,50 +39,37 @@ def _origin(summary: dict[str, Any], made: dict[str, Any]) -> str:
     return ", ".join(parts) + "."
 
 
-def _seeds(summary: dict[str, Any]) -> list[str]:
+def _seeds(summary: Json) -> Table:
     """One row for every task and seed."""
-    # of the seeds of a run that was interrupted, some have not been evaluated
-    count = {name: task["n"] // len(task["per_seed"]) for name, task in summary["tasks"].items()}
+    improved = improved_of(summary)
+    who = label(improved)
+    columns = ("task", "seed", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined BC, {who} %")
     rows = [
-        "| task | seed | n | BC % | PPO % | PPO - BC, points | imagined BC, PPO % | iterations | stopped by |",
-        "|---|---|---|---|---|---|---|---|---|",
+        (
+            name,
+            str(seed["seed"]),
+            # of the seeds of a run that was interrupted, some have not been evaluated
+            str(task["n"] // len(task["per_seed"])),
+            percent(seed["bc"], ""),
+            percent(seed[improved], ""),
+            change(estimate_of(seed["difference"])),
+            shares(seed["imagined_bc"], seed[f"imagined_{improved}"]),
+            str(seed["iterations"]),
+            seed["stop_reason"],
+        )
+        for name, task in summary["tasks"].items()
+        for seed in task["per_seed"]
     ]
-    for name, task in summary["tasks"].items():
-        rows += [_seed(name, count[name], seed) for seed in task["per_seed"]]
-    return rows
+    return Table((*columns, "iterations", "stopped by"), rows)
 
 
-def _seed(name: str, n: int, seed: dict[str, Any]) -> str:
-    return (
-        f"| {name} | {seed['seed']} | {n} | {_percent(seed['bc'])} | {_percent(seed['ppo'])} "
-        f"| {_points(seed['difference'])} | {_percent(seed['imagined_bc'])}, {_percent(seed['imagined_ppo'])} "
-        f"| {seed['iterations']} | {seed['stop_reason']} |"
-    )
-
-
-def _tasks(summary: dict[str, Any]) -> list[str]:
+def _tasks(summary: Json) -> Table:
     """One row for every task over all seeds, and the average."""
-    rows = ["| task | n | BC % | PPO % | PPO - BC, points | imagined - real, PPO |", "|---|---|---|---|---|---|"]
-    for name, task in summary["tasks"].items():
-        rows.append(_row(name, task["n"], task, "rate"))
-    total = sum(task["n"] for task in summary["tasks"].values())
-    return [*rows, _row("average", total, summary["average"], "value")]
-
-
-def _row(name: str, n: int, part: dict[str, Any], key: str) -> str:
-    gap = part["imagined"]["ppo"] - part["ppo"][key]
-    rates = " | ".join(f"{_percent(part[policy][key])} {_span(part[policy]['interval'])}" for policy in ("bc", "ppo"))
-    return f"| {name} | {n} | {rates} | {_points(part['difference'])} | {100 * gap:+.0f} |"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f}"
-
-
-def _span(interval: list[float]) -> str:
-    return f"[{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
-
-
-def _points(difference: dict[str, Any]) -> str:
-    low, high = difference["interval"]
-    return f"{100 * difference['value']:+.0f} [{100 * low:+.0f}, {100 * high:+.0f}]"
+    who = label(improved_of(summary))
+    found = comparisons(summary)
+    found["average"] = overall(summary)._replace(episodes=sum(task.episodes or 0 for task in found.values()))
+    rows = []
+    for name, task in found.items():
+        episodes, bc, improved, difference, _, gap = result_cells(task)
+        rows.append((name, episodes, bc, improved, difference, gap))
+    return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined - real, {who}"), rows)

@@ -8,31 +8,46 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from experiments.report.figures import Plot, save_figure
+from experiments.report.table import Table, duration
+from worldaction.io.artefact import flatten, replacing
+
+Json = dict[str, Any]
 LARGEST_INSIDE = 2_000_000
 """Bytes up to which a film is stored inside the page; larger ones stay beside it."""
 
 _CSS = """
-:root { --ink: #1c1e21; --soft: #5f6670; --line: #e3e6ea; --good: #00795a; --bad: #b54a00; --real: #0072b2; }
+:root { --page: #fff; --ink: #1c1e21; --soft: #5f6670; --line: #e3e6ea; --rule: #b9bfc7; --shade: rgba(0, 0, 0, .22);
+        --good: #00795a; --bad: #b54a00; --real: #0072b2; color-scheme: light dark; }
+@media (prefers-color-scheme: dark) {
+  :root { --page: #16181b; --ink: #e6e8ea; --soft: #a3abb4; --line: #2c3036; --rule: #4c535b;
+          --shade: rgba(255, 255, 255, .28); --good: #3fc9a0; --bad: #f2955a; --real: #5fb2e6; } }
 * { box-sizing: border-box; }
-body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink); background: #fff;
-       max-width: 1000px; margin: 0 auto; padding: 32px 20px 80px; }
+body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink);
+       background: var(--page); max-width: 1000px; margin: 0 auto; padding: 32px 20px 80px; }
 h1 { font-size: 26px; line-height: 1.3; margin: 4px 0 12px; font-weight: 650; letter-spacing: -0.01em; }
 h2 { font-size: 18px; margin: 44px 0 8px; padding-top: 12px; border-top: 1px solid var(--line); }
 h3 { font-size: 15px; margin: 24px 0 4px; }
 p, figcaption, .facts { color: var(--soft); margin: 6px 0; max-width: 78ch; }
 .facts { font-size: 13px; max-width: none; }
 .note { color: var(--ink); border-left: 3px solid #e69f00; padding: 2px 12px; margin: 10px 0; }
-.scroll { overflow-x: auto; }
+/* a shadow at the edge behind which there is more: covers of the page's colour scroll with the content, it does not */
+.scroll { overflow-x: auto; background:
+    linear-gradient(to right, var(--page) 30%, transparent) left / 48px 100% no-repeat local,
+    linear-gradient(to left, var(--page) 30%, transparent) right / 48px 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) left / 16px 100% no-repeat scroll,
+    linear-gradient(to left, var(--shade), transparent) right / 16px 100% no-repeat scroll; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 12px 0; font-size: 14px; }
-th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid #b9bfc7; vertical-align: bottom; }
+th { text-align: left; font-weight: 600; color: var(--soft); border-bottom: 1px solid var(--rule);
+     vertical-align: bottom; }
 th, td { padding: 5px 18px 5px 0; white-space: nowrap; }
 td { border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; }
-tr.total td { font-weight: 650; border-top: 2px solid #b9bfc7; border-bottom: 0; }
+tr.total td { font-weight: 650; border-top: 2px solid var(--rule); border-bottom: 0; }
 small { color: var(--soft); font-size: 12px; font-weight: 400; }
 .good { color: var(--good); font-weight: 650; } .bad { color: var(--bad); font-weight: 650; }
-figure { margin: 12px 0 24px; } figure img { max-width: 100%; display: block; }
-figure video { max-width: 100%; display: block; background: #f4f5f7; margin-bottom: 8px; }
+figure { margin: 12px 0 24px; } figure img { max-width: 100%; display: block; background: #fff; }
+figure video { max-width: 100%; display: block; background: var(--line); margin-bottom: 8px; }
 figcaption { font-size: 13px; } a { color: var(--real); }
 details { margin: 10px 0; } summary { cursor: pointer; color: var(--real); }
 .text td, .text th { text-align: left !important; }
@@ -40,48 +55,73 @@ details { margin: 10px 0; } summary { cursor: pointer; color: var(--real); }
 .second td:nth-child(2), .second th:nth-child(2) { text-align: left; white-space: normal; }
 .second td:first-child { white-space: nowrap; }
 .settings td { white-space: normal; word-break: break-word; padding-top: 2px; padding-bottom: 2px; font-size: 13px; }
+@media (max-width: 700px) { figure .scroll img { max-width: none; width: 760px; } }
 @media print { details { display: none; } body { max-width: none; } figure { break-inside: avoid; } }
 """
 
 
-def page(title: str, sections: Iterable[str]) -> str:
-    """A whole document; empty sections are left out."""
+def write_page(path: Path, title: str, sections: Iterable[str]) -> Path:
+    """Write a whole document and return its path; empty sections are left out."""
     body = "\n".join(section for section in sections if section)
-    return (
+    html = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, total: Sequence[str] = (), kind: str = "") -> str:
-    """A table; the first column is text, the others are numbers. Cells are HTML, so that they can be marked up.
+def heading(
+    kind: str, said: str, notes: Iterable[str], folder: Path, summary: Mapping[str, Any], config: Json, env: Json
+) -> str:
+    """The head of a run's page: its result in a sentence, what to beware of, and what made it.
 
     Args:
-        head: names of the columns.
-        rows: as many cells each.
-        total: a last row that stands out.
-        kind: "text" where the other columns are text too, "text settings" for long lists; "folded" where names and
-            heads may take several lines, "folded second" where the second column is text.
+        kind: of the page, in a word.
+        said: the result.
+        notes: a sentence each.
+        folder: of the run.
+        summary, config, env: the content of the files of these names; what they lack is left out.
     """
-    lines = [_row("th", head)] + [_row("td", row) for row in rows]
-    if total:
-        lines.append(_row("td", total, kind="total"))
-    return f'<div class="scroll"><table class="{kind or "numbers"}">\n' + "\n".join(lines) + "\n</table></div>"
+    facts = {
+        "run": folder.resolve().name,
+        "preset": summary.get("preset", config.get("preset")),
+        "seeds": ", ".join(map(str, summary.get("seeds") or config.get("seeds") or [])),
+        "time": duration(summary.get("seconds")),
+        "CPU time": duration(summary.get("cpu_seconds")),
+        "device": env.get("device"),
+        "renderer": summary.get("renderer"),
+        "commit": summary.get("commit", env.get("commit")),
+        "settings": summary.get("settings"),
+    }
+    line = " &nbsp; ".join(f"{name} <b>{escape(str(value))}</b>" for name, value in facts.items() if value)
+    shown = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
+    return f'<p class="facts">worldaction {kind}</p>\n<h1>{escape(said)}</h1>\n{shown}\n<p class="facts">{line}</p>'
 
 
-def picture(png: bytes, description: str, *, csv: str = "", caption: str = "") -> str:
-    """A picture inside the page, with a caption and a link to its numbers.
+def made_by(config: Json, env: Json) -> str:
+    """The section on the settings, the versions and the machine."""
+    return section("What made it", details("Settings", listing(config)), details("Versions and machine", listing(env)))
+
+
+def figure(folder: Path, name: str, plot: Plot, description: str, caption: str = "") -> str:
+    """Write a figure and its numbers into the folder `curves`, and show it with a caption and a link to the numbers.
 
     Args:
-        png: the file's bytes.
+        folder: of the page.
+        name: of the figure's files.
+        plot: the figure and its numbers.
         description: what is to be seen, for readers who cannot.
-        csv: relative path of the numbers.
         caption: HTML.
     """
-    link = f'<a href="{escape(csv)}">numbers (CSV)</a>' if csv else ""
-    text = f"<figcaption>{' '.join(part for part in (caption, link) if part)}</figcaption>" if caption or link else ""
-    return f'<figure><img alt="{escape(description)}" src="{_inside(png, "image/png")}">{text}</figure>'
+    image = _inside(save_figure(plot.figure, folder / "curves" / name, plot.data), "image/png")
+    link = f'{caption} <a href="curves/{escape(name)}.csv">numbers (CSV)</a>'.strip()
+    return (
+        f'<figure><div class="scroll"><img alt="{escape(description)}" src="{image}"></div>'
+        f"<figcaption>{link}</figcaption></figure>"
+    )
 
 
 def film(path: Path, folder: Path) -> str:
@@ -95,8 +135,9 @@ def film(path: Path, folder: Path) -> str:
     small = path.stat().st_size <= LARGEST_INSIDE
     source = _inside(path.read_bytes(), "video/mp4") if small else escape(name)
     title = " / ".join(path.relative_to(folder).with_suffix("").parts[1:]).replace("_", " ").replace("-", ", ")
-    video = f'<video controls loop muted playsinline preload="metadata" src="{source}"></video>'
     stills = path.with_suffix(".png")
+    poster = f' poster="{escape(stills.relative_to(folder).as_posix())}"' if stills.exists() else ""
+    video = f'<video controls loop muted playsinline preload="metadata"{poster} src="{source}"></video>'
     if stills.exists():
         video += f'<img alt="stills of {escape(title)}" src="{_inside(stills.read_bytes(), "image/png")}">'
     link = f'<a href="{escape(name)}">{escape(name)}</a>'
@@ -132,31 +173,8 @@ def squares(outcomes: Sequence[bool], *, side: int = 10, columns: int = 80) -> s
 
 def listing(values: Mapping[str, Any]) -> str:
     """Nested settings as a table of dotted names; empty where there are none."""
-    rows = [(escape(name), escape(str(value))) for name, value in _flat(values)]
-    return table(("name", "value"), rows, kind="text settings") if rows else ""
-
-
-def duration(seconds: float | None) -> str:
-    """A time in words; empty where it is not known."""
-    if seconds is None:
-        return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested settings as dotted names."""
-    result: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        result += _flat(value, f"{name}.") if isinstance(value, dict) else [(name, value)]
-    return result
-
-
-def _row(tag: str, cells: Sequence[str], kind: str = "") -> str:
-    content = "".join(f"<{tag}{' class=number' if i else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))
-    return f'<tr class="{kind}">{content}</tr>' if kind else f"<tr>{content}</tr>"
+    rows = [(name, str(value)) for name, value in flatten(dict(values)).items() if name]
+    return Table(("name", "value"), rows).html("text settings") if rows else ""
 
 
 def _inside(data: bytes, kind: str) -> str:

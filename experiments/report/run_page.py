@@ -6,17 +6,18 @@ What it reads (each may be missing; then its part is left out):
 
     {"tasks": {name: {"n": int,                                     episodes of each policy, all seeds together
                       "bc":  {"successes": int, "rate", "interval"},  in the simulator
-                      "ppo": {"successes": int, "rate", "interval"},
+                      "ppo": {"successes": int, "rate", "interval"},  under the name of its update, see "improved"
                       "difference": {"value", "interval"},          PPO - BC, paired by start state
                       "imagined": {"bc", "ppo"},                    in the world model
                       "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
-                                    "iterations",                   of PPO, the last of which learned nothing
+                                    "iterations",                   of the update, the last of which learned nothing
                                     "kept": int | None,             of them, those that the policy learned from
                                     "stop_reason"}]}},
      "average": {"bc", "ppo", "difference": {"value", "interval"}, "imagined": {"bc", "ppo"}},
      "world_model": {"psnr": {camera: [by horizon, from 1]}, "ssim"?: the same,
                      "per_seed"?: [{"probes": {where the latent comes from: {probe: score}}}],
                      "losses": [specification]},
+     "improved": what the improved policy is called, "ppo" by default,
      "seeds": [int], "settings": hash, "renderer", "commit", "seconds", "cpu_seconds", "preset"}
 
 Metrics (`worldaction.io.recorder.read_metrics`), here as prefix/name: `seed0/world_model/loss/kl` and
@@ -41,32 +42,29 @@ from typing import Any
 
 from experiments.report.comparison.page import write_comparison
 from experiments.report.figures import (
-    Plot,
     Point,
     SeedCurve,
     TaskCurve,
     comparison,
     open_loop_curves,
     panels,
-    save_figure,
     success_curves,
 )
-from experiments.report.page import details, duration, film, listing, page, picture, section, squares, table
+from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
 from experiments.report.statistics import wilson
+from experiments.report.table import DASH, Cell, Table, percent, words
 from experiments.report.verdict import (
-    Comparison,
-    bracket,
     comparisons,
     console_table,
+    improved_of,
+    label,
     overall,
-    percent,
-    points,
+    result_table,
     verdict,
     warnings,
-    words,
 )
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json, replacing
+from worldaction.io.artefact import read_json
 from worldaction.io.recorder import OWN_KEYS, read_metrics
 
 __all__ = ["RunFiles", "console_table", "verdict", "write_report"]
@@ -76,10 +74,19 @@ nor the choice of the policy has seen."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
 square-and-add for averages. They speak for these trained policies on other start states, not for other seeds."""
 _ABOUT_CURVES = """Where the orange line leaves the blue dots behind, the policy learns to please the model, not to do
-the task. Either point stands at the number of iterations that its policy has learned from. Nothing was decided by the
+the task. The horizontal axis counts the iterations of learning that are behind the policy. Nothing was decided by the
 blue dots; their start states are not those of the final policy's."""
 _ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by the recorded actions alone, against the
 true frames of play that the model was not trained on."""
+_ABOUT_PROBES = """What a linear probe reads off the latents: R2, of which 1 is perfect and 0 no better than the mean,
+and AUROC, of which 1 is perfect and 0.5 a guess."""
+STOPS = {
+    "max_imagined": "nearly all dreams succeed, nothing is left to learn from them",
+    "max_divergence": "the policy had moved too far from the cloned one",
+    "min_time": "dreams succeeded too fast to be believed",
+    "fell": "the last iteration dreamed worse than the one before",
+}
+"""What the rules that end an update say, in words."""
 
 Json = dict[str, Any]
 Metrics = dict[str, list[Point]]
@@ -113,6 +120,11 @@ class RunFiles:
         tasks: dict[str, Json] = self.summary.get("tasks") or {}
         return tasks
 
+    @property
+    def improved(self) -> str:
+        """What the improved policy is called, by its update."""
+        return improved_of(self.summary)
+
 
 def write_report(run_folder: Path) -> Path:
     """Write `report.html` of a run.
@@ -129,45 +141,23 @@ def write_report(run_folder: Path) -> Path:
     run = RunFiles.read(Path(run_folder))
     if "arms" in run.summary:
         return write_comparison(run.folder)
-    html = page(
+    said = verdict(run.summary) if run.summary else "No summary yet: this run was interrupted or is still going on."
+    return write_page(
+        run.folder / "report.html",
         f"worldaction: {run.folder.name}",
         [
-            _head(run),
+            heading("report", said, warnings(run.summary), run.folder, run.summary, run.config, run.env),
             _results(run),
             _curves(run),
             _episodes(run),
             section("Rollouts", *_films(run, open_loop=False)),
             _world_model(run),
-            _made_by(run),
+            made_by(run.config, run.env),
         ],
     )
-    path = run.folder / "report.html"
-    with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return path
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
-
-
-def _head(run: RunFiles) -> str:
-    s = run.summary
-    seeds: list[int] = s.get("seeds") or run.config.get("seeds") or []
-    facts = {
-        "run": run.folder.resolve().name,
-        "preset": s.get("preset", run.config.get("preset")),
-        "seeds": ", ".join(map(str, seeds)),
-        "time": duration(s.get("seconds")),
-        "CPU time": duration(s.get("cpu_seconds")),
-        "device": run.env.get("device"),
-        "renderer": s.get("renderer"),
-        "commit": s.get("commit", run.env.get("commit")),
-        "settings": s.get("settings"),
-    }
-    line = " &nbsp; ".join(f"{name} <b>{escape(str(value))}</b>" for name, value in facts.items() if value)
-    said = verdict(s) if s else "No summary yet: this run was interrupted or is still going on."
-    notes = "".join(f'<p class="note">{escape(note)}</p>' for note in warnings(s))
-    return f'<p class="facts">worldaction report</p>\n<h1>{escape(said)}</h1>\n{notes}\n<p class="facts">{line}</p>'
 
 
 def _results(run: RunFiles) -> str:
@@ -175,48 +165,39 @@ def _results(run: RunFiles) -> str:
     if not tasks:
         return ""
     mean = overall(run.summary) if len(tasks) > 1 else None
-    head = ("task", "n", "BC %", "PPO %", "PPO - BC, points", "imagined BC, PPO %", "imagined - real PPO, points")
-    rows = [_result_row(words(name), task) for name, task in tasks.items()]
-    pairs = {name: (task.bc, task.ppo) for name, task in tasks.items()}
-    plot = comparison(pairs, (mean.bc, mean.ppo) if mean else None)
+    who = label(run.improved)
+    pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
+    plot = comparison(pairs, (mean.bc, mean.improved) if mean else None, policy=run.improved)
     return section(
-        "BC against PPO in imagination",
+        f"BC against {who} in imagination",
         f"<p>{_ABOUT_RESULTS}</p>",
-        table(head, rows, total=_result_row("average", mean) if mean else ()),
+        result_table(run.summary, spell=words).html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
-        _figure(run, "comparison", plot, "BC and PPO by task, with intervals"),
+        figure(run.folder, "comparison", plot, f"BC and {who} by task, with intervals"),
         _seeds_table(run),
     )
 
 
-def _result_row(name: str, task: Comparison) -> tuple[str, ...]:
-    interval = task.difference.interval
-    kind = "good" if interval.low > 0 else "bad" if interval.high < 0 else ""
-    return (
-        escape(name),
-        "" if task.episodes is None else str(task.episodes),
-        f"{percent(task.bc.value, '')} <small>{bracket(task.bc)}</small>",
-        f"{percent(task.ppo.value, '')} <small>{bracket(task.ppo)}</small>",
-        f'<span class="{kind}">{points(task.difference.value)}</span> <small>{bracket(task.difference, "+")}</small>',
-        f"{percent(task.imagined_bc, '')}, {percent(task.imagined_ppo, '')}",
-        points(task.gap),
-    )
-
-
 def _seeds_table(run: RunFiles) -> str:
+    improved, who = run.improved, label(run.improved)
     rows = [
         (
-            escape(words(name)),
+            words(name),
             str(seed["seed"]),
-            *(percent(seed.get(key)) for key in ("bc", "ppo", "imagined_bc", "imagined_ppo")),
-            *(escape(str("" if count is None else count)) for count in (seed.get("iterations"), _kept(seed))),
-            escape(str(seed.get("stop_reason") or "")),
+            *(percent(seed.get(key)) for key in ("bc", improved, "imagined_bc", f"imagined_{improved}")),
+            *(str("" if count is None else count) for count in (seed.get("iterations"), _kept(seed))),
+            _stop(seed.get("stop_reason") or ""),
         )
         for name, task in run.tasks.items()
         for seed in task.get("per_seed", [])
     ]
-    head = ("task", "seed", "BC", "PPO", "imagined BC", "imagined PPO", "iterations", "kept after", "why PPO ended")
-    return details("Every seed", table(head, rows, kind="text")) if rows else ""
+    columns = ("task", "seed", "BC", who, "imagined BC", f"imagined {who}", "iterations", "kept after")
+    return details("Every seed", Table((*columns, f"why {who} ended"), rows).html("text")) if rows else ""
+
+
+def _stop(reason: str) -> str:
+    """The rule that ended an update, by the name of its option, and what it says."""
+    return f"{reason}: {STOPS[reason]}" if reason in STOPS else reason
 
 
 def _curves(run: RunFiles) -> str:
@@ -225,22 +206,32 @@ def _curves(run: RunFiles) -> str:
     if curves:
         parts = [
             f"<p>{_ABOUT_CURVES}</p>",
-            _figure(run, "success", success_curves(curves), "Imagined and real success by PPO iterations of learning"),
+            figure(
+                run.folder,
+                "success",
+                success_curves(curves, policy=run.improved),
+                "Imagined and real success by iterations of learning",
+            ),
         ]
-    inside = ""
-    for task, series in _by_task(run, r"seed(\d+)/([^/]+)/ppo/([^/]+)").items():
-        plot = panels(series, x_label="PPO iteration")
-        inside += f"<h3>{escape(words(task))}</h3>" + _figure(run, f"ppo_{task}", plot, f"PPO diagnostics of {task}")
-    return section("Success while PPO trains", *parts, details("PPO diagnostics", inside))
+    inside, who = "", label(run.improved)
+    for task, series in _by_task(run, rf"seed(\d+)/([^/]+)/{re.escape(run.improved)}/([^/]+)").items():
+        plot = panels(series, x_label=f"{who} iteration")
+        drawn = figure(run.folder, f"{run.improved}_{task}", plot, f"{who} diagnostics of {task}")
+        inside += f"<h3>{escape(words(task))}</h3>{drawn}"
+    return section(f"Success while {who} trains", *parts, details(f"{who} diagnostics", inside))
 
 
 def _episodes(run: RunFiles) -> str:
     rows = []
     for path in sorted((run.folder / "evaluation").rglob("*.json")):
         name = path.relative_to(run.folder / "evaluation").with_suffix("").as_posix()
-        for label, outcomes in _outcomes(_json(path), name):
+        for evaluated, outcomes in _outcomes(_json(path), name):
             rows.append(
-                (escape(words(label).replace("-", ", ")), f"{sum(outcomes)} of {len(outcomes)}", squares(outcomes))
+                (
+                    words(evaluated).replace("-", ", "),
+                    f"{sum(outcomes)} of {len(outcomes)}",
+                    Cell(squares(outcomes), "html"),
+                )
             )
     if not rows:
         return ""
@@ -248,7 +239,7 @@ def _episodes(run: RunFiles) -> str:
         "Every episode",
         details(
             "Outcomes by start state: a filled square is a success",
-            table(("evaluation", "successes", "in order of the start states"), rows, kind="text"),
+            Table(("evaluation", "successes", "in order of the start states"), rows).html("text"),
         ),
     )
 
@@ -258,13 +249,13 @@ def _world_model(run: RunFiles) -> str:
     parts = []
     if model.get("psnr"):
         plot = open_loop_curves(model["psnr"], model.get("ssim"))
-        parts.append(_figure(run, "open_loop", plot, "Open-loop likeness by horizon", _ABOUT_OPEN_LOOP))
+        parts.append(figure(run.folder, "open_loop", plot, "Open-loop likeness by horizon", _ABOUT_OPEN_LOOP))
     parts += _films(run, open_loop=True)
     for kind, title in (("loss", "Losses"), ("gradient_share", "Share of each loss in the gradient at the embedding")):
         series = _by_task(run, rf"(?:seed(\d+)/)?()world_model/{kind}/(.+)").get("", {})
         if series:
             plot = panels(series, x_label="gradient step")
-            parts.append(f"<h3>{title}</h3>" + _figure(run, kind, plot, f"{title} by gradient step"))
+            parts.append(f"<h3>{title}</h3>" + figure(run.folder, kind, plot, f"{title} by gradient step"))
     parts.append(_probes([s["probes"] for s in model.get("per_seed") or [] if s.get("probes")]))
     return section("World model", *parts)
 
@@ -275,27 +266,14 @@ def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
         return ""
     places = list(seeds[0])
     names = list(seeds[0][places[0]])
-    rows = [
-        (escape(words(name)), *(_number([seed[place][name] for seed in seeds]) for place in places)) for name in names
-    ]
-    head = ("linear probe of the true state", *(escape(words(place)) for place in places))
-    return "<h3>What the latents know</h3>" + table(head, rows)
-
-
-def _made_by(run: RunFiles) -> str:
-    return section(
-        "What made it", details("Settings", listing(run.config)), details("Versions and machine", listing(run.env))
-    )
+    rows = [(words(name), *(_score([seed[place][name] for seed in seeds]) for place in places)) for name in names]
+    found = Table(("linear probe of the true state", *map(words, places)), rows)
+    return f"<h3>What the latents know</h3><p>{_ABOUT_PROBES}</p>{found.html()}"
 
 
 def _films(run: RunFiles, *, open_loop: bool) -> list[str]:
     paths = sorted((run.folder / "videos").rglob("*.mp4"))
     return [film(p, run.folder) for p in paths if p.name.startswith("open_loop") == open_loop]
-
-
-def _figure(run: RunFiles, name: str, plot: Plot, description: str, caption: str = "") -> str:
-    png = save_figure(plot.figure, run.folder / "curves" / name, plot.data)
-    return picture(png, description, csv=f"curves/{name}.csv", caption=caption)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -332,7 +310,7 @@ def _by_task(run: RunFiles, pattern: str) -> dict[str, dict[str, dict[str, list[
 
 
 def _task_curves(run: RunFiles) -> list[TaskCurve]:
-    """One curve a task that PPO trained on, whether or not it was evaluated."""
+    """One curve a task whose policy was improved, whether or not it was evaluated."""
     measured = _by_task(run, r"seed(\d+)/([^/]+)/((?:imagined|real)/success)")
     episodes = (run.config.get("evaluation") or {}).get("curve_episodes") or 0
     compared = comparisons(run.summary)
@@ -347,12 +325,12 @@ def _task_curves(run: RunFiles) -> list[TaskCurve]:
                 [point._replace(x=point.x - 1) for point in imagined.get(seed, [])],
                 _with_intervals(real.get(seed, []), episodes),
                 _kept(kept.get(seed, {})),
-                kept.get(seed, {}).get("stop_reason") or "",
+                _stop(kept.get(seed, {}).get("stop_reason") or ""),
             )
             for seed in sorted(imagined.keys() | real.keys())
         ]
         result = compared.get(task)
-        curves.append(TaskCurve(task, seeds, result.bc if result else None, result.ppo if result else None))
+        curves.append(TaskCurve(task, seeds, result.bc if result else None, result.improved if result else None))
     return curves
 
 
@@ -380,6 +358,8 @@ def _outcomes(value: Json, name: str) -> list[tuple[str, list[bool]]]:
     return [pair for label, part in inner for pair in _outcomes(part, label)]
 
 
-def _number(values: Sequence[float | None]) -> str:
+def _score(values: Sequence[float | None]) -> str:
+    """Mean of a probe's scores; how far an R2 is below 0 says nothing but that it is."""
     known = [value for value in values if value is not None]
-    return f"{sum(known) / len(known):.2f}" if known else "-"
+    mean = sum(known) / len(known) if known else None
+    return DASH if mean is None else "below 0" if mean < 0 else f"{mean:.2f}"

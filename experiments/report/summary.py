@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.statistics import Estimate, Interval, average, paired_difference, success_rate
+from experiments.report.statistics import Estimate, average, paired_difference, success_rate
+from experiments.report.verdict import estimate_of
 from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
 from worldaction.io.artefact import Artefact, read_json, write_json
 
 Json = dict[str, Any]
-POLICIES = ("bc", "ppo")
 
 
 def summarise(run: Run) -> Json:
@@ -30,6 +30,7 @@ def summarise(run: Run) -> Json:
         "preset": study.preset,
         "seeds": seeds,
         "settings": settings_of(study),
+        "improved": study.improved,
         **commits(run),
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
@@ -50,25 +51,33 @@ def summarise(run: Run) -> Json:
 
 def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     """One task over some seeds."""
+    improved = run.study.improved
     episodes = {seed: read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json") for seed in seeds}
-    tuned = {seed: run.task(seed, task, "ppo").results for seed in seeds}
-    per_seed = [
-        {
-            "seed": seed,
-            "bc": e["bc"]["successes"] / e["bc"]["n"],
-            "ppo": e["ppo"]["successes"] / e["ppo"]["n"],
-            "difference": estimate(paired_difference(e["ppo"]["success"], e["bc"]["success"])),
-            "imagined_bc": tuned[seed]["imagined"]["bc"]["success"],
-            "imagined_ppo": tuned[seed]["imagined"]["ppo"]["success"],
-            "iterations": tuned[seed]["iterations"],
-            "kept": tuned[seed].get("kept"),
-            "stop_reason": tuned[seed]["stop_reason"],
-            "curve": tuned[seed]["curve"],
-            "classifier": run.task(seed, task, "success").results["held_out"],
-        }
-        for seed, e in episodes.items()
-    ]
-    return pooled({name: outcomes(episodes.values(), name) for name in POLICIES}, per_seed)
+    per_seed = [_seed(run, task, seed, e) for seed, e in episodes.items()]
+    return pooled({name: outcomes(episodes.values(), name) for name in ("bc", improved)}, per_seed)
+
+
+def _seed(run: Run, task: str, seed: int, episodes: Json) -> Json:
+    """One task and seed.
+
+    Args:
+        run: whose it is.
+        task: the task.
+        seed: the seed.
+        episodes: what its evaluation says.
+    """
+    improved, update = run.study.improved, run.task(seed, task, "ppo").results
+    return {
+        "seed": seed,
+        **{name: episodes[name]["successes"] / episodes[name]["n"] for name in ("bc", improved)},
+        "difference": estimate(paired_difference(episodes[improved]["success"], episodes["bc"]["success"])),
+        **{f"imagined_{name}": update["imagined"][name]["success"] for name in ("bc", improved)},
+        "iterations": update["iterations"],
+        "kept": update.get("kept"),
+        "stop_reason": update["stop_reason"],
+        "curve": update["curve"],
+        "classifier": run.task(seed, task, "success").results["held_out"],
+    }
 
 
 def outcomes(episodes: Iterable[Mapping[str, Any]], policy: str) -> np.ndarray:
@@ -80,15 +89,15 @@ def pooled(found: Mapping[str, np.ndarray], per_seed: Sequence[Json]) -> Json:
     """What is said of a task.
 
     Args:
-        found: outcomes [n] of either policy from the same start states.
+        found: outcomes [n] of BC and of the improved policy, in this order, from the same start states.
         per_seed: what is said of each seed.
     """
+    bc, improved = found
     return {
-        "n": len(found["bc"]),
-        "bc": _rate(found["bc"]),
-        "ppo": _rate(found["ppo"]),
-        "difference": estimate(paired_difference(found["ppo"], found["bc"])),
-        "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in POLICIES},
+        "n": len(found[bc]),
+        **{name: _rate(outcomes) for name, outcomes in found.items()},
+        "difference": estimate(paired_difference(found[improved], found[bc])),
+        "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in found},
         "per_seed": list(per_seed),
     }
 
@@ -106,14 +115,14 @@ def estimate(value: Estimate) -> Json:
 def over_tasks(tasks: Mapping[str, Json]) -> Json:
     """Means over the tasks, with intervals from the tasks' intervals."""
 
-    def mean(key: str, value: str) -> Estimate:
-        return average([Estimate(t[key][value], Interval(*t[key]["interval"])) for t in tasks.values()])
+    def mean(key: str, value: str) -> Json:
+        return estimate(average([estimate_of(task[key], value) for task in tasks.values()]))
 
+    policies = list(next(iter(tasks.values()))["imagined"])
     return {
-        "bc": estimate(mean("bc", "rate")),
-        "ppo": estimate(mean("ppo", "rate")),
-        "difference": estimate(mean("difference", "value")),
-        "imagined": {name: float(np.mean([t["imagined"][name] for t in tasks.values()])) for name in POLICIES},
+        **{name: mean(name, "rate") for name in policies},
+        "difference": mean("difference", "value"),
+        "imagined": {name: float(np.mean([t["imagined"][name] for t in tasks.values()])) for name in policies},
     }
 
 

@@ -6,38 +6,68 @@ The summary is that of `experiments/report/run_page.py`, as plain JSON values.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments.report.statistics import Estimate, Interval, average
+from experiments.report.table import Table, change, percent, points, rate, shares, words
 
 FEW = 20
 """Episodes a task below which nothing can be concluded."""
 WIDE_GAP = 0.15
 """Imagined minus real success from which a policy may have learned to please the model."""
 
+ANY_UPDATE = "improved"
+"""What the improved policies of a comparison are called, where its arms have different updates."""
+
 Summary = Mapping[str, Any]
 
 
+def improved_of(summary: Summary) -> str:
+    """What a summary calls the improved policy, by its update; "ppo" in those that do not say so."""
+    name: str = summary.get("improved", "ppo")
+    return name
+
+
+def label(policy: str) -> str:
+    """A policy's name as it is read, such as BC or PPO; "improved" where arms were improved by different updates."""
+    return policy if policy == ANY_UPDATE else words(policy).upper()
+
+
 class Comparison(NamedTuple):
-    """BC beside PPO on a task, or on the average of the tasks."""
+    """BC beside the improved policy on a task, or on the average of the tasks."""
 
     episodes: int | None
     bc: Estimate
-    ppo: Estimate
+    improved: Estimate
     difference: Estimate
     imagined_bc: float | None
-    imagined_ppo: float | None
+    imagined_improved: float | None
 
     @property
     def gap(self) -> float | None:
-        """By how much dreams of the final policy succeed more often than the simulator."""
-        return None if self.imagined_ppo is None else self.imagined_ppo - self.ppo.value
+        """By how much dreams of the improved policy succeed more often than the simulator."""
+        return None if self.imagined_improved is None else self.imagined_improved - self.improved.value
 
 
 def comparisons(summary: Summary) -> dict[str, Comparison]:
     """The comparison on every task; none in a run of the world model alone."""
-    return {name: _comparison(task) for name, task in (summary.get("tasks") or {}).items()}
+    improved = improved_of(summary)
+    return {name: comparison_of(task, improved, "rate") for name, task in (summary.get("tasks") or {}).items()}
+
+
+def comparison_of(values: Mapping[str, Any], improved: str, key: str) -> Comparison:
+    """What a summary says of a task, or of the average of the tasks.
+
+    Args:
+        values: of the summary.
+        improved: what it calls the improved policy.
+        key: of its numbers: "rate" in a task, "value" in the average.
+    """
+    imagined = values.get("imagined") or {}
+    bc, other = (estimate_of(values[policy], key) for policy in ("bc", improved))
+    difference = estimate_of(values["difference"])
+    return Comparison(values.get("n"), bc, other, difference, imagined.get("bc"), imagined.get(improved))
 
 
 def overall(summary: Summary) -> Comparison:
@@ -50,10 +80,10 @@ def overall(summary: Summary) -> Comparison:
     return Comparison(
         None,
         average([task.bc for task in tasks]),
-        average([task.ppo for task in tasks]),
-        _estimate(kept, "value") if kept else average([task.difference for task in tasks]),
+        average([task.improved for task in tasks]),
+        estimate_of(kept) if kept else average([task.difference for task in tasks]),
         _mean([task.imagined_bc for task in tasks]),
-        _mean([task.imagined_ppo for task in tasks]),
+        _mean([task.imagined_improved for task in tasks]),
     )
 
 
@@ -63,10 +93,11 @@ def verdict(summary: Summary) -> str:
         return _world_model_verdict(summary)
     result = overall(summary)
     low, high = result.difference.interval
-    change = f"{100 * result.difference.value:+.0f} points, 95 % interval {100 * low:+.0f} to {100 * high:+.0f}"
+    by = f"{points(result.difference.value)} points, 95 % interval {points(low)} to {points(high)}"
     effect = "raised success" if low > 0 else "lowered success" if high < 0 else "shows no clear effect on success"
-    rates = f"from {percent(result.bc.value)} to {percent(result.ppo.value)}"
-    return f"PPO in imagination {effect} in the simulator: {rates} ({change}), {scope(summary['tasks'])}."
+    rates = f"from {percent(result.bc.value)} to {percent(result.improved.value)}"
+    who = label(improved_of(summary))
+    return f"{who} in imagination {effect} in the simulator: {rates} ({by}), {scope(summary['tasks'])}."
 
 
 def warnings(summary: Summary) -> list[str]:
@@ -77,10 +108,8 @@ def warnings(summary: Summary) -> list[str]:
         notes.append(f"Fewer than {FEW} episodes a task: this run shows that everything works, not how well.")
     worse = [words(name) for name, task in tasks.items() if task.difference.interval.high < 0]
     if worse:
-        notes.append(f"PPO made it worse on {', '.join(worse)}.")
-    wide = [
-        f"{words(name)} ({100 * t.gap:+.0f})" for name, t in tasks.items() if t.gap is not None and t.gap > WIDE_GAP
-    ]
+        notes.append(f"{label(improved_of(summary))} made it worse on {', '.join(worse)}.")
+    wide = [f"{words(name)} ({points(t.gap)})" for name, t in tasks.items() if t.gap is not None and t.gap > WIDE_GAP]
     if wide:
         notes.append(f"Dreams of the final policy succeed more often than the simulator, in points: {', '.join(wide)}.")
     return notes
@@ -88,60 +117,51 @@ def warnings(summary: Summary) -> list[str]:
 
 def console_table(summary: Summary) -> str:
     """The closing table of a run and its verdict, for a terminal."""
-    tasks = comparisons(summary)
-    if not tasks:
+    if not summary.get("tasks"):
         return verdict(summary)
-    if len(tasks) > 1:
-        tasks["average"] = overall(summary)
-    head = ("task", "n", "BC", "PPO", "PPO - BC", "imagined BC, PPO", "imagined - real")
-    rows = [head, *(_console_row(name, task) for name, task in tasks.items())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    rule = "-" * max(map(len, lines))
-    notes = [verdict(summary), *warnings(summary)]
-    wrapped = [line for note in notes for line in textwrap.wrap(note, max(len(rule), 60))]
-    return "\n".join([lines[0], rule, *lines[1:], rule, *wrapped])
+    lines = result_table(summary, unit=" %").text().splitlines()
+    wrapped = [line for note in (verdict(summary), *warnings(summary)) for line in textwrap.wrap(note, len(lines[1]))]
+    return "\n".join([*lines, lines[1], *wrapped])
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+def result_table(summary: Summary, *, unit: str = "", spell: Callable[[str], str] = str) -> Table:
+    """BC beside the improved policy: a row a task, and their average where there are several.
+
+    Args:
+        summary: with one evaluated task at least.
+        unit: after each rate; without one it stands in the head.
+        spell: how a task's name is written.
+    """
+    tasks = comparisons(summary)
+    who, head = label(improved_of(summary)), "" if unit else " %"
+    columns = ("task", "n", f"BC{head}", f"{who}{head}", f"{who} - BC, points", f"imagined BC, {who}{head}")
+    total = ("average", *result_cells(overall(summary), unit)) if len(tasks) > 1 else ()
+    rows = [(spell(name), *result_cells(task, unit)) for name, task in tasks.items()]
+    return Table((*columns, f"imagined - real {who}"), rows, total)
 
 
-def percent(value: float | None, unit: str = " %") -> str:
-    """A share as whole per cent, or a dash."""
-    return "-" if value is None else f"{100 * value:.0f}{unit}"
-
-
-def points(value: float | None) -> str:
-    """A difference of shares as whole percentage points, or a dash."""
-    return "-" if value is None else f"{100 * value:+.0f}"
-
-
-def bracket(estimate: Estimate, sign: str = "") -> str:
-    """An interval of shares in per cent; sign "+" for differences."""
-    return "[" + ", ".join(f"{100 * end:{sign}.0f}" for end in estimate.interval) + "]"
-
-
-def words(name: str) -> str:
-    """A task's or metric's name as it is read."""
-    return name.replace("_", " ")
+def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
+    """Episodes, both rates, their difference, rates in dreams and the gap between dreams and the simulator."""
+    return (
+        "" if task.episodes is None else str(task.episodes),
+        rate(task.bc, unit),
+        rate(task.improved, unit),
+        change(task.difference),
+        shares(task.imagined_bc, task.imagined_improved, unit=unit),
+        points(task.gap),
+    )
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def _comparison(task: Mapping[str, Any]) -> Comparison:
-    imagined = task.get("imagined") or {}
-    return Comparison(
-        task["n"],
-        _estimate(task["bc"], "rate"),
-        _estimate(task["ppo"], "rate"),
-        _estimate(task["difference"], "value"),
-        imagined.get("bc"),
-        imagined.get("ppo"),
-    )
+def estimate_of(value: Mapping[str, Any], key: str = "value") -> Estimate:
+    """An estimate of a summary.
 
-
-def _estimate(value: Mapping[str, Any], key: str) -> Estimate:
+    Args:
+        value: with its interval.
+        key: "rate" for the success of a task, else "value".
+    """
     return Estimate(value[key], Interval(*value["interval"]))
 
 
@@ -149,18 +169,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
     """None where one is unknown: an average over fewer tasks would be compared with one over all."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known and len(known) == len(values) else None
-
-
-def _console_row(name: str, task: Comparison) -> tuple[str, ...]:
-    return (
-        name,
-        "" if task.episodes is None else str(task.episodes),
-        f"{percent(task.bc.value)} {bracket(task.bc)}",
-        f"{percent(task.ppo.value)} {bracket(task.ppo)}",
-        f"{points(task.difference.value)} {bracket(task.difference, '+')}",
-        f"{percent(task.imagined_bc)}, {percent(task.imagined_ppo)}",
-        points(task.gap),
-    )
 
 
 def scope(tasks: Mapping[str, Any]) -> str:

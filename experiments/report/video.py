@@ -68,7 +68,7 @@ def open_loop_video(
         true: [T, H, W, 3] uint8, or [R, T, H, W, 3] for R rows, such as cameras or windows of play.
         imagined: as `true`. The first `context` frames were drawn from latents that had seen the frame.
         path: the MP4; the stills go to the same name with .png.
-        context: how many frames the model saw before it went on blindly.
+        context: how many frames the model saw before it went on without seeing one.
         labels: one a row, written into its caption.
         fps: frames per second; half of the control rate shows errors better.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from experiments.stages.bc import clone_policy
 from experiments.stages.evaluation import compare
-from experiments.stages.improve import finetune
+from experiments.stages.improve import STAGE, improve
 from experiments.stages.success import learn_success
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import Run
 from worldaction.io.recorder import Recorder
 
-STAGES = {"success": learn_success, "clone": clone_policy, "ppo": finetune}
+STAGES = {"success": learn_success, "clone": clone_policy, STAGE: improve}
 
 
 def learn_task(run: Run, seed: int, task: str) -> None:

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from agents.bc import clone, demonstration_chunks
-from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
-from agents.policy import build_actor
-from experiments.stages.task_run import TaskRun, pick, without_prefix
-from worldaction.errors import UserError
+from agents.policy import Actor, build_actor, config_of
+from experiments.stages.demonstrations import demonstrated
+from experiments.stages.task_run import TaskRun, pick
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.io.recorder import Recorder, progress
 from worldaction.latents import EpisodeLatents, encode
-from worldaction.play.action_masking import knows_actions
 from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION
 from worldaction.world_model.model import WorldModel, restore
@@ -28,30 +26,23 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
     artefact = task_run.run.task(task_run.seed, task_run.task, "clone")
     if artefact.complete:
         return
-    options, sizes = task_run.study.clone, task_run.study.policy
-    # what is recorded is play, and its annotated windows are the demonstrations
-    recorded = task_run.study.play is not None
-    demos = task_run.store.demonstrations(task_run.task, kind=None if recorded else "demo", split="training")
-    demos = [d for d in demos if knows_actions(task_run.store, task_run.store.episode_of(d.start))]
-    if not demos:
-        raise UserError(f"there are no demonstrations of {task_run.task}; raise --data.demos, or record some")
-    ranges = [(d.start, d.stop) for d in demos]
+    options, (head, head_options) = task_run.study.clone, task_run.head
+    ranges = demonstrated(task_run)
     episodes = encode(task_run.model, task_run.store.frames, ranges, resamples=options.resamples, seed=task_run.seed)
-    features, chunks = demonstrations(task_run.model, task_run.store, episodes, chunk=sizes.chunk)
+    features, chunks = demonstrations(task_run.model, task_run.store, episodes, chunk=task_run.study.policy.chunk)
     recorder.rewind(f"{task_run.prefix}/clone", 0)
 
     def report(step: int, figures: Mapping[str, float]) -> None:
         bar.update(1)
         if step % 50 == 0:
-            recorder.log(step, without_prefix("clone/", figures), prefix=f"{task_run.prefix}/clone")
+            recorder.log(step, figures, prefix=f"{task_run.prefix}/clone")
 
     with progress(options.steps, f"BC {task_run.task}, seed {task_run.seed}", "step") as bar:
         policy = clone(
+            head,
             features,
             chunks,
-            denoising_steps=sizes.denoising_steps,
-            width=sizes.width,
-            blocks=sizes.blocks,
+            options=vars(head_options),
             binary=task_run.store.meta.layout.binary,
             steps=options.steps,
             batch=options.batch,
@@ -62,7 +53,7 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
             report=report,
         )
     save_actor(artefact.folder, policy)
-    artefact.finish({"demonstrations": len(demos), "frames": chunks.shape[0]})
+    artefact.finish({"demonstrations": len(ranges), "frames": chunks.shape[0]})
 
 
 def demonstrations(
@@ -79,15 +70,15 @@ def demonstrations(
     return features, torch.cat(parts).to(features.device)
 
 
-def save_actor(folder: Path, actor: DiffusionPolicy | TunedPolicy) -> None:
+def save_actor(folder: Path, actor: Actor) -> None:
     """Write an actor into a stage's folder."""
     save_tensors(folder / "actor.safetensors", actor.state_dict())
-    write_json(folder / "actor.json", actor.config)
+    write_json(folder / "actor.json", config_of(actor))
 
 
-def load_actor(task_run: TaskRun, stage: str) -> DiffusionPolicy | TunedPolicy:
+def load_actor(task_run: TaskRun, stage: str) -> Actor:
     """The frozen policy of a stage: "clone" or "ppo"."""
     folder = task_run.run.task(task_run.seed, task_run.task, stage).path
-    actor = build_actor(read_json(folder / "actor.json"))
+    actor = build_actor(read_json(folder / "actor.json"), task_run.head[0])
     restore(actor, load_tensors(folder / "actor.safetensors"), source=folder / "actor.safetensors")
     return actor.to(task_run.device).eval().requires_grad_(False)

@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.report.video import Rollout, rollout_video
 from experiments.stages.bc import load_actor
+from experiments.stages.improve import STAGE
 from experiments.stages.rollout import Evaluation, evaluate
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import LOGGER
@@ -16,14 +17,14 @@ from worldaction.io.recorder import progress
 
 
 def compare(task_run: TaskRun) -> None:
-    """PPO --> evaluation: both policies from the same start states."""
+    """Improved policy --> evaluation: it and the cloned one from the same start states."""
     artefact = task_run.run.task(task_run.seed, task_run.task, "evaluation")
     if artefact.complete:
         return
-    options = task_run.study.evaluation
+    options, improved = task_run.study.evaluation, task_run.study.improved
     results: dict[str, Evaluation] = {}
     with progress(2 * options.episodes, f"evaluation {task_run.task}, seed {task_run.seed}", "episode") as bar:
-        for name, stage in (("bc", "clone"), ("ppo", "ppo")):
+        for name, stage in (("bc", "clone"), (improved, STAGE)):
             policy = task_run.policy(load_actor(task_run, stage))
             policy.save_pretrained(artefact.folder / "policies" / name)
             results[name] = evaluate(
@@ -40,7 +41,12 @@ def compare(task_run: TaskRun) -> None:
     _film(artefact.folder / "film.mp4", results)
     rates = {name: result.rate for name, result in results.items()}
     LOGGER.info(
-        "%s, seed %d: BC %.0f %%, PPO %.0f %%", task_run.task, task_run.seed, 100 * rates["bc"], 100 * rates["ppo"]
+        "%s, seed %d: BC %.0f %%, %s %.0f %%",
+        task_run.task,
+        task_run.seed,
+        100 * rates["bc"],
+        improved.upper(),
+        100 * rates[improved],
     )
     artefact.finish(rates)
     task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)
@@ -49,8 +55,7 @@ def compare(task_run: TaskRun) -> None:
 def _film(path: Path, results: Mapping[str, Evaluation]) -> None:
     rollouts = []
     for i in range(len(results["bc"].frames)):
-        for name in ("bc", "ppo"):
-            result = results[name]
+        for name, result in results.items():
             label = f"{name.upper()}, start {int(result.index[i])}"
             rollouts.append(Rollout(label, result.frames[i], bool(result.success[i])))
     if rollouts:

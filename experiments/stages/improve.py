@@ -7,17 +7,19 @@ from typing import Any
 import torch
 
 from agents.imagination import dream
-from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
-from agents.updates.ppo import PPO, PPOOptions
+from agents.policies.base import ImprovedPolicy, PolicyHead
+from agents.updates.base import Update
 from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import load_classifier
 from experiments.stages.task_run import TaskRun
-from worldaction.config import to_dict
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
 from worldaction.success import SuccessClassifier
 from worldaction.world_model.rssm import Latent
+
+STAGE = "ppo"
+"""The stage's name in the run folder, whatever the update: folders of earlier runs bear it."""
 
 
 def dream_starts(task_run: TaskRun) -> Latent:
@@ -28,83 +30,90 @@ def dream_starts(task_run: TaskRun) -> Latent:
         return task_run.model.start(embed, seed=task_run.seed, rows=torch.arange(len(embed), device=task_run.device))
 
 
-def ppo_options(task_run: TaskRun) -> PPOOptions:
-    """The run's numbers in the form in which PPO takes them."""
-    values = to_dict(task_run.study.update)
-    for name in ("name", "starts", "evaluate_every", "bf16"):
-        values.pop(name)
-    decisions = task_run.study.table.max_steps // task_run.study.policy.chunk
-    return PPOOptions(**values, decisions=decisions, threshold=task_run.study.success.threshold)
+def decisions_of(task_run: TaskRun) -> int:
+    """Decisions of an episode, which the time limit allows."""
+    return task_run.study.table.max_steps // task_run.study.policy.chunk
 
 
-def finetune(task_run: TaskRun, recorder: Recorder) -> None:
-    """BC --> imagination --> PPO."""
-    artefact = task_run.run.task(task_run.seed, task_run.task, "ppo")
+def improve(task_run: TaskRun, recorder: Recorder) -> None:
+    """BC --> imagination --> improved policy, by the update that the study names."""
+    artefact = task_run.run.task(task_run.seed, task_run.task, STAGE)
     if artefact.complete:
         return
-    options, classifier, starts = ppo_options(task_run), load_classifier(task_run), dream_starts(task_run)
-    cloned = load_actor(task_run, "clone")
-    assert isinstance(cloned, DiffusionPolicy)
-    ppo = PPO(task_run.model, cloned, classifier, starts, options, seed=task_run.seed)
-    calibration = {"bc": _imagined(task_run, ppo.policy, classifier, starts)}
+    classifier, starts = load_classifier(task_run), dream_starts(task_run)
+    cloned, (cls, options) = load_actor(task_run, "clone"), task_run.update
+    assert isinstance(cloned, PolicyHead)
+    update = cls(
+        task_run.model,
+        cloned,
+        classifier,
+        starts,
+        options,
+        decisions=decisions_of(task_run),
+        threshold=task_run.study.success.threshold,
+        seed=task_run.seed,
+    )
+    calibration = {"bc": _imagined(task_run, update.policy, classifier, starts)}
     checkpoint = artefact.folder / "checkpoint.safetensors"
     curve: list[dict[str, Any]] = []
     if checkpoint.exists():
         saved = load_checkpoint(checkpoint)
-        ppo.load_state_dict(saved.state)
+        update.load_state_dict(saved.state)
         curve = saved.extra["curve"]
-    recorder.rewind(task_run.prefix, ppo.iteration)
+    recorder.rewind(task_run.prefix, update.iteration)
     # apart, for a point is measured before its iteration and kept only by that iteration's checkpoint
     recorder.rewind(f"{task_run.prefix}/real", curve[-1]["iteration"] if curve else -1)
-    name = f"PPO {task_run.task}, seed {task_run.seed}"
-    with progress(options.iterations, name, "iteration", initial=ppo.iteration) as bar:
-        while not ppo.finished:
-            _real_point(task_run, ppo, curve, recorder)
+    name = f"{task_run.study.improved.upper()} {task_run.task}, seed {task_run.seed}"
+    with progress(options.iterations, name, "iteration", initial=update.iteration) as bar:
+        while not update.finished:
+            _real_point(task_run, update, curve, recorder)
             with task_run.model.rssm.imagining_in(torch.bfloat16 if task_run.study.update.bf16 else torch.float32):
-                metrics = ppo.iterate()
-            recorder.log(ppo.iteration, metrics, prefix=task_run.prefix)
+                metrics = update.iterate()
+            recorder.log(update.iteration, metrics, prefix=task_run.prefix)
             bar.update(1, imagined=metrics["imagined/success"])
-            save_checkpoint(checkpoint, ppo.state_dict(), extra={"curve": curve})
-    calibration["ppo"] = _imagined(task_run, ppo.policy, classifier, starts)
-    save_actor(artefact.folder, ppo.policy)
+            save_checkpoint(checkpoint, update.state_dict(), extra={"curve": curve})
+    calibration[task_run.study.improved] = _imagined(task_run, update.policy, classifier, starts)
+    save_actor(artefact.folder, update.policy)
     artefact.finish(
         {
             "imagined": calibration,
-            "iterations": ppo.iteration,
-            "kept": ppo.kept,
-            "stop_reason": ppo.stopped or "all iterations done",
+            "iterations": update.iteration,
+            "kept": update.kept,
+            "stop_reason": update.stopped or "all iterations done",
             "curve": curve,
         }
     )
     checkpoint.unlink(missing_ok=True)
 
 
-def _real_point(task_run: TaskRun, ppo: PPO, curve: list[dict[str, Any]], recorder: Recorder) -> None:
+def _real_point(task_run: TaskRun, update: Update, curve: list[dict[str, Any]], recorder: Recorder) -> None:
     """A point of the curve of real success, for the reader's eyes only: nothing is decided by it."""
     every, episodes = task_run.study.update.evaluate_every, task_run.study.evaluation.curve_episodes
-    if not (every and episodes) or ppo.iteration % every or any(p["iteration"] == ppo.iteration for p in curve):
+    if not (every and episodes) or update.iteration % every or any(p["iteration"] == update.iteration for p in curve):
         return
     # from the far end of the list, so that the final evaluation's start states stay unseen
     total = len(task_run.benchmark.starts(task_run.task))
     indices = range(total - episodes, total)
     parallel = task_run.study.evaluation.parallel
-    result = evaluate(task_run.policy(ppo.policy), task_run.benchmark, indices=indices, parallel=parallel)
-    curve.append({"iteration": ppo.iteration, **result.to_dict()})
-    recorder.log(ppo.iteration, {"success": result.rate}, prefix=f"{task_run.prefix}/real")
+    result = evaluate(task_run.policy(update.policy), task_run.benchmark, indices=indices, parallel=parallel)
+    curve.append({"iteration": update.iteration, **result.to_dict()})
+    recorder.log(update.iteration, {"success": result.rate}, prefix=f"{task_run.prefix}/real")
 
 
-def _imagined(task_run: TaskRun, actor: TunedPolicy, classifier: SuccessClassifier, starts: Latent) -> dict[str, float]:
-    """Success in dreams without exploration, one from every start: compare with real success before trusting PPO."""
+def _imagined(
+    task_run: TaskRun, actor: ImprovedPolicy, classifier: SuccessClassifier, starts: Latent
+) -> dict[str, float]:
+    """Success in dreams without exploration, one from every start: compare with real success before trusting it."""
     count = len(starts.belief)
-    night = dream(
+    rollouts = dream(
         task_run.model,
         actor,
         classifier,
         starts,
-        decisions=task_run.study.table.max_steps // task_run.study.policy.chunk,
+        decisions=decisions_of(task_run),
         threshold=task_run.study.success.threshold,
-        # a seed of its own, so that these dreams are none of those that PPO learns from
+        # a seed of its own, so that these dreams are none of those that the update learns from
         seed=task_run.seed + 1_000_003,
         rows=torch.arange(count, device=task_run.device),
     )
-    return {key.partition("/")[2]: value for key, value in night.summary().items()}
+    return {key.partition("/")[2]: value for key, value in rollouts.summary().items()}

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from agents.policy import Policy
-from envs.benchmark import Benchmark, Start, surviving
+from envs.benchmark import Benchmark, Start, retry_on_crash
 from worldaction.world_model.model import WorldModel
 
 
@@ -74,7 +74,7 @@ def evaluate(
             wave = list(indices[at : at + len(simulators)])
             first = films if at == 0 else 0
             episodes = partial(_wave, policy, simulators[: len(wave)], wave, [starts[i] for i in wave], films=first)
-            parts.append(surviving(episodes))
+            parts.append(retry_on_crash(episodes))
             if progress is not None:
                 progress(len(wave))
     finally:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
-from agents.policy import Policy
+from agents.policy import Actor, Policy
 from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
 from experiments.study.run import Run
@@ -25,6 +24,7 @@ class TaskRun:
         self.run, self.seed, self.task = run, seed, task
         self.study, self.device = run.study, run.resolved.device
         self.prefix = f"seed{seed}/{task}"
+        self.head, self.update = run.resolved.head, run.resolved.update
         self.store = open_play(self.run)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
         drawn_by = self.store.meta.renderer if self.study.play is None else None
@@ -44,7 +44,7 @@ class TaskRun:
         scene = self.store.frames[SCENE][frame.flatten()].numpy()
         return torch.from_numpy(self.benchmark.label(self.task, scene)).view(frame.shape)
 
-    def policy(self, actor: DiffusionPolicy | TunedPolicy) -> Policy:
+    def policy(self, actor: Actor) -> Policy:
         """An actor as it is used in the simulator."""
         return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed)
 

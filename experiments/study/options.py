@@ -118,7 +118,7 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
             return study
         # what a preset of this environment says is as good as said
         asked = asked | {"--tasks", "--table.max-steps"}
-    fit = benchmark.fit(config, chunk=study.policy.chunk, asked=asked)
+    fit = benchmark.defaults(config, chunk=study.policy.chunk, asked=asked)
     if fit is None:
         return study
     if "--tasks" not in asked:
@@ -127,7 +127,7 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         study = replace(study, table=replace(study.table, max_steps=fit.max_steps))
     if "--world-model.cameras" not in asked:
         study = replace(study, world_model=replace(study.world_model, cameras=fit.cameras))
-    if study.evaluation.videos and not fit.films:
+    if study.evaluation.videos and not fit.can_film:
         LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
         study = replace(study, evaluation=replace(study.evaluation, videos=0))
     return study

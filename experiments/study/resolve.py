@@ -11,11 +11,16 @@ from typing import Any
 
 import torch
 
+from agents.policies.base import PolicyHead
+from agents.policies.registry import POLICIES
+from agents.updates.base import Update
+from agents.updates.registry import UPDATES
 from envs.benchmark import Benchmark, open_benchmark
 from experiments.study.checks import check_lengths, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
 from worldaction.errors import UserError
+from worldaction.extension import Family
 from worldaction.play.held_out import HeldOut
 from worldaction.play.readers.source import Source, open_source
 from worldaction.spec import Layout
@@ -34,6 +39,10 @@ class Resolved:
     """What a frame of the play holds."""
     model: ModelConfig
     """What the world model is built from."""
+    head: tuple[type[PolicyHead], Any]
+    """The policy head, and its options."""
+    update: tuple[type[Update], Any]
+    """The policy update, and its options."""
     learns: bool
     """Whether policies are learned."""
 
@@ -57,7 +66,23 @@ def resolve(study: Study, *, source: Source | None = None, layout: Layout | None
         source = open_recorded(study.play) if source is None else source
         layout = source.layout
     layout = layout or benchmark.layout
-    return Resolved(device(study), benchmark, source, layout, model_config(study, layout), learns(study))
+    return Resolved(
+        device=device(study),
+        benchmark=benchmark,
+        source=source,
+        layout=layout,
+        model=model_config(study, layout),
+        head=_member(POLICIES, study.policy),
+        update=_member(UPDATES, study.update),
+        learns=learns(study),
+    )
+
+
+def _member(family: Family, section: Any) -> tuple[Any, Any]:
+    """The class that a section of the settings names, and its options, which begin as the section says."""
+    spec = family.parse(section.name)
+    cls = family.find(spec.target)
+    return cls, family.options(cls, spec.options, defaults=vars(section))
 
 
 def open_recorded(path: str) -> Source:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from latent_world import CHUNK, DECISIONS, GOAL, Goal, World, mediocre, starts, steady
 
-from agents.imagination import Dream, dream
+from agents.imagination import RolloutBatch, dream
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from worldaction.errors import UserError
 from worldaction.world_model.rssm import Latent
@@ -22,7 +22,7 @@ def imagine(
     goal: float = GOAL,
     min_std: float = 0.0,
     seed: int = 0,
-) -> Dream:
+) -> RolloutBatch:
     rows = torch.arange(64) if rows is None else rows
     return dream(
         World(),
@@ -40,11 +40,11 @@ def imagine(
 def test_success_is_seen_at_the_very_action_that_reaches_the_goal() -> None:
     # 0.1 per action: 0.48 is passed by the fifth, the first of the third chunk, and 0.58 by the sixth, its second
     for goal, actions in ((0.46, 5), (0.56, 6)):
-        night = imagine(steady(1.0), goal=goal)
-        assert night.success_step.tolist() == [actions] * 64
-        assert night.alive.sum(1).tolist() == [3] * 64
-        assert night.success.nonzero()[:, 1].tolist() == [2] * 64
-        assert night.summary() == {"imagined/success": 1.0, "imagined/time": actions}
+        rollouts = imagine(steady(1.0), goal=goal)
+        assert rollouts.success_step.tolist() == [actions] * 64
+        assert rollouts.alive.sum(1).tolist() == [3] * 64
+        assert rollouts.success.nonzero()[:, 1].tolist() == [2] * 64
+        assert rollouts.summary() == {"imagined/success": 1.0, "imagined/time": actions}
 
 
 def test_success_in_passing_counts() -> None:
@@ -54,23 +54,25 @@ def test_success_in_passing_counts() -> None:
         def probability(self, feature: torch.Tensor) -> torch.Tensor:
             return ((feature[:, 0] - 0.3).abs() < 0.04).float()
 
-    night = dream(World(), steady(1.0), Passing(), starts(8), decisions=4, threshold=0.5, seed=0, rows=torch.arange(8))
-    assert night.success_step.tolist() == [3] * 8
+    rollouts = dream(
+        World(), steady(1.0), Passing(), starts(8), decisions=4, threshold=0.5, seed=0, rows=torch.arange(8)
+    )
+    assert rollouts.success_step.tolist() == [3] * 8
 
 
 def test_dreams_without_success_run_to_the_end_and_have_no_time() -> None:
-    night = imagine(goal=9.0)
-    assert night.alive.all()
-    assert night.summary() == {"imagined/success": 0.0}
-    assert (night.last_feature[:, 0] > 0).all()
+    rollouts = imagine(goal=9.0)
+    assert rollouts.alive.all()
+    assert rollouts.summary() == {"imagined/success": 0.0}
+    assert (rollouts.last_feature[:, 0] > 0).all()
 
 
 def test_nothing_is_recorded_after_success() -> None:
-    night = imagine(steady(1.0))
-    assert not night.alive[:, 4:].any()
-    assert night.feature[~night.alive].abs().sum() == 0
-    assert night.states[~night.alive].abs().sum() == 0
-    assert night.last_feature.abs().sum() == 0
+    rollouts = imagine(steady(1.0))
+    assert not rollouts.alive[:, 4:].any()
+    assert rollouts.feature[~rollouts.alive].abs().sum() == 0
+    assert rollouts.stored["states"][~rollouts.alive].abs().sum() == 0
+    assert rollouts.last_feature.abs().sum() == 0
 
 
 def test_dreams_do_not_depend_on_who_dreams_beside_them() -> None:
@@ -82,7 +84,7 @@ def test_dreams_do_not_depend_on_who_dreams_beside_them() -> None:
         alone = imagine(tuned, rows=rows[part], min_std=0.1)
         assert torch.equal(alone.success_step, whole.success_step[part])
         assert torch.allclose(alone.feature, whole.feature[part], atol=1e-5)
-        assert torch.allclose(alone.states, whole.states[part], atol=1e-5)
+        assert torch.allclose(alone.stored["states"], whole.stored["states"][part], atol=1e-5)
 
 
 def test_seeds_and_exploration_change_dreams() -> None:
@@ -93,18 +95,18 @@ def test_seeds_and_exploration_change_dreams() -> None:
 
 
 def test_features_are_those_that_the_policys_actions_lead_to() -> None:
-    night = imagine(TunedPolicy(POLICY, POLICY, trained_steps=2))
-    actions = POLICY.to_actions(night.states[:, :, -1].flatten(0, 1)).unflatten(0, night.alive.shape)
-    moved = night.feature[:, 1:, 0] - night.feature[:, :-1, 0]
+    rollouts = imagine(TunedPolicy(POLICY, POLICY, trained_steps=2))
+    actions = POLICY.to_actions(rollouts.stored["states"][:, :, -1].flatten(0, 1)).unflatten(0, rollouts.alive.shape)
+    moved = rollouts.feature[:, 1:, 0] - rollouts.feature[:, :-1, 0]
     # the world adds at most 0.01 per action
     off = (moved - 0.1 * actions[:, :-1, :, 0].sum(-1)).abs()
-    both = night.alive[:, 1:]
+    both = rollouts.alive[:, 1:]
     assert off[both].max() <= 0.01 * CHUNK + 1e-6
 
 
 def test_dreams_leave_no_trace_for_gradients() -> None:
-    night = imagine(TunedPolicy(POLICY, mediocre(), trained_steps=2))
-    assert not any(value.requires_grad for value in vars(night).values())
+    rollouts = imagine(TunedPolicy(POLICY, mediocre(), trained_steps=2))
+    assert not any(value.requires_grad for value in rollouts.tensors().values())
 
 
 def test_each_start_needs_its_row() -> None:

@@ -14,6 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
+from agents.policies.gaussian import GaussianPolicy
 from agents.policy import Policy, PolicyState
 from worldaction.errors import UserError
 from worldaction.io.artefact import load_tensors, save_tensors
@@ -305,6 +306,61 @@ def test_loading_a_policy_imports_nothing_that_its_file_names(tmp_path: Path) ->
     (tmp_path / "p" / "config.json").write_text(json.dumps(values))
     Policy.from_pretrained(tmp_path / "p")
     assert "evil" not in sys.modules
+
+
+@pytest.mark.usefixtures("trap")
+def test_a_head_that_only_the_file_names_is_not_imported(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path / "p")
+    values = json.loads((tmp_path / "p" / "config.json").read_text())
+    values["actor"]["head"] = "evil:X"
+    (tmp_path / "p" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match="'evil:X' is not imported, and loading imports none; import it, or give head"):
+        Policy.from_pretrained(tmp_path / "p")
+    assert "evil" not in sys.modules
+    again = Policy.from_pretrained(tmp_path / "p", head=DiffusionPolicy)
+    assert np.array_equal(predictions(again, episodes(1)), predictions(make(), episodes(1)))
+
+
+class Foreign(GaussianPolicy):
+    """A head that is none of ours."""
+
+    name = "foreign"
+
+
+@pytest.mark.parametrize("kind", [GaussianPolicy, Foreign])
+@pytest.mark.parametrize("improved", [False, True])
+def test_heads_of_any_kind_are_saved_and_found_again_if_they_are_imported(
+    kind: type[GaussianPolicy], improved: bool, tmp_path: Path
+) -> None:
+    model = tiny_model(["reconstruction"]).requires_grad_(False)
+    with seeded(3):
+        head: Any = kind(model.feature_size, ACTION_SIZE, chunk=CHUNK, width=16)
+    if improved:
+        head = head.improvable()
+        torch.nn.init.normal_(head.tuned.mean.weight)
+    policy = Policy(model, head.requires_grad_(False), task="open_drawer")
+    policy.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())["actor"]["head"]
+    assert saved == ("gaussian" if kind is GaussianPolicy else f"{__name__}:Foreign")
+    again = Policy.from_pretrained(tmp_path)
+    assert type(again.actor.base if improved else again.actor) is kind
+    for deterministic in (False, True):
+        expected = predictions(policy, episodes(2), deterministic=deterministic)
+        assert np.array_equal(predictions(again, episodes(2), deterministic=deterministic), expected)
+
+
+def test_policies_of_before_heads_had_names_are_diffusion_policies(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values["actor"].pop("head") == "diffusion"
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert isinstance(Policy.from_pretrained(tmp_path).actor, DiffusionPolicy)
+
+
+def test_a_head_that_is_not_built_from_what_was_saved_is_refused(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="GaussianPolicy cannot be built from what was saved"):
+        Policy.from_pretrained(tmp_path, head=GaussianPolicy)
 
 
 def test_a_tuned_policy_is_not_the_cloned_one() -> None:

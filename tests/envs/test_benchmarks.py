@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from paths import ROOT, SHARED
+from paths import DATA, ROOT
 from test_calvin_data import root
 from test_calvin_env import interpreter
 from tiny_study import options, study, summary
@@ -153,9 +153,7 @@ def test_a_study_runs_in_any_environment(tmp_path: Path, sees: str) -> None:
 def test_a_study_runs_on_calvin_s_recorded_frames_and_in_its_simulator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recorded = SHARED / "calvin_sample_64"
-    if not recorded.is_dir():
-        pytest.skip("no recorded CALVIN data here")
+    recorded = DATA / "calvin_sample_64"
     monkeypatch.setenv("WORLDACTION_CALVIN_PYTHON", interpreter(tmp_path, "none:step:0"))
     task = next(name for name in TASKS if has_windows(recorded, name))
     result = study(

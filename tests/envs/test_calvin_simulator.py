@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env as gymnasium_check
-from paths import ROOT, SHARED
+from paths import DATA, ROOT
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from envs.calvin import env as calvin_env
@@ -27,6 +27,7 @@ from envs.playtable.tools.check import measure_expert
 from envs.tasks import TASKS
 from worldaction.config import TableConfig
 from worldaction.errors import UserError
+from worldaction.play.images import area_mean
 from worldaction.play.readers.calvin import find_calvin
 from worldaction.play.store import PlayStore
 from worldaction.spec import NULL_ACTION
@@ -38,7 +39,6 @@ pytestmark = [
     ),
 ]
 
-SAMPLES = SHARED
 STILL = np.array(NULL_ACTION)
 AT_HOME = np.array([*np.zeros(6), 0.08, *HOME, 1.0])
 
@@ -203,10 +203,8 @@ def test_play_and_demonstrations_are_made_in_it(tmp_path: Path) -> None:
 
 
 def test_recorded_starts_look_as_they_were_recorded(seeing: CalvinEnv) -> None:
-    if not (SAMPLES / "calvin_sample_native").is_dir():
-        pytest.skip("needs the recordings calvin_sample_native")
     windows = 0
-    for split in find_calvin(SAMPLES / "calvin_sample_native").splits:
+    for split in find_calvin(DATA / "calvin_sample_native").splits:
         for segment in split.segments:
             with np.load(split.path(segment.start)) as frame:
                 state = {name: frame[name] for name in ("robot_obs", "scene_obs")}
@@ -214,9 +212,11 @@ def test_recorded_starts_look_as_they_were_recorded(seeing: CalvinEnv) -> None:
             seeing.reset(options={"task": segment.task, **state})
             picture = seeing.render()
             assert picture is not None
-            assert np.abs(picture - recorded).mean() < 1
+            # the static camera's pictures in tests/data are averaged down
+            smaller = area_mean(picture[None], len(recorded))[0].astype(int)
+            assert np.abs(smaller - recorded).mean() < 1
             windows += 1
-    assert windows == 3
+    assert windows == 2
 
 
 def test_calvins_own_evaluation_counts_what_policies_do_behind_its_model_api() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -20,6 +20,7 @@ from torchrl.envs import check_env_specs
 
 import envs
 from agents.imagination import dream
+from agents.policies.base import Decision
 from envs.dream import DreamEnv, DreamGymEnv, Dreams, DreamVecEnv
 from worldaction.errors import UserError
 from worldaction.kernels.dream.reference import executed
@@ -248,21 +249,13 @@ def reciting(actions: Tensor, ended: Tensor) -> Any:
     class Policy:
         chunk, noise_shape, decision = 1, (1, 1), 0
 
-        def chain(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Any:
+        def decide(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Any:
             living = ~ended[:, : self.decision].any(1)
             chosen = actions[living, self.decision]
             self.decision += 1
-            nothing = torch.zeros(len(chosen), 1, 7)
-            return Chain(chosen[:, None], nothing, nothing, nothing)
+            return Decision(chosen[:, None], {})
 
     return Policy()
-
-
-class Chain(NamedTuple):
-    actions: Tensor
-    states: Tensor
-    means: Tensor
-    base_means: Tensor
 
 
 def test_actions_are_carried_out_as_in_the_simulator() -> None:

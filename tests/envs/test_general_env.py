@@ -16,7 +16,7 @@ from reach_env import ID, REACHED, SIDE, Reach
 from envs.episodes import LAST_SEED, SEEDS, Job, Recorder
 from envs.general import generate as making
 from envs.general.generate import generate
-from envs.general.standard import Standard, safe
+from envs.general.standard import Standard, safe_name
 from worldaction.config import GymConfig, PlayConfig, TableConfig
 from worldaction.errors import UserError
 from worldaction.play.images import area_mean
@@ -213,8 +213,8 @@ def test_the_frame_that_ends_an_episode_is_recorded_for_it_may_be_the_only_one_t
 
 
 def test_names_become_names_of_files() -> None:
-    assert safe("agent/left eye") == "agent_left_eye"
-    assert safe("0.rgb") == "camera_0_rgb"
+    assert safe_name("agent/left eye") == "agent_left_eye"
+    assert safe_name("0.rgb") == "camera_0_rgb"
 
 
 # Play data ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from paths import SHARED
+from paths import DATA
 from tensordict import TensorDict
 from tiny_study import command, environment, options
 
@@ -32,8 +32,7 @@ from worldaction.errors import UserError
 from worldaction.spec import ACTION, CALVIN, CAMERAS, IS_INIT, PREVIOUS_ACTION, ROBOT
 from worldaction.world_model.model import WorldModel, total
 
-SAMPLE = SHARED / "calvin_sample_native"
-needs_sample = pytest.mark.skipif(not SAMPLE.is_dir(), reason="the CALVIN sample is not here")
+SAMPLE = DATA / "calvin_sample_native"
 
 
 # What it understands --------------------------------------------------------------------------------------------------
@@ -320,18 +319,18 @@ def test_play_that_will_be_too_short_or_too_little_is_refused_before_it_is_made(
 
 def truncate(folder: Path) -> None:
     """A copy that was interrupted."""
-    path = folder / "training/episode_0000003.npz"
+    path = folder / "training/episode_0000053.npz"
     path.write_bytes(path.read_bytes()[:300])
 
 
 def remove(folder: Path) -> None:
     """A file that was forgotten."""
-    (folder / "training/episode_0000003.npz").unlink()
+    (folder / "training/episode_0000053.npz").unlink()
 
 
 def shorten_action(folder: Path) -> None:
     """An action of another robot."""
-    rewrite(folder / "training/episode_0000003.npz", lambda a: a | {"rel_actions": a["rel_actions"][:6]})
+    rewrite(folder / "training/episode_0000053.npz", lambda a: a | {"rel_actions": a["rel_actions"][:6]})
 
 
 def empty(folder: Path) -> None:
@@ -352,12 +351,11 @@ def rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.n
     np.savez(path, **changed)
 
 
-@needs_sample
 @pytest.mark.parametrize(
     ("damage", "value", "remedy"),
     [
-        (truncate, "training/episode_0000003.npz is damaged", "get the file anew"),
-        (remove, "training/episode_0000003.npz is missing", "copy the set again"),
+        (truncate, "training/episode_0000053.npz is damaged", "get the file anew"),
+        (remove, "training/episode_0000053.npz is missing", "copy the set again"),
         (shorten_action, "rel_actions is float64 (6,)", "get the file anew"),
         (empty, "lists no episodes", "copy the set again"),
         (remove_camera, "the play data have no 'rgb_gripper'; they have rgb_static", "set --world-model.cameras"),

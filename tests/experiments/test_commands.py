@@ -47,6 +47,7 @@ DOCUMENTS = (
     "docs/kernels.md",
     "docs/losses.md",
     "docs/playtable.md",
+    "docs/quickstart.md",
     "docs/scenes.md",
     "docs/stress.md",
 )
@@ -221,6 +222,24 @@ def python(script: str) -> list[str]:
     return [sys.executable, "-c", script]
 
 
+def knows_the_kind(command: str) -> None:
+    """`new` and `check` know the kind of plug-in; what they do with it is tested with each kind."""
+    verb, kind = command.split()[1:3]
+    prints(verb, kind)(f"worldaction {verb} {kind} --help")
+
+
+def checks_the_readme_s_loss(command: str) -> None:
+    """The example keeps to the contract, as whoever pastes it will see."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (text,) = [block for block in blocks if "class Mine(Loss)" in block]
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "my_losses.py").write_text(text)
+        arguments = [sys.executable, "-m", *command.split()]
+        result = subprocess.run(arguments, env=environment(), cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    assert "keeps to the contract" in result.stdout
+
+
 def has_markers(command: str) -> None:
     """This suite; what it leaves out is marked as the document says."""
     assert "markers" in (ROOT / "pyproject.toml").read_text()
@@ -281,10 +300,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,
     "python -m experiments.metaworld quick": moves_to_metaworld,
     "worldaction baselines runs/calvin/quick-...": has_options,
-    "worldaction baselines runs/calvin/quick-... --methods dppo gaussian_ppo --tasks open_drawer --seeds 0": (
+    "worldaction baselines runs/calvin/quick-... --methods dppo sb3_ppo_dream --tasks open_drawer --seeds 0": (
         has_options
     ),
     "worldaction baselines runs/calvin/quick-... --steps 100000": has_options,
+    f"{STUDY} quick --policy gaussian --reuse RUN": means(
+        "quick", policy=replace(PRESETS["quick"].policy, name="gaussian"), reuse=("RUN",)
+    ),
     "worldaction baselines runs/calvin/quick-... --markdown": has_options,
     f"{STUDY} quick --kernels reference": means("quick", kernels="reference"),
     f"{STUDY} quick --kernels rollout=cpu,denoise=reference": means("quick", kernels="rollout=cpu,denoise=reference"),
@@ -336,9 +358,14 @@ TABLE: dict[str, Callable[[str], None]] = {
     ),
     "worldaction table looks": looks_at_fewer,
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,
-    "worldaction doctor": prints("torch", "renderer rays", "ffmpeg", "cores"),
+    "worldaction doctor": prints("torch", "packages", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
-    "python -m pytest": has_markers,
+    "worldaction check loss my_losses:Mine": checks_the_readme_s_loss,
+    **{f"worldaction new {kind} NAME": knows_the_kind for kind in ("loss", "policy", "update", "env")},
+    "worldaction check env NAME": knows_the_kind,
+    "worldaction check env my_file:Mine": knows_the_kind,
+    "worldaction baselines RUN --methods NAME": has_options,
+    "python -m pytest -n 2": has_markers,
 }
 
 
@@ -349,10 +376,13 @@ def test_a_command_of_the_documents_does_what_it_says(command: str) -> None:
     TABLE[command](command)
 
 
-def test_the_command_worldaction_is_the_one_that_is_tested_here() -> None:
+def test_the_command_worldaction_is_the_one_that_is_tested_here(monkeypatch: pytest.MonkeyPatch) -> None:
     (target,) = re.findall(r'"worldaction = ([\w.:]+)"', (ROOT / "setup.py").read_text())
     module, _, function = target.partition(":")
-    assert getattr(importlib.import_module(module), function) is cli.main
+    called: list[str] = []
+    monkeypatch.setattr(cli, "main", lambda: called.append("ours"))
+    getattr(importlib.import_module(module), function)()
+    assert called == ["ours"]
 
 
 @pytest.fixture
@@ -393,8 +423,8 @@ def test_a_report_of_a_folder_that_is_no_run_is_refused_in_one_line(
         assert said.count("\n") == 1
 
 
-def test_the_policy_example_of_the_readme_runs_as_it_stands() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def test_the_policy_example_of_the_quick_start_runs_as_it_stands() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/quickstart.md").read_text(), re.DOTALL)
     (example,) = [block for block in blocks if "Policy.from_pretrained" in block]
     folder = finished_run() / "policies" / "turn_on_led-seed0-ppo"
     example = re.sub(r'from_pretrained\("[^"]*"\)', f"from_pretrained({str(folder)!r})", example)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_study import options, study, summary
 
-from envs.benchmark import CRASHES, surviving
+from envs.benchmark import CRASHES, retry_on_crash
 from envs.calvin.client import SimulatorCrashed
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import measured
@@ -115,10 +115,10 @@ def test_work_with_simulators_is_begun_again_a_few_times() -> None:
             raise SimulatorCrashed("gone")
         return "done"
 
-    assert surviving(lambda: work(CRASHES - 1)) == "done"
+    assert retry_on_crash(lambda: work(CRASHES - 1)) == "done"
     tries.clear()
     with pytest.raises(SimulatorCrashed):
-        surviving(lambda: work(CRASHES))
+        retry_on_crash(lambda: work(CRASHES))
     assert len(tries) == CRASHES
 
 

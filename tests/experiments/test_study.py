@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paths import SHARED
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_study import (
     ROOT,
@@ -39,7 +38,6 @@ from experiments.study.settings import load_study
 from worldaction.config import TableConfig
 from worldaction.io.recorder import read_metrics
 
-SAMPLES = SHARED
 TASK = "artefacts/seed0/turn_on_led"
 
 
@@ -269,10 +267,8 @@ def test_a_study_runs_to_its_end_with_other_losses(
 def test_a_world_model_is_trained_and_measured_on_recorded_play(
     sample: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not (SAMPLES / sample).is_dir():
-        pytest.skip(f"the sample {sample} is not here")
     monkeypatch.chdir(ROOT)
-    arguments = short(run_dir=tmp_path / "run", workers=1, play=f"../shared/data/{sample}")
+    arguments = short(run_dir=tmp_path / "run", workers=1, play=f"tests/data/{sample}")
     assert guarded(lambda: main(arguments)) == 0
     found = values(tmp_path / "run" / "summary.json")
     assert found["renderer"] == "calvin"

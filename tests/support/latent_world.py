@@ -6,54 +6,22 @@ at full speed always does, in eight actions.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from agents.bc import clone
 from agents.policies.diffusion import DiffusionPolicy
-from worldaction.world_model.rssm import Latent
+from agents.updates.tools.corridor import ACTION, CHUNK, DECISIONS, FEATURE, GOAL, demonstrations
+from agents.updates.tools.corridor import Corridor as World
+from agents.updates.tools.corridor import PastTheGoal as Goal
+from agents.updates.tools.corridor import begin as starts
 
-GOAL = 0.75
-DECISIONS, CHUNK, ACTION = 8, 2, 2
-FEATURE = 5
-
-
-class World:
-    """Position in the belief; noise in the code and a little on the position."""
-
-    def feature(self, latent: Latent) -> Tensor:
-        return torch.cat([latent.belief, (latent.code.float() - 1.5) / 2], -1)
-
-    def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
-        push = torch.nn.functional.pad(0.1 * action[:, :1] + 0.02 * (uniform[:, :1] - 0.5), (0, 1))
-        return Latent(latent.belief + push, (uniform * 4).to(torch.uint8))
-
-
-class Goal:
-    """Success is to be past the goal."""
-
-    def __init__(self, goal: float = GOAL) -> None:
-        self.goal = goal
-
-    def probability(self, feature: Tensor) -> Tensor:
-        return torch.sigmoid(100 * (feature[:, 0] - self.goal))
-
-
-def starts(count: int) -> Latent:
-    return Latent(torch.zeros(count, 2), torch.zeros(count, 3, dtype=torch.uint8))
+__all__ = ["ACTION", "CHUNK", "DECISIONS", "FEATURE", "GOAL", "Goal", "World", "mediocre", "starts", "steady"]
 
 
 def mediocre() -> DiffusionPolicy:
     """A policy cloned from the random demonstrations."""
-    generator = torch.Generator().manual_seed(0)
-    features = 2 * torch.rand(1, 2000, FEATURE, generator=generator) - 0.5
-    chunks = torch.rand(2000, CHUNK, ACTION, generator=generator) - 0.1
     return clone(
-        features,
-        chunks,
-        denoising_steps=5,
-        width=32,
-        blocks=1,
+        DiffusionPolicy,
+        *demonstrations(),
+        options={"denoising_steps": 5, "width": 32},
         steps=300,
         batch=256,
         lr=3e-3,

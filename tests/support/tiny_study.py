@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
+import fcntl
 import functools
 import json
 import os
@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,10 +87,15 @@ def study(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @functools.cache
 def finished_run() -> Path:
     """The folder of one uninterrupted run with one worker, made once for all tests; do not change it."""
-    parent = Path(tempfile.mkdtemp(prefix="tiny_study"))
-    atexit.register(shutil.rmtree, parent, ignore_errors=True)
-    result = study(*options(run_dir="run", workers=1), cwd=parent)
-    assert result.returncode == 0, result.stderr
+    parent = Path(os.environ["WORLDACTION_TESTS_SHARED"])
+    done = parent / "finished"
+    with open(parent / "lock", "w") as lock:
+        # whichever process of the session comes first makes it, and the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            result = study(*options(run_dir="run", workers=1), cwd=parent)
+            assert result.returncode == 0, result.stderr
+            done.touch()
     return parent / "run"
 
 

@@ -1,7 +1,7 @@
 """dreamerv3-torch (github.com/NM512/dreamerv3-torch), the PyTorch DreamerV3 that most projects began with.
 
 Its classes run unchanged: `RSSM.img_step` imagines, `WorldModel._train` is a training step, reward and continue heads
-included, which the others need not have. Sizes are the course's, its networks are its own. Two of its habits are left
+included, which the others need not have. Sizes are the workload's, its networks are its own. Two of its habits are left
 out of imagination, to its advantage: states are stacked once instead of after every step, and logits are dropped.
 """
 
@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.bench.base import Course, Sizes, Windows, Work, count, flops, imagining
+from experiments.bench.base import Sizes, Windows, Work, Workload, count, flops, without_gradients
 from experiments.bench.peers.fetched import Settings, import_from, quietly
 
 
 class DreamerV3Torch:
-    """The contestant.
+    """The library.
 
     Args:
         checkout: the repository's folder.
@@ -31,10 +31,10 @@ class DreamerV3Torch:
         self.modules = import_from(checkout, ["networks", "models"])
         self.device = device
 
-    def imagination(self, course: Course) -> Mapping[str, Work]:
+    def imagination(self, workload: Workload) -> Mapping[str, Work]:
         """`RSSM.img_step` over given actions."""
-        core = self._core(course.sizes)
-        actions, start = course.actions(self.device).unbind(1), core.initial(course.batch)
+        core = self._core(workload.sizes)
+        actions, start = workload.actions(self.device).unbind(1), core.initial(workload.batch)
 
         def dream() -> Tensor:
             state, states = start, []
@@ -43,10 +43,10 @@ class DreamerV3Torch:
                 states.append(core.get_feat(state))
             return torch.stack(states, 1)
 
-        run = imagining(dream)
+        run = without_gradients(dream)
         used = count(core._img_in_layers, core._cell, core._img_out_layers, core._imgs_stat_layer)
         about = "its RSSM: GRU with LayerNorm, dense one-hots, torch.distributions"
-        return {"dreamerv3-torch": Work(run, course.steps, about, parameters=used, flops=flops(run))}
+        return {"dreamerv3-torch": Work(run, workload.steps, about, parameters=used, flops=flops(run))}
 
     def training(self, windows: Windows) -> Mapping[str, Work]:
         """`WorldModel._train`."""

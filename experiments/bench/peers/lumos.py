@@ -2,8 +2,8 @@
 
 Its classes run unchanged: `RSSMCell` imagines as `DreamerV2.dream` does, and a training step is what
 `DreamerV2.training_step` does without Lightning, logging and its GradScaler for float16 on a GPU. Sizes are the
-course's, its cell is its own: `torch.nn.GRUCell`, one-hots into dense layers, `torch.distributions`. Of its two cameras
-the second is taken away, together with the layer that fuses both.
+workload's, its cell is its own: `torch.nn.GRUCell`, one-hots into dense layers, `torch.distributions`. Of its two
+cameras the second is taken away, together with the layer that fuses both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.bench.base import Course, Windows, Work, count, flops, imagining
+from experiments.bench.base import Windows, Work, Workload, count, flops, without_gradients
 from experiments.bench.peers.fetched import import_from
 
 MODULES = ("lumos.world_models.dreamer_v2", "lumos.world_models.rssm.core", "lumos.world_models.rssm.cell")
@@ -25,7 +25,7 @@ PARTS = ("rssm.gru", "encoders.cnn_encoder", "decoders.cnn_decoder")
 
 
 class Lumos:
-    """The contestant.
+    """The library.
 
     Args:
         checkout: the repository's folder.
@@ -37,23 +37,23 @@ class Lumos:
         self.modules = import_from(checkout, names, instead=_frameworks())
         self.device = device
 
-    def imagination(self, course: Course) -> Mapping[str, Work]:
+    def imagination(self, workload: Workload) -> Mapping[str, Work]:
         """`RSSMCell.forward` without an observation, step by step."""
-        cell = self._of("rssm.cell").RSSMCell(embed_dim=1, gru=self._gru(course.sizes), **_cell(course.sizes))
+        cell = self._of("rssm.cell").RSSMCell(embed_dim=1, gru=self._gru(workload.sizes), **_cell(workload.sizes))
         cell.to(self.device)
-        actions = course.actions(self.device).unbind(1)
+        actions = workload.actions(self.device).unbind(1)
 
         def dream() -> Tensor:
-            state, states = cell.init_state(course.batch), []
+            state, states = cell.init_state(workload.batch), []
             for action in actions:
                 _, state = cell(action, state)
                 states.append(torch.cat(state, -1))
             return torch.stack(states, 1)
 
-        run = imagining(dream)
+        run = without_gradients(dream)
         used = [cell.gru, cell.z_mlp, cell.a_mlp, cell.in_norm, cell.prior_mlp_h, cell.prior_norm, cell.prior_mlp]
         about = "its RSSMCell: GRUCell, dense one-hots, torch.distributions"
-        return {"LUMOS": Work(run, course.steps, about, parameters=count(*used), flops=flops(run))}
+        return {"LUMOS": Work(run, workload.steps, about, parameters=count(*used), flops=flops(run))}
 
     def training(self, windows: Windows) -> Mapping[str, Work]:
         """Encoder, filter, decoder, KL, AdamW."""

@@ -17,7 +17,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from experiments.bench.base import Course, Sizes, Windows, Work, count, flops, imagining
+from experiments.bench.base import Sizes, Windows, Work, Workload, count, flops, without_gradients
 from experiments.bench.peers.fetched import Settings, import_from, quietly
 
 LOSSES = {"r2dreamer, no decoder": "r2dreamer", "r2dreamer": "dreamer"}
@@ -25,7 +25,7 @@ BLOCKS = 8
 
 
 class R2Dreamer:
-    """The contestant.
+    """The library.
 
     Args:
         checkout: the repository's folder.
@@ -36,14 +36,14 @@ class R2Dreamer:
         self.modules = import_from(checkout, ["rssm", "dreamer"])
         self.device = device
 
-    def imagination(self, course: Course) -> Mapping[str, Work]:
+    def imagination(self, workload: Workload) -> Mapping[str, Work]:
         """`RSSM.imagine_with_action`."""
-        core = self.modules["rssm"].RSSM(_core(course.sizes, self.device), 1, course.sizes.action).to(self.device)
-        actions, start = course.actions(self.device), core.initial(course.batch)
-        run = imagining(lambda: core.imagine_with_action(*start, actions))
+        core = self.modules["rssm"].RSSM(_core(workload.sizes, self.device), 1, workload.sizes.action).to(self.device)
+        actions, start = workload.actions(self.device), core.initial(workload.batch)
+        run = without_gradients(lambda: core.imagine_with_action(*start, actions))
         about = f"its RSSM: GRU of {BLOCKS} blocks with RMSNorm, dense one-hots, gumbel_softmax"
         used = count(core._deter_net, core._img_net)
-        return {"r2dreamer": Work(run, course.steps, about, parameters=used, flops=flops(run))}
+        return {"r2dreamer": Work(run, workload.steps, about, parameters=used, flops=flops(run))}
 
     def training(self, windows: Windows) -> Mapping[str, Work]:
         """The world-model part of its update, with each of two losses."""

@@ -27,14 +27,14 @@ from torchrl.modules import (
 )
 from torchrl.objectives import DreamerV3ModelLoss
 
-from experiments.bench.base import Course, Sizes, Windows, Work, count, flops, imagining
+from experiments.bench.base import Sizes, Windows, Work, Workload, count, flops, without_gradients
 
 CELLS = {"gru": "GRU without norms", "block_gru": "GRU of 8 blocks with RMSNorm"}
 MULTIPLES = (2, 3, 4, 4)
 
 
 class TorchRL:
-    """The contestant.
+    """The library.
 
     Args:
         device: where to compute.
@@ -44,30 +44,30 @@ class TorchRL:
     def __init__(self, device: torch.device, *, compiled: bool = True) -> None:
         self.device, self.compiled = device, compiled
 
-    def imagination(self, course: Course) -> Mapping[str, Work]:
+    def imagination(self, workload: Workload) -> Mapping[str, Work]:
         """`RSSMPriorV3` over given actions."""
         works = {}
         for cell, words in CELLS.items():
-            prior = _prior(course.sizes, cell).to(self.device)
-            run = self._dream(prior, prior, course)
+            prior = _prior(workload.sizes, cell).to(self.device)
+            run = self._dream(prior, prior, workload)
             about = f"its RSSMPriorV3: {words}, dense one-hots, tensors in a loop"
-            work = Work(run, course.steps, about, parameters=count(prior), flops=flops(run))
+            work = Work(run, workload.steps, about, parameters=count(prior), flops=flops(run))
             works[f"TorchRL {cell}"] = work
             if cell == "gru" and self.compiled:
-                run = self._dream(torch.compile(prior, dynamic=False), prior, course)
+                run = self._dream(torch.compile(prior, dynamic=False), prior, workload)
                 about += ", torch.compile"
                 works["TorchRL gru, compiled"] = Work(
-                    run, course.steps, about, parameters=work.parameters, flops=work.flops
+                    run, workload.steps, about, parameters=work.parameters, flops=work.flops
                 )
         return works
 
-    def _dream(self, step: Callable[..., Any], prior: RSSMPriorV3, course: Course) -> Callable[[], object]:
-        actions = course.actions(self.device).unbind(1)
-        flat = course.sizes.groups * course.sizes.classes
+    def _dream(self, step: Callable[..., Any], prior: RSSMPriorV3, workload: Workload) -> Callable[[], object]:
+        actions = workload.actions(self.device).unbind(1)
+        flat = workload.sizes.groups * workload.sizes.classes
 
         def dream() -> tuple[Tensor, Tensor]:
-            state = torch.zeros(course.batch, flat, device=self.device)
-            belief = torch.zeros(course.batch, prior.rnn_hidden_dim, device=self.device)
+            state = torch.zeros(workload.batch, flat, device=self.device)
+            belief = torch.zeros(workload.batch, prior.rnn_hidden_dim, device=self.device)
             states, beliefs = [], []
             for action in actions:
                 _, state, belief = step(state, belief, action)
@@ -75,7 +75,7 @@ class TorchRL:
                 beliefs.append(belief)
             return torch.stack(states, 1), torch.stack(beliefs, 1)
 
-        return imagining(dream)
+        return without_gradients(dream)
 
     def training(self, windows: Windows) -> Mapping[str, Work]:
         """`DreamerV3ModelLoss`, backward, clipping, Adam."""

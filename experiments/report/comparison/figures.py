@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -11,9 +11,22 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from experiments.report.figures import BC_COLOUR, CYCLE, REAL_COLOUR, STYLE, WIDTH, Plot, Row, dumbbell, legend, mark
-from experiments.report.statistics import Estimate, Interval
-from experiments.report.verdict import words
+from experiments.report.figures import (
+    BC_COLOUR,
+    CYCLE,
+    REAL_COLOUR,
+    STYLE,
+    WIDTH,
+    Plot,
+    Row,
+    dumbbell,
+    legend,
+    mark,
+    policy_marks,
+    rows_of_rates,
+)
+from experiments.report.table import words
+from experiments.report.verdict import estimate_of, label
 
 Json = Mapping[str, Any]
 COLUMNS = 3
@@ -22,11 +35,12 @@ LONGEST = 26
 """Letters of an arm's name in a line of a picture."""
 
 
-def side_by_side(arms: Mapping[str, Json]) -> Plot:
-    """Real success of BC and PPO, a row an arm, a panel for the average and for every task, with intervals.
+def side_by_side(arms: Mapping[str, Json], policies: Sequence[str] = ("bc", "ppo")) -> Plot:
+    """Real success of BC and the improved policy, with intervals: a row an arm, a panel a task and for their mean.
 
     Args:
         arms: of a study's summary; all have the same tasks, one at least.
+        policies: what BC and the improved policy are called there.
     """
     tasks = list(next(iter(arms.values()))["tasks"])
     panels = (["average"] if len(tasks) > 1 else []) + tasks
@@ -37,7 +51,7 @@ def side_by_side(arms: Mapping[str, Json]) -> Plot:
         axes = [figure.add_subplot(rows, COLUMNS, i + 1) for i in range(len(panels))]
     data: list[Row] = []
     for i, (axis, panel) in enumerate(zip(axes, panels, strict=True)):
-        data += _panel(axis, panel, arms)
+        data += _panel(axis, panel, arms, policies)
         axis.set_yticks(range(len(arms)) if i % COLUMNS == 0 else [])
         if i % COLUMNS == 0:
             axis.set_yticklabels([folded(name) for name in arms])
@@ -45,17 +59,17 @@ def side_by_side(arms: Mapping[str, Json]) -> Plot:
         if i >= len(panels) - COLUMNS:
             axis.set_xlabel("success (%), 95 % interval")
     dot = Line2D([], [], color="#333333", marker=".", linestyle="", label="a seed")
-    legend(figure, [mark("o", BC_COLOUR, "BC", hollow=True), mark("D", REAL_COLOUR, "PPO in imagination"), dot])
+    legend(figure, [*policy_marks(policies[1]), dot])
     return Plot(figure, data)
 
 
-def _panel(axis: Axes, panel: str, arms: Mapping[str, Json]) -> list[Row]:
+def _panel(axis: Axes, panel: str, arms: Mapping[str, Json], policies: Sequence[str]) -> list[Row]:
     data: list[Row] = []
     for place, (name, arm) in enumerate(arms.items()):
         whole = panel == "average"
         values = arm["average"] if whole else arm["tasks"][panel]
-        pair = {policy: _estimate(values[policy], "value" if whole else "rate") for policy in ("bc", "ppo")}
-        dumbbell(axis, place, pair["bc"], pair["ppo"])
+        pair = {policy: estimate_of(values[policy], "value" if whole else "rate") for policy in policies}
+        dumbbell(axis, place, *pair.values())
         for shift, colour, (policy, estimate) in zip(
             (-0.32, 0.32), (BC_COLOUR, REAL_COLOUR), pair.items(), strict=True
         ):
@@ -65,10 +79,7 @@ def _panel(axis: Axes, panel: str, arms: Mapping[str, Json]) -> list[Row]:
             low, high = estimate.interval
             data.append(_row(panel, name, policy, "", estimate.value, low, high))
             data += [_row(panel, name, policy, seed, rate) for seed, rate in rates.items()]
-    axis.set_ylim(len(arms) - 0.5, -0.5)
-    axis.grid(axis="y", visible=False)
-    axis.set_xlim(-4, 104)
-    axis.set_xticks(range(0, 101, 25))
+    rows_of_rates(axis, len(arms))
     return data
 
 
@@ -84,17 +95,19 @@ def _row(panel: str, arm: str, policy: str, seed: int | str, rate: float, low: A
     return {"task": panel, "arm": arm, "policy": policy, "seed": seed, "rate": rate, "low": low, "high": high}
 
 
-def calibration(arms: Mapping[str, Json]) -> Plot:
+def calibration(arms: Mapping[str, Json], policies: Sequence[str] = ("bc", "ppo")) -> Plot:
     """Imagined against real success, a mark for every arm, task, seed and policy.
 
     Args:
         arms: of a study's summary.
+        policies: what BC and the improved policy are called there.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.9), layout=ConstrainedLayoutEngine(w_pad=0.1))
         axes = figure.subplots(1, 2)
     data: list[Row] = []
-    for axis, (policy, title) in zip(axes, (("bc", "BC"), ("ppo", "PPO in imagination")), strict=True):
+    titles = (label(policies[0]), f"{label(policies[1])} in imagination")
+    for axis, policy, title in zip(axes, policies, titles, strict=True):
         axis.plot([-3, 103], [-3, 103], color="#999999", linewidth=0.9, linestyle="--")
         for i, (name, arm) in enumerate(arms.items()):
             points = [
@@ -132,7 +145,3 @@ def folded(name: str) -> str:
             lines.append("")
         lines[-1] += part
     return "\n".join(lines)
-
-
-def _estimate(value: Json, key: str) -> Estimate:
-    return Estimate(value[key], Interval(*value["interval"]))

@@ -12,28 +12,31 @@
                                         "average": {policy: {"value", "interval"}},
                                         "over_seeds"?: {policy: {"value", "interval"}},     seeds drawn anew
                                         "improvement"?: {policy: {"value", "interval"}}}}},  P(better than the first)
-     "seeds", "tasks_compared", "settings", "commit", "summarised_by"?: commit, "seconds", "preset",
+     "improved", "seeds", "tasks_compared", "settings", "commit", "summarised_by"?: commit, "seconds", "preset",
      "unfinished"?: {arm: stages that are left}}
 
-Rates and intervals are as in a run's summary; policies are bc and ppo.
+Rates and intervals are as in a run's summary. The policies are bc and what `improved` says: the name of the update, or
+"improved" where arms have different ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from experiments.report.statistics import average, paired_difference, probability_of_improvement, seed_bootstrap
-from experiments.report.summary import POLICIES, commits, estimate, outcomes, over_tasks, pooled, since_start
+from experiments.report.summary import commits, estimate, outcomes, over_tasks, pooled, since_start
+from experiments.report.verdict import ANY_UPDATE
 from experiments.study.arms import differences
 from experiments.study.run import Run, settings_of
 from worldaction.io.artefact import read_json, write_json
 
 Json = dict[str, Any]
-KEPT = ("seed", *POLICIES, "difference", *(f"imagined_{policy}" for policy in POLICIES), "iterations", "stop_reason")
+KEPT = ("seed", "difference", "iterations", "stop_reason")
+"""What is said of a seed as a run's summary says it, beside success in the simulator and in dreams."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +47,43 @@ class Found:
     summary: Json
     episodes: Mapping[tuple[str, int], Json]
     """Evaluations by task and seed."""
+    policies: Mapping[str, str]
+    """What the comparison calls BC and the improved policy, and what the arm does."""
 
     @classmethod
-    def read(cls, run: Run) -> Found:
-        """Nothing yet, if there is no summary."""
+    def read(cls, run: Run, improved: str) -> Found:
+        """Nothing yet, if there is no summary.
+
+        Args:
+            run: the arm.
+            improved: what the comparison calls its improved policy.
+        """
         path = run.folder / "summary.json"
         summary: Json = read_json(path) if path.exists() else {}
         cells = [(name, s["seed"]) for name, task in (summary.get("tasks") or {}).items() for s in task["per_seed"]]
         where = run.folder / "evaluation"
-        return cls(run, summary, {(task, seed): read_json(where / f"{task}-seed{seed}.json") for task, seed in cells})
+        episodes = {(task, seed): read_json(where / f"{task}-seed{seed}.json") for task, seed in cells}
+        return cls(run, summary, episodes, {"bc": "bc", improved: run.study.improved})
 
     @property
     def unfinished(self) -> int:
         """How many stages are still to be done."""
         return len(self.summary.get("unfinished") or ()) if self.summary else len(self.run.artefacts())
 
-    def outcomes(self, task: str, seeds: Sequence[int], policy: str) -> np.ndarray:
-        """Of a task's episodes over some seeds, [n] bool."""
-        return outcomes([self.episodes[task, seed] for seed in seeds], policy)
+    def outcomes(self, task: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
+        """Of a task's episodes over some seeds, [n] bool for each policy."""
+        episodes = [self.episodes[task, seed] for seed in seeds]
+        return {policy: outcomes(episodes, own) for policy, own in self.policies.items()}
 
     def task(self, task: str, seeds: Sequence[int]) -> Json:
         """A task over some seeds."""
         per_seed = [s for s in self.summary["tasks"][task]["per_seed"] if s["seed"] in seeds]
-        kept = [{key: s[key] for key in KEPT} for s in per_seed]
-        return pooled({policy: self.outcomes(task, seeds, policy) for policy in POLICIES}, kept)
+        return pooled(self.outcomes(task, seeds), [self._seed(s) for s in per_seed])
+
+    def _seed(self, seed: Json) -> Json:
+        rates = {policy: seed[own] for policy, own in self.policies.items()}
+        imagined = {f"imagined_{policy}": seed[f"imagined_{own}"] for policy, own in self.policies.items()}
+        return {**rates, **imagined, **{key: seed[key] for key in KEPT}}
 
 
 def compare(run: Run) -> Json:
@@ -76,7 +92,9 @@ def compare(run: Run) -> Json:
     Args:
         run: the study; what its arms have finished has been summarised in their folders.
     """
-    found = {name: Found.read(arm) for name, arm in run.arms().items()}
+    updates = {arm.study.improved for arm in run.arms().values()}
+    improved = updates.pop() if len(updates) == 1 else ANY_UPDATE
+    found = {name: Found.read(arm, improved) for name, arm in run.arms().items()}
     cells = _common(list(found.values()), run)
     changes = differences({name: one.run.study for name, one in found.items()})
     first = next(iter(found.values()))
@@ -86,6 +104,7 @@ def compare(run: Run) -> Json:
             arms[name]["against_first"] = _against(arms[name], one, next(iter(arms.values())), first, cells)
     summary: Json = {
         "preset": run.study.preset,
+        "improved": improved,
         "seeds": list(run.study.seeds),
         "tasks_compared": {task: list(seeds) for task, seeds in cells.items()},
         "settings": settings_of(run.study),
@@ -122,7 +141,7 @@ def _arm(found: Found, cells: Mapping[str, Sequence[int]], changes: Json) -> Jso
     if cells:
         values["average"] = over_tasks(values["tasks"])
     if _rectangular(cells):
-        values["iqm"] = {p: estimate(seed_bootstrap(scores(values, p))) for p in POLICIES}
+        values["iqm"] = {p: estimate(seed_bootstrap(scores(values, p))) for p in found.policies}
     return values
 
 
@@ -137,31 +156,31 @@ def scores(arm: Mapping[str, Any], policy: str) -> np.ndarray:
 
 
 def _against(arm: Json, one: Found, base: Json, first: Found, cells: Mapping[str, Sequence[int]]) -> Json:
-    pairs = {
-        task: {p: paired_difference(one.outcomes(task, seeds, p), first.outcomes(task, seeds, p)) for p in POLICIES}
-        for task, seeds in cells.items()
-    }
+    policies = list(one.policies)
+    pairs = {}
+    for task, seeds in cells.items():
+        ours, theirs = one.outcomes(task, seeds), first.outcomes(task, seeds)
+        pairs[task] = {p: paired_difference(ours[p], theirs[p]) for p in policies}
     found: Json = {
-        "tasks": {task: {p: estimate(pair[p]) for p in POLICIES} for task, pair in pairs.items()},
-        "average": {p: estimate(average([pair[p] for pair in pairs.values()])) for p in POLICIES},
+        "tasks": {task: {p: estimate(pair[p]) for p in policies} for task, pair in pairs.items()},
+        "average": {p: estimate(average([pair[p] for pair in pairs.values()])) for p in policies},
     }
     if _rectangular(cells):
-        tables = {p: (scores(arm, p), scores(base, p)) for p in POLICIES}
-        found["over_seeds"] = {p: estimate(seed_bootstrap(x - y, _mean)) for p, (x, y) in tables.items()}
+        tables = {p: (scores(arm, p), scores(base, p)) for p in policies}
+        found["over_seeds"] = {p: estimate(seed_bootstrap(x - y, np.mean)) for p, (x, y) in tables.items()}
         found["improvement"] = {p: estimate(probability_of_improvement(x, y)) for p, (x, y) in tables.items()}
     return found
 
 
-def _mean(table: np.ndarray) -> float:
-    return float(table.mean())
-
-
 def _world_model(summary: Mapping[str, Any]) -> Json:
     """Fidelity in few numbers, means over the seeds; what was not measured is left out."""
-    seeds: list[Json] = summary.get("per_seed") or []
+    return {"psnr": summary.get("psnr") or {}, **fidelity(summary.get("per_seed") or [])}
+
+
+def fidelity(seeds: Sequence[Json]) -> Json:
+    """Probes of the latents and the error of the hand by place, means over the seeds; see this module's head."""
     errors = [(s.get("tcp_error") or {}).get("probe") or {} for s in seeds]
     return {
-        "psnr": summary.get("psnr") or {},
         "probes": _by_place([{place: _score(score) for place, score in s["probes"].items()} for s in seeds]),
         "tcp_error": _by_place([{place: error["median"] for place, error in e.items()} for e in errors if e]),
     }
@@ -169,14 +188,14 @@ def _world_model(summary: Mapping[str, Any]) -> Json:
 
 def _score(probes: Mapping[str, float | None]) -> float | None:
     """Mean of probes; one that is worse than none at all counts as none."""
-    return _average([None if value is None else max(value, 0.0) for value in probes.values()])
+    return mean(None if value is None else max(value, 0.0) for value in probes.values())
 
 
 def _by_place(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    return {place: _average([seed.get(place) for seed in seeds]) for place in (seeds[0] if seeds else ())}
+    return {place: mean(seed.get(place) for seed in seeds) for place in (seeds[0] if seeds else ())}
 
 
-def _average(values: Any) -> float | None:
+def mean(values: Iterable[float | None]) -> float | None:
     """Mean of what is known."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
@@ -190,4 +209,4 @@ def _seconds(stages: Mapping[str, float]) -> Json:
         if place.count("/") == 2:
             task = place.rpartition("/")[0]
             tasks[task] = tasks.get(task, 0.0) + value
-    return {"world_model": _average(models), "policies": _average(tasks.values())}
+    return {"world_model": mean(models), "policies": mean(tasks.values())}

@@ -17,10 +17,10 @@ import torch
 from tiny_study import ROOT, SETTINGS, environment, finished_run
 
 from agents.bc import demonstration_chunks
-from experiments.baselines import bc_pixels
+from agents.policies.diffusion import DiffusionOptions, DiffusionPolicy
+from experiments.baselines import BASELINES, bc_pixels
 from experiments.baselines.__main__ import main
 from experiments.baselines.base import Demonstrations, Learned, policy_of
-from experiments.baselines.registry import available
 from experiments.guard import guarded
 from experiments.report.statistics import wilson
 from worldaction.config import CloneConfig, PolicyConfig, TableConfig, WorldModelConfig
@@ -30,9 +30,9 @@ TASK = "turn_on_led"
 STEPS = SETTINGS["update.dreams"] * SETTINGS["table.max-steps"]
 """One batch of dreams."""
 METHODS = (
-    "bc_pixels", "bc_proprio", "dppo", "gaussian_bc", "gaussian_ppo", "sb3_ppo", "sb3_ppo_dream", "sb3_sac",
+    "bc_pixels", "bc_proprio", "dppo", "sb3_ppo", "sb3_ppo_dream", "sb3_sac",
 )  # fmt: skip
-REAL, DREAMED = {"dppo", "sb3_ppo", "sb3_sac"}, {"gaussian_ppo", "sb3_ppo_dream"}
+REAL, DREAMED = {"dppo", "sb3_ppo", "sb3_sac"}, {"sb3_ppo_dream"}
 
 
 def arguments(run: Path, *more: str) -> list[str]:
@@ -49,17 +49,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def values(run: Path, method: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "baselines" / f"{method}-{TASK}-seed0.json").read_text())
-    return found
+    found: dict[str, Any] = json.loads((run / "baselines" / f"{method}-{TASK}-seed0/manifest.json").read_text())
+    return {**found["results"], "made_by": found["made_by"]}
 
 
 # What comes out -------------------------------------------------------------------------------------------------------
 
 
 def test_one_baseline_is_one_file_that_bears_its_name() -> None:
-    found = available()
+    found = BASELINES.own()
     assert set(found) == set(METHODS)
-    assert {name: cls.__module__ for name, cls in found.items()} == {n: f"experiments.baselines.{n}" for n in METHODS}
+    for name in METHODS:
+        cls = BASELINES.find(name)
+        assert (cls.name, cls.__module__) == (name, f"experiments.baselines.{name}")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -79,12 +81,12 @@ def test_every_method_says_how_it_did_at_the_runs_own_start_states_and_what_it_t
 
 
 def test_cloned_policies_take_the_gradient_steps_of_the_runs_own(run: Path) -> None:
-    for method in ("bc_proprio", "bc_pixels", "gaussian_bc"):
+    for method in ("bc_proprio", "bc_pixels"):
         assert values(run, method)["gradient_steps"] == SETTINGS["clone.steps"]
     store = json.loads((run / "artefacts" / "play" / "store" / "store.json").read_text())
     demos = [e["length"] for e in store["episodes"] if e["kind"] == "demo" and e["split"] == "training"]
     assert values(run, "bc_pixels")["recorded_frames"] == sum(demos)
-    assert values(run, "gaussian_bc")["recorded_frames"] == sum(e["length"] for e in store["episodes"])
+    assert values(run, "sb3_ppo_dream")["recorded_frames"] == sum(e["length"] for e in store["episodes"])
     assert values(run, "sb3_sac")["recorded_frames"] == 0
 
 
@@ -131,10 +133,10 @@ def test_the_run_itself_is_left_as_it_was(run: Path) -> None:
 def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(run: Path, tmp_path: Path) -> None:
     again = tmp_path / "run"
     shutil.copytree(run, again)
-    missing = ["gaussian_ppo", "dppo", "sb3_ppo"]
+    missing = ["sb3_ppo_dream", "dppo", "sb3_ppo"]
     for method in missing:
-        (again / "baselines" / f"{method}-{TASK}-seed0.json").unlink()
-    before = {path: path.stat().st_mtime_ns for path in (again / "baselines").glob("*.json")}
+        shutil.rmtree(again / "baselines" / f"{method}-{TASK}-seed0")
+    before = {path: path.stat().st_mtime_ns for path in (again / "baselines").glob("*/manifest.json")}
     main(arguments(again))
     assert len(before) == len(METHODS) - len(missing)
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -151,8 +153,12 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(r
         (["--episodes", "1"], "was made with episodes = 2, not 1"),
         (["--episodes", "3"], "tested at 2 start states"),
         (["--methods", "sb3_td3"], "unknown method 'sb3_td3'; did you mean"),
+        (
+            ["--methods", "gaussian_ppo"],
+            "is a study of its own now: .* --policy gaussian",
+        ),
         (["--methods", "no_such_module:Mine"], "no_such_module"),
-        (["--methods", "json:dumps"], "is no experiments.baselines.base.Baseline"),
+        (["--methods", "json:dumps"], "is no experiments.baselines.base:Baseline"),
         (["--tasks", "open_drawer"], "unknown task of this run 'open_drawer'"),
         (["--seeds", "7"], "unknown seed of this run '7'"),
         (["--steps", "0"], "--steps 0: give 1 or more"),
@@ -171,10 +177,10 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 def test_a_budget_below_one_batch_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "run"
     shutil.copytree(finished_run(), copy)
-    for method in ("dppo", "gaussian_ppo", "sb3_ppo_dream"):
+    for method in ("dppo", "sb3_ppo_dream"):
         assert guarded(lambda m=method: main([str(copy), "--methods", m, "--steps", "3"])) == 2  # type: ignore[misc]
         assert f"less than one batch of {method}" in capsys.readouterr().err
-        assert not list((copy / "baselines").glob("*.json"))
+        assert not list((copy / "baselines").glob(f"*-{TASK}-seed0"))
 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,9 +201,9 @@ class Still(Baseline):
     data = "play"
     settings = {"speed": 0.0}
 
-    def learn(self, here, *, budget, record):
+    def learn(self, task_run, *, budget, record):
         record(50, {"loss": 1.0})
-        return Learned(here.model, Greedy(lambda feature: torch.zeros(len(feature), 2, 7), chunk=2))
+        return Learned(task_run.model, Greedy(lambda feature: torch.zeros(len(feature), 2, 7), chunk=2))
 """
 
 
@@ -247,15 +253,16 @@ def test_cloning_from_pixels_learns_what_only_the_image_says(monkeypatch: pytest
     action = torch.where(light, 0.7, -0.7)[:, None] * torch.ones(7)
     frames = {STATIC: image, ROBOT: torch.zeros(120, 15), ACTION: action}
     chunks = torch.cat([demonstration_chunks(one[None], 2) for one in action])
-    monkeypatch.setattr(bc_pixels, "demonstrated", lambda here: Demonstrations([], torch.arange(120), chunks))
+    monkeypatch.setattr(bc_pixels, "demonstrated_frames", lambda task_run: Demonstrations(torch.arange(120), chunks))
     here: Any = SimpleNamespace(
         store=SimpleNamespace(frames=frames, meta=SimpleNamespace(layout=CALVIN)),
         study=SimpleNamespace(
             clone=CloneConfig(steps=500, batch=64, lr=3e-3, ema=0.9),
-            policy=PolicyConfig(chunk=2, denoising_steps=5, width=64),
+            policy=PolicyConfig(chunk=2),
             world_model=WorldModelConfig(cameras=(STATIC,), depth=4, patch=2, embed=16),
             table=TableConfig(image_size=16),
         ),
+        head=(DiffusionPolicy, DiffusionOptions(denoising_steps=5, width=64)),
         device=torch.device("cpu"),
         seed=0,
         task=TASK,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments.bench import benchmark, gate
-from experiments.bench.base import Course, Sizes
+from experiments.bench import benchmark, ours
+from experiments.bench.base import Sizes, Workload
 from experiments.bench.growth import Cost, peak, slope, slopes
-from experiments.bench.ours import Entrant, draws, entrants, model, start
+from experiments.bench.ours import Implementation, draws, model, rollouts, start
 from worldaction.errors import UserError
 from worldaction.kernels import VARIABLE
 from worldaction.random import Stream, uniform
@@ -30,11 +30,11 @@ def test_quick_measures_everything_and_writes_it_down(
     text = (tmp_path / "out/benchmark.md").read_text()
     assert capsys.readouterr().out.strip() == text.strip()
     results = json.loads((tmp_path / "out/benchmark.json").read_text())
-    names = [contest["name"].partition(",")[0] for contest in results["contests"]]
+    names = [comparison["name"].partition(",")[0] for comparison in results["comparisons"]]
     assert names == ["imagination", "denoising", "dreams with policy", "world-model step", "simulator", "data loading"]
-    for contest in results["contests"]:
-        assert f"**{contest['name']}**" in text
-        for entry in contest["entries"]:
+    for comparison in results["comparisons"]:
+        assert f"**{comparison['name']}**" in text
+        for entry in comparison["entries"]:
             assert len(entry["cpu"]) == len(entry["wall"]) == 2
             assert f"| {entry['name']} |" in text
             assert entry["about"] in text
@@ -48,16 +48,16 @@ def test_quick_measures_everything_and_writes_it_down(
 def test_parts_can_be_measured_alone(tmp_path: Path) -> None:
     benchmark.main(["--quick", "--rounds", "1", "--only", "loading", "--out", str(tmp_path)])
     results = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [contest["name"] for contest in results["contests"]] == ["data loading"]
+    assert [comparison["name"] for comparison in results["comparisons"]] == ["data loading"]
     assert not (tmp_path / "growth.png").exists()
 
 
 def test_a_rollout_of_ours_that_is_wrong_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, **__: object) -> list[Entrant]:
-        right = entrants(Course(SIZES), CPU, compiled=False)[0].roll
-        return [Entrant("mine", "fp32", lambda w, h, z, a, u: right(w, h, z, a, 0.9 * u))]
+    def broken(*_: object, **__: object) -> list[Implementation]:
+        right = rollouts(Workload(SIZES), CPU, compiled=False)[0].run
+        return [Implementation("mine", "fp32", lambda w, h, z, a, u: right(w, h, z, a, 0.9 * u))]
 
-    monkeypatch.setattr(gate, "entrants", broken)
+    monkeypatch.setattr(ours, "rollouts", broken)
     with pytest.raises(UserError, match="mine fp32 is not right"):
         benchmark.main(["--quick", "--only", "imagination", "--out", str(tmp_path)])
     assert not list(tmp_path.iterdir())
@@ -77,20 +77,20 @@ def test_arguments_that_cannot_be_are_refused(arguments: list[str], words: str) 
         benchmark.main(["--quick", *arguments])
 
 
-def test_the_random_numbers_of_a_course_are_those_of_imagination() -> None:
-    course = Course(SIZES, batch=3, horizon=4)
+def test_the_random_numbers_of_a_workload_are_those_of_imagination() -> None:
+    workload = Workload(SIZES, batch=3, horizon=4)
     rows = torch.arange(3)
     steps = [uniform(7, Stream.PRIOR, rows, step, SIZES.groups) for step in range(4)]
-    assert torch.equal(draws(course, CPU, seed=7), torch.stack(steps, 1))
+    assert torch.equal(draws(workload, CPU, seed=7), torch.stack(steps, 1))
 
 
 def test_what_is_raced_is_the_models_own_prior() -> None:
-    course = Course(SIZES, batch=3, horizon=3)
-    core, first, uniforms = model(SIZES, CPU), start(course, CPU), draws(course, CPU, seed=0)
+    workload = Workload(SIZES, batch=3, horizon=3)
+    core, first, uniforms = model(SIZES, CPU), start(workload, CPU), draws(workload, CPU, seed=0)
     latent = Latent(first.belief, first.code)
-    for step in range(course.horizon):
+    for step in range(workload.horizon):
         latent = core.prior(latent, first.actions[:, step], uniforms[:, step])
-    beliefs, codes = entrants(course, CPU, compiled=False)[0].roll(core.prior_weights(), *first, uniforms)
+    beliefs, codes = rollouts(workload, CPU, compiled=False)[0].run(core.prior_weights(), *first, uniforms)
     torch.testing.assert_close(beliefs[:, -1], latent.belief)
     assert torch.equal(codes[:, -1], latent.code)
 

@@ -8,9 +8,8 @@ from torch import Tensor
 
 from agents.imagination import dream
 from experiments.bench import denoising, dreams, gate
-from experiments.bench.base import Course, Precision, Sizes, Windows
-from experiments.bench.dreams import Dreams
-from experiments.bench.ours import Entrant, Rollout, draws, model, start
+from experiments.bench.base import DreamWorkload, Precision, Sizes, Windows, Workload
+from experiments.bench.ours import Implementation, draws, model, start
 from worldaction.errors import UserError
 from worldaction.kernels import ops
 from worldaction.kernels.categorical.reference import sample
@@ -18,19 +17,20 @@ from worldaction.kernels.denoise.reference import DenoiserWeights, denoise
 from worldaction.kernels.dream.reference import Dreamed
 from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
 
-COURSE = Course(Sizes(deter=48, groups=8, classes=8, hidden=32), batch=192, horizon=12)
+WORKLOAD = Workload(Sizes(deter=48, groups=8, classes=8, hidden=32), batch=192, horizon=12)
 CPU = torch.device("cpu")
 SEVENTH = torch.tensor([7])
 Pair = tuple[Tensor, Tensor]
+Rollout = Callable[[PriorWeights, Tensor, Tensor, Tensor, Tensor], Pair]
 
 
 def _right(weights: PriorWeights, h: Tensor, z: Tensor, actions: Tensor, uniforms: Tensor) -> Pair:
-    return prior_rollout(weights, h, z, actions, uniforms, unimix=COURSE.sizes.unimix)
+    return prior_rollout(weights, h, z, actions, uniforms, unimix=WORKLOAD.sizes.unimix)
 
 
 def _examined(roll: Rollout, precision: Precision = "fp32") -> gate.Verdict:
     with torch.no_grad():
-        return gate.examine(Entrant("mine", precision, roll), COURSE, CPU)
+        return gate.examine(Implementation("mine", precision, roll), WORKLOAD, CPU)
 
 
 def _with_weights(change: Callable[[PriorWeights], PriorWeights]) -> Rollout:
@@ -77,7 +77,7 @@ def test_the_definition_passes_its_own_gate() -> None:
 @pytest.mark.parametrize("roll", WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_rollout_is_refused(roll: Rollout) -> None:
     with pytest.raises(UserError, match="mine fp32 is not right") as refusal:
-        gate.require(Entrant("mine", "fp32", roll), _examined(roll))
+        gate.require(Implementation("mine", "fp32", roll), _examined(roll))
     assert "\n" not in str(refusal.value)
 
 
@@ -105,27 +105,27 @@ def test_frequencies_alone_tell_a_sampler_that_is_a_little_biased() -> None:
 
 
 def test_bf16_training_is_the_same_work() -> None:
-    windows = Windows(COURSE.sizes, batch=2, length=3, depth=4)
+    windows = Windows(WORKLOAD.sizes, batch=2, length=3, depth=4)
     assert gate.same_training(windows, CPU) < 0.01
 
 
 def test_the_second_writing_of_the_prior_is_the_first() -> None:
     """The gate's own lines from belief to probabilities give the classes that the definition draws."""
-    weights = model(COURSE.sizes, CPU).prior_weights()
-    first, uniforms = start(COURSE, CPU), draws(COURSE, CPU, seed=3)
+    weights = model(WORKLOAD.sizes, CPU).prior_weights()
+    first, uniforms = start(WORKLOAD, CPU), draws(WORKLOAD, CPU, seed=3)
     with torch.no_grad():
         beliefs, codes = _right(weights, *first, uniforms)
-        priors = gate._prior(weights, beliefs.flatten(0, 1), COURSE)
+        priors = gate._prior(weights, beliefs.flatten(0, 1), WORKLOAD)
     assert torch.equal(sample(priors, uniforms.flatten(0, 1)), codes.flatten(0, 1))
     assert torch.allclose(priors.sum(-1), torch.ones(()))
 
 
-DREAMS = Dreams(COURSE.sizes, batch=5, denoising_steps=4, width=24)
+DREAMS = DreamWorkload(WORKLOAD.sizes, batch=5, denoising_steps=4, width=24)
 
 
 def test_the_definition_of_denoising_passes_its_own_gate() -> None:
     with torch.no_grad():
-        assert denoising.examine(denoising.Denoising("mine", "fp32", denoise), DREAMS, CPU) < 1e-5
+        assert denoising.examine(Implementation("mine", "fp32", denoise), DREAMS, CPU) < 1e-5
 
 
 @pytest.mark.parametrize("field", ["noisy", "steps", "biases", "out"])
@@ -134,7 +134,7 @@ def test_a_wrong_denoising_loop_is_refused(field: str) -> None:
         return denoise(weights._replace(**{field: 1.2 * getattr(weights, field)}), c, x, noise, table)
 
     with torch.no_grad(), pytest.raises(UserError, match="denoising by mine fp32 is not right"):
-        denoising.examine(denoising.Denoising("mine", "fp32", loop), DREAMS, CPU)
+        denoising.examine(Implementation("mine", "fp32", loop), DREAMS, CPU)
 
 
 def test_an_error_in_the_last_step_alone_is_found() -> None:
@@ -143,16 +143,16 @@ def test_an_error_in_the_last_step_alone_is_found() -> None:
         return states.index_add(1, torch.tensor([4]), torch.full((5, 1, 28), 0.1)), means
 
     with torch.no_grad(), pytest.raises(UserError, match=r"error 0\.1"):
-        denoising.examine(denoising.Denoising("mine", "fp32", loop), DREAMS, CPU)
+        denoising.examine(Implementation("mine", "fp32", loop), DREAMS, CPU)
 
 
-def _dreamed(change: Callable[[Dreamed], Dreamed]) -> dreams.Dream:
+def _dreamed(change: Callable[[Dreamed], Dreamed]) -> Callable[..., Dreamed]:
     return lambda *given, **options: change(ops.dream(*given, **options, force="reference"))
 
 
 def _examined_dreams(change: Callable[[Dreamed], Dreamed]) -> dict[str, float]:
     with torch.no_grad():
-        return dreams.examine("mine", "fp32", _dreamed(change), DREAMS, CPU)
+        return dreams.examine(Implementation("mine", "fp32", _dreamed(change)), DREAMS, CPU)
 
 
 def test_the_definition_of_dreams_passes_its_own_gate() -> None:
@@ -174,16 +174,16 @@ def test_wrong_dreams_are_refused(change: Callable[[Dreamed], Dreamed], words: s
 
 
 def test_the_op_and_the_agents_dream_the_same() -> None:
-    given, options = dreams.given_of(DREAMS, dreams.cast(DREAMS, CPU))
-    who = dreams.cast(DREAMS, CPU)
+    given, options = dreams.given_of(DREAMS, dreams.build_models(DREAMS, CPU))
+    models = dreams.build_models(DREAMS, CPU)
     with torch.no_grad():
         one = ops.dream(*given, **options, force="reference")
         other = dream(
-            who.world,
-            who.policy,
-            who.success,
-            who.starts,
-            rows=who.rows,
+            models.world,
+            models.policy,
+            models.success,
+            models.starts,
+            rows=models.rows,
             decisions=DREAMS.decisions,
             threshold=dreams.NEVER,
             seed=DREAMS.seed,

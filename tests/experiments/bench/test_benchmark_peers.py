@@ -8,8 +8,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from experiments.bench.base import Course, Sizes, Windows
-from experiments.bench.contestants import PEERS, field
+from experiments.bench.base import Sizes, Windows, Workload
+from experiments.bench.libraries import PEERS, libraries
 from experiments.bench.ours import Ours
 from experiments.bench.peers.fetched import Settings, import_from
 from experiments.bench.peers.torchrl_rssm import TorchRL
@@ -17,7 +17,7 @@ from worldaction.errors import UserError
 
 CPU = torch.device("cpu")
 SIZES = Sizes(deter=64, groups=8, classes=4, hidden=32, action=5)
-COURSE = Course(SIZES, batch=3, horizon=2)
+WORKLOAD = Workload(SIZES, batch=3, horizon=2)
 CHECKOUTS = "WORLDACTION_PEERS"
 """A folder that holds checkouts under the names of `PEERS`: their adapters are tested where it is given."""
 
@@ -76,7 +76,7 @@ def test_what_a_checkout_lacks_is_named(tmp_path: Path) -> None:
 )
 def test_a_peer_that_cannot_be_is_refused_in_one_line(text: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as refusal:
-        field([text], CPU, compiled=False)
+        libraries([text], CPU, compiled=False)
     assert "\n" not in str(refusal.value)
 
 
@@ -90,9 +90,9 @@ def test_settings_are_read_and_written_as_attributes() -> None:
 def test_flops_of_ours_and_of_torchrl_are_those_of_their_matrices() -> None:
     flat, deter, hidden, action = SIZES.groups * SIZES.classes, SIZES.deter, SIZES.hidden, SIZES.action
     head = deter * hidden + hidden * flat
-    ours = Ours(CPU, compiled=False).imagination(COURSE)["ours, reference fp32"]
+    ours = Ours(CPU, compiled=False).imagination(WORKLOAD)["ours, reference fp32"]
     assert ours.flops / ours.amount == 2 * (hidden * action + 3 * deter * (hidden + deter) + head)
-    theirs = TorchRL(CPU, compiled=False).imagination(COURSE)["TorchRL gru"]
+    theirs = TorchRL(CPU, compiled=False).imagination(WORKLOAD)["TorchRL gru"]
     assert theirs.flops / theirs.amount == 2 * ((flat + action) * hidden + 3 * deter * (hidden + deter) + head)
 
 
@@ -108,8 +108,8 @@ def test_the_adapter_of_a_peer_runs(name: str) -> None:
     checkouts = os.environ.get(CHECKOUTS)
     if not checkouts:
         pytest.skip(f"set {CHECKOUTS} to a folder that holds checkouts of {', '.join(PEERS)}")
-    peer = field([f"{name}={checkouts}/{name}"], CPU, compiled=False)[-1]
-    works = [*peer.imagination(COURSE).values(), *peer.training(Windows(SIZES, batch=2, length=2, depth=8)).values()]
+    peer = libraries([f"{name}={checkouts}/{name}"], CPU, compiled=False)[-1]
+    works = [*peer.imagination(WORKLOAD).values(), *peer.training(Windows(SIZES, batch=2, length=2, depth=8)).values()]
     for work in works:
         work.run()
         assert work.parameters > 0

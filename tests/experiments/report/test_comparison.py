@@ -23,7 +23,7 @@ from experiments.study.settings import PRESETS
 from worldaction.io.artefact import read_json, write_json
 
 TASKS = ("open_drawer", "turn_on_led")
-ARMS = ("base:", "wam:update.bc=0", "far:update.bc=1")
+ARMS = ("base:", "wam:update.bc=0", "far:update.bc=1", "grouped:update.name=grpo")
 EPISODES = 40
 Json = dict[str, Any]
 Rates = Mapping[str, tuple[float, float]]
@@ -190,6 +190,19 @@ def test_the_settings_that_tell_arms_apart_are_named(study: Callable[..., Run]) 
     arms = compare(study(TWO))["arms"]
     assert arms["base"]["changes"] == {"update.bc": PRESETS["debug"].update.bc}
     assert arms["wam"]["changes"] == {"update.bc": 0.0}
+
+
+def test_arms_with_different_updates_are_compared_by_their_improved_policies(study: Callable[..., Run]) -> None:
+    run = study({"base": (0.4, 0.5), "grouped": (0.4, 0.9)})
+    folder = run.arms()["grouped"].folder
+    for path in [folder / "summary.json", *(folder / "evaluation").glob("*.json")]:
+        path.write_text(path.read_text().replace("ppo", "grpo"))
+    summary = compare(run)
+    assert summary["improved"] == "improved"
+    rates = {name: arm["average"]["improved"]["value"] for name, arm in summary["arms"].items()}
+    assert rates["base"] < rates["grouped"]
+    assert headline(summary).startswith("With improved policies, grouped is better than base")
+    assert "PPO" not in console_tables(summary)
 
 
 # Words ----------------------------------------------------------------------------------------------------------------

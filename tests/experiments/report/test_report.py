@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.report.markdown import markdown
 from experiments.report.run_page import console_table, verdict, write_report
 from experiments.report.statistics import paired_difference, success_rate
 from experiments.report.verdict import warnings
 from experiments.report.video import Rollout, open_loop_video, rollout_video
 from worldaction.errors import UserError
+from worldaction.io.artefact import write_json
 
 EPISODES = 50
 # task: how often BC and PPO succeed in the simulator, and in dreams
@@ -297,3 +299,69 @@ def test_the_closing_table_lines_up_and_ends_with_the_verdict() -> None:
     assert len(starts) == 1
     assert "PPO in imagination raised success" in lines[6]
     assert max(map(len, lines)) <= 120
+
+
+# The improved policy is called by its update --------------------------------------------------------------------------
+
+
+def _renamed(value: Any, name: str) -> Any:
+    """A summary as a run has it whose policy was improved by another update."""
+    if isinstance(value, dict):
+        return {key.replace("ppo", name): _renamed(item, name) for key, item in value.items()}
+    return [_renamed(item, name) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def grpo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    summary = _renamed(_summary(), "grpo") | {"improved": "grpo"}
+    for task in summary["tasks"].values():
+        task["per_seed"][0]["difference"] = task["difference"]
+    folder = _write_run(tmp_path_factory.mktemp("runs") / "grpo", summary=summary, films=False)
+    for path in (folder / "metrics" / "seed0.jsonl", folder / "evaluation" / "open_drawer-seed0.json"):
+        path.write_text(path.read_text().replace("ppo", "grpo"))
+    write_report(folder)
+    return folder
+
+
+def test_no_part_of_a_report_says_ppo_of_a_policy_that_another_update_improved(grpo: Path) -> None:
+    summary = json.loads((grpo / "summary.json").read_text())
+    write_json(grpo / "env.json", {"started": "2026-11-21", "device": "cpu", "cores": 2, "processor": "some"})
+    page = re.sub(r'src="[^"]+"', "", (grpo / "report.html").read_text())
+    for said in (page, console_table(summary), verdict(summary), *warnings(summary), markdown(grpo)):
+        assert "ppo" not in said.lower().replace("grpo", "")
+    for said in (page, console_table(summary), verdict(summary), markdown(grpo)):
+        assert "GRPO" in said
+    rows = (grpo / "curves" / "comparison.csv").read_text()
+    assert "open_drawer,grpo,0.76" in rows
+    assert {path.stem for path in (grpo / "curves").glob("grpo_*.png")} == {"grpo_open_drawer", "grpo_move_slider_left"}
+
+
+def test_a_summary_that_does_not_name_its_update_was_improved_by_ppo() -> None:
+    named = _renamed(_summary(), "ppo") | {"improved": "ppo"}
+    assert console_table(_summary()) == console_table(named)
+
+
+# For readers ----------------------------------------------------------------------------------------------------------
+
+
+def test_films_have_a_poster_wide_pictures_scroll_and_dark_mode_is_followed(whole: Path) -> None:
+    html = (whole / "report.html").read_text()
+    for poster in re.findall(r'poster="([^"]+)"', html):
+        assert (whole / poster).exists()
+    assert html.count("poster=") == html.count("<video")
+    assert html.count('<figure><div class="scroll"><img') == len(list((whole / "curves").glob("*.png")))
+    assert "prefers-color-scheme: dark" in html
+
+
+def test_why_an_update_ended_is_said_in_words(tmp_path: Path) -> None:
+    folder = _write_run(tmp_path / "run", summary=_summary(), films=False)
+    text = write_report(folder).read_text()
+    assert "max_imagined: nearly all dreams succeed" in text
+
+
+def test_a_probe_that_is_worse_than_the_mean_is_not_told_to_the_last_digit(tmp_path: Path) -> None:
+    summary = _summary()
+    for seed in summary["world_model"]["per_seed"]:
+        seed["probes"]["imagined"]["r2_drawer"] = -1528377.5
+    text = re.sub(r"<[^>]+>", " ", write_report(_write_run(tmp_path / "r", summary=summary, films=False)).read_text())
+    assert " ".join(text[text.index("r2 drawer") :].split()).startswith("r2 drawer 0.98 below 0")

@@ -51,7 +51,7 @@ def test_the_definition_is_the_chain_of_the_policy(blocks: int, generator: torch
     made = policy(generator, width=24, blocks=blocks).double()
     made.schedule.to(torch.float64)
     feature, noise = torch.randn(6, 11, dtype=torch.float64), torch.randn(6, N + 1, 15, dtype=torch.float64)
-    expected = made.chain(feature, noise, min_std=0.1)
+    expected = made.decide(feature, noise, min_std=0.1)
     visited = list(reversed(range(N)))
     table = undo_table(made.schedule.alpha_bar, visited, eta=1.0, min_std=0.1)
     weights = weights_of(made.denoiser, visited)
@@ -64,15 +64,15 @@ def test_a_fine_tuned_end_is_two_calls_of_the_definition(generator: torch.Genera
     base, tuned = (policy(generator, width=24, blocks=1) for _ in range(2))
     both = TunedPolicy(base, tuned, trained_steps=2)
     feature, noise = torch.randn(6, 11, generator=generator), torch.randn(6, N + 1, 15, generator=generator)
-    expected = both.chain(feature, noise, min_std=0.1)
+    expected = both.decide(feature, noise, min_std=0.1)
     x = noise[:, 0]
     for network, visited, last in ((base, [3, 2], 1), (tuned, [1, 0], -1)):
         table = undo_table(base.schedule.alpha_bar, visited, eta=1.0, min_std=0.1, last=last)
         added = noise[:, [N - k for k in visited]]
         states, means = denoise(weights_of(network.denoiser, visited), network.condition(feature), x, added, table)
         x = states[:, -1]
-    assert torch.allclose(states, expected.states, atol=1e-4)
-    assert torch.allclose(means, expected.means, atol=1e-4)
+    assert torch.allclose(states, expected.stored["states"], atol=1e-4)
+    assert torch.allclose(means, expected.stored["means"], atol=1e-4)
 
 
 @pytest.mark.parametrize(("sampler", "eta", "steps"), [("ddpm", 1.0, N), ("ddim", 0.0, N), ("ddim", 0.0, 2)])

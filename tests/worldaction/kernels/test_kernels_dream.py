@@ -91,8 +91,8 @@ def test_the_definition_dreams_what_the_agents_dream(generator: torch.Generator)
     assert torch.equal((found.done_at * alive).amax(1), expected.success_step.int())
     feature = torch.cat([found.beliefs, one_hot(found.codes, SIZES["classes"])], -1)[:, :-1]
     assert torch.allclose(feature[alive], expected.feature[alive], atol=1e-4)
-    assert torch.allclose(found.states[:, :, -2:][alive], expected.states[alive], atol=1e-4)
-    assert torch.allclose(found.means[:, :, -1:][alive], expected.means[alive], atol=1e-4)
+    assert torch.allclose(found.states[:, :, -2:][alive], expected.stored["states"][alive], atol=1e-4)
+    assert torch.allclose(found.means[:, :, -1:][alive], expected.stored["means"][alive], atol=1e-4)
 
 
 def through_kernels(

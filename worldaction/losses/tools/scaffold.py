@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import keyword
 from pathlib import Path
 
 from worldaction.errors import UserError
 from worldaction.losses.building import name_taken
-from worldaction.losses.registry import available
+from worldaction.losses.registry import LOSSES
+from worldaction.scaffold import write_plugin
 
 LOSS = '''"""{title}: what the latents should know, in one sentence (the paper, its arXiv id, the equation)."""
 
@@ -113,16 +113,6 @@ def new_loss(name: str, folder: Path) -> tuple[Path, Path]:
     Raises:
         UserError: the name cannot be used, or a file is there already.
     """
-    if not name.isidentifier() or name != name.lower() or keyword.iskeyword(name):
-        raise UserError(f"loss name {name!r}: give small letters, digits and underscores, such as my_loss")
-    if name in available() or name_taken(name):
+    if name_taken(name):
         raise UserError(f"loss name {name!r} is taken; give another")
-    title = "".join(part.capitalize() for part in name.split("_"))
-    files = {folder / f"{name}.py": LOSS, folder / f"test_{name}.py": TEST}
-    for path in files:
-        if path.exists():
-            raise UserError(f"{path} is there already; give another name, or remove it")
-    for path, text in files.items():
-        path.write_text(text.format(name=name, title=title), encoding="utf-8")
-    loss, test = files
-    return loss, test
+    return write_plugin(LOSSES, name, folder, code=LOSS, test=TEST)
