@@ -32,9 +32,9 @@ def main(arguments: Sequence[str]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
-    from experiments.bench.libraries import libraries
     from experiments.bench.machine import machine
     from experiments.bench.measure import Benchmark, Results, full, quick, write
+    from experiments.bench.peers.libraries import libraries
     from experiments.study.machine import device, device_name
     from experiments.study.settings import Study
     from worldaction.io.recorder import setup_logging

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from experiments.report.figures import Plot, save_figure
 from experiments.report.table import Table, duration
@@ -136,7 +139,7 @@ def film(path: Path, folder: Path) -> str:
     source = _inside(path.read_bytes(), "video/mp4") if small else escape(name)
     title = " / ".join(path.relative_to(folder).with_suffix("").parts[1:]).replace("_", " ").replace("-", ", ")
     stills = path.with_suffix(".png")
-    poster = f' poster="{escape(stills.relative_to(folder).as_posix())}"' if stills.exists() else ""
+    poster = f' poster="{_inside(_small(stills), "image/jpeg")}"' if stills.exists() else ""
     video = f'<video controls loop muted playsinline preload="metadata"{poster} src="{source}"></video>'
     if stills.exists():
         video += f'<img alt="stills of {escape(title)}" src="{_inside(stills.read_bytes(), "image/png")}">'
@@ -175,6 +178,16 @@ def listing(values: Mapping[str, Any]) -> str:
     """Nested settings as a table of dotted names; empty where there are none."""
     rows = [(name, str(value)) for name, value in flatten(dict(values)).items() if name]
     return Table(("name", "value"), rows).html("text settings") if rows else ""
+
+
+def _small(picture: Path, width: int = 640) -> bytes:
+    """A picture as a JPEG of at most so many pixels, which is shown in full elsewhere."""
+    buffer = io.BytesIO()
+    with Image.open(picture) as image:
+        small = image.convert("RGB")
+        small.thumbnail((width, width))
+        small.save(buffer, format="JPEG", quality=70)
+    return buffer.getvalue()
 
 
 def _inside(data: bytes, kind: str) -> str:

@@ -153,10 +153,7 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(r
         (["--episodes", "1"], "was made with episodes = 2, not 1"),
         (["--episodes", "3"], "tested at 2 start states"),
         (["--methods", "sb3_td3"], "unknown method 'sb3_td3'; did you mean"),
-        (
-            ["--methods", "gaussian_ppo"],
-            "is a study of its own now: .* --policy gaussian",
-        ),
+        (["--methods", "gaussian_ppo"], "'gaussian_ppo' is a study of its own now: python -m experiments.calvin"),
         (["--methods", "no_such_module:Mine"], "no_such_module"),
         (["--methods", "json:dumps"], "is no experiments.baselines.base:Baseline"),
         (["--tasks", "open_drawer"], "unknown task of this run 'open_drawer'"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from experiments.bench.base import Sizes, Windows, Workload
-from experiments.bench.libraries import PEERS, libraries
 from experiments.bench.ours import Ours
 from experiments.bench.peers.fetched import Settings, import_from
+from experiments.bench.peers.libraries import PEERS, libraries
 from experiments.bench.peers.torchrl_rssm import TorchRL
 from worldaction.errors import UserError
 
