@@ -1,1 +1,1 @@
-"""What acts: the diffusion policy, its cloning from demonstrations, its fine-tuning inside the frozen world model."""
+"""What acts: policy heads, their cloning from demonstrations, and updates that improve them in imagination."""

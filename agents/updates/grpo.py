@@ -22,6 +22,13 @@ class GRPOConfig(UpdateConfig):
     group: Annotated[int, Range("2 or more", lambda value: value >= 2)] = 8
     """Dreams from one start, which are judged beside each other."""
 
+    def __post_init__(self) -> None:
+        """Refuse dreams that are no whole number of groups."""
+        if self.group and self.dreams % self.group:
+            raise UserError(
+                f"--update.dreams {self.dreams} is no multiple of the group of {self.group} dreams; change one"
+            )
+
 
 class GRPO(ClippedUpdate):
     """Group-relative policy optimisation: every decision of a dream has the dream's advantage within its group."""
@@ -30,15 +37,8 @@ class GRPO(ClippedUpdate):
     Options = GRPOConfig
 
     def draw_starts(self, count: int) -> Tensor:
-        """One start for each group.
-
-        Raises:
-            UserError: the dreams are no whole number of groups.
-        """
-        group = self.options.group
-        if count % group:
-            raise UserError(f"--update.dreams {count} is no multiple of the group of {group} dreams; change one")
-        return super().draw_starts(count // group).repeat_interleave(group)
+        """One start for each group, [count] int64."""
+        return super().draw_starts(count // self.options.group).repeat_interleave(self.options.group)
 
     def learn(self, rollouts: RolloutBatch, decisions: Decisions) -> dict[str, float]:
         """Fit the policy, unless all dreams of every group came to the same."""

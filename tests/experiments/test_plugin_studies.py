@@ -13,6 +13,7 @@ from agents.policies.gaussian import GaussianPolicy
 from agents.policies.tools.scaffold import new_policy
 from agents.policy import Policy
 from agents.updates.tools.scaffold import new_update
+from experiments.__main__ import command
 from worldaction.errors import UserError
 from worldaction.io.recorder import read_metrics
 
@@ -81,7 +82,8 @@ def test_heads_and_updates_of_ours_run_by_name(tmp_path: Path) -> None:
         ("--policy", "nobody:Mine", "policy 'nobody:Mine': there is no module 'nobody'"),
         ("--policy", "gaussian,depth=3", "unknown option of policy gaussian: 'depth'"),
         ("--update", "agents.updates.critic:Critic", "'Critic' is no agents.updates.base:Update there"),
-        ("--update", "grpo,group=0", "update grpo: group 0: give 2 or more"),
+        ("--update", "grpo,group=1", "update grpo: group 1: give 2 or more"),
+        ("--update", "grpo,group=7", "is no multiple of the group of 7 dreams"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(option: str, value: str, words: str, folder: Path) -> None:
@@ -92,3 +94,20 @@ def test_what_cannot_be_is_refused_in_a_line(option: str, value: str, words: str
     section = replace(getattr(DEBUG, name), name=value)
     with pytest.raises(UserError, match=words):
         resolved(replace(DEBUG, **{name: section}))
+
+
+@pytest.mark.parametrize("target", ["policy gaussian,width=3", "update grpo,group=4"])
+def test_plug_ins_are_examined_without_options(target: str) -> None:
+    kind, text = target.split()
+    with pytest.raises(UserError, match=f"{kind} '{text}' is examined without options; give {text.partition(',')[0]}"):
+        command(["check", kind, text])
+
+
+@pytest.mark.parametrize(("kind", "name", "checks"), [("policy", "diffusion", 9), ("update", "reinforce", 6)])
+def test_the_verdict_names_what_was_checked(
+    kind: str, name: str, checks: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(["check", kind, name])
+    said = capsys.readouterr().out
+    assert said.count("ok   ") == checks
+    assert f"{name} keeps to the contract" in said

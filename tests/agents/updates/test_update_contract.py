@@ -139,7 +139,7 @@ def test_the_dreams_of_a_group_begin_at_one_start() -> None:
     assert (found == found[:, :1]).all()
     assert len(found[:, 0].unique()) > 1
     with pytest.raises(UserError, match=r"--update\.dreams 12 is no multiple of the group of 8 dreams"):
-        grpo.draw_starts(12)
+        UPDATES.options(type(grpo), (), defaults={"dreams": 12})
 
 
 def test_options_of_an_update_are_the_studys_and_its_own() -> None:
