@@ -122,8 +122,10 @@ class RunFiles:
 
     @property
     def improved(self) -> str:
-        """What the improved policy is called, by its update."""
-        return improved_of(self.summary)
+        """What the improved policy is called, by its update; where there is no summary yet, as its metrics are."""
+        recorded = (re.fullmatch(r"seed\d+/[^/]+/([^/]+)/divergence", path) for path in self.metrics)
+        names = [match[1] for match in recorded if match]
+        return names[0] if names and not self.summary else improved_of(self.summary)
 
 
 def write_report(run_folder: Path) -> Path:

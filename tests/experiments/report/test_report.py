@@ -336,6 +336,13 @@ def test_no_part_of_a_report_says_ppo_of_a_policy_that_another_update_improved(g
     assert {path.stem for path in (grpo / "curves").glob("grpo_*.png")} == {"grpo_open_drawer", "grpo_move_slider_left"}
 
 
+def test_an_interrupted_run_names_the_update_that_it_has_recorded(tmp_path: Path) -> None:
+    folder = _write_run(tmp_path / "run", summary=None, films=False)
+    metrics = folder / "metrics" / "seed0.jsonl"
+    metrics.write_text(metrics.read_text().replace("ppo/", "grpo/"))
+    assert "Success while GRPO trains" in _Outline(write_report(folder).read_text()).headings
+
+
 def test_a_summary_that_does_not_name_its_update_was_improved_by_ppo() -> None:
     named = _renamed(_summary(), "ppo") | {"improved": "ppo"}
     assert console_table(_summary()) == console_table(named)
