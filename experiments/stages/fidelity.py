@@ -12,15 +12,16 @@ from torch import Tensor
 
 from experiments.report.video import open_loop_video
 from experiments.stages.play import measured
+from experiments.stages.world_model import open_world_model
 from experiments.study.checks import CONTEXT
-from experiments.study.run import Run, device
+from experiments.study.run import Run
 from worldaction.metrics.fidelity import fidelity
 from worldaction.metrics.open_loop import OpenLoop, Rolls, open_loop
 from worldaction.metrics.state_probes import probed
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler
 from worldaction.spec import ACTION
-from worldaction.world_model.model import WorldModel
+from worldaction.world_model.model import DECODER, WorldModel
 
 
 def measure_world_model(folder: Path, seed: int) -> None:
@@ -31,7 +32,7 @@ def measure_world_model(folder: Path, seed: int) -> None:
         return
     options = run.study.evaluation
     store = PlayStore.open(run.play().path / "store")
-    model = WorldModel.load(run.world_model(seed).path, losses=("reconstruction",)).to(device(run.study))
+    model = open_world_model(run, seed, losses=DECODER)
     rolls = roll_out(model, store, count=options.probes, horizon=options.horizon, seed=seed)
     results = fidelity(rolls, seed=seed)
     if model.draws_images() and model.config.cameras:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from envs.benchmark import Benchmark, open_benchmark
 from experiments.stages.play import measured, naming_model, open_recorded
 from experiments.study.run import learns
 from experiments.study.settings import Study
 from worldaction.errors import UserError
+from worldaction.losses.tools.contract import enforce
 from worldaction.play.layout import Kind
 from worldaction.play.readers.source import Source
 from worldaction.spec import Layout, Split
@@ -70,8 +71,8 @@ def check_study(study: Study) -> None:
             _check_demonstrated(study, source, benchmark)
     if study.world_model.named_by is not None:
         naming_model(study.world_model.named_by)
-    # built once for nothing: sizes and losses may not fit
-    WorldModel(model_config(study, layout))
+    # built once for nothing: sizes and losses may not fit, and a loss of the user's may break its contract
+    enforce(WorldModel(model_config(study, layout)), frames=study.world_model.length)
     if learns(study):
         _check_start_states(study, benchmark)
 
@@ -136,13 +137,8 @@ def model_config(study: Study, layout: Layout) -> ModelConfig:
         study: the settings.
         layout: what a frame of the play data holds.
     """
-    sizes = study.world_model
-    missing = [camera for camera in sizes.cameras if camera not in layout.cameras]
-    if missing:
-        cameras = ", ".join(layout.cameras) or "no cameras"
-        raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
-    names = ("deter", "groups", "classes", "hidden", "embed", "depth", "patch", "unimix", "burn_in")
-    values: dict[str, Any] = {name: getattr(sizes, name) for name in names}
-    return ModelConfig(
-        cameras=sizes.cameras, image_size=study.table.image_size, losses=study.losses, layout=layout, **values
+    config = ModelConfig(
+        **study.world_model.sizes(), image_size=study.table.image_size, losses=study.losses, layout=layout
     )
+    config.check_cameras()
+    return config

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.bc import clone
 from agents.policies.diffusion import DiffusionPolicy
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 GOAL = 0.75
 DECISIONS, CHUNK, ACTION = 8, 2, 2

@@ -26,7 +26,7 @@ from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.play.prefetch import Ahead
 from worldaction.spec import NULL_ACTION
 from worldaction.world_model.model import WorldModel, total
-from worldaction.world_model.training import ModelStep, as_episode_starts
+from worldaction.world_model.train import ModelStep, as_episode_starts
 
 STEPS = 12
 LOSSES = ("reconstruction=1,share=0.5", "kl=0.3", "inverse_dynamics=1,hidden=16")
@@ -117,7 +117,7 @@ def trained(
             one.after_step()
         logged.append(dict(figures))
 
-    fit.run(step.loss, report, draw=step.draw, alike=step.alike)
+    fit.run(step.loss, report, draw=step.draw, replayable=step.replayable)
     return model, logged
 
 
@@ -249,7 +249,7 @@ def on_gpu(folder: Path | None, *, graphed: bool, bf16: bool, until: int = STEPS
         graph=Graph(where) if graphed else None,
     )
     with closing(ahead):
-        fit.run(step.loss, lambda done, figures: None, draw=step.draw, alike=step.alike)
+        fit.run(step.loss, lambda done, figures: None, draw=step.draw, replayable=step.replayable)
     return [p.detach().cpu() for p in model.parameters()]
 
 

@@ -11,7 +11,6 @@ again up to there, and `gradient_share` does not see what comes back.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +18,9 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
-from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.losses.teachers import open_teacher
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
+from worldaction.world_model.latent import Latents
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Alignment(Loss):
         channels = shapes.depth * 2 ** (options.layer - 1)
         self.projections = nn.ModuleDict({c: nn.Conv2d(channels, self.teacher.channels, 1) for c in shapes.cameras})
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`."""
         size, time = batch.batch_size
         device = latents.embed.device

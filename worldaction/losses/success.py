@@ -8,7 +8,6 @@ how far slider and drawer have moved. Labels of a simulator are privileged: an u
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.errors import UserError
-from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.spec import SCENE, SCENE_FIELDS
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Success(Loss):
             self.register_buffer(name, torch.tensor(places, dtype=torch.int64), persistent=False)
         self.head = mlp([shapes.feature, shapes.hidden, len(self.binary) + len(self.real)])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`."""
         scene = batch.get(SCENE, None)
         wanted = 1 + max(self.binary + self.real)

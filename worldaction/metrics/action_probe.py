@@ -29,9 +29,9 @@ from worldaction.metrics.open_loop import SEEN, Band, OpenLoop, Rolls
 from worldaction.metrics.probes import predict, ridge
 from worldaction.metrics.tcp_error import decode_proprio, decodes_proprio
 from worldaction.spec import ACTION, CALVIN, ROBOT, Layout
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latent
 
 Probe = Callable[[Tensor], Tensor]
 """Pairs [..., 2 X] to actions [..., A]."""

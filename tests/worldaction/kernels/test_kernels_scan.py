@@ -15,7 +15,7 @@ from worldaction.kernels.scan.cuda import KernelParts
 from worldaction.kernels.scan.explicit import Parts, Saved, TorchParts, backward, forward
 from worldaction.kernels.scan.op import scan as scan_op
 from worldaction.kernels.scan.reference import ScanWeights, prior_of, scan
-from worldaction.world_model.rssm import RSSM
+from worldaction.world_model.cores.dreamer_v2 import RSSM
 
 __all__ = ["generator"]  # a fixture
 
@@ -69,7 +69,7 @@ def test_the_definition_is_the_loop_of_the_recurrent_model(sees_all: bool, gener
     is_init = torch.zeros(B, T, dtype=torch.bool)
     is_init[:, 0], is_init[1, 2] = True, True
     blind_from = None if sees_all else torch.tensor([T, 2, T, 1])
-    expected = made.observe(embed, action, is_init, uniforms, blind_from=blind_from)
+    expected = made.observe(embed, action, is_init, uniforms, open_loop_from=blind_from)
     blind = None if blind_from is None else torch.arange(T) >= blind_from[:, None]
     given = (made.posterior_embed(embed), made.input_action(action), (~is_init).float(), uniforms)
     weights = weights_of(made)

@@ -9,7 +9,8 @@ from torch import Tensor
 from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.spec import NULL_ACTION
-from worldaction.world_model.rssm import RSSM, Latent, Latents, one_hot, straight_through
+from worldaction.world_model.cores.dreamer_v2 import RSSM
+from worldaction.world_model.latent import Latent, Latents, one_hot, straight_through
 
 B, T, E, A, D, S, C = 3, 6, 10, 7, 16, 4, 6
 
@@ -142,7 +143,7 @@ def test_the_prior_of_a_frame_is_what_imagination_draws_from(rssm: RSSM) -> None
 def test_from_its_blind_frame_on_a_window_is_what_imagination_would_make_of_it(rssm: RSSM, burn_in: int) -> None:
     values, first = inputs(burn_in - 1), torch.tensor([2, 4, T])
     seen = rssm.observe(**values, burn_in=burn_in)
-    blind = rssm.observe(**values, burn_in=burn_in, blind_from=first)
+    blind = rssm.observe(**values, burn_in=burn_in, open_loop_from=first)
     for row in range(B):
         before = slice(0, int(first[row]))
         assert torch.equal(blind.state[row, before], seen.state[row, before])
@@ -156,7 +157,7 @@ def test_from_its_blind_frame_on_a_window_is_what_imagination_would_make_of_it(r
 
 def test_a_blind_frame_teaches_the_prior_that_it_was_drawn_from(rssm: RSSM) -> None:
     for blind_from, taught in ((torch.full((B,), 2), True), (torch.full((B,), T), False)):
-        state = rssm.observe(**inputs(), blind_from=blind_from).state[:, 3]
+        state = rssm.observe(**inputs(), open_loop_from=blind_from).state[:, 3]
         last = rssm.prior_net[-1].weight
         (gradient,) = torch.autograd.grad((state * torch.arange(S * C)).sum(), last, allow_unused=True)
         assert bool((gradient != 0).any()) is taught
