@@ -89,6 +89,22 @@ class ModelConfig(ModelSizes):
             cameras = ", ".join(self.layout.cameras) or "no cameras"
             raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
 
+    def __repr__(self) -> str:
+        """The sizes, in a few lines."""
+        return "\n".join(["ModelConfig", *(f"  {name:<10}{text}" for name, text in self.described().items())])
+
+    def described(self) -> dict[str, str]:
+        """What the model sees, its latent and its losses, in words."""
+        side = f" ({self.image_size} x {self.image_size} pixels)" if self.cameras else ""
+        robot = [f"{ROBOT} [{self.layout.robot}]"] if self.layout.robot else []
+        feature = self.deter + self.groups * self.classes
+        return {
+            "sees": ", ".join([*self.cameras, *robot]) + side,
+            "latent": f"belief [{self.deter}], code {self.groups} x {self.classes}; feature [{feature}]",
+            "core": f"{self.core}, layers of {self.hidden}, embedding [{self.embed}], action [{self.layout.action}]",
+            "losses": ", ".join(self.losses) or "none",
+        }
+
     @property
     def observed(self) -> tuple[str, ...]:
         """What the model sees of a frame."""
@@ -147,6 +163,12 @@ class WorldModel(nn.Module):
         self.register_buffer("proprio_mean", torch.zeros(config.layout.proprio))
         self.register_buffer("proprio_std", torch.ones(config.layout.proprio))
         self.losses = nn.ModuleDict(build(config.losses, self.shapes))
+
+    def __repr__(self) -> str:
+        """Sizes, parameters and losses in a few lines; ``print(*model.children())`` shows the layers."""
+        parameters = sum(p.numel() for p in self.parameters()) / 1e6
+        head = f"WorldModel of {parameters:.2f} million parameters on {self.proprio_mean.device}"
+        return "\n".join([head, *(f"  {name:<10}{text}" for name, text in self.config.described().items())])
 
     @property
     def shapes(self) -> Shapes:
