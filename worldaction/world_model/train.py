@@ -7,6 +7,7 @@ drawn and copied ahead (`worldaction.play.prefetch`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
@@ -27,6 +28,8 @@ from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowBatches, window_batches
 from worldaction.spec import ACTION, ACTION_MASK, IS_INIT, PREVIOUS_ACTION, ROBOT
 from worldaction.world_model.model import ModelConfig, WorldModel, total
+
+logger = logging.getLogger(__name__)
 
 SHARES_EVERY = 250
 """Steps between two looks at the losses' shares of the gradient."""
@@ -106,6 +109,8 @@ class Training:
         if store.meta.layout.robot:
             self.model.standardise(store.frames[ROBOT])
         self.model.to(where)
+        if not self.model.rssm.has_kernels:
+            logger.info("core %s runs in plain PyTorch; the kernels are for dreamer_v2", self.model.config.core)
         enforce(self.model, frames=self.training.length)
         self.windows = window_batches(
             store,

@@ -10,12 +10,10 @@ of windows, sampling and imagination are done here, in the same way for every co
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -26,8 +24,6 @@ from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.spec import NULL_ACTION
 from worldaction.world_model.cores.registry import CORES
 from worldaction.world_model.latent import Latent, Latents, one_hot, straight_through
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class RecurrentCore(nn.Module, ABC):
     """A frozen dataclass; its fields are set by ``--world-model.core NAME,OPTION=VALUE``."""
 
     has_kernels: ClassVar[bool] = False
-    """Whether `worldaction.kernels` serves this core; others run in plain PyTorch, and `build_core` says so."""
+    """Whether `worldaction.kernels` serves this core; others run in plain PyTorch, and a training says so."""
 
     def __init__(
         self,
@@ -196,14 +192,4 @@ def build_core(text: str, **sizes: Any) -> RecurrentCore:
     """
     spec = CORES.parse(text)
     cls: type[RecurrentCore] = CORES.find(spec.target)
-    if not cls.has_kernels:
-        _say_plain(spec.target)
     return cls(CORES.options(cls, spec.options), **sizes)
-
-
-@cache
-def _say_plain(target: str) -> None:
-    """Once a process."""
-    logger.info(
-        "core %s runs in plain PyTorch: the fast implementations in worldaction.kernels are dreamer_v2's", target
-    )
