@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torchrl.modules.models.model_based import RSSMPosteriorV3, RSSMPriorV3
+from torchrl.modules import RSSMPosteriorV3, RSSMPriorV3
 
 from worldaction.config import Count
 from worldaction.errors import UserError
