@@ -47,6 +47,7 @@ DOCUMENTS = (
     "docs/kernels.md",
     "docs/losses.md",
     "docs/playtable.md",
+    "docs/python_api.md",
     "docs/scenes.md",
     "docs/stress.md",
 )
