@@ -136,13 +136,16 @@ class RecurrentCore(nn.Module, ABC):
             frame = step - lead
             if frame > 0:
                 belief, state = belief * keep[frame], state * keep[frame]
+            # the burn-in sees the first frame again and again, with the null action
             action = previous_action[:, frame] if frame >= 0 else null
+            # [B, D] and [B, S, C]
             belief, logits = self.predict(belief, state, action)
             prior = self.distribution(logits)
             posterior = self.distribution(self.correct(belief, embed[:, max(frame, 0)]))
             believed = posterior
             if open_loop_from is not None and frame >= 0:
                 believed = torch.where((frame >= open_loop_from)[:, None, None], prior, posterior)
+            # [B, S * C]
             state = straight_through(believed, uniform[:, step])
             if frame >= 0:
                 found.append((belief, state, posterior, prior))

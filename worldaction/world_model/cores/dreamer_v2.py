@@ -32,7 +32,7 @@ from worldaction.world_model.nets import mlp
 _STEPPING: dict[str, Any] = {"cpu": cpu, "native": native}
 """Implementations of the rollout that take a step at a time, too: `pack` and `step`."""
 _packed: WeightCache[Callable[..., tuple[Tensor, Tensor]] | None] = WeightCache(4)
-"""Not in the modules: they are copied and sent to other processes, packed weights cannot be."""
+"""Outside of the modules, which are copied and sent to other processes: packed weights cannot be."""
 
 
 class RSSM(RecurrentCore):
@@ -73,6 +73,8 @@ class RSSM(RecurrentCore):
         """See `RecurrentCore.observe`: the same, with what needs no recurrence computed for all frames at once."""
         batch, lead = embed.shape[0], burn_in - 1
         null = self.null_action.to(previous_action.dtype).expand(batch, lead, -1)
+        # what depends on neither belief nor state is computed for all frames at once, in large products
+        # [B, lead + T, U]; during the burn-in the action is null, and the first frame is seen again and again
         moved = self.input_action(torch.cat([null, previous_action], 1))
         seen = self.posterior_embed(embed)
         seen = torch.cat([seen[:, :1].expand(-1, lead, -1), seen], 1)
@@ -82,6 +84,7 @@ class RSSM(RecurrentCore):
         # [T, B, 1], one where the state is kept; the burn-in starts from zeros and is kept
         keep = (~is_init).to(embed.dtype).unsqueeze(-1).unbind(1)
         belief, state = embed.new_zeros(batch, self.deter), embed.new_zeros(batch, self.groups * self.classes)
+        # the gradients of weights that every step uses are one product after the loop, not one a step
         in_state, gates = deferred(self.input_state.weight), deferred(self.gates.weight)
         believe = deferred(self.posterior_belief.weight)
         conclude = deferred(self.posterior_logits.weight, self.posterior_logits.bias)
@@ -90,9 +93,11 @@ class RSSM(RecurrentCore):
             frame = step - lead
             if frame > 0:
                 belief, state = belief * keep[frame], state * keep[frame]
+            # [B, U], then h_t [B, D]
             x = F.elu(self.input_norm(in_state(state) + action))
             belief = gru(x, belief, gates, (self.gates_norm.weight, self.gates_norm.bias))
             x = F.elu(self.posterior_norm(look + believe(belief)))
+            # [B, S, C]
             probs = self._probabilities(conclude(x))
             believed = probs
             if open_loop_from is not None and frame >= 0:
@@ -104,7 +109,9 @@ class RSSM(RecurrentCore):
                 beliefs.append(belief)
                 states.append(state)
                 posteriors.append(probs)
+        # [B, T, D]
         stacked = torch.stack(beliefs, 1)
+        # no state depends on the prior where all is seen, so that it is computed once for all frames
         return Latents(
             embed=embed,
             belief=stacked,
@@ -217,6 +224,7 @@ class RSSM(RecurrentCore):
     def _packed(self, belief: Tensor, action: Tensor) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """A CPU's fast `prior_step` with its weights, made once for a frozen model; None where none serves."""
         parameters = self._prior_parameters()
+        # packed weights are copies: with them nothing could be traced, and no gradient would reach the parameters
         traced = torch.compiler.is_compiling() or belief.requires_grad or action.requires_grad
         if traced or belief.dtype != torch.float32 or any(p.requires_grad or p.is_inference() for p in parameters):
             return None
