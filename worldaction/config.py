@@ -150,9 +150,10 @@ class ModelSizes:
     burn_in: Count = 4
     """How often the first frame is fed before a latent is used: one look does not fit into the code."""
 
-    def sizes(self) -> dict[str, Any]:
-        """The fields of this class by name, of an instance of a subclass as well."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(ModelSizes)}
+
+def sizes_of(config: ModelSizes) -> dict[str, Any]:
+    """The fields of `ModelSizes` by name, of an instance of a class that inherits them."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(ModelSizes)}
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from envs.benchmark import Benchmark, open_benchmark
 from experiments.stages.play import measured, naming_model, open_recorded
 from experiments.study.run import learns
 from experiments.study.settings import Study
+from worldaction.config import sizes_of
 from worldaction.errors import UserError
 from worldaction.losses.tools.contract import enforce
 from worldaction.play.layout import Kind
@@ -138,7 +139,7 @@ def model_config(study: Study, layout: Layout) -> ModelConfig:
         layout: what a frame of the play data holds.
     """
     config = ModelConfig(
-        **study.world_model.sizes(), image_size=study.table.image_size, losses=study.losses, layout=layout
+        **sizes_of(study.world_model), image_size=study.table.image_size, losses=study.losses, layout=layout
     )
     config.check_cameras()
     return config

@@ -63,16 +63,16 @@ class Alignment(Loss):
         size, time = batch.batch_size
         device = latents.embed.device
         chosen = torch.randperm(time, device=device)[: max(1, round(time * self.options.share))]
-        apart = torch.zeros(size, len(chosen), device=device)
+        distance = torch.zeros(size, len(chosen), device=device)
         for camera, projection in self.projections.items():
             images = batch["target", camera][:, chosen].flatten(0, 1)
             own = projection(early(model.encoder.streams[camera], images, self.options.layer))
-            apart = apart + self._apart(own, images).view(size, -1) / len(self.projections)
+            distance = distance + self._distance(own, images).view(size, -1) / len(self.projections)
         # each chosen frame stands for time / chosen frames, so that the mean over time is unbiased; [B, T]
-        value = torch.zeros(size, time, device=device).index_copy(1, chosen, apart * (time / len(chosen)))
-        return LossOutput(value, metrics={"cosine": 1.0 - apart.detach().mean()})
+        value = torch.zeros(size, time, device=device).index_copy(1, chosen, distance * (time / len(chosen)))
+        return LossOutput(value, metrics={"cosine": 1.0 - distance.detach().mean()})
 
-    def _apart(self, own: Tensor, images: Tensor) -> Tensor:
+    def _distance(self, own: Tensor, images: Tensor) -> Tensor:
         """One minus the mean cosine of each image, [M]."""
         wanted = self.teacher.look(images.float(), own.shape[-1])
         if self.options.shuffle:

@@ -75,10 +75,10 @@ class DynaMo(Loss):
         code = self.inverse_net(torch.cat([now, later], -1))
         predicted = self.forward_net(torch.cat([now, code], -1))
         # [B, T - k]
-        apart = 1.0 - F.cosine_similarity(predicted.float(), wanted.float(), dim=-1)
+        distance = 1.0 - F.cosine_similarity(predicted.float(), wanted.float(), dim=-1)
         covariance = off_diagonal(now, pairs)
-        metrics = {"apart": apart.detach().mean(), "covariance": covariance.detach()}
-        return LossOutput.ahead(apart + self.options.covariance * covariance, pairs, metrics, steps=steps)
+        metrics = {"apart": distance.detach().mean(), "covariance": covariance.detach()}
+        return LossOutput.ahead(distance + self.options.covariance * covariance, pairs, metrics, steps=steps)
 
     def after_step(self) -> None:
         """Move the slow encoder, if there is one."""

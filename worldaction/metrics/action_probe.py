@@ -57,12 +57,12 @@ def action_probe(rolls: Rolls, *, steps: int = 300, seed: int) -> dict[str, Any]
     """
     model, groups = rolls.model, action_groups(rolls.model.config.layout)
     bands, fitted = {name: _few(band) for name, band in rolls.read.items()}, _few(rolls.fitted)
-    told = falsified(model, rolls.frames, rolls.validation, windows=WINDOWS, seed=seed)
+    falsification = falsified(model, rolls.frames, rolls.validation, windows=WINDOWS, seed=seed)
     found: dict[str, Any] = {}
     for name, view in sources(model).items():
         probes = _fit(rolls, fitted, view(fitted.feature), steps, seed)
         found[name] = _scores(rolls, probes, {n: (band, view(band.feature)) for n, band in bands.items()}, groups)
-        found[name]["leak"] = told.leak(view, probes["ridge"], groups)
+        found[name]["leak"] = falsification.leak(view, probes["ridge"], groups)
     for name, look in _recorded(rolls).items():
         probes = _fit(rolls, fitted, look(fitted.frame), steps, seed)
         found[name] = _scores(rolls, probes, {SEEN: (bands[SEEN], look(bands[SEEN].frame))}, groups)

@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from worldaction.config import LOSSES_OF_PAPER, ModelSizes, to_dict
+from worldaction.config import LOSSES_OF_PAPER, ModelSizes, sizes_of, to_dict
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.losses.base import DrawsImages, Loss, Shapes
@@ -175,7 +175,7 @@ class WorldModel(nn.Module):
         """Sizes as losses see them."""
         config = self.config
         return Shapes(
-            **{**config.sizes(), "embed": self.encoder.size},
+            **{**sizes_of(config), "embed": self.encoder.size},
             image_size=config.image_size,
             action=config.layout.action,
             proprio=config.layout.proprio,
@@ -315,11 +315,11 @@ class WorldModel(nn.Module):
         """
         null = embed.new_tensor(self.config.layout.null_action).expand(len(embed), -1)
         empty = embed.new_zeros(len(embed), self.config.deter)
-        looks = range(self.config.burn_in)
-        draws = [uniform(seed, Stream.START, rows, look, self.config.groups) for look in looks]
+        # one [B, S] for each time that the frame is fed
+        draws = [uniform(seed, Stream.START, rows, time, self.config.groups) for time in range(self.config.burn_in)]
         latent = self.rssm.first(empty, null, embed, draws[0])
-        for look in draws[1:]:
-            latent = self.posterior(latent, null, embed, look)
+        for numbers in draws[1:]:
+            latent = self.posterior(latent, null, embed, numbers)
         return latent
 
     def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.worldaction.test_api import LOSSES, TINY, make_store
-from worldaction.config import ModelSizes, TrainingConfig, WorldModelConfig
+from worldaction.config import ModelSizes, TrainingConfig, WorldModelConfig, sizes_of
 from worldaction.errors import UserError
 from worldaction.fit import Interrupted
 from worldaction.losses.base import Shapes
@@ -89,4 +89,4 @@ def test_sizes_are_said_once() -> None:
         assert issubclass(cls, ModelSizes)
         assert not sizes & set(cls.__annotations__)
     assert not set(WorldModelConfig.__annotations__) & set(TrainingConfig.__dataclass_fields__)
-    assert ModelConfig(**WorldModelConfig(deter=7).sizes()).deter == 7
+    assert ModelConfig(**sizes_of(WorldModelConfig(deter=7))).deter == 7
