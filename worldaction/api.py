@@ -122,6 +122,11 @@ def imagine(
     store = start if isinstance(start, PlayStore) else PlayStore.open(start)
     horizon = horizon if actions is None else actions.shape[1]
     episodes = [episode for episode in store.episodes if episode.split == split]
+    if not episodes:
+        others = sorted({episode.split for episode in store.episodes})
+        raise UserError(
+            f"imagine: {store.path} has no {split} episodes; its splits are {others}; give split= one of them"
+        )
     length = context + horizon
     index = WindowSampler(episodes, length=length, seed=seed).sample(None, windows * length)[0].view(windows, length)
     ranges = [(first, first + context) for first in index[:, 0].tolist()]

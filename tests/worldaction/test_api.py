@@ -39,11 +39,11 @@ TINY: dict[str, Any] = {"deter": 16, "groups": 4, "classes": 4, "hidden": 16, "e
 LOSSES = ("reconstruction", "kl", "inverse_dynamics")
 
 
-def make_store(path: Path, *, frames: int = 40, side: int = 16) -> PlayStore:
-    """Three episodes of noise, one held out."""
+def make_store(path: Path, *, frames: int = 40, side: int = 16, count: int = 3) -> PlayStore:
+    """Episodes of noise; the third is held out."""
     random = np.random.default_rng(0)
     with StoreWriter(path, image_size=side, source="noise", renderer="none", seed=0) as writer:
-        for number in range(3):
+        for number in range(count):
             arrays = {c: random.integers(0, 256, (frames, side, side, 3), dtype=np.uint8) for c in CALVIN.cameras}
             arrays |= {k: random.uniform(-1, 1, (frames, n)).astype(np.float32) for k, n in CALVIN.vectors.items()}
             writer.begin_episode(kind="play", split="validation" if number == 2 else "training")
@@ -185,6 +185,13 @@ def test_latents_without_actions_or_with_odd_ones_are_refused(model: WorldModel)
         imagine(model, latent)
     with pytest.raises(UserError, match=r"\[2, 3\]; give \[2, H, 7\]"):
         imagine(model, latent, torch.zeros(2, 3))
+
+
+def test_a_split_without_episodes_is_said(model: WorldModel, tmp_path: Path) -> None:
+    alone = make_store(tmp_path / "play", count=1)
+    with pytest.raises(UserError, match=r"no validation episodes; its splits are \['training'\]"):
+        imagine(model, alone)
+    assert imagine(model, alone, split="training").batch_size == (4, 20)
 
 
 def test_a_film_strip_has_the_true_frames_above_the_imagined_ones(model: WorldModel, store: PlayStore) -> None:
