@@ -22,8 +22,8 @@ from worldaction.kernels import REFERENCE, choose, ops, typical
 from worldaction.kernels.cpu_matmul import fast_float32
 from worldaction.kernels.dream.reference import Dreamed
 from worldaction.random import Stream, normal, uniform
+from worldaction.world_model.latent import Latent, one_hot
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent, one_hot
 
 
 class DreamModel(Protocol):

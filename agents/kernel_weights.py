@@ -12,12 +12,13 @@ from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from worldaction.kernels.denoise.reference import undo_table, weights_of
 from worldaction.kernels.dream.reference import Decider, SuccessWeights
 from worldaction.kernels.rollout.reference import PriorWeights
-from worldaction.kernels.weight_cache import Kept
+from worldaction.kernels.weight_cache import WeightCache
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.cores.dreamer_v2 import RSSM
 from worldaction.world_model.model import WorldModel
 
 Made = TypeVar("Made", PriorWeights, Decider, SuccessWeights)
-_kept: Kept[Any] = Kept(8)
+_kept: WeightCache[Any] = WeightCache(8)
 
 
 class KernelWeights(NamedTuple):
@@ -41,6 +42,8 @@ def kernel_weights(model: object, policy: object, success: object, *, min_std: f
     if not known or type(policy) not in (DiffusionPolicy, TunedPolicy):
         return None
     assert isinstance(model, WorldModel)
+    if not isinstance(model.rssm, RSSM):
+        return None
     assert isinstance(success, SuccessClassifier)
     assert isinstance(policy, DiffusionPolicy | TunedPolicy)
     deter = model.config.deter

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT, Layout
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.nets import Encoder, proprio, to_float
-from worldaction.world_model.rssm import Latent
 
 
 @dataclass(frozen=True)

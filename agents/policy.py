@@ -30,8 +30,8 @@ from worldaction.errors import UserError
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, IS_INIT
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import ModelConfig, WorldModel, restore
-from worldaction.world_model.rssm import Latent
 
 Actor = PolicyHead | ImprovedPolicy
 

@@ -13,7 +13,7 @@ import math
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from worldaction.errors import UserError
 
@@ -119,12 +119,18 @@ class StressConfig:
     """Whether play and demonstrations are recorded in the changed frame, too."""
 
 
+LOSSES_OF_PAPER: Final = ("reconstruction=1,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
+"""The losses of a world model where nobody says otherwise."""
+
+
 @dataclass(frozen=True)
-class WorldModelConfig:
-    """Sizes and training of the recurrent state-space model."""
+class ModelSizes:
+    """What a recurrent world model is made of: sizes, said here once for the command line, models and their losses."""
 
     cameras: tuple[str, ...] = ("rgb_static", "rgb_gripper")
     """Which cameras the encoder sees and the decoder draws."""
+    core: str = "dreamer_v2"
+    """The recurrent core: NAME[,OPTION=VALUE...] (dreamer_v2 or torchrl_v3), or module:Class of your own."""
     deter: Count = 1024
     """Size D of the deterministic state."""
     groups: Count = 32
@@ -143,9 +149,20 @@ class WorldModelConfig:
     """Share of the uniform distribution mixed into every categorical."""
     burn_in: Count = 4
     """How often the first frame is fed before a latent is used: one look does not fit into the code."""
-    blind: Share = 0.0
+
+
+def sizes_of(config: ModelSizes) -> dict[str, Any]:
+    """The fields of `ModelSizes` by name, of an instance of a class that inherits them."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(ModelSizes)}
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a world model is trained."""
+
+    open_loop: Share = 0.0
     """Share of the training windows that are seen up to a random frame only and imagined from there on. It rises
-    between a quarter and three quarters of the steps: who has not learned to see learns nothing from going blind."""
+    between a quarter and three quarters of the steps: a model that cannot see yet learns nothing from imagining."""
     batch: Count = 50
     """Sequences per step."""
     length: Count = 50
@@ -166,13 +183,19 @@ class WorldModelConfig:
     """Largest norm of the gradient."""
     bf16: bool = False
     """Train in mixed precision, with bfloat16: a third faster on processors that know it, slow on others."""
-    named_by: str | None = None
-    """Folder of a trained world model whose inverse model names the actions of play that nobody recorded, so that this
-    one can learn from them: RUN/artefacts/seed0/world_model."""
     graph: bool = False
     """Replay training steps as a CUDA graph: one launch a step instead of thousands. GPUs only."""
     save_every: Whole = 500
     """Steps between two checkpoints."""
+
+
+@dataclass(frozen=True)
+class WorldModelConfig(TrainingConfig, ModelSizes):
+    """Sizes and training of the recurrent state-space model in a study."""
+
+    named_by: str | None = None
+    """Folder of a trained world model whose inverse model names the actions of play that nobody recorded, so that this
+    one can learn from them: RUN/artefacts/seed0/world_model."""
 
 
 @dataclass(frozen=True)

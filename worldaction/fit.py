@@ -154,7 +154,7 @@ class Fit:
         report: Report,
         *,
         draw: Callable[[int], Any] | None = None,
-        alike: Callable[[int], bool] = lambda step: True,
+        replayable: Callable[[int], bool] = lambda step: True,
     ) -> None:
         """Train to the end.
 
@@ -162,12 +162,12 @@ class Fit:
             loss: see `Loss`.
             report: called after each step.
             draw: called before each step for what the host alone can do, such as drawing a batch, which it returns.
-            alike: whether a step does the same work as its neighbours, so that a graph may replay it.
+            replayable: whether a step does the same work as its neighbours, so that a graph may replay it.
         """
         self.resume()
         with stop_signal() as stop, fast_float32():
             while self.step < self.steps:
-                figures = self._advance(loss, draw, replayed=self.graph is not None and alike(self.step))
+                figures = self._advance(loss, draw, replayed=self.graph is not None and replayable(self.step))
                 report(self.step, figures)
                 if stop.is_set():
                     self._save()

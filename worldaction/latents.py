@@ -15,8 +15,8 @@ from torch import Tensor
 
 from worldaction.random import Stream, uniform
 from worldaction.spec import ACTION, PREVIOUS_ACTION
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 
 @dataclass(frozen=True)

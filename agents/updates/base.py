@@ -21,7 +21,7 @@ from agents.policies.base import ImprovedPolicy, PolicyHead, Score
 from worldaction.config import UpdateConfig
 from worldaction.errors import UserError
 from worldaction.fit import Report
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 Producer = Callable[[Any, int], RolloutBatch]
 """The rollouts of an iteration, counted from 0, in which the given policy has explored."""

@@ -18,8 +18,8 @@ from worldaction.errors import UserError
 from worldaction.kernels.dream.reference import executed
 from worldaction.random import Stream, uniform
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 
 class Moment(NamedTuple):

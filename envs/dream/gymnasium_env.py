@@ -14,8 +14,8 @@ from envs.dream.dynamics import Dreams, Moment, check_render_mode
 from worldaction.errors import UserError, unknown
 from worldaction.spec import CONTROL_HZ
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 
 def spaces(model: WorldModel) -> tuple[Box[np.float32], Box[np.float32]]:

@@ -15,8 +15,8 @@ from envs.dream.dynamics import Dreams, Moment, Outcome, check_render_mode
 from envs.dream.gymnasium_env import spaces, success_info
 from worldaction.errors import UserError
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 Features = NDArray[np.float32]
 

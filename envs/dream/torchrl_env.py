@@ -14,8 +14,8 @@ from torchrl.envs import EnvBase
 from envs.dream.dynamics import Dreams, Moment
 from worldaction.spec import ACTION, BELIEF, CODE, FEATURE
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 DREAM = "dream"
 """[..., 1] int64, the dream's global name."""

@@ -17,7 +17,7 @@ from experiments.stages.improve import decisions_of
 from experiments.stages.task_run import TaskRun
 from worldaction.config import UpdateConfig
 from worldaction.errors import UserError
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 
 class DPPO(Baseline):

@@ -19,8 +19,8 @@ from experiments.stages.rollout import stack
 from experiments.stages.task_run import TaskRun
 from worldaction.config import UpdateConfig
 from worldaction.random import Stream, normal, uniform
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 Simulator = gym.Env[Any, Any]
 

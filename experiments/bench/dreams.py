@@ -29,8 +29,8 @@ from worldaction.kernels.dream.reference import Decider, Dreamed, executed, seen
 from worldaction.kernels.rollout.reference import PriorWeights
 from worldaction.random import Stream, normal, uniform
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 NEVER = 2.0
 """No probability of success reaches this."""

@@ -22,8 +22,8 @@ from worldaction.kernels import REFERENCE, implementations, ops, typical
 from worldaction.kernels.rollout.reference import prior_rollout
 from worldaction.random import Stream, uniform
 from worldaction.spec import ACTION, IS_INIT, PREVIOUS_ACTION, STATIC, Layout
+from worldaction.world_model.cores.dreamer_v2 import RSSM
 from worldaction.world_model.model import ModelConfig, WorldModel, total
-from worldaction.world_model.rssm import RSSM
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 PEAKED = 8.0

@@ -12,7 +12,7 @@ from worldaction.errors import UserError
 
 if TYPE_CHECKING:
     from worldaction.play.readers.source import Source
-    from worldaction.play.writers.base import FolderSink
+    from worldaction.play.writers.base import FolderWriter
 
 KINDS: Final = ("store", "calvin", "lerobot")
 INTERRUPTED: Final = 130
@@ -145,7 +145,7 @@ def _convert(chosen: argparse.Namespace) -> None:
     print(f"{chosen.out}: {bar.done:,} frames, {chosen.to}")
 
 
-def _sink(source: Source, chosen: argparse.Namespace) -> FolderSink:
+def _sink(source: Source, chosen: argparse.Namespace) -> FolderWriter:
     """A set in a format that cannot be continued: an interrupted conversion starts again."""
     from envs.tasks import TASKS
 

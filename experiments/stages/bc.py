@@ -17,8 +17,8 @@ from worldaction.io.recorder import Recorder, progress
 from worldaction.latents import EpisodeLatents, encode
 from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel, restore
-from worldaction.world_model.rssm import Latent
 
 
 def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:

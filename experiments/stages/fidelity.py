@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from experiments.report.video import open_loop_video
+from experiments.stages.world_model import open_world_model
 from experiments.study.checks import CONTEXT, measured
 from experiments.study.run import Run
 from worldaction.metrics.fidelity import fidelity
@@ -19,7 +20,7 @@ from worldaction.metrics.state_probes import probed
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler
 from worldaction.spec import ACTION
-from worldaction.world_model.model import WorldModel
+from worldaction.world_model.model import DECODER, WorldModel
 
 
 def measure_world_model(run: Run, seed: int) -> None:
@@ -29,7 +30,7 @@ def measure_world_model(run: Run, seed: int) -> None:
         return
     options = run.study.evaluation
     store = PlayStore.open(run.play().path / "store")
-    model = WorldModel.load(run.world_model(seed).path, losses=("reconstruction",)).to(run.resolved.device)
+    model = open_world_model(run, seed, losses=DECODER)
     rolls = roll_out(model, store, count=options.probes, horizon=options.horizon, seed=seed)
     results = fidelity(rolls, seed=seed)
     if model.draws_images() and model.config.cameras:

@@ -16,7 +16,7 @@ from experiments.stages.task_run import TaskRun
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
 from worldaction.success import SuccessClassifier
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 STAGE = "ppo"
 """The stage's name in the run folder, whatever the update: folders of earlier runs bear it."""

@@ -10,11 +10,11 @@ from torch import Tensor
 from agents.policy import Actor, Policy
 from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
+from experiments.stages.world_model import open_world_model
 from experiments.study.run import Run
 from worldaction.play.store import Segment
 from worldaction.spec import SCENE
-from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 
 class TaskRun:
@@ -29,7 +29,7 @@ class TaskRun:
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
         drawn_by = self.store.meta.renderer if self.study.play is None else None
         self.benchmark = open_benchmark(self.study.env_config, renderer=drawn_by)
-        self.model = WorldModel.load(self.run.world_model(seed).path, losses=()).to(self.device)
+        self.model = open_world_model(self.run, seed)
 
     @property
     def segments(self) -> list[Segment]:

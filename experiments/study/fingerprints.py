@@ -16,6 +16,7 @@ from worldaction.extension import Family
 from worldaction.io.artefact import read_json
 from worldaction.io.fingerprint import code_of, content_of
 from worldaction.losses.registry import LOSSES
+from worldaction.world_model.cores.registry import CORES
 
 PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
 """Options whose values are paths of what a run learns from."""
@@ -36,7 +37,7 @@ class Fingerprints:
     @property
     def all(self) -> list[str]:
         """Options with a path, and modules."""
-        return sorted({*self.paths, *self.losses, *self.envs, *self.policies, *self.updates})
+        return sorted({*self.paths, *self.losses, *self.cores, *self.envs, *self.policies, *self.updates})
 
     @property
     def paths(self) -> dict[str, str]:
@@ -48,6 +49,11 @@ class Fingerprints:
     def losses(self) -> list[str]:
         """Modules of the losses."""
         return self._modules(LOSSES, lambda study: study.losses)
+
+    @cached_property
+    def cores(self) -> list[str]:
+        """Modules of the recurrent core."""
+        return self._modules(CORES, lambda study: [study.world_model.core])
 
     @cached_property
     def policies(self) -> list[str]:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from agents.policies.registry import POLICIES
+from agents.updates.registry import UPDATES
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_tasks
@@ -18,6 +20,7 @@ from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
 from worldaction.config import check_ranges, check_stress
 from worldaction.errors import UserError, unknown
 from worldaction.losses.registry import LOSSES, merge
+from worldaction.world_model.cores.registry import CORES
 
 PROGRAM: Final = "python -m experiments.calvin"
 _USAGE = """{program} [PRESET] [OPTIONS]
@@ -27,7 +30,7 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 
 LOGGER = logging.getLogger("worldaction")
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
-_RENAMED: Final = {"--ppo.": "--update."}
+_RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.open-loop"}
 _GONE: Final = {
     "--reuse": "--cache, which takes a run's folder or any other",
     "--preset": "the first word, as in: python -m experiments.calvin debug",
@@ -181,9 +184,15 @@ def _checked(study: Study) -> Study:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    for family, text in (
+        (POLICIES, study.policy.name),
+        (UPDATES, study.update.name),
+        (CORES, study.world_model.core),
+    ):
+        family.check(family.parse(text))
     for text in study.losses:
         LOSSES.check(LOSSES.parse(text))
-    if study.update.trained_steps > study.policy.denoising_steps:
+    if study.policy.name == "diffusion" and study.update.trained_steps > study.policy.denoising_steps:
         raise UserError(
             f"--update.trained-steps {study.update.trained_steps} exceeds the {study.policy.denoising_steps} denoising"
             " steps"

@@ -19,8 +19,10 @@ from envs.benchmark import Benchmark, open_benchmark
 from experiments.study.checks import check_lengths, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
+from worldaction.config import sizes_of
 from worldaction.errors import UserError
 from worldaction.extension import Family
+from worldaction.losses.tools.contract import enforce
 from worldaction.play.held_out import HeldOut
 from worldaction.play.readers.source import Source, open_source
 from worldaction.spec import Layout
@@ -109,16 +111,11 @@ def model_config(study: Study, layout: Layout) -> ModelConfig:
         study: the settings.
         layout: what a frame of the play data holds.
     """
-    sizes = study.world_model
-    missing = [camera for camera in sizes.cameras if camera not in layout.cameras]
-    if missing:
-        cameras = ", ".join(layout.cameras) or "no cameras"
-        raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
-    names = ("deter", "groups", "classes", "hidden", "embed", "depth", "patch", "unimix", "burn_in")
-    values: dict[str, Any] = {name: getattr(sizes, name) for name in names}
-    return ModelConfig(
-        cameras=sizes.cameras, image_size=study.table.image_size, losses=study.losses, layout=layout, **values
+    config = ModelConfig(
+        **sizes_of(study.world_model), image_size=study.table.image_size, losses=study.losses, layout=layout
     )
+    config.check_cameras()
+    return config
 
 
 # What cannot work -----------------------------------------------------------------------------------------------------
@@ -138,9 +135,8 @@ def check_resolved(study: Study, resolved: Resolved) -> None:
             _check_demonstrated(study, source, resolved.benchmark)
     if study.world_model.named_by is not None:
         naming_model(study.world_model.named_by)
-    # built once without numbers: sizes and losses may not fit
-    with torch.device("meta"):
-        WorldModel(resolved.model)
+    # built once for nothing: sizes and losses may not fit, and a loss of the user's may break its contract
+    enforce(WorldModel(resolved.model), frames=study.world_model.length)
 
 
 def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> None:

@@ -166,7 +166,7 @@ class Run:
             "hidden_actions": self.study.stress.hidden_actions,
             "seed": seed,
             "threads": self.threads,
-            **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses),
+            **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses, *self.fingerprints.cores),
         }
         return self._artefact(f"seed{seed}/world_model", made_by)
 

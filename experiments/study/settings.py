@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from worldaction.config import (
+    LOSSES_OF_PAPER,
     CloneConfig,
     Device,
     EnvConfig,
@@ -50,7 +51,7 @@ class Study:
     """Tasks to learn; all: every one of the environment's."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of world model and policies; the play data is shared."""
-    losses: tuple[str, ...] = ("reconstruction=1,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
+    losses: tuple[str, ...] = LOSSES_OF_PAPER
     """Losses of the world model: NAME[=SCALE][,OPTION=VALUE...] or module:Class; see `worldaction losses`."""
     env: str = "worldaction/PlayTable-v0"
     """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym."""
@@ -116,7 +117,7 @@ QUICK = Study(
         depth=32,
         patch=4,
         burn_in=5,
-        blind=0.5,
+        open_loop=0.5,
         batch=16,
         length=24,
         steps=4_500,
@@ -159,7 +160,7 @@ BASE = replace(
     preset="base",
     losses=("reconstruction=1,proprio=100", "kl=0.1,free_nats=1", "inverse_dynamics=100"),
     data=replace(QUICK.data, frames=200_000),
-    world_model=WorldModelConfig(burn_in=5, blind=0.5, batch=32, length=50, steps=50_000, bf16=True),
+    world_model=WorldModelConfig(burn_in=5, open_loop=0.5, batch=32, length=50, steps=50_000, bf16=True),
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000),
     update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096),
@@ -219,7 +220,10 @@ def load_study(folder: Path) -> Study:
 
     if not (folder / "config.json").exists():
         raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
-    study: Study = from_dict(Study, read_json(folder / "config.json"))
+    try:
+        study: Study = from_dict(Study, read_json(folder / "config.json"))
+    except UserError as error:
+        raise UserError(f"{error} ({folder / 'config.json'}); if another version wrote it, begin another run") from None
     return study
 
 

@@ -9,7 +9,7 @@ from latent_world import CHUNK, DECISIONS, GOAL, Goal, World, mediocre, starts, 
 from agents.imagination import RolloutBatch, dream
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from worldaction.errors import UserError
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 POLICY = mediocre()
 

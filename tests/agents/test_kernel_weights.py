@@ -15,8 +15,9 @@ from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from worldaction.kernels import ops
 from worldaction.spec import STATIC, Layout
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.cores.dreamer_v2 import RSSM
+from worldaction.world_model.latent import Latent, Latents
 from worldaction.world_model.model import ModelConfig, WorldModel
-from worldaction.world_model.rssm import RSSM, Latent, Latents
 
 D, S, C, A, K, N, B, H = 24, 3, 9, 5, 2, 4, 9, 4
 ROWS = torch.tensor([4, 0, 9, 2**33, 1, 77, 5, 6, 8])
@@ -132,14 +133,14 @@ def test_windows_are_filtered_alike_through_the_operation_and_so_are_gradients(
     first = torch.tensor([time, 2, 4, 1]) if blind else None
 
     def taught() -> tuple[Latents, list[Tensor]]:
-        found = core.observe(*given, burn_in=burn_in, blind_from=first)
+        found = core.observe(*given, burn_in=burn_in, open_loop_from=first)
         weight = torch.linspace(-1, 1, S * C)
         parts = (found.belief.square(), found.state * weight, found.posterior.log(), found.prior.square())
         loss = torch.stack([part.mean() for part in parts]).sum()
         return found, list(torch.autograd.grad(loss, list(core.parameters())))
 
     expected, wanted = taught()
-    asked = served(monkeypatch, "worldaction.world_model.rssm")
+    asked = served(monkeypatch, "worldaction.world_model.cores.dreamer_v2")
     found, gradients = taught()
     assert [op for op, _ in asked] == ["scan"]
     for name in ("belief", "state", "posterior", "prior"):
@@ -150,7 +151,7 @@ def test_windows_are_filtered_alike_through_the_operation_and_so_are_gradients(
 
 def test_the_filter_asks_for_the_precision_of_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     core = RSSM(embed=8, action=7, deter=D, groups=S, classes=C, hidden=19, unimix=0.01)
-    asked = served(monkeypatch, "worldaction.world_model.rssm")
+    asked = served(monkeypatch, "worldaction.world_model.cores.dreamer_v2")
     given = (torch.randn(2, 3, 8), torch.randn(2, 3, 7), torch.zeros(2, 3, dtype=torch.bool), torch.rand(2, 3, S))
     with torch.autocast("cpu", torch.bfloat16):
         found = core.observe(*given)

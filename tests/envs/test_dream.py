@@ -25,8 +25,8 @@ from envs.dream import DreamEnv, DreamGymEnv, Dreams, DreamVecEnv
 from worldaction.errors import UserError
 from worldaction.kernels.dream.reference import executed
 from worldaction.success import SuccessClassifier
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import ModelConfig, WorldModel
-from worldaction.world_model.rssm import Latent
 
 HORIZON = 6
 

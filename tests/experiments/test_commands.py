@@ -48,6 +48,7 @@ DOCUMENTS = (
     "docs/losses.md",
     "docs/playtable.md",
     "docs/quickstart.md",
+    "docs/python_api.md",
     "docs/scenes.md",
     "docs/stress.md",
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from worldaction.kernels.categorical.reference import probabilities
 from worldaction.kernels.rollout.reference import PriorWeights, gru
-from worldaction.world_model.rssm import RSSM
+from worldaction.world_model.cores.dreamer_v2 import RSSM
 
 UNIMIX = 0.01
 

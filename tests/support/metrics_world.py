@@ -17,7 +17,7 @@ from worldaction.losses.reconstruction import Reconstruction
 from worldaction.losses.tools.contract import tiny_model
 from worldaction.metrics.open_loop import OpenLoop, Rolls
 from worldaction.spec import ACTION, CALVIN, EPISODE, IS_INIT, METRES_PER_UNIT, PREVIOUS_ACTION, ROBOT, SCENE, Layout
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 EPISODES, LENGTH, CONTEXT, HORIZON = 8, 40, 8, 24
 WINDOW = CONTEXT + HORIZON

@@ -26,7 +26,7 @@ from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.play.prefetch import Ahead
 from worldaction.spec import NULL_ACTION
 from worldaction.world_model.model import WorldModel, total
-from worldaction.world_model.training import ModelStep, as_episode_starts
+from worldaction.world_model.train import ModelStep, as_episode_starts
 
 STEPS = 12
 LOSSES = ("reconstruction=1,share=0.5", "kl=0.3", "inverse_dynamics=1,hidden=16")
@@ -100,7 +100,7 @@ def trained(
     """Weights after a few steps, and what was logged."""
     torch.manual_seed(3)
     model = tiny_model(losses)
-    step = ModelStep(model, Numbered(), steps=STEPS, blind=0.8, bf16=False, looks_every=5, graphed=True)
+    step = ModelStep(model, Numbered(), steps=STEPS, open_loop=0.8, bf16=False, looks_every=5, graphed=True)
     spoil(step)
     fit = Fit(
         model,
@@ -117,7 +117,7 @@ def trained(
             one.after_step()
         logged.append(dict(figures))
 
-    fit.run(step.loss, report, draw=step.draw, alike=step.alike)
+    fit.run(step.loss, report, draw=step.draw, replayable=step.replayable)
     return model, logged
 
 
@@ -142,7 +142,7 @@ def test_the_comparison_sees_what_was_baked_in() -> None:
 
         def baked(number: int) -> TensorDict:
             batch = draw(number)
-            step.blind = 0.8 * number / STEPS  # a number of the host
+            step.open_loop = 0.8 * number / STEPS  # a number of the host
             return batch
 
         step.draw = baked  # type: ignore[method-assign]
@@ -173,8 +173,8 @@ def elsewhere(module: nn.Module) -> nn.Module:
     return module.to("meta")
 
 
-def step_of(model: WorldModel, batch: TensorDict, blind: float) -> None:
-    terms, _, _ = model.losses_of(batch, blind=blind)
+def step_of(model: WorldModel, batch: TensorDict, open_loop: float) -> None:
+    terms, _, _ = model.losses_of(batch, open_loop=open_loop)
     total(terms).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 100.0)
     for one in model.each_loss().values():
@@ -192,8 +192,8 @@ def test_no_loss_waits_for_the_device_or_computes_on_the_host(name: str) -> None
     with Remote():
         step_of(model, batch, 0.5)
     elsewhere(model)
-    for blind in (0.0, 0.5):
-        step_of(model, batch.to("meta"), blind)
+    for open_loop in (0.0, 0.5):
+        step_of(model, batch.to("meta"), open_loop)
 
 
 def test_cloning_waits_for_no_device() -> None:
@@ -236,7 +236,7 @@ def on_gpu(folder: Path | None, *, graphed: bool, bf16: bool, until: int = STEPS
     torch.manual_seed(3)
     model = tiny_model(LOSSES).to(where)
     ahead = Ahead(Noise(), partial(as_episode_starts, null_action=NULL_ACTION), where)  # type: ignore[arg-type]
-    step = ModelStep(model, ahead, steps=STEPS, blind=0.8, bf16=bf16, looks_every=5, graphed=True)
+    step = ModelStep(model, ahead, steps=STEPS, open_loop=0.8, bf16=bf16, looks_every=5, graphed=True)
     fit = Fit(
         model,
         torch.optim.AdamW(model.parameters(), lr=1e-3, eps=1e-5, fused=True),
@@ -249,7 +249,7 @@ def on_gpu(folder: Path | None, *, graphed: bool, bf16: bool, until: int = STEPS
         graph=Graph(where) if graphed else None,
     )
     with closing(ahead):
-        fit.run(step.loss, lambda done, figures: None, draw=step.draw, alike=step.alike)
+        fit.run(step.loss, lambda done, figures: None, draw=step.draw, replayable=step.replayable)
     return [p.detach().cpu() for p in model.parameters()]
 
 

@@ -11,8 +11,8 @@ from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.metrics.open_loop import image_fidelity, open_loop
 from worldaction.random import Stream, uniform
 from worldaction.spec import ACTION, GRIPPER, IS_INIT, PREVIOUS_ACTION, ROBOT, STATIC
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 FRAMES = 60
 

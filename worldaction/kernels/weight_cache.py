@@ -11,7 +11,7 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
+class WeightCache(Generic[T]):
     """The last few results of preparing weights.
 
     Args:

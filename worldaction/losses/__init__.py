@@ -14,13 +14,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from worldaction.losses.base import Loss, LossOutput, Shapes
+    from worldaction.losses.base import (
+        Loss,
+        LossOutput,
+        Shapes,
+        WorldModelLike,
+        actions_between,
+        joined,
+        known_actions,
+    )
     from worldaction.losses.building import build, describe
     from worldaction.losses.registry import available, merge, parse
 
-__all__ = ["Loss", "LossOutput", "Shapes", "available", "build", "describe", "merge", "parse"]
+__all__ = [
+    "Loss",
+    "LossOutput",
+    "Shapes",
+    "WorldModelLike",
+    "actions_between",
+    "available",
+    "build",
+    "describe",
+    "joined",
+    "known_actions",
+    "merge",
+    "parse",
+]
 
-_WHERE = {"base": ("Loss", "LossOutput", "Shapes"), "building": ("build", "describe")}
+_WHERE = {
+    "base": ("Loss", "LossOutput", "Shapes", "WorldModelLike", "actions_between", "joined", "known_actions"),
+    "building": ("build", "describe"),
+}
 
 
 def __getattr__(name: str) -> Any:

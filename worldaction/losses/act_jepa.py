@@ -8,20 +8,16 @@ slow copy of the encoder, normalised as I-JEPA's. Where actions are unknown the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, joined, known_actions
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, joined, known_actions
 from worldaction.losses.target import TargetEncoder
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ class ActJEPA(Loss):
         self.actions_net = mlp([options.hidden, options.hidden, options.steps * shapes.action])
         self.target = TargetEncoder(shapes, decay=options.ema)
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`; the value of frame t is about t + 1 .. t + k."""
         steps, whole = self.options.steps, joined(batch, self.options.steps)
         context = self.context_net(latents.embed[:, :-steps])
@@ -70,7 +66,7 @@ class ActJEPA(Loss):
         value = frames + self.options.actions * torch.where(known, actions, 0.0)
         return LossOutput.ahead(value, whole, metrics, steps=steps)
 
-    def _wanted(self, batch: TensorDict, model: WorldModel) -> Tensor:
+    def _wanted(self, batch: TensorDict, model: WorldModelLike) -> Tensor:
         """The slow embeddings of the k frames after each, normalised, [B, T - k, k * (E - P)]."""
         slow = self.target(batch, model.encoder)
         normal = F.layer_norm(slow.float(), slow.shape[-1:])

@@ -11,7 +11,6 @@ again up to there, and `gradient_share` does not see what comes back.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +18,9 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
-from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.losses.teachers import open_teacher
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
+from worldaction.world_model.latent import Latents
 
 
 @dataclass(frozen=True)
@@ -62,21 +58,21 @@ class Alignment(Loss):
         channels = shapes.depth * 2 ** (options.layer - 1)
         self.projections = nn.ModuleDict({c: nn.Conv2d(channels, self.teacher.channels, 1) for c in shapes.cameras})
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`."""
         size, time = batch.batch_size
         device = latents.embed.device
         chosen = torch.randperm(time, device=device)[: max(1, round(time * self.options.share))]
-        apart = torch.zeros(size, len(chosen), device=device)
+        distance = torch.zeros(size, len(chosen), device=device)
         for camera, projection in self.projections.items():
             images = batch["target", camera][:, chosen].flatten(0, 1)
             own = projection(early(model.encoder.streams[camera], images, self.options.layer))
-            apart = apart + self._apart(own, images).view(size, -1) / len(self.projections)
+            distance = distance + self._distance(own, images).view(size, -1) / len(self.projections)
         # each chosen frame stands for time / chosen frames, so that the mean over time is unbiased; [B, T]
-        value = torch.zeros(size, time, device=device).index_copy(1, chosen, apart * (time / len(chosen)))
-        return LossOutput(value, metrics={"cosine": 1.0 - apart.detach().mean()})
+        value = torch.zeros(size, time, device=device).index_copy(1, chosen, distance * (time / len(chosen)))
+        return LossOutput(value, metrics={"cosine": 1.0 - distance.detach().mean()})
 
-    def _apart(self, own: Tensor, images: Tensor) -> Tensor:
+    def _distance(self, own: Tensor, images: Tensor) -> Tensor:
         """One minus the mean cosine of each image, [M]."""
         wanted = self.teacher.look(images.float(), own.shape[-1])
         if self.options.shuffle:

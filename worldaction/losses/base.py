@@ -4,36 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from worldaction.config import ModelSizes
 from worldaction.errors import UserError
 from worldaction.spec import ACTION_MASK, IS_INIT, PREVIOUS_ACTION
-from worldaction.world_model.rssm import Latents
+from worldaction.world_model.cores.base import RecurrentCore
+from worldaction.world_model.latent import Latents
+from worldaction.world_model.nets import Encoder
 
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
+@dataclass(frozen=True, kw_only=True)
+class Shapes(ModelSizes):
+    """Sizes that a loss needs to build its networks: the model's, and what its data add.
 
-@dataclass(frozen=True)
-class Shapes:
-    """Sizes that a loss needs to build its networks."""
+    `embed` is all of E here: the fused image embedding with the proprioception appended.
+    """
 
-    embed: int  # E
-    deter: int  # D
-    groups: int  # S
-    classes: int  # C
-    action: int  # A
-    proprio: int
-    hidden: int  # width of the model's inner layers
-    cameras: tuple[str, ...]
     image_size: int
-    depth: int  # channels of the first convolution
-    patch: int
+    action: int  # A
+    proprio: int  # numbers of proprioception as networks see them
 
     @property
     def feature(self) -> int:
@@ -122,6 +117,32 @@ def _check_steps(batch: TensorDict, steps: int) -> None:
         )
 
 
+# What a loss may ask of the model -------------------------------------------------------------------------------------
+
+
+class WorldModelLike(Protocol):
+    """The part of a world model that losses may use: its encoder and its recurrent core."""
+
+    @property
+    def encoder(self) -> Encoder:
+        """Images and proprioception to [..., E]."""
+        ...
+
+    @property
+    def rssm(self) -> RecurrentCore:
+        """For losses that run the model forward; see `RecurrentCore.prior`."""
+        ...
+
+
+@runtime_checkable
+class DrawsImages(Protocol):
+    """A loss that can draw what the model believes: `WorldModel.decode` asks the first of these."""
+
+    def draw(self, feature: Tensor) -> dict[str, Tensor]:
+        """[N, F] to each camera's images, [N, 3, H, W] in [-0.5, 0.5]."""
+        ...
+
+
 # The loss -------------------------------------------------------------------------------------------------------------
 
 
@@ -159,14 +180,14 @@ class Loss(nn.Module, ABC):
         self.shapes = shapes
 
     @abstractmethod
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """The loss of every frame.
 
         Args:
             latents: taps, see `Latents`.
             batch: [B, T] frames with the keys of `worldaction.spec`, plus float images and standardised proprioception
                 under ``("target", camera)`` and ``("target", "robot_obs")``.
-            model: the world model, for losses that run it forward.
+            model: its encoder and core, for losses that run them.
         """
 
     def after_step(self) -> None:

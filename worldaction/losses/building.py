@@ -13,7 +13,7 @@ from torch import nn
 from worldaction.errors import UserError, unknown
 from worldaction.losses.base import Loss, Shapes
 from worldaction.losses.registry import LOSSES, available, find, parse
-from worldaction.world_model.rssm import Latents
+from worldaction.world_model.latent import Latents
 
 TAPS = tuple(field.name for field in dataclasses.fields(Latents))
 

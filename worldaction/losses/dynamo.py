@@ -9,20 +9,16 @@ paper's models are transformers over some frames; ours look at two, for the worl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.losses.base import Loss, LossOutput, Shapes, joined
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, joined
 from worldaction.losses.target import TargetEncoder
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class DynaMo(Loss):
         self.forward_net = mlp([shapes.seen + options.code, options.hidden, shapes.seen])
         self.target = TargetEncoder(shapes, decay=options.ema) if options.ema else None
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`; needs no actions."""
         steps, embed = self.options.steps, latents.embed[..., : self.shapes.seen]
         now, later, pairs = embed[:, :-steps], embed[:, steps:], joined(batch, steps)
@@ -79,10 +75,10 @@ class DynaMo(Loss):
         code = self.inverse_net(torch.cat([now, later], -1))
         predicted = self.forward_net(torch.cat([now, code], -1))
         # [B, T - k]
-        apart = 1.0 - F.cosine_similarity(predicted.float(), wanted.float(), dim=-1)
+        distance = 1.0 - F.cosine_similarity(predicted.float(), wanted.float(), dim=-1)
         covariance = off_diagonal(now, pairs)
-        metrics = {"apart": apart.detach().mean(), "covariance": covariance.detach()}
-        return LossOutput.ahead(apart + self.options.covariance * covariance, pairs, metrics, steps=steps)
+        metrics = {"apart": distance.detach().mean(), "covariance": covariance.detach()}
+        return LossOutput.ahead(distance + self.options.covariance * covariance, pairs, metrics, steps=steps)
 
     def after_step(self) -> None:
         """Move the slow encoder, if there is one."""

@@ -4,23 +4,19 @@ The recurrent model's own objective asks that one frame ahead of the state's dis
 noise. This one asks it of the deterministic path in the observation's own terms: the proprioception, so that the hand's
 place is carried on by the actions to the millimetre, and the encoder's embedding, held fixed as a target (Schwarzer et
 al. 2021, SPR, arXiv 2007.05929, without its projections). Together with windows that are imagined from a random frame
-on (``--world-model.blind``) it is trained many frames ahead.
+on (``--world-model.open-loop``) it is trained many frames ahead.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 
-from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.spec import ROBOT
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class ForwardDynamics(Loss):
         self.seen = shapes.embed - shapes.proprio
         self.embed_net = mlp([shapes.deter, shapes.hidden, self.seen])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`."""
         wanted = latents.embed[..., : self.seen].detach()
         embed = 0.5 * (self.embed_net(latents.belief) - wanted).square().sum(-1)

@@ -12,20 +12,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, known_actions
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, known_actions
 from worldaction.losses.contrast import info_nce
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 NARROWEST = 0.1
 """Smallest standard deviation: a gripper's command has two values, and its density would grow without end."""
@@ -73,7 +69,7 @@ class InfoPower(Loss):
         self.query_net = mlp([shapes.feature, options.hidden, options.width])
         self.key_net = mlp([shapes.seen, options.hidden, options.width])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`; all frames are told apart, and known actions are looked for."""
         embed = latents.embed[..., : self.shapes.seen]
         everywhere = torch.ones(batch.batch_size, dtype=torch.bool, device=embed.device)

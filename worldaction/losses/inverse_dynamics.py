@@ -10,19 +10,15 @@ told by its trace (multi-step inverse kinematics: Lamb et al. 2022, arXiv 2207.0
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.errors import UserError
-from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, known_actions
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, known_actions
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class InverseDynamics(Loss):
         self.seen = shapes.seen if options.images else shapes.embed
         self.head = mlp([2 * self.seen, options.hidden, options.hidden, options.steps * shapes.action])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`; the value of frame t is the error of a_t .. a_{t+k-1}, if all of them are known."""
         steps, embed = self.options.steps, latents.embed
         predicted = self.predict(embed[:, :-steps], embed[:, steps:])

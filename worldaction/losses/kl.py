@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.losses.base import Loss, LossOutput
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
+from worldaction.losses.base import Loss, LossOutput, WorldModelLike
+from worldaction.world_model.latent import Latents
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class KL(Loss):
     Options = KLOptions
     needs = frozenset({"posterior", "prior"})
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`."""
         learn_prior = categorical_kl(latents.posterior.detach(), latents.prior)
         learn_posterior = categorical_kl(latents.posterior, latents.prior.detach())

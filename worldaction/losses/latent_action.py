@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, joined, known_actions
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, joined, known_actions
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 COMMITMENT = 0.25
 """Weight that keeps what is read close to its entry in the list (VQ-VAE, section 3.2)."""
@@ -90,7 +86,7 @@ class LatentAction(Loss):
         self.residual_net = mlp([size + code, hidden, size])
         self.action_net = mlp([size + code, hidden, options.steps * shapes.action])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`; every pair of frames counts, and the actions of those that are known."""
         steps, embed = self.options.steps, latents.embed[..., : self.shapes.seen]
         now, later, pairs, known = (

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.spec import ROBOT
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import Decoder, mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class Reconstruction(Loss):
         )
         self.proprio_net = mlp([shapes.feature, shapes.hidden, shapes.proprio]) if shapes.proprio else None
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`."""
         feature = latents.feature
         batch_size, time = feature.shape[:2]
@@ -61,6 +57,11 @@ class Reconstruction(Loss):
             body = 0.5 * (self.proprio_net(feature) - batch["target", ROBOT]).square().sum(-1)
         metrics = {"pixels": images.detach().mean(), "proprio": body.detach().mean()}
         return LossOutput(pixels + self.options.proprio * body, metrics=metrics)
+
+    def draw(self, feature: Tensor) -> dict[str, Tensor]:
+        """See `DrawsImages.draw`."""
+        pictures: dict[str, Tensor] = self.decoder(feature)
+        return pictures
 
     def _images(self, feature: Tensor, batch: TensorDict, drawn: Tensor) -> Tensor:
         """Half the squared pixel error, [B, drawn]."""

@@ -8,7 +8,6 @@ how far slider and drawer have moved. Labels of a simulator are privileged: an u
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.errors import UserError
-from worldaction.losses.base import Loss, LossOutput, Shapes
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.spec import SCENE, SCENE_FIELDS
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Success(Loss):
             self.register_buffer(name, torch.tensor(places, dtype=torch.int64), persistent=False)
         self.head = mlp([shapes.feature, shapes.hidden, len(self.binary) + len(self.real)])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`."""
         scene = batch.get(SCENE, None)
         wanted = 1 + max(self.binary + self.real)
@@ -81,12 +77,14 @@ class Success(Loss):
             raise UserError(
                 f"loss success needs {wanted} numbers of {SCENE}, which {has}; name others, or leave it out"
             )
-        told, measured = self.head(latents.feature).split([len(self.binary), len(self.real)], -1)
-        lit, moved = scene.index_select(-1, self.binary_at), scene.index_select(-1, self.real_at)
-        doubt = F.binary_cross_entropy_with_logits(told, lit.to(told.dtype), reduction="none")
-        apart = (measured - moved / self.options.unit).square()
-        right = ((told > 0) == (lit > 0.5)).float()
-        metrics = {"accuracy": right.mean()} if self.binary else {}
+        # [B, T, binary] and [B, T, real]
+        logits, predictions = self.head(latents.feature).split([len(self.binary), len(self.real)], -1)
+        labels, targets = scene.index_select(-1, self.binary_at), scene.index_select(-1, self.real_at)
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+        # the head predicts real numbers in units of the error that weighs as much as a nat
+        squared_error = (predictions - targets / self.options.unit).square()
+        correct = ((logits > 0) == (labels > 0.5)).float()
+        metrics = {"accuracy": correct.mean()} if self.binary else {}
         if self.real:
-            metrics["error"] = apart.detach().mean().sqrt() * self.options.unit
-        return LossOutput(doubt.sum(-1) + 0.5 * apart.sum(-1), metrics=metrics)
+            metrics["error"] = squared_error.detach().mean().sqrt() * self.options.unit
+        return LossOutput(cross_entropy.sum(-1) + 0.5 * squared_error.sum(-1), metrics=metrics)

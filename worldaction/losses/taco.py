@@ -8,18 +8,14 @@ change must be in the embedding. The paper's further terms (CURL, reward) are lo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from tensordict import TensorDict
 
-from worldaction.losses.base import Loss, LossOutput, Shapes, actions_between, known_actions
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, known_actions
 from worldaction.losses.contrast import info_nce
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class TACO(Loss):
         # the paper's bilinear form is part of the last layer
         self.key_net = mlp([shapes.seen, options.hidden, options.width])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`; frames whose next k actions are not all known neither ask nor answer."""
         steps, embed = self.options.steps, latents.embed[..., : self.shapes.seen]
         known = known_actions(batch, steps)

@@ -8,17 +8,13 @@ that tells frames apart as well as the robot does. Its classifier of pairs is an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tensordict import TensorDict
 
-from worldaction.losses.base import Loss, LossOutput, Shapes, joined
+from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, joined
 from worldaction.losses.contrast import info_nce
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
-
-if TYPE_CHECKING:
-    from worldaction.world_model.model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class TemporalContrastive(Loss):
         self.query_net = mlp([shapes.seen, options.hidden, options.width])
         self.key_net = mlp([shapes.seen, options.hidden, options.width])
 
-    def forward(self, latents: Latents, batch: TensorDict, model: WorldModel) -> LossOutput:
+    def forward(self, latents: Latents, batch: TensorDict, model: WorldModelLike) -> LossOutput:
         """See `Loss.forward`; needs no actions."""
         steps, embed = self.options.steps, latents.embed[..., : self.shapes.seen]
         pairs = joined(batch, steps)

@@ -29,9 +29,9 @@ from worldaction.metrics.open_loop import SEEN, Band, OpenLoop, Rolls
 from worldaction.metrics.probes import predict, ridge
 from worldaction.metrics.tcp_error import decode_proprio, decodes_proprio
 from worldaction.spec import ACTION, CALVIN, ROBOT, Layout
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latent
 
 Probe = Callable[[Tensor], Tensor]
 """Pairs [..., 2 X] to actions [..., A]."""
@@ -57,12 +57,12 @@ def action_probe(rolls: Rolls, *, steps: int = 300, seed: int) -> dict[str, Any]
     """
     model, groups = rolls.model, action_groups(rolls.model.config.layout)
     bands, fitted = {name: _few(band) for name, band in rolls.read.items()}, _few(rolls.fitted)
-    told = falsified(model, rolls.frames, rolls.validation, windows=WINDOWS, seed=seed)
+    falsification = falsified(model, rolls.frames, rolls.validation, windows=WINDOWS, seed=seed)
     found: dict[str, Any] = {}
     for name, view in sources(model).items():
         probes = _fit(rolls, fitted, view(fitted.feature), steps, seed)
         found[name] = _scores(rolls, probes, {n: (band, view(band.feature)) for n, band in bands.items()}, groups)
-        found[name]["leak"] = told.leak(view, probes["ridge"], groups)
+        found[name]["leak"] = falsification.leak(view, probes["ridge"], groups)
     for name, look in _recorded(rolls).items():
         probes = _fit(rolls, fitted, look(fitted.frame), steps, seed)
         found[name] = _scores(rolls, probes, {SEEN: (bands[SEEN], look(bands[SEEN].frame))}, groups)

@@ -144,8 +144,8 @@ def shown(image: Tensor, state: Tensor, *, grid: int) -> Tensor:
     colour = torch.einsum("mpc,qp->mqc", image.flatten(1, 2).float(), patch / patch.sum(1, keepdim=True))
     spread = state.std(0)
     state = torch.where(spread > 1e-6, (state - state.mean(0)) / spread.clamp_min(1e-6), 0.0)
-    told = predict(ridge(state, colour.flatten(1), penalty=PENALTY), state).unflatten(1, (-1, 3))
-    return told.std(0, correction=0).mean(-1)
+    predictions = predict(ridge(state, colour.flatten(1), penalty=PENALTY), state).unflatten(1, (-1, 3))
+    return predictions.std(0, correction=0).mean(-1)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:

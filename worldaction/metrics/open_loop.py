@@ -13,8 +13,8 @@ from torch import Tensor
 from worldaction.latents import EpisodeLatents, encode, imagine_recorded
 from worldaction.metrics.images import psnr, ssim
 from worldaction.metrics.probes import ridge
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent
 
 NEAR: Final = 8
 """Frames ahead that count as near: two chunks of actions."""

@@ -1,4 +1,4 @@
-"""Play of which some actions are unknown, as of videos: a store looks as if nobody had recorded them."""
+"""Masks the actions of some episodes of play, so that they can be learned from as videos are: without actions."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def hide_actions(store: PlayStore, share: float, *, seed: int) -> PlayStore:
     """
     if share == 0:
         return store
-    play = [e for e in store.episodes if e.kind == "play" and e.split == "training"]
-    order = torch.randperm(len(play), generator=torch.Generator().manual_seed(seed)).tolist()
+    episodes = [e for e in store.episodes if e.kind == "play" and e.split == "training"]
+    order = torch.randperm(len(episodes), generator=torch.Generator().manual_seed(seed)).tolist()
     # [N]
     known = torch.ones(len(store), dtype=torch.bool)
-    for number in order[: round(share * len(play))]:
-        known[play[number].start : play[number].stop] = False
+    for number in order[: round(share * len(episodes))]:
+        known[episodes[number].start : episodes[number].stop] = False
     null = torch.tensor(store.meta.layout.null_action)
-    # whole episodes are hidden, so the action before a frame is hidden where the frame's own is
-    shown = {key: torch.where(known[:, None], store.frames[key], null) for key in (ACTION, PREVIOUS_ACTION)}
-    hidden = copy.copy(store)
-    hidden.frames = store.frames.copy().update({**shown, ACTION_MASK: known})
-    return hidden
+    # whole episodes are masked, so the action before a frame is unknown where the frame's own is
+    masked = {key: torch.where(known[:, None], store.frames[key], null) for key in (ACTION, PREVIOUS_ACTION)}
+    result = copy.copy(store)
+    result.frames = store.frames.copy().update({**masked, ACTION_MASK: known})
+    return result
 
 
 def knows_actions(store: PlayStore, episode: Episode) -> bool:

@@ -51,7 +51,7 @@ def convert(
         seed=origin.seed,
         config=origin.config | {"rate": source.rate},
         layout=source.layout,
-        resume=_fingerprint(source, image_size) if resume else None,
+        resume=fingerprint(source, image_size) if resume else None,
     )
     with writer:
         if progress is not None and len(writer):
@@ -84,7 +84,7 @@ def _convert_episode(
     writer.end_episode(recording.segments)
 
 
-def _fingerprint(source: Source, image_size: int) -> str:
-    """What is converted, so that it is never continued with something else."""
+def fingerprint(source: Source, image_size: int) -> str:
+    """What is converted, so that it is neither continued with something else nor taken for it."""
     described = plain([image_size, source.format, source.layout, source.origin, list(source.episodes)])
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

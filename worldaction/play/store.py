@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,20 @@ class PlayStore:
     def __len__(self) -> int:
         return int(self.frames.shape[0])
 
+    def __repr__(self) -> str:
+        """What it holds, in a few lines."""
+        meta = self.meta
+        kinds, splits = (Counter(getattr(e, name) for e in self.episodes) for name in ("kind", "split"))
+        side = f", {meta.image_size} x {meta.image_size} pixels" if meta.cameras else ""
+        lines = {
+            "episodes": f"{_counts(kinds)}; {_counts(splits)}",
+            "cameras": f"{', '.join(meta.cameras) or 'none'}{side}",
+            "numbers": ", ".join(f"{key} [{size}]" for key, size in meta.layout.vectors.items()),
+            "tasks": ", ".join(self.tasks) or "none annotated",
+        }
+        head = f"PlayStore at {self.path}: {len(self):,} frames from {meta.source}"
+        return "\n".join([head, *(f"  {name:<10}{text}" for name, text in lines.items())])
+
     @property
     def tasks(self) -> list[str]:
         """The tasks that have segments, sorted."""
@@ -143,6 +158,10 @@ class PlayStore:
         for key in (*self.meta.layout.vectors, spec.PREVIOUS_ACTION):
             if any(not block.isfinite().all() for block in self.frames[key].split(BLOCK)):
                 raise UserError(f"{self.path}/frames/{key}.memmap holds NaN or infinity; make the store again")
+
+
+def _counts(found: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(found.items())) or "none"
 
 
 def _map_frames(folder: Path, description: Description) -> TensorDict:

@@ -14,13 +14,13 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from worldaction.config import to_dict
-from worldaction.errors import UserError
+from worldaction.config import LOSSES_OF_PAPER, ModelSizes, sizes_of, to_dict
+from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
-from worldaction.losses.base import Loss, Shapes
+from worldaction.losses.base import DrawsImages, Loss, Shapes
 from worldaction.losses.building import build
-from worldaction.losses.reconstruction import Reconstruction
 from worldaction.losses.registry import parse
+from worldaction.play.store import PlayStore
 from worldaction.random import Stream, uniform
 from worldaction.spec import (
     ACTION,
@@ -32,8 +32,10 @@ from worldaction.spec import (
     ROBOT,
     Layout,
 )
+from worldaction.world_model.cores.base import build_core
+from worldaction.world_model.cores.registry import bring_core, check_imported
+from worldaction.world_model.latent import Latent, Latents, one_hot
 from worldaction.world_model.nets import Encoder, proprio, to_float, to_uint8
-from worldaction.world_model.rssm import RSSM, Latent, Latents, one_hot
 
 DECODER = ("reconstruction",)
 """The loss whose network draws images."""
@@ -42,22 +44,66 @@ Actor = Callable[[Latent, int], Tensor]
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """What it takes to build the same model again; saved beside the weights."""
+class ModelConfig(ModelSizes):
+    """What it takes to build the same model again; saved beside the weights.
 
-    cameras: tuple[str, ...]
-    image_size: int
-    deter: int
-    groups: int
-    classes: int
-    hidden: int
-    embed: int
-    depth: int
-    patch: int
-    unimix: float
-    burn_in: int
-    losses: tuple[str, ...]
+    Sizes have the defaults of `ModelSizes`, which are the paper's and want a GPU; `ModelConfig.of(store, deter=256)`
+    takes cameras, image size and layout from data.
+    """
+
+    image_size: int = 64
+    """Side of all images, in pixels."""
+    losses: tuple[str, ...] = LOSSES_OF_PAPER
+    """As `--losses` takes them, such as ("reconstruction", "kl=0.3,free_nats=1", "my_file:Mine")."""
     layout: Layout = CALVIN
+    """What a frame of the data holds."""
+
+    @classmethod
+    def of(cls, store: PlayStore, **sizes: Any) -> ModelConfig:
+        """The configuration of a model of a store's frames.
+
+        Args:
+            store: what the model is to be trained on.
+            sizes: fields that differ from their defaults, such as ``deter=256`` or ``cameras=("rgb_static",)``.
+
+        Raises:
+            UserError: there is no such field, or the store lacks a camera that is asked for.
+        """
+        data = {"cameras": store.meta.layout.cameras, "image_size": store.meta.image_size, "layout": store.meta.layout}
+        known = [field.name for field in fields(cls)]
+        for name in sizes:
+            if name not in known:
+                raise unknown("field of ModelConfig:", name, known)
+        config = cls(**{**data, **sizes})
+        config.check_cameras()
+        return config
+
+    def check_cameras(self) -> None:
+        """Refuse cameras that the layout does not have.
+
+        Raises:
+            UserError: names the camera, and those that there are.
+        """
+        missing = [camera for camera in self.cameras if camera not in self.layout.cameras]
+        if missing:
+            cameras = ", ".join(self.layout.cameras) or "no cameras"
+            raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
+
+    def __repr__(self) -> str:
+        """The sizes, in a few lines."""
+        return "\n".join(["ModelConfig", *(f"  {name:<10}{text}" for name, text in self.described().items())])
+
+    def described(self) -> dict[str, str]:
+        """What the model sees, its latent and its losses, in words."""
+        side = f" ({self.image_size} x {self.image_size} pixels)" if self.cameras else ""
+        robot = [f"{ROBOT} [{self.layout.robot}]"] if self.layout.robot else []
+        feature = self.deter + self.groups * self.classes
+        return {
+            "sees": ", ".join([*self.cameras, *robot]) + side,
+            "latent": f"belief [{self.deter}], code {self.groups} x {self.classes}; feature [{feature}]",
+            "core": f"{self.core}, layers of {self.hidden}, embedding [{self.embed}], action [{self.layout.action}]",
+            "losses": ", ".join(self.losses) or "none",
+        }
 
     @property
     def observed(self) -> tuple[str, ...]:
@@ -69,18 +115,23 @@ class ModelConfig:
         """From what JSON gives.
 
         Args:
-            values: every field.
+            values: every field; `core` may be missing, as from before there was a choice.
             source: where they come from, for the error.
+
+        Raises:
+            UserError: they do not fit this version, or name a core whose code nobody has imported.
         """
+        values = {"core": cls.core, **values}
         if wrong := sorted(values.keys() ^ {field.name for field in fields(cls)}):
             has = "has an unknown" if wrong[0] in values else "lacks"
             raise UserError(f"{source} {has} {wrong[0]!r}; it was written by another version, train the model again")
+        check_imported(values["core"], source)
         lists = {name: tuple(values[name]) for name in ("cameras", "losses")}
         return cls(**{**values, **lists, "layout": Layout.from_dict(values["layout"])})
 
 
 class WorldModel(nn.Module):
-    """RSSM with its encoder and losses."""
+    """Encoder, recurrent core (`rssm`) and losses."""
 
     proprio_mean: Tensor
     proprio_std: Tensor
@@ -98,7 +149,8 @@ class WorldModel(nn.Module):
             size=config.embed,
             proprio=config.layout.proprio,
         )
-        self.rssm = RSSM(
+        self.rssm = build_core(
+            config.core,
             embed=self.encoder.size,
             action=config.layout.action,
             deter=config.deter,
@@ -112,22 +164,21 @@ class WorldModel(nn.Module):
         self.register_buffer("proprio_std", torch.ones(config.layout.proprio))
         self.losses = nn.ModuleDict(build(config.losses, self.shapes))
 
+    def __repr__(self) -> str:
+        """Sizes, parameters and losses in a few lines; ``print(*model.children())`` shows the layers."""
+        parameters = sum(p.numel() for p in self.parameters()) / 1e6
+        head = f"WorldModel of {parameters:.2f} million parameters on {self.proprio_mean.device}"
+        return "\n".join([head, *(f"  {name:<10}{text}" for name, text in self.config.described().items())])
+
     @property
     def shapes(self) -> Shapes:
         """Sizes as losses see them."""
-        c = self.config
+        config = self.config
         return Shapes(
-            embed=self.encoder.size,
-            deter=c.deter,
-            groups=c.groups,
-            classes=c.classes,
-            action=c.layout.action,
-            proprio=c.layout.proprio,
-            hidden=c.hidden,
-            cameras=c.cameras,
-            image_size=c.image_size,
-            depth=c.depth,
-            patch=c.patch,
+            **{**sizes_of(config), "embed": self.encoder.size},
+            image_size=config.image_size,
+            action=config.layout.action,
+            proprio=config.layout.proprio,
         )
 
     @property
@@ -149,20 +200,20 @@ class WorldModel(nn.Module):
     # Training ---------------------------------------------------------------------------------------------------------
 
     def losses_of(
-        self, batch: TensorDictBase, *, blind: float | Tensor = 0.0
+        self, batch: TensorDictBase, *, open_loop: float | Tensor = 0.0
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Latents]:
         """All losses of a batch, scaled.
 
         Args:
             batch: [B, T] frames as the play store holds them.
-            blind: share of the windows that are seen up to a random frame only and imagined from there on; a scalar
+            open_loop: share of the windows that are seen up to a random frame only and imagined from there on; a scalar
                 tensor where it is not to be waited for.
 
         Returns:
             the scaled scalar of each loss, the scalars to log, and the taps.
         """
         batch = self.with_targets(batch)
-        latents = self.filter(batch, blind=blind)
+        latents = self.filter(batch, open_loop=open_loop)
         terms, metrics = {}, {}
         for name, loss in self.each_loss().items():
             output = loss(latents, batch, self)
@@ -182,19 +233,21 @@ class WorldModel(nn.Module):
         target[ROBOT] = self._proprio(batch, batch.batch_size)
         return TensorDict({**dict(batch.items()), "target": target}, batch.batch_size, device=batch.device)
 
-    def filter(self, batch: TensorDictBase, *, blind: float | Tensor = 0.0) -> Latents:
+    def filter(self, batch: TensorDictBase, *, open_loop: float | Tensor = 0.0) -> Latents:
         """Posterior of a batch with targets [B, T], each window from an empty state and after the burn-in."""
         size, time = batch.batch_size
         images = {camera: batch["target", camera].flatten(0, 1) for camera in self.config.cameras}
         embed = self.encoder(images, batch["target", ROBOT].flatten(0, 1)).unflatten(0, (size, time))
         draws = torch.rand(size, self.config.burn_in - 1 + time, self.config.groups, device=embed.device)
+        some = isinstance(open_loop, Tensor) or open_loop > 0
+        first_imagined = _open_loop_from(size, time, open_loop, embed.device) if some else None
         return self.rssm.observe(
             embed,
             batch[PREVIOUS_ACTION],
             batch[IS_INIT],
             draws.clamp(1e-7, 1 - 1e-7),
             burn_in=self.config.burn_in,
-            blind_from=_blind_from(size, time, blind, embed.device) if isinstance(blind, Tensor) or blind else None,
+            open_loop_from=first_imagined,
         )
 
     def shares(self, terms: Mapping[str, Tensor], latents: Latents) -> dict[str, Tensor]:
@@ -262,19 +315,19 @@ class WorldModel(nn.Module):
         """
         null = embed.new_tensor(self.config.layout.null_action).expand(len(embed), -1)
         empty = embed.new_zeros(len(embed), self.config.deter)
-        looks = range(self.config.burn_in)
-        draws = [uniform(seed, Stream.START, rows, look, self.config.groups) for look in looks]
+        # one [B, S] for each time that the frame is fed
+        draws = [uniform(seed, Stream.START, rows, time, self.config.groups) for time in range(self.config.burn_in)]
         latent = self.rssm.first(empty, null, embed, draws[0])
-        for look in draws[1:]:
-            latent = self.posterior(latent, null, embed, look)
+        for numbers in draws[1:]:
+            latent = self.posterior(latent, null, embed, numbers)
         return latent
 
     def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
-        """Take in one frame; see `RSSM.posterior`."""
+        """Take in one frame; see `RecurrentCore.posterior`."""
         return self.rssm.posterior(latent, previous_action, embed, uniform)
 
     def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
-        """Imagine one frame; see `RSSM.prior`."""
+        """Imagine one frame; see `RecurrentCore.prior`."""
         return self.rssm.prior(latent, action, uniform)
 
     def imagine(
@@ -312,18 +365,20 @@ class WorldModel(nn.Module):
 
     def decode(self, feature: Tensor) -> dict[str, Tensor]:
         """Draw what a feature [..., F] stands for: camera to uint8 [..., H, W, 3]."""
-        if "reconstruction" not in self.losses:
+        drawer = self._drawer()
+        if drawer is None:
             raise UserError(f"this model has no decoder: its losses are {list(self.losses)}; train with reconstruction")
-        drawer = self.losses["reconstruction"]
-        assert isinstance(drawer, Reconstruction)
-        flat = drawer.decoder(feature.reshape(-1, feature.shape[-1]))
+        flat = drawer.draw(feature.reshape(-1, feature.shape[-1]))
         pictures = {camera: to_uint8(picture) for camera, picture in flat.items()}
         lead = feature.shape[:-1]
         return {camera: picture.reshape(*lead, *picture.shape[1:]) for camera, picture in pictures.items()}
 
     def draws_images(self) -> bool:
         """Whether `decode` works."""
-        return "reconstruction" in self.losses
+        return self._drawer() is not None
+
+    def _drawer(self) -> DrawsImages | None:
+        return next((loss for loss in self.each_loss().values() if isinstance(loss, DrawsImages)), None)
 
     def _proprio(self, frames: Mapping[str, Tensor] | TensorDictBase, lead: Sequence[int]) -> Tensor:
         """Standardised proprioception [..., P] of frames with these leading axes."""
@@ -340,16 +395,23 @@ class WorldModel(nn.Module):
         save_tensors(folder / "model.safetensors", dict(self.state_dict()))
 
     @classmethod
-    def load(cls, folder: Path | str, *, losses: Sequence[str] = DECODER) -> WorldModel:
+    def load(cls, folder: Path | str, *, losses: Sequence[str] = DECODER, core: str | None = None) -> WorldModel:
         """Read a saved model, frozen and in evaluation mode.
 
-        Nothing that the file names is imported: of its losses those come along that the caller names.
+        Nothing that the file names is imported: of its losses those come along that the caller names, and a core that
+        is not one of ours is imported by the caller, or named here.
 
         Args:
             folder: holds config.json and model.safetensors.
             losses: the losses whose networks are wanted, as `--losses` names them; by default the decoder alone.
+            core: the core, where it is a ``module:Class`` that is to be imported.
+
+        Raises:
+            UserError: a file is missing or does not fit, or the core's code has not been imported.
         """
         folder = Path(folder)
+        if core is not None:
+            bring_core(core)
         config = ModelConfig.from_dict(read_json(folder / "config.json"), source=folder / "config.json")
         model = cls(replace(config, losses=tuple(text for text in config.losses if parse(text).target in losses)))
         restore(model, load_tensors(folder / "model.safetensors"), source=folder / "model.safetensors")
@@ -376,7 +438,7 @@ def restore(module: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -
     module.load_state_dict({key: weights[key] for key in state})
 
 
-def _blind_from(size: int, time: int, share: float | Tensor, device: torch.device) -> Tensor:
+def _open_loop_from(size: int, time: int, share: float | Tensor, device: torch.device) -> Tensor:
     """[B] the frame from which a window is imagined, of a share of them; their length T where all of it is seen."""
     first = torch.randint(1, max(time, 2), (size,), device=device)
     return first.masked_fill(torch.rand(size, device=device) >= share, time)

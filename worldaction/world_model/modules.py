@@ -18,8 +18,8 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from worldaction.spec import ACTION, BELIEF, CODE, FEATURE, IS_INIT, PREVIOUS_ACTION, STATE
+from worldaction.world_model.latent import Latent, one_hot
 from worldaction.world_model.model import WorldModel
-from worldaction.world_model.rssm import Latent, one_hot
 
 
 class _Sampler(TensorDictModuleBase):

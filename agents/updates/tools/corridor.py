@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 GOAL = 0.75
 FEATURE, ACTION, CHUNK, DECISIONS = 5, 2, 2, 8

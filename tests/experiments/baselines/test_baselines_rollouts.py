@@ -25,7 +25,7 @@ from experiments.baselines.rollouts import rollout
 from experiments.stages.rollout import evaluate
 from worldaction.errors import UserError
 from worldaction.spec import ROBOT, Layout
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 LIMIT = DECISIONS * CHUNK
 LIMITS: dict[str, Any] = {"decisions": DECISIONS, "threshold": 0.5}

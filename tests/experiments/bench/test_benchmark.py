@@ -16,7 +16,7 @@ from experiments.bench.ours import Implementation, draws, model, rollouts, start
 from worldaction.errors import UserError
 from worldaction.kernels import VARIABLE
 from worldaction.random import Stream, uniform
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 CPU = torch.device("cpu")
 SIZES = Sizes(deter=32, groups=4, classes=4, hidden=16, action=3)

@@ -12,7 +12,7 @@ from worldaction import kernels
 from worldaction.errors import UserError
 from worldaction.kernels import ops
 from worldaction.kernels.rollout.reference import PriorWeights, prior_rollout
-from worldaction.world_model.rssm import RSSM
+from worldaction.world_model.cores.dreamer_v2 import RSSM
 
 B, H, A, D, S, C, U = 5, 3, 7, 24, 4, 8, 20
 

@@ -13,7 +13,7 @@ from worldaction.kernels import build
 from worldaction.kernels.cuda import compile as compiling
 from worldaction.kernels.cuda.source import FOLDER, Source, files, kernels, source
 from worldaction.kernels.rollout.persistent import persistent_source, plan
-from worldaction.kernels.weight_cache import Kept
+from worldaction.kernels.weight_cache import WeightCache
 
 needs_compiler = pytest.mark.skipif(not compiling.has_compiler(), reason="needs NVRTC or nvcc")
 QUICK = build.MODELS["quick"] | {"chunk": build.CHUNK}
@@ -104,7 +104,7 @@ def test_the_command_line_refuses_what_it_does_not_know(arguments: list[str], sa
 
 
 def test_prepared_weights_are_kept_until_they_change() -> None:
-    kept: Kept[int] = Kept(2)
+    kept: WeightCache[int] = WeightCache(2)
     calls: list[int] = []
 
     def make() -> int:

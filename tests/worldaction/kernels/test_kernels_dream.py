@@ -18,7 +18,7 @@ from worldaction.kernels.dream.cuda import Dreams
 from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights, dream
 from worldaction.kernels.rollout.reference import prior_step
 from worldaction.success import SuccessClassifier
-from worldaction.world_model.rssm import Latent, one_hot
+from worldaction.world_model.latent import Latent, one_hot
 
 __all__ = ["generator"]  # a fixture
 

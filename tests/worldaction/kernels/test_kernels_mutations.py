@@ -24,7 +24,7 @@ from worldaction.kernels.dream.reference import dream
 from worldaction.kernels.rollout.cuda import Rollout
 from worldaction.kernels.rollout.persistent import plan
 from worldaction.random import Stream, uniform
-from worldaction.world_model.rssm import Latent
+from worldaction.world_model.latent import Latent
 
 pytestmark = needs_shim
 SEEDS = ("1", "2", "3", "4")

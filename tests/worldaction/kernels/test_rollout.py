@@ -10,7 +10,8 @@ from torch import Tensor
 
 from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.kernels.rollout.reference import gru, prior_rollout, prior_step
-from worldaction.world_model.rssm import RSSM, Latent, one_hot
+from worldaction.world_model.cores.dreamer_v2 import RSSM
+from worldaction.world_model.latent import Latent, one_hot
 
 B, H, A, D, S, C = 5, 6, 7, 24, 4, 8
 

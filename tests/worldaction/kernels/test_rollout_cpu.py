@@ -18,7 +18,8 @@ from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.kernels.rollout import cpu, native
 from worldaction.kernels.rollout.reference import prior_rollout, prior_step
 from worldaction.losses.kl import categorical_kl
-from worldaction.world_model.rssm import RSSM, Latent
+from worldaction.world_model.cores.dreamer_v2 import RSSM
+from worldaction.world_model.latent import Latent
 
 B, H, A, D, S, C = 300, 6, 7, 48, 6, 8
 

@@ -210,8 +210,8 @@ def test_a_shuffled_teacher_gives_every_patch_the_features_of_one_of_the_image()
 
     own = Keep()(torch.zeros(1, 1, 4, 4))
     with contract.seeded(0):
-        assert one.loss._apart(own, images).max() < 1e-5
-        assert shuffled._apart(own, images).min() > 0.1
+        assert one.loss._distance(own, images).max() < 1e-5
+        assert shuffled._distance(own, images).min() > 0.1
 
 
 def test_a_model_without_cameras_is_refused() -> None:

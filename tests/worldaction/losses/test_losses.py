@@ -24,9 +24,9 @@ from worldaction.losses.reconstruction import Reconstruction
 from worldaction.losses.registry import find
 from worldaction.losses.tools import contract
 from worldaction.spec import ACTION, ACTION_MASK, IS_INIT, NULL_ACTION, PREVIOUS_ACTION, ROBOT, STATIC
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.model import WorldModel, total
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
 
 # The contract ---------------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from worldaction.world_model import accumulated_linear as module
 from worldaction.world_model.accumulated_linear import Deferred, deferred
-from worldaction.world_model.rssm import RSSM, Latents
+from worldaction.world_model.cores.dreamer_v2 import RSSM
+from worldaction.world_model.latent import Latents
 
 B, T, J = 3, 5, 4
 
@@ -88,8 +89,8 @@ def test_in_bfloat16_the_sum_over_frames_is_not_rounded_every_frame() -> None:
     assert errors[0] < 0.5 * errors[1]
 
 
-@pytest.mark.parametrize("blind", [False, True])
-def test_the_recurrent_model_learns_the_same_either_way(monkeypatch: pytest.MonkeyPatch, blind: bool) -> None:
+@pytest.mark.parametrize("imagined", [False, True])
+def test_the_recurrent_model_learns_the_same_either_way(monkeypatch: pytest.MonkeyPatch, imagined: bool) -> None:
     torch.manual_seed(0)
     rssm = RSSM(embed=6, action=7, deter=8, groups=3, classes=4, hidden=10, unimix=0.01)
     given = {
@@ -100,7 +101,7 @@ def test_the_recurrent_model_learns_the_same_either_way(monkeypatch: pytest.Monk
     }
 
     def learn() -> list[Tensor]:
-        found: Latents = rssm.observe(**given, burn_in=2, blind_from=torch.tensor([2, 3, T]) if blind else None)
+        found: Latents = rssm.observe(**given, burn_in=2, open_loop_from=torch.tensor([2, 3, T]) if imagined else None)
         loss = (found.feature * torch.arange(20.0)).sum() + (found.posterior.log() - found.prior.log()).square().sum()
         return list(torch.autograd.grad(loss, list(rssm.parameters())))
 

@@ -9,9 +9,9 @@ from tensordict.nn import TensorDictSequential
 
 from worldaction.losses.tools.contract import tiny_model
 from worldaction.spec import ACTION, BELIEF, CODE, FEATURE, IS_INIT, PREVIOUS_ACTION, ROBOT, STATE
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
 from worldaction.world_model.modules import PosteriorModule, PriorModule
-from worldaction.world_model.rssm import Latent
 
 BATCH = 3
 

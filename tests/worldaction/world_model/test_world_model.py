@@ -29,8 +29,8 @@ from worldaction.spec import (
     ROBOT,
     STATIC,
 )
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel, total
-from worldaction.world_model.rssm import Latent
 
 LOSSES = ("reconstruction=2,share=0.5", "kl=0.3", "inverse_dynamics=10,hidden=16")
 

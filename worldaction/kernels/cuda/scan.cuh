@@ -59,22 +59,23 @@ WA_KERNEL scan_hidden(const real* pre, const float* add, i64 add_stride, const f
   x.each([&](int j, float& v) { store(out + row * U + j, elu(v * gain[j] + offset[j])); });
 }
 
-// sighted: the posterior alone, and every row draws from it; else blind [B] names the rows that draw from the prior
-WA_KERNEL scan_draw(const real* logits, const float* bias, const real* other, const float* other_bias, const u8* blind,
-                    int sighted, const float* uniforms, float* posterior, float* prior, u8* codes, float unimix,
-                    int batch) {
+// all_observed: the posterior alone, and every row draws from it; else imagined [B] names the rows that draw from the
+// prior
+WA_KERNEL scan_draw(const real* logits, const float* bias, const real* other, const float* other_bias,
+                    const u8* imagined, int all_observed, const float* uniforms, float* posterior, float* prior,
+                    u8* codes, float unimix, int batch) {
   const i64 which = (i64)blockIdx.x * (blockDim.x / 32) + warp(), row = which / S, group = which % S;
   if (row >= batch) return;
   const float* add = bias + group * C;
   Group<C> drawn;
   drawn.softmax([&](int c) { return load(logits + which * C + c) + add[c]; }, unimix);
   drawn.each([&](int c, float& p) { posterior[which * C + c] = p; });
-  if (!sighted) {
+  if (!all_observed) {
     const float* more = other_bias + group * C;
     Group<C> expected;
     expected.softmax([&](int c) { return load(other + which * C + c) + more[c]; }, unimix);
     expected.each([&](int c, float& p) { prior[which * C + c] = p; });
-    if (blind[row]) drawn = expected;
+    if (imagined[row]) drawn = expected;
   }
   const int c = drawn.draw(uniforms[which]);
   if (lane() == 0) codes[which] = (u8)c;

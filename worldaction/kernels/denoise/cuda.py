@@ -13,7 +13,7 @@ from worldaction.kernels import UNPROVEN, Request
 from worldaction.kernels.cuda.launch import Argument, Load, load, long, room, unavailable
 from worldaction.kernels.cuda.source import Source, source
 from worldaction.kernels.denoise.reference import DenoiserWeights, sizes_of
-from worldaction.kernels.weight_cache import Kept
+from worldaction.kernels.weight_cache import WeightCache
 
 PRIORITY = 30
 OPT_IN = UNPROVEN
@@ -24,7 +24,7 @@ HELD_BESIDE = 4  # accumulator tiles for which there is room beside it
 TILES_PER_WARP = 8  # 16 x 8 accumulator tiles of a warp; there are three sets of them in registers
 EXACT_ROWS, EXACT_THREADS = 8, 256
 SMALLEST_SHARED = 163 * 1024  # of the GPUs that are served
-_kept: Kept[Denoise] = Kept(4)
+_kept: WeightCache[Denoise] = WeightCache(4)
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,13 @@ from worldaction.kernels.dream.reference import Decider, Dreamed, SuccessWeights
 from worldaction.kernels.rollout import cuda as rolling
 from worldaction.kernels.rollout.reference import PriorWeights, flat
 from worldaction.kernels.rollout.steps import PriorStep
-from worldaction.kernels.weight_cache import Kept
+from worldaction.kernels.weight_cache import WeightCache
 from worldaction.random import Stream
 
 PRIORITY = 30
 OPT_IN = UNPROVEN
 THREADS = 128  # DREAM_THREADS of dream.cuh
-_kept: Kept[Dreams] = Kept(4)
+_kept: WeightCache[Dreams] = WeightCache(4)
 
 
 def available(request: Request) -> str | None:

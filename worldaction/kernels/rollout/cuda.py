@@ -16,13 +16,13 @@ from worldaction.kernels.cuda.source import Source
 from worldaction.kernels.rollout.persistent import Persistent, Plan, persistent_source, plan
 from worldaction.kernels.rollout.reference import PriorWeights, flat, sizes_of
 from worldaction.kernels.rollout.steps import PriorStep, steps_source
-from worldaction.kernels.weight_cache import Kept
+from worldaction.kernels.weight_cache import WeightCache
 
 PRIORITY = 30
 OPT_IN = UNPROVEN
 KEPT = 4
 LARGEST = 4096  # deter, whose gates must fit into 48 KiB of a block's shared memory
-_kept: Kept[Rollout] = Kept(KEPT)
+_kept: WeightCache[Rollout] = WeightCache(KEPT)
 
 
 def available(request: Request) -> str | None:

@@ -20,7 +20,7 @@ from worldaction.errors import UserError
 from worldaction.kernels import Request, host
 from worldaction.kernels.rollout import cpu
 from worldaction.kernels.rollout.reference import PriorWeights, flat
-from worldaction.kernels.weight_cache import Kept
+from worldaction.kernels.weight_cache import WeightCache
 
 PRIORITY = 6
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -57,7 +57,7 @@ class NativePrior(NamedTuple):
     kept: tuple[Tensor, ...]  # what `prior` points to
 
 
-_kept: Kept[NativePrior] = Kept(4)
+_kept: WeightCache[NativePrior] = WeightCache(4)
 
 
 def available(request: Request) -> str | None:

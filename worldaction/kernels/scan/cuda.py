@@ -38,14 +38,14 @@ def run(
     actions: Tensor,
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     *,
     unimix: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`scan` without a gradient; `worldaction.kernels.scan.op` has it with one."""
     seen, moved, kept, draws = (part.transpose(0, 1).contiguous() for part in (looks, actions, keep, uniforms))
-    turned = None if blind is None else blind.transpose(0, 1).contiguous()
+    turned = None if imagined is None else imagined.transpose(0, 1).contiguous()
     parts = parts_of(weights, uniforms.shape[2], dtype=dtype)
     saved = forward(weights, seen, moved, kept, draws, turned, unimix=unimix, dtype=dtype, parts=parts)
     states = functional.one_hot(saved.codes.long(), saved.posterior.shape[3]).to(looks.dtype).flatten(-2)
@@ -98,17 +98,17 @@ class KernelParts:
         return norm, out
 
     def draw(
-        self, logits: Tensor, bias: Tensor, other: Tensor | None, other_bias: Tensor, blind: Tensor | None,
+        self, logits: Tensor, bias: Tensor, other: Tensor | None, other_bias: Tensor, imagined: Tensor | None,
         uniform: Tensor, unimix: float,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """See `Parts.draw`."""
         batch, groups = uniform.shape
         posterior = bias.new_empty(batch, groups, self._sizes["classes"])
         codes = torch.empty(batch, groups, dtype=torch.uint8, device=bias.device)
-        if other is None or blind is None:
+        if other is None or imagined is None:
             prior, rest = posterior[:0], (logits, other_bias, codes, 1)
         else:
-            prior, rest = torch.empty_like(posterior), (other, other_bias, blind.contiguous(), 0)
+            prior, rest = torch.empty_like(posterior), (other, other_bias, imagined.contiguous(), 0)
         results = (uniform.contiguous(), posterior, prior, codes, unimix, batch)
         self._warps("scan_draw", batch * groups, logits, bias, *rest, *results)
         return posterior, prior, codes

@@ -48,10 +48,10 @@ class Parts(Protocol):
         ...
 
     def draw(
-        self, logits: Tensor, bias: Tensor, other: Tensor | None, other_bias: Tensor, blind: Tensor | None,
+        self, logits: Tensor, bias: Tensor, other: Tensor | None, other_bias: Tensor, imagined: Tensor | None,
         uniform: Tensor, unimix: float,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Probabilities [B, S, C] of both logits [B, S C] and classes [B, S] drawn from the ones that `blind` names."""
+        """Probabilities [B, S, C] of both logits [B, S C] and classes [B, S] drawn from those that `imagined` names."""
         ...
 
     def draw_back(
@@ -112,7 +112,7 @@ def forward(
     actions: Tensor,
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     *,
     unimix: float,
     dtype: torch.dtype,
@@ -132,10 +132,10 @@ def forward(
         half = belief.to(dtype)
         look, seen = parts.hidden(half @ m.look.T, looks[t], w.look_gain, w.look_offset)
         hidden, expected = Normed(look.value[:0], look.scale[:0]), None
-        if blind is not None:
+        if imagined is not None:
             hidden, inner = parts.hidden(half @ m.hidden.T, w.hidden_bias, w.hidden_gain, w.hidden_offset)
             expected = inner @ m.logits.T
-        turn = None if blind is None else blind[t]
+        turn = None if imagined is None else imagined[t]
         scores = seen @ m.look_logits.T
         drawn = parts.draw(scores, w.look_bias, expected, w.logits_bias, turn, uniforms[t], unimix)
         posterior, prior, code = drawn
@@ -147,7 +147,7 @@ def backward(
     weights: ScanWeights,
     saved: Saved,
     keep: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     grads: tuple[Tensor, Tensor, Tensor, Tensor],
     *,
     unimix: float,
@@ -157,7 +157,7 @@ def backward(
     """Gradients of the filter.
 
     Args:
-        weights, keep, blind, unimix, dtype, parts: as for `forward`.
+        weights, keep, imagined, unimix, dtype, parts: as for `forward`.
         saved: what it returned.
         grads: of beliefs [T, B, D], states [T, B, S C], posterior and prior probabilities [T, B, S, C].
 
@@ -171,14 +171,14 @@ def backward(
     found: list[tuple[Tensor, ...]] = []
     for t in reversed(range(time)):
         to_belief, to_state = to_belief + belief_grads[t], to_state + state_grads[t]
-        counts = None if blind is None else ~blind[t]
+        counts = None if imagined is None else ~imagined[t]
         scores = parts.draw_back(s.posterior[t], posterior_grads[t], to_state, counts, unimix)
         norm = Normed(s.look_value[t], s.look_scale[t])
         look, look_affine = parts.hidden_back(scores @ m.look_logits, norm, w.look_gain, w.look_offset)
         to_belief = to_belief + (look @ m.look).to(to_belief.dtype)
         expected, inner, inner_affine = scores[:0], look[:0], look_affine[:0]
-        if blind is not None:
-            expected = parts.draw_back(s.prior[t], prior_grads[t], to_state, blind[t], unimix)
+        if imagined is not None:
+            expected = parts.draw_back(s.prior[t], prior_grads[t], to_state, imagined[t], unimix)
             norm = Normed(s.hidden_value[t], s.hidden_scale[t])
             inner, inner_affine = parts.hidden_back(expected @ m.logits, norm, w.hidden_gain, w.hidden_offset)
             to_belief = to_belief + (inner @ m.hidden).to(to_belief.dtype)
@@ -267,16 +267,16 @@ class TorchParts:
         return norm, functional.elu(norm.value * gain + offset).to(self._dtype)
 
     def draw(
-        self, logits: Tensor, bias: Tensor, other: Tensor | None, other_bias: Tensor, blind: Tensor | None,
+        self, logits: Tensor, bias: Tensor, other: Tensor | None, other_bias: Tensor, imagined: Tensor | None,
         uniform: Tensor, unimix: float,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """See `Parts.draw`."""
         shape = (uniform.shape[1], -1)
         posterior = probabilities((logits.to(bias.dtype) + bias).unflatten(-1, shape), unimix)
-        if other is None or blind is None:
+        if other is None or imagined is None:
             return posterior, posterior[:0], sample(posterior, uniform)
         prior = probabilities((other.to(bias.dtype) + other_bias).unflatten(-1, shape), unimix)
-        return posterior, prior, sample(torch.where(blind[:, None, None], prior, posterior), uniform)
+        return posterior, prior, sample(torch.where(imagined[:, None, None], prior, posterior), uniform)
 
     def draw_back(
         self, probs: Tensor, grad: Tensor, state_grad: Tensor, counts: Tensor | None, unimix: float

@@ -23,7 +23,7 @@ def scan(
     actions: Tensor,
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None = None,
+    imagined: Tensor | None = None,
     *,
     unimix: float,
     dtype: torch.dtype = torch.float32,
@@ -32,7 +32,7 @@ def scan(
     """Filter windows, as `worldaction.kernels.scan.reference.scan` does, with its gradient.
 
     Args:
-        weights, looks, actions, keep, uniforms, blind, unimix: as there.
+        weights, looks, actions, keep, uniforms, imagined, unimix: as there.
         dtype: lowest precision of products.
         force: name of the implementation to take.
 
@@ -43,11 +43,11 @@ def scan(
         UserError: the forced implementation is not available.
     """
     given = [tensor.transpose(0, 1).contiguous() for tensor in (looks, actions, keep, uniforms)]
-    turned = None if blind is None else blind.transpose(0, 1).contiguous()
+    turned = None if imagined is None else imagined.transpose(0, 1).contiguous()
     states, *rest = torch.ops.worldaction.scan(list(weights), *given, turned, unimix, dtype, force)
     saved = Saved(*rest)
     results = [part.transpose(0, 1) for part in (saved.beliefs, states, saved.posterior, saved.prior)]
-    if blind is None:
+    if imagined is None:
         results[3] = prior_of(weights, results[0], uniforms.shape[2], unimix=unimix)
     return results[0], results[1], results[2], results[3]
 
@@ -74,14 +74,14 @@ def _scan(
     actions: Tensor,
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     unimix: float,
     dtype: torch.dtype,
     force: str | None,
 ) -> tuple[Tensor, ...]:
     weights = ScanWeights(*tensors)
     parts, kind = _parts(weights, uniforms, dtype, force)
-    saved = forward(weights, looks, actions, keep, uniforms, blind, unimix=unimix, dtype=kind, parts=parts)
+    saved = forward(weights, looks, actions, keep, uniforms, imagined, unimix=unimix, dtype=kind, parts=parts)
     classes = len(weights.look_bias) // uniforms.shape[2]
     states = functional.one_hot(saved.codes.long(), classes).to(looks.dtype).flatten(-2)
     return states, *saved
@@ -93,14 +93,14 @@ def _scan_fake(
     actions: Tensor,
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     unimix: float,
     dtype: torch.dtype,
     force: str | None,
 ) -> tuple[Tensor, ...]:
     weights = ScanWeights(*tensors)
     (time, batch, groups), (hidden, deter) = uniforms.shape, weights.look.shape
-    flat, seen = weights.look_bias.shape[0], 0 if blind is None else batch
+    flat, seen = weights.look_bias.shape[0], 0 if imagined is None else batch
     new = looks.new_empty
     return (
         new(time, batch, flat),
@@ -125,7 +125,7 @@ def _scan_backward(
     saved: list[Tensor],
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     grads: list[Tensor],
     unimix: float,
     dtype: torch.dtype,
@@ -134,7 +134,7 @@ def _scan_backward(
     weights = ScanWeights(*tensors)
     parts, kind = _parts(weights, uniforms, dtype, force)
     four = (grads[0], grads[1], grads[2], grads[3])
-    found = backward(weights, Saved(*saved), keep, blind, four, unimix=unimix, dtype=kind, parts=parts)
+    found = backward(weights, Saved(*saved), keep, imagined, four, unimix=unimix, dtype=kind, parts=parts)
     return [*found[0], *found[1:]]
 
 
@@ -143,7 +143,7 @@ def _scan_backward_fake(
     saved: list[Tensor],
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     grads: list[Tensor],
     unimix: float,
     dtype: torch.dtype,
@@ -154,9 +154,9 @@ def _scan_backward_fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    tensors, _, _, keep, uniforms, blind, unimix, dtype, force = inputs
+    tensors, _, _, keep, uniforms, imagined, unimix, dtype, force = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*tensors, keep, uniforms, *output[1:], *([] if blind is None else [blind]))
+    ctx.save_for_backward(*tensors, keep, uniforms, *output[1:], *([] if imagined is None else [imagined]))
     ctx.options = (unimix, dtype, force)
 
 
@@ -164,7 +164,7 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     count, kept = len(ScanWeights._fields), list(ctx.saved_tensors)
     tensors, (keep, uniforms) = kept[:count], kept[count : count + 2]
     saved = kept[count + 2 : count + 2 + len(Saved._fields)]
-    blind = kept[-1] if len(kept) > count + 2 + len(Saved._fields) else None
+    imagined = kept[-1] if len(kept) > count + 2 + len(Saved._fields) else None
     s = Saved(*saved)
     names = list(Saved._fields)
     wanted = [grads[1 + names.index("beliefs")], grads[0], *(grads[1 + names.index(n)] for n in ("posterior", "prior"))]
@@ -172,16 +172,16 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     full = [torch.zeros_like(like) if grad is None else grad for grad, like in zip(wanted, shapes, strict=True)]
     if wanted[1] is None:
         full[1] = s.posterior.new_zeros(*s.posterior.shape[:2], s.posterior.shape[2] * s.posterior.shape[3])
-    found = torch.ops.worldaction.scan_backward(tensors, saved, keep, uniforms, blind, full, *ctx.options)
+    found = torch.ops.worldaction.scan_backward(tensors, saved, keep, uniforms, imagined, full, *ctx.options)
     return list(found[:count]), found[count], found[count + 1], None, None, None, None, None, None
 
 
 _LIBRARY.define(
-    "scan(Tensor[] weights, Tensor looks, Tensor actions, Tensor keep, Tensor uniforms, Tensor? blind, float unimix, "
-    f"ScalarType dtype, str? force) -> ({_OUT})"
+    "scan(Tensor[] weights, Tensor looks, Tensor actions, Tensor keep, Tensor uniforms, Tensor? imagined, "
+    f"float unimix, ScalarType dtype, str? force) -> ({_OUT})"
 )
 _LIBRARY.define(
-    "scan_backward(Tensor[] weights, Tensor[] saved, Tensor keep, Tensor uniforms, Tensor? blind, Tensor[] grads, "
+    "scan_backward(Tensor[] weights, Tensor[] saved, Tensor keep, Tensor uniforms, Tensor? imagined, Tensor[] grads, "
     "float unimix, ScalarType dtype, str? force) -> Tensor[]"
 )
 _LIBRARY.impl("scan", _scan, "CompositeExplicitAutograd")

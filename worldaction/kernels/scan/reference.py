@@ -40,7 +40,7 @@ def scan(
     actions: Tensor,
     keep: Tensor,
     uniforms: Tensor,
-    blind: Tensor | None,
+    imagined: Tensor | None,
     *,
     unimix: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -52,12 +52,12 @@ def scan(
         actions: [B, T, U] the input layer's part of the action before.
         keep: [B, T] one where belief and state go on from the step before, zero where they begin anew.
         uniforms: [B, T, S] in (0, 1).
-        blind: [B, T] bool, where the state is drawn from the prior; None if it never is.
+        imagined: [B, T] bool, where the state is drawn from the prior; None if it never is.
         unimix: share of the uniform distribution.
 
     Returns:
         beliefs [B, T, D], states [B, T, S * C] (one-hot forward, the gradient of the probabilities backward), posterior
-        and prior probabilities [B, T, S, C]. Without `blind` the prior is left out: [B, T, 0, C].
+        and prior probabilities [B, T, S, C]. Without `imagined` the prior is left out: [B, T, 0, C].
     """
     batch, time, groups = uniforms.shape
     shape = (groups, weights.look_bias.shape[0] // groups)
@@ -72,9 +72,9 @@ def scan(
         x = _elu_norm(x, weights.look_gain, weights.look_offset)
         posterior = _probabilities(functional.linear(x, weights.look_logits, weights.look_bias), shape, unimix)
         believed, prior = posterior, posterior[:, :0]
-        if blind is not None:
+        if imagined is not None:
             prior = prior_of(weights, belief, groups, unimix=unimix)
-            believed = torch.where(blind[:, t, None, None], prior, posterior)
+            believed = torch.where(imagined[:, t, None, None], prior, posterior)
         hard = functional.one_hot(sample(believed.detach(), uniforms[:, t]).long(), shape[1]).to(believed.dtype)
         # exact one-hots forward: (hard - p) + p would leave rounding dust on them
         state = (hard + (believed - believed.detach())).flatten(-2)

@@ -12,6 +12,7 @@ must not do better than chance. If it does, it read the answer from a place into
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput
 from worldaction.losses.building import TAPS, name_taken, options_of
 from worldaction.spec import (
@@ -34,14 +36,18 @@ from worldaction.spec import (
     PREVIOUS_ACTION,
     ROBOT,
     SCENE,
+    Layout,
 )
+from worldaction.world_model.latent import Latents
 from worldaction.world_model.model import ModelConfig, WorldModel
-from worldaction.world_model.rssm import Latents
 
 CHANCE = 0.5
 """Mean absolute error of the best constant guess of an action that is uniform in [-1, 1]."""
 LEAK = 0.45
 """Error below which a loss knows what cannot be known."""
+
+OURS = "worldaction.losses."
+"""Modules of losses whose contract the tests hold."""
 
 IMAGE_SIZE = 16
 WINDOWS, FRAMES = 3, 8
@@ -77,7 +83,12 @@ def tiny_model(losses: Sequence[str] = (), *, seed: int = 0, **sizes: Any) -> Wo
 
 
 def noise_batch(
-    windows: int = WINDOWS, frames: int = FRAMES, *, seed: int = 0, image_size: int = IMAGE_SIZE
+    windows: int = WINDOWS,
+    frames: int = FRAMES,
+    *,
+    seed: int = 0,
+    image_size: int = IMAGE_SIZE,
+    layout: Layout = CALVIN,
 ) -> TensorDict:
     """Frames [B, T] of noise, with actions that are uniform in [-1, 1] and have nothing to do with them.
 
@@ -88,19 +99,20 @@ def noise_batch(
         frames: T.
         seed: of the noise.
         image_size: side of the images.
+        layout: which cameras and numbers a frame holds.
     """
     generator = torch.Generator().manual_seed(seed)
     image = (windows, frames, image_size, image_size, 3)
     is_init = torch.zeros(windows, frames, dtype=torch.bool)
     is_init[:, 0] = is_init[0, frames // 2] = True
-    action = torch.rand(windows, frames, CALVIN.action, generator=generator) * 2 - 1
+    action = torch.rand(windows, frames, layout.action, generator=generator) * 2 - 1
     # a_{t-1}
     previous = action.roll(1, 1)
-    previous[is_init] = torch.tensor(CALVIN.null_action)
-    values = {camera: torch.randint(256, image, generator=generator, dtype=torch.uint8) for camera in CAMERAS}
+    previous[is_init] = torch.tensor(layout.null_action)
+    values = {camera: torch.randint(256, image, generator=generator, dtype=torch.uint8) for camera in layout.cameras}
     values |= {
-        ROBOT: torch.randn(windows, frames, CALVIN.robot, generator=generator),
-        SCENE: torch.rand(windows, frames, CALVIN.scene, generator=generator),
+        ROBOT: torch.randn(windows, frames, layout.robot, generator=generator),
+        SCENE: torch.rand(windows, frames, layout.scene, generator=generator),
         ACTION: action,
         PREVIOUS_ACTION: previous,
         IS_INIT: is_init,
@@ -191,10 +203,25 @@ def check_class(cls: type[Loss]) -> list[str]:
 def check_shapes(cls: type[Loss]) -> list[str]:
     """The value is [B, T] or one number, finite; the mask [B, T] bool; metrics are scalars."""
     one = trial(cls)
-    output, size = one.run(), one.batch.batch_size
+    return output_errors(one.run(), one.batch.batch_size)
+
+
+def output_errors(output: Any, size: torch.Size) -> list[str]:
+    """What is wrong with what a loss returned, one sentence each.
+
+    Args:
+        output: of its `forward`.
+        size: [B, T] of the batch.
+    """
+    if not isinstance(output, LossOutput):
+        return [f"shapes: forward returns {type(output).__name__}; return a LossOutput"]
     found = []
     if output.value.shape not in (size, torch.Size()):
         found.append(f"shapes: the value is {list(output.value.shape)}, neither [B, T] = {list(size)} nor one number")
+        if output.value.dim() == 2 and len(output.value) == size[0] and 0 < output.value.shape[1] < size[1]:
+            steps = size[1] - output.value.shape[1]
+            steps_given = f", {steps}" if steps > 1 else ""
+            found[-1] += f"; return LossOutput.ahead(value, joined(batch{steps_given}), steps={steps})"
     if not bool(torch.isfinite(output.value).all()):
         found.append("shapes: the value is not finite")
     mask = output.mask
@@ -206,6 +233,34 @@ def check_shapes(cls: type[Loss]) -> list[str]:
         if value.numel() != 1 or value.requires_grad:
             found.append(f"shapes: metric {key!r} is no detached scalar")
     return found
+
+
+def enforce(model: WorldModel, *, frames: int) -> None:
+    """Refuse a user's loss that breaks its contract, before a training begins: each is run once, on noise.
+
+    Shapes, the mask, and finite values are looked at, which takes one small pass. Taps, scale and the leak test take
+    seconds and a loss with its default options; they are left to `worldaction check loss`.
+
+    Args:
+        model: with its losses; those of this package are not run. Nothing of it changes, nor does torch's generator.
+        frames: T of the windows that it is to be trained on.
+
+    Raises:
+        UserError: names the loss, what is wrong, and the remedy.
+    """
+    theirs = {n: loss for n, loss in model.each_loss().items() if not type(loss).__module__.startswith(OURS)}
+    if not theirs:
+        return
+    config, device = model.config, model.proprio_mean.device
+    batch = noise_batch(2, frames, image_size=config.image_size, layout=config.layout).to(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        batch = model.with_targets(batch)
+        latents = model.filter(batch)
+        for name, loss in theirs.items():
+            # a copy: what a loss keeps between steps begins with the training
+            if found := output_errors(copy.deepcopy(loss)(latents, batch, model), batch.batch_size):
+                target = f"{type(loss).__module__}:{type(loss).__name__}"
+                raise UserError(f"loss {name!r} breaks its contract: {found[0]}; see `worldaction check loss {target}`")
 
 
 def check_taps(cls: type[Loss]) -> list[str]:
@@ -309,7 +364,7 @@ def check_after_step(cls: type[Loss]) -> list[str]:
 def check_leak(cls: type[Loss]) -> list[str]:
     """A loss that predicts actions is at chance where observations say nothing about them; see `action_error`."""
     if not cls.predicts_actions:
-        return []
+        return _undeclared(cls)
     error = action_error(cls)
     if error >= LEAK:
         return []
@@ -317,6 +372,22 @@ def check_leak(cls: type[Loss]) -> list[str]:
         f"leak: actions are predicted from noise with an error of {error:.2f}, and chance is {CHANCE:.2f}; "
         "read embed, not the recurrent taps that the action was fed to"
     ]
+
+
+def _undeclared(cls: type[Loss]) -> list[str]:
+    """A loss that has actions as its target and does not say so, so that nobody would look for its leak."""
+    one = trial(cls)
+    # with all weights at zero an action that goes into a network changes nothing, and one that is a target still does
+    with torch.no_grad():
+        for weight in one.loss.parameters():
+            weight.zero_()
+    batch = one.batch.clone()
+    batch[ACTION] *= -0.5
+    batch[PREVIOUS_ACTION][~batch[IS_INIT]] *= -0.5
+    value, other = one.run().mean(), replace(one, batch=batch).run().mean()
+    if torch.equal(value, other) or not bool(torch.isfinite(value)):
+        return []
+    return ["leak: the loss compares something with actions; set predicts_actions = True, so that leaks are looked for"]
 
 
 def action_error(cls: type[Loss], *, steps: int = 300, windows: int = 96, batch: int = 16, seed: int = 0) -> float:

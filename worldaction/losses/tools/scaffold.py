@@ -21,7 +21,7 @@ from tensordict import TensorDict
 from worldaction.losses import Loss, LossOutput, Shapes
 from worldaction.losses.base import joined
 from worldaction.world_model.nets import mlp
-from worldaction.world_model.rssm import Latents
+from worldaction.world_model.latent import Latents
 
 if TYPE_CHECKING:
     from worldaction.world_model.model import WorldModel

@@ -1,6 +1,6 @@
 """What recorded episodes are written to: one protocol for every format, and what the writers of folders share.
 
-A format is one file beside this one with a class that keeps to `Sink`, as `StoreWriter` does.
+A format is one file beside this one with a class that keeps to `DatasetWriter`, as `StoreWriter` does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from worldaction.play.readers.source import Source
 from worldaction.spec import Kind
 
 
-class Sink(Protocol):
+class DatasetWriter(Protocol):
     """A data set that is being written, episode by episode and block by block; its name exists once it is whole."""
 
     path: Path
@@ -60,8 +60,8 @@ class Begun(NamedTuple):
     """Frames so far."""
 
 
-class FolderSink:
-    """The part of a sink that every folder needs: a temporary name, checked frames, and a clean end.
+class FolderWriter:
+    """The part of a writer that every folder needs: a temporary name, checked frames, and a clean end.
 
     As a context manager it publishes the folder when the block ends, and leaves nothing behind when the block fails.
 
@@ -216,32 +216,32 @@ class FolderSink:
 
 def copy(
     source: Source,
-    sink: Sink,
+    writer: DatasetWriter,
     *,
     image_size: int,
     order: Sequence[int] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Write every episode of a source to a sink in constant memory; closing the sink is left to the caller.
+    """Write every episode of a source in another format, in constant memory; closing the writer is left to the caller.
 
     Args:
         source: what `open_source` gave.
-        sink: for sets of the source's layout.
+        writer: for sets of the source's layout.
         image_size: side of the images in pixels, at most that of the source.
         order: numbers of the episodes to write; all in their order by default.
         progress: called with the number of frames just done.
 
     Raises:
-        UserError: a file of the source is missing or damaged, or its frames do not fit the sink.
+        UserError: a file of the source is missing or damaged, or its frames do not fit the writer.
     """
     for number in range(len(source.episodes)) if order is None else order:
         recording = source.episodes[number]
-        sink.begin_episode(kind=recording.kind, split=recording.split, scene=recording.scene)
+        writer.begin_episode(kind=recording.kind, split=recording.split, scene=recording.scene)
         for block in source.blocks(number, image_size=image_size):
-            sink.append(block)
+            writer.append(block)
             if progress is not None:
                 progress(len(block[spec.ACTION]))
-        sink.end_episode(recording.segments)
+        writer.end_episode(recording.segments)
 
 
 def _checked_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.io.artefact import replacing
 from worldaction.play.layout import Segment
-from worldaction.play.writers.base import Begun, FolderSink
+from worldaction.play.writers.base import Begun, FolderWriter
 
 logger = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ UNITS: Final = np.repeat([spec.METRES_PER_UNIT, spec.RADIANS_PER_UNIT], 3)
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 
-class CalvinWriter(FolderSink):
-    """Writes a CALVIN set: a sink for frames of CALVIN's layout.
+class CalvinWriter(FolderWriter):
+    """Writes a CALVIN set: for frames of CALVIN's layout.
 
     Frames are numbered in the order they come, in one line for both splits, so that each split has gaps. Vectors are
     float64 as in the published files, and keep every bit of what comes. `rel_actions` are the actions as they come.

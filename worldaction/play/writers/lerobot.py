@@ -35,7 +35,7 @@ from worldaction.play.lerobot_layout import (
     write_extra,
 )
 from worldaction.play.readers.reading import need
-from worldaction.play.writers.base import Begun, FolderSink
+from worldaction.play.writers.base import Begun, FolderWriter
 from worldaction.play.writers.lerobot_stats import Stats, count_levels, image_stats, merge_all, vector_stats
 from worldaction.play.writers.lerobot_video import CODECS, MEGABYTES, SECONDS, Place, VideoFiles
 
@@ -49,8 +49,8 @@ PLAY: Final = "play"
 """The task of frames that no successful segment holds."""
 
 
-class LeRobotWriter(FolderSink):
-    """Writes a LeRobot set: a sink for frames of any layout.
+class LeRobotWriter(FolderWriter):
+    """Writes a LeRobot set: for frames of any layout.
 
     `robot_obs` becomes `observation.state`, `scene_obs` `observation.environment_state`, a camera
     `observation.images.<name>`. A frame's task is the sentence of the successful segment that holds it, the later one

@@ -1,133 +1,61 @@
-"""Recurrent state-space model with discrete latents (DreamerV2, Hafner et al. 2021), written for TorchRL's keys.
+"""Recurrent state-space model with discrete latents (DreamerV2, Hafner et al. 2021), the default core.
 
     belief h_t = GRU(h_{t-1}, z_{t-1}, a_{t-1})
     posterior z_t ~ q(z | h_t, e_t)      what the model believes after it has looked
     prior     z_t ~ p(z | h_t)           what it expects before it looks, and all that imagination has
 
-TorchRL has no class for this model (its RSSMPriorV3 has another recurrent cell); those serve as oracles in the tests.
+TorchRL has no class for this model: its RSSMPriorV3 is DreamerV3's, with another recurrent cell (`torchrl_v3.py`).
+`worldaction.kernels` has fast implementations of it: of filtering a batch (scan), of imagination (rollout, dream).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from worldaction.errors import UserError
 from worldaction.kernels import REFERENCE, Request, choose
-from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.kernels.rollout import cpu, native
 from worldaction.kernels.rollout.reference import PriorWeights, gru, prior_step
 from worldaction.kernels.scan.op import scan, scan_request
 from worldaction.kernels.scan.reference import ScanWeights
-from worldaction.kernels.weight_cache import Kept
-from worldaction.spec import NULL_ACTION
+from worldaction.kernels.weight_cache import WeightCache
 from worldaction.world_model.accumulated_linear import deferred
+from worldaction.world_model.cores.base import RecurrentCore
+from worldaction.world_model.latent import Latent, Latents, one_hot, straight_through
 from worldaction.world_model.nets import mlp
-
-
-class Latent(NamedTuple):
-    """The state of the world model, in the form in which it is stored and passed on."""
-
-    belief: Tensor  # [..., D] float32
-    code: Tensor  # [..., S] uint8
-
-    def index(self, rows: Tensor | slice) -> Latent:  # type: ignore[override] # a batch's index, not a tuple's
-        """The latents of some rows of the first axis."""
-        return Latent(self.belief[rows], self.code[rows])
-
-
-@dataclass(frozen=True)
-class Latents:
-    """What a training batch looks like from inside the model: the taps that losses read."""
-
-    embed: Tensor  # [B, T, E]
-    belief: Tensor  # [B, T, D]
-    state: Tensor  # [B, T, S * C], one-hot forward, gradient of the probabilities backward
-    posterior: Tensor  # [B, T, S, C] probabilities
-    prior: Tensor  # [B, T, S, C] probabilities
-
-    @property
-    def feature(self) -> Tensor:
-        """[B, T, F], belief and state side by side."""
-        return torch.cat([self.belief, self.state], -1)
-
-
-def one_hot(code: Tensor, classes: int) -> Tensor:
-    """Class indices [..., S] to flat one-hots [..., S * C], float32."""
-    return F.one_hot(code.long(), classes).to(torch.float32).flatten(-2)
-
-
-def straight_through(probs: Tensor, uniform: Tensor) -> Tensor:
-    """A one-hot sample whose gradient is that of the probabilities (Bengio et al. 2013).
-
-    Args:
-        probs: [..., S, C].
-        uniform: [..., S].
-
-    Returns:
-        [..., S * C].
-    """
-    hard = F.one_hot(sample(probs.detach(), uniform).long(), probs.shape[-1]).to(probs.dtype)
-    # exact one-hots forward: (hard - p) + p would leave rounding dust on them
-    return (hard + (probs - probs.detach())).flatten(-2)
-
 
 _STEPPING: dict[str, Any] = {"cpu": cpu, "native": native}
 """Implementations of the rollout that take a step at a time, too: `pack` and `step`."""
-_packed: Kept[Callable[..., tuple[Tensor, Tensor]] | None] = Kept(4)
-"""Not in the modules: they are copied and sent to other processes, packed weights cannot be."""
+_packed: WeightCache[Callable[..., tuple[Tensor, Tensor]] | None] = WeightCache(4)
+"""Outside of the modules, which are copied and sent to other processes: packed weights cannot be."""
 
 
-class RSSM(nn.Module):
-    """The recurrent core. Randomness is always an argument."""
+class RSSM(RecurrentCore):
+    """The recurrent core of DreamerV2, with a LayerNorm in its GRU cell. Randomness is always an argument."""
 
-    def __init__(
-        self,
-        *,
-        embed: int,
-        action: int,
-        deter: int,
-        groups: int,
-        classes: int,
-        hidden: int,
-        unimix: float,
-        null_action: Sequence[float] = NULL_ACTION,
-    ) -> None:
+    name = "dreamer_v2"
+    has_kernels = True
+
+    def __init__(self, options: Any = None, **sizes: Any) -> None:
         """
         Args:
-            embed: size E of the encoder's output.
-            action: size A.
-            deter: size D.
-            groups: S.
-            classes: C.
-            hidden: width U of the inner layers.
-            unimix: share of the uniform distribution in every categorical.
-            null_action: [A], fed during the burn-in.
+            options: none.
+            sizes: see `RecurrentCore`.
         """
-        super().__init__()
-        if not 2 <= classes <= 256:
-            raise UserError(f"{classes} classes per group; give 2 to 256, because a class is stored in a byte")
-        self.deter, self.groups, self.classes, self.unimix = deter, groups, classes, unimix
-        # on the device: a step of training must bring nothing there
-        self.null_action: Tensor
-        self.register_buffer("null_action", torch.tensor(null_action, dtype=torch.float32), persistent=False)
-        self.imagine_in = torch.float32
-        """Precision of the products of `prior` where a model is frozen and runs on a CPU: float32 or bfloat16."""
-        flat = groups * classes
+        super().__init__(options, **sizes)
+        deter, hidden, flat = self.deter, self.hidden, self.groups * self.classes
         self.input_state = nn.Linear(flat, hidden, bias=False)
-        self.input_action = nn.Linear(action, hidden)
+        self.input_action = nn.Linear(self.action, hidden)
         self.input_norm = nn.LayerNorm(hidden)
         self.gates = nn.Linear(hidden + deter, 3 * deter, bias=False)
         self.gates_norm = nn.LayerNorm(3 * deter)
         self.prior_net = mlp([deter, hidden, flat])
-        self.posterior_embed = nn.Linear(embed, hidden)
+        self.posterior_embed = nn.Linear(self.embed, hidden)
         self.posterior_belief = nn.Linear(deter, hidden, bias=False)
         self.posterior_norm = nn.LayerNorm(hidden)
         self.posterior_logits = nn.Linear(hidden, flat)
@@ -140,29 +68,23 @@ class RSSM(nn.Module):
         uniform: Tensor,
         *,
         burn_in: int = 1,
-        blind_from: Tensor | None = None,
+        open_loop_from: Tensor | None = None,
     ) -> Latents:
-        """Filter a batch of windows, each from an empty state.
-
-        Args:
-            embed: [B, T, E].
-            previous_action: [B, T, A], a_{t-1}.
-            is_init: [B, T] bool; resets (h, z) before the frame is taken in, and never touches the action.
-            uniform: [B, burn_in - 1 + T, S].
-            burn_in: how often the first frame is seen; all but the last time with the null action, and not returned.
-            blind_from: [B] int64, the frame from which a window is imagined: its states are samples of the prior.
-        """
+        """See `RecurrentCore.observe`: the same, with what needs no recurrence computed for all frames at once."""
         batch, lead = embed.shape[0], burn_in - 1
         null = self.null_action.to(previous_action.dtype).expand(batch, lead, -1)
+        # what depends on neither belief nor state is computed for all frames at once, in large products
+        # [B, lead + T, U]; during the burn-in the action is null, and the first frame is seen again and again
         moved = self.input_action(torch.cat([null, previous_action], 1))
         seen = self.posterior_embed(embed)
         seen = torch.cat([seen[:, :1].expand(-1, lead, -1), seen], 1)
         if (kind := self._scanned_in(uniform)) is not None:
-            return self._scan(embed, seen, moved, is_init, uniform, blind_from, dtype=kind)
+            return self._scan(embed, seen, moved, is_init, uniform, open_loop_from, dtype=kind)
         actions, looks = moved.unbind(1), seen.unbind(1)
         # [T, B, 1], one where the state is kept; the burn-in starts from zeros and is kept
         keep = (~is_init).to(embed.dtype).unsqueeze(-1).unbind(1)
         belief, state = embed.new_zeros(batch, self.deter), embed.new_zeros(batch, self.groups * self.classes)
+        # the gradients of weights that every step uses are one product after the loop, not one a step
         in_state, gates = deferred(self.input_state.weight), deferred(self.gates.weight)
         believe = deferred(self.posterior_belief.weight)
         conclude = deferred(self.posterior_logits.weight, self.posterior_logits.bias)
@@ -171,21 +93,25 @@ class RSSM(nn.Module):
             frame = step - lead
             if frame > 0:
                 belief, state = belief * keep[frame], state * keep[frame]
+            # [B, U], then h_t [B, D]
             x = F.elu(self.input_norm(in_state(state) + action))
             belief = gru(x, belief, gates, (self.gates_norm.weight, self.gates_norm.bias))
             x = F.elu(self.posterior_norm(look + believe(belief)))
+            # [B, S, C]
             probs = self._probabilities(conclude(x))
             believed = probs
-            if blind_from is not None and frame >= 0:
+            if open_loop_from is not None and frame >= 0:
                 expected = self._probabilities(self.prior_net(belief))
-                believed = torch.where((frame >= blind_from)[:, None, None], expected, probs)
+                believed = torch.where((frame >= open_loop_from)[:, None, None], expected, probs)
                 priors.append(expected)
             state = straight_through(believed, uniform[:, step])
             if frame >= 0:
                 beliefs.append(belief)
                 states.append(state)
                 posteriors.append(probs)
+        # [B, T, D]
         stacked = torch.stack(beliefs, 1)
+        # no state depends on the prior where all is seen, so that it is computed once for all frames
         return Latents(
             embed=embed,
             belief=stacked,
@@ -193,6 +119,16 @@ class RSSM(nn.Module):
             posterior=torch.stack(posteriors, 1),
             prior=torch.stack(priors, 1) if priors else self._probabilities(self.prior_net(stacked)),
         )
+
+    def predict(self, belief: Tensor, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """See `RecurrentCore.predict`."""
+        belief = self._advance(belief, state, self.input_action(action))
+        return belief, self._grouped(self.prior_net(belief))
+
+    def correct(self, belief: Tensor, embed: Tensor) -> Tensor:
+        """See `RecurrentCore.correct`."""
+        x = F.elu(self.posterior_norm(self.posterior_embed(embed) + self.posterior_belief(belief)))
+        return self._grouped(self.posterior_logits(x))
 
     def _scanned_in(self, uniform: Tensor) -> torch.dtype | None:
         """The precision of products in which an implementation of the scan serves; None where the loop is to be run."""
@@ -211,7 +147,7 @@ class RSSM(nn.Module):
         actions: Tensor,
         is_init: Tensor,
         uniform: Tensor,
-        blind_from: Tensor | None,
+        open_loop_from: Tensor | None,
         *,
         dtype: torch.dtype,
     ) -> Latents:
@@ -220,7 +156,8 @@ class RSSM(nn.Module):
         # the burn-in starts from zeros and is kept
         keep = torch.cat([is_init.new_zeros(len(is_init), lead + 1), is_init[:, 1:]], 1).logical_not().float()
         frames = torch.arange(-lead, is_init.shape[1], device=embed.device)
-        blind = None if blind_from is None else (frames >= 0) & (frames >= blind_from[:, None])
+        # [B, burn_in - 1 + T]
+        imagined = None if open_loop_from is None else (frames >= 0) & (frames >= open_loop_from[:, None])
         with torch.autocast(embed.device.type, enabled=False):
             found = scan(
                 self.scan_weights(),
@@ -228,7 +165,7 @@ class RSSM(nn.Module):
                 actions.float(),
                 keep,
                 uniform,
-                blind,
+                imagined,
                 unimix=self.unimix,
                 dtype=dtype,
             )
@@ -236,32 +173,22 @@ class RSSM(nn.Module):
         return Latents(embed=embed, belief=belief, state=state, posterior=posterior, prior=prior)
 
     def first(self, belief: Tensor, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
-        """`posterior` from the empty state: belief [B, D] zeros, and a state of zeros that no code stands for."""
+        """See `RecurrentCore.first`."""
         state = belief.new_zeros(len(belief), self.groups * self.classes)
         belief = self._advance(belief, state, self.input_action(previous_action))
-        return Latent(belief, sample(self._posterior(belief, self.posterior_embed(embed)), uniform))
+        return self._see(belief, embed, uniform)
 
     def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
-        """Take in one frame: a_{t-1} [B, A] moved the world, e_t [B, E] is what is seen; uniform is [B, S]."""
+        """See `RecurrentCore.posterior`; the prior's layers are left out."""
         state = one_hot(latent.code, self.classes)
         belief = self._advance(latent.belief, state, self.input_action(previous_action))
-        probs = self._posterior(belief, self.posterior_embed(embed))
-        return Latent(belief, sample(probs, uniform))
+        return self._see(belief, embed, uniform)
 
     def prior(self, latent: Latent, action: Tensor, uniform: Tensor) -> Latent:
-        """Imagine one frame: a_t [B, A] is executed; uniform is [B, S]."""
+        """See `RecurrentCore.prior`; by a fast implementation where the device has one for a frozen model."""
         if (step := self._packed(latent.belief, action)) is not None:
             return Latent(*step(*latent, action, uniform, unimix=self.unimix))
         return Latent(*prior_step(self.prior_weights(), *latent, action, uniform, unimix=self.unimix))
-
-    @contextmanager
-    def imagining_in(self, dtype: torch.dtype) -> Iterator[None]:
-        """`prior` in another precision for a while, see `imagine_in`."""
-        before, self.imagine_in = self.imagine_in, dtype
-        try:
-            yield
-        finally:
-            self.imagine_in = before
 
     def prior_weights(self) -> PriorWeights:
         """The prior's weights in the order in which kernels take them; views, except for one transposed matrix."""
@@ -297,6 +224,7 @@ class RSSM(nn.Module):
     def _packed(self, belief: Tensor, action: Tensor) -> Callable[..., tuple[Tensor, Tensor]] | None:
         """A CPU's fast `prior_step` with its weights, made once for a frozen model; None where none serves."""
         parameters = self._prior_parameters()
+        # packed weights are copies: with them nothing could be traced, and no gradient would reach the parameters
         traced = torch.compiler.is_compiling() or belief.requires_grad or action.requires_grad
         if traced or belief.dtype != torch.float32 or any(p.requires_grad or p.is_inference() for p in parameters):
             return None
@@ -327,9 +255,8 @@ class RSSM(nn.Module):
         x = F.elu(self.input_norm(self.input_state(state) + action))
         return gru(x, belief, self.gates.weight, (self.gates_norm.weight, self.gates_norm.bias))
 
-    def _posterior(self, belief: Tensor, look: Tensor) -> Tensor:
-        x = F.elu(self.posterior_norm(look + self.posterior_belief(belief)))
-        return self._probabilities(self.posterior_logits(x))
-
     def _probabilities(self, logits: Tensor) -> Tensor:
-        return probabilities(logits.float().unflatten(-1, (self.groups, self.classes)), self.unimix)
+        return self.distribution(self._grouped(logits))
+
+    def _grouped(self, logits: Tensor) -> Tensor:
+        return logits.unflatten(-1, (self.groups, self.classes))

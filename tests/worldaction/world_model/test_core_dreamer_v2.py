@@ -9,7 +9,8 @@ from torch import Tensor
 from worldaction.errors import UserError
 from worldaction.kernels.categorical.reference import probabilities, sample
 from worldaction.spec import NULL_ACTION
-from worldaction.world_model.rssm import RSSM, Latent, Latents, one_hot, straight_through
+from worldaction.world_model.cores.dreamer_v2 import RSSM
+from worldaction.world_model.latent import Latent, Latents, one_hot, straight_through
 
 B, T, E, A, D, S, C = 3, 6, 10, 7, 16, 4, 6
 
@@ -139,24 +140,24 @@ def test_the_prior_of_a_frame_is_what_imagination_draws_from(rssm: RSSM) -> None
 
 
 @pytest.mark.parametrize("burn_in", [1, 3])
-def test_from_its_blind_frame_on_a_window_is_what_imagination_would_make_of_it(rssm: RSSM, burn_in: int) -> None:
+def test_from_its_first_imagined_frame_on_a_window_is_what_imagination_makes_of_it(rssm: RSSM, burn_in: int) -> None:
     values, first = inputs(burn_in - 1), torch.tensor([2, 4, T])
     seen = rssm.observe(**values, burn_in=burn_in)
-    blind = rssm.observe(**values, burn_in=burn_in, blind_from=first)
+    dreamed = rssm.observe(**values, burn_in=burn_in, open_loop_from=first)
     for row in range(B):
         before = slice(0, int(first[row]))
-        assert torch.equal(blind.state[row, before], seen.state[row, before])
+        assert torch.equal(dreamed.state[row, before], seen.state[row, before])
         latent = Latent(seen.belief[row, [first[row] - 1]], seen.state[row, first[row] - 1].view(1, S, C).argmax(-1))
         for frame in range(int(first[row]), T):
             draws = values["uniform"][[row], burn_in - 1 + frame]
             latent = rssm.prior(latent, values["previous_action"][[row], frame], draws)
-            torch.testing.assert_close(blind.belief[[row], frame], latent.belief)
-            assert torch.equal(blind.state[[row], frame], one_hot(latent.code, C))
+            torch.testing.assert_close(dreamed.belief[[row], frame], latent.belief)
+            assert torch.equal(dreamed.state[[row], frame], one_hot(latent.code, C))
 
 
-def test_a_blind_frame_teaches_the_prior_that_it_was_drawn_from(rssm: RSSM) -> None:
-    for blind_from, taught in ((torch.full((B,), 2), True), (torch.full((B,), T), False)):
-        state = rssm.observe(**inputs(), blind_from=blind_from).state[:, 3]
+def test_an_imagined_frame_teaches_the_prior_that_it_was_drawn_from(rssm: RSSM) -> None:
+    for first_imagined, taught in ((torch.full((B,), 2), True), (torch.full((B,), T), False)):
+        state = rssm.observe(**inputs(), open_loop_from=first_imagined).state[:, 3]
         last = rssm.prior_net[-1].weight
         (gradient,) = torch.autograd.grad((state * torch.arange(S * C)).sum(), last, allow_unused=True)
         assert bool((gradient != 0).any()) is taught

@@ -1,0 +1,1 @@
+"""Recurrent cores, one file each; `base.py` says what a core is."""
