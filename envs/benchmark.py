@@ -21,7 +21,7 @@ from envs.calvin.client import SimulatorCrashed
 from envs.episodes import SEEDS
 from worldaction.config import EnvConfig, switched_on
 from worldaction.errors import UserError
-from worldaction.extension import Family
+from worldaction.extension import Family, bring
 
 if TYPE_CHECKING:
     from envs.episodes import Job
@@ -35,6 +35,8 @@ CRASHES: Final = 3
 """So often a simulator may fail to survive the same work."""
 START_STATES: Final = 1_000
 """Start states per task in a fixed list of seeds."""
+GENERAL: Final = "gymnasium"
+"""The benchmark of environments that have none of their own."""
 BENCHMARKS: Final = Family(
     "environment", "--env", "envs", "envs.benchmark:Benchmark", "worldaction/PlayTable-v0", files="*/benchmark.py"
 )
@@ -163,12 +165,17 @@ class Benchmark(ABC):
 
 def benchmark_class(env: str) -> type[Benchmark]:
     """The benchmark that `--env` names; any Gymnasium environment that has none of its own is a `General`."""
-    if env in BENCHMARKS.available():
-        found: type[Benchmark] = BENCHMARKS.find(env)
-        return found
-    from envs.general.benchmark import General, own_class
+    found: type[Benchmark] = _brought(env) or BENCHMARKS.find(env if env in BENCHMARKS.available() else GENERAL)
+    return found
 
-    return own_class(env) or General
+
+def _brought(env: str) -> type[Benchmark] | None:
+    """The benchmark of `module:Class`, where that is one and no environment's id."""
+    module, colon, cls = env.partition(":")
+    if not (module and colon) or "/" in cls:
+        return None
+    found = getattr(bring(module, f"--env {env}"), cls, None)
+    return found if isinstance(found, type) and issubclass(found, Benchmark) else None
 
 
 def open_benchmark(config: EnvConfig, *, renderer: str | None = None) -> Benchmark:

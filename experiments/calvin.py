@@ -35,6 +35,10 @@ def main(
 
         print(json.dumps(to_dict(study), indent=2))
         return
+    if resume is None:
+        from experiments.study.checks import check_paths
+
+        check_paths(study)
     # waiting threads that spin slow each other down several times over; torch reads this when it is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.study.conduct import conduct

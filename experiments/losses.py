@@ -2,7 +2,7 @@
 
 python -m experiments.losses [PRESET] [--compare LOSS ...] [--distractors X ...] [--models-only] [OPTIONS of the study]
 
-A study with arms like any other (docs/arms.md), so --resume and --reuse work as there. --compare takes losses as
+A study with arms like any other (docs/arms.md), so --resume and --cache work as there. --compare takes losses as
 --losses does, and all of the zoo if nothing is named, without those that read the simulator's own numbers.
 --models-only trains and measures the world models; --resume RUN then goes on to the policies. --page RUN writes the
 page again.

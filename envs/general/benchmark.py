@@ -48,6 +48,8 @@ DONE = 0.5
 class General(Benchmark):
     """An environment and how to look at it. Success is what `info` says, or the study's own judge."""
 
+    name = "gymnasium"
+
     env: str
     config: GymConfig
     table: TableConfig
@@ -240,12 +242,3 @@ def tasks_of(name: str) -> tuple[str, ...]:
     """The tasks of an environment: of its class attribute `tasks`, or one that is named after it."""
     own = getattr(find(name), "tasks", None)
     return tuple(own) if own else (safe_name(name.rpartition("/")[2].rpartition(":")[2]),)
-
-
-def own_class(name: str) -> type[Benchmark] | None:
-    """The benchmark of `module:Class`, where that is one and no environment's id."""
-    module, colon, cls = name.partition(":")
-    if not (module and colon) or "/" in cls:
-        return None
-    found = getattr(bring(module, f"--env {name}"), cls, None)
-    return found if isinstance(found, type) and issubclass(found, Benchmark) else None

@@ -57,10 +57,20 @@ def check_tasks(study: Study) -> None:
         # attempts may be of any length until they are made
         jobs = benchmark.jobs(study.data, study.tasks)
         check_lengths(study, [Planned(job.kind, job.split, job.frames or sys.maxsize) for job in jobs])
-    elif not Path(study.play).exists():
-        raise UserError(f"there is nothing at {study.play}; give the folder or the file of a data set")
-    if learns(study):
-        _check_start_states(study, benchmark)
+    # those of a recorded set are read when that set is
+    if learns(study) and study.starts is None:
+        check_start_states(study, benchmark)
+
+
+def check_paths(study: Study) -> None:
+    """Refuse paths at which there is nothing, before torch is imported.
+
+    Raises:
+        UserError: names the option.
+    """
+    for option, path in (("--play", study.play), ("--starts", study.starts)):
+        if path is not None and not Path(path).exists():
+            raise UserError(f"{option}: there is nothing at {path}; give the folder or the file of a data set")
 
 
 def learns(study: Study) -> bool:
@@ -95,8 +105,12 @@ def check_lengths(study: Study, episodes: Sequence[Span]) -> None:
             )
 
 
-def _check_start_states(study: Study, benchmark: Benchmark) -> None:
-    """A policy is not tested on the start states of its own curve, nor on another task's."""
+def check_start_states(study: Study, benchmark: Benchmark) -> None:
+    """Refuse more episodes than there are start states: none of the curve's is evaluated, nor another task's.
+
+    Raises:
+        UserError: says how many there are.
+    """
     episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
     for task in study.tasks:
         total = len(benchmark.starts(task))

@@ -16,7 +16,7 @@ from agents.policies.registry import POLICIES
 from agents.updates.base import Update
 from agents.updates.registry import UPDATES
 from envs.benchmark import Benchmark, open_benchmark
-from experiments.study.checks import check_lengths, check_tasks, learns
+from experiments.study.checks import check_lengths, check_start_states, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
 from worldaction.config import sizes_of
@@ -128,6 +128,8 @@ def check_resolved(study: Study, resolved: Resolved) -> None:
         UserError: names the option, or what the data lack.
     """
     check_tasks(study)
+    if resolved.learns:
+        check_start_states(study, resolved.benchmark)
     source = resolved.source
     if source is not None:
         check_lengths(study, source.episodes)

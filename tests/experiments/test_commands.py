@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_study import ROOT, environment, files, finished_run, study, summary
+from tiny_study import ROOT, copied, environment, files, finished_run, study, summary
 
 from envs import CALVIN_ID, METAWORLD_ID
 from envs.episodes import SEEDS
@@ -305,8 +305,8 @@ TABLE: dict[str, Callable[[str], None]] = {
         has_options
     ),
     "worldaction baselines runs/calvin/quick-... --steps 100000": has_options,
-    f"{STUDY} quick --policy gaussian --reuse RUN": means(
-        "quick", policy=replace(PRESETS["quick"].policy, name="gaussian"), reuse=("RUN",)
+    f"{STUDY} quick --policy gaussian --cache RUN": means(
+        "quick", policy=replace(PRESETS["quick"].policy, name="gaussian"), cache="RUN"
     ),
     "worldaction baselines runs/calvin/quick-... --markdown": has_options,
     f"{STUDY} quick --kernels reference": means("quick", kernels="reference"),
@@ -389,7 +389,7 @@ def test_the_command_worldaction_is_the_one_that_is_tested_here(monkeypatch: pyt
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A finished run that may be changed."""
-    shutil.copytree(finished_run(), tmp_path / "run")
+    copied(finished_run(), tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -106,7 +106,7 @@ def test_no_part_begins_when_the_time_is_up(tmp_path: Path) -> None:
 
 def test_training_is_told_in_steps_a_second_and_losses(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", to_dict(DEBUG))
-    with Recorder(tmp_path, "seed0-world_model") as recorder:
+    with Recorder(tmp_path / "artefacts/seed0/world_model", boards=tmp_path / "tensorboard") as recorder:
         recorder.log(25, {"loss/kl": 2.0}, prefix="seed0/world_model")
         time.sleep(0.1)
         recorder.log(75, {"loss/kl": 1.5, "gradient_norm": 3.0}, prefix="seed0/world_model")

@@ -87,13 +87,13 @@ def test_heads_and_updates_of_ours_run_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(option: str, value: str, words: str, folder: Path) -> None:
-    from experiments.stages.task_run import resolved
+    from experiments.study.resolve import resolve
     from experiments.study.settings import DEBUG, replace
 
     name = option.removeprefix("--")
     section = replace(getattr(DEBUG, name), name=value)
     with pytest.raises(UserError, match=words):
-        resolved(replace(DEBUG, **{name: section}))
+        resolve(replace(DEBUG, **{name: section}))
 
 
 @pytest.mark.parametrize("target", ["policy gaussian,width=3", "update grpo,group=4"])

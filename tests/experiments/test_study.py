@@ -37,6 +37,7 @@ from experiments.study.run import Run
 from experiments.study.settings import load_study
 from worldaction.config import TableConfig
 from worldaction.io.recorder import read_metrics
+from worldaction.world_model import train
 
 TASK = "artefacts/seed0/turn_on_led"
 
@@ -81,7 +82,7 @@ def test_gradient_shares_are_recorded_all_through_the_training(
     copied(run, tmp_path / "run")
     forget(tmp_path / "run", "seed0/world_model")
     monkeypatch.setattr(world_model, "LOG_EVERY", 5)
-    monkeypatch.setattr(world_model, "SHARES_EVERY", 10)
+    monkeypatch.setattr(train, "SHARES_EVERY", 10)
     world_model.train_world_model(Run.open(tmp_path / "run"), 0)
     lines = [line for line in read_metrics(tmp_path / "run") if line["prefix"] == "seed0/world_model"]
     assert [line["step"] for line in lines if "gradient_share/kl" in line] == [1, 10, 20, 30, 40]

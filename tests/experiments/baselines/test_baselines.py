@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_study import ROOT, SETTINGS, environment, finished_run
+from tiny_study import ROOT, SETTINGS, copied, environment, finished_run, place
 
 from agents.bc import demonstration_chunks
 from agents.policies.diffusion import DiffusionOptions, DiffusionPolicy
@@ -24,6 +24,7 @@ from experiments.baselines.base import Demonstrations, Learned, policy_of
 from experiments.guard import guarded
 from experiments.report.statistics import wilson
 from worldaction.config import CloneConfig, PolicyConfig, TableConfig, WorldModelConfig
+from worldaction.io.recorder import read_metrics
 from worldaction.spec import ACTION, CALVIN, ROBOT, STATIC
 
 TASK = "turn_on_led"
@@ -43,7 +44,7 @@ def arguments(run: Path, *more: str) -> list[str]:
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with all baselines; not to be changed."""
     folder = tmp_path_factory.mktemp("baselines") / "run"
-    shutil.copytree(finished_run(), folder)
+    copied(finished_run(), folder)
     main(arguments(folder))
     return folder
 
@@ -110,11 +111,7 @@ def test_the_table_has_a_row_for_every_method_beside_the_runs_own(
     own = json.loads((run / "evaluation" / f"{TASK}-seed0.json").read_text())
     assert [int(rows[name]["successes"]) for name in ("bc", "ppo")] == [own[n]["successes"] for n in ("bc", "ppo")]
     # fine-tuning goes on from the cloned policy: its steps and time are counted, too
-    tuned = sum(
-        line["ppo/policy_steps"]
-        for line in map(json.loads, (run / "metrics" / f"seed0-{TASK}.jsonl").read_text().splitlines())
-        if line["prefix"] == f"seed0/{TASK}"
-    )
+    tuned = sum(line["ppo/policy_steps"] for line in read_metrics(run) if line["prefix"] == f"seed0/{TASK}")
     assert int(rows["ppo"]["gradient_steps"]) == SETTINGS["clone.steps"] + tuned
     assert int(rows["dppo"]["gradient_steps"]) == SETTINGS["clone.steps"] + values(run, "dppo")["gradient_steps"]
 
@@ -132,7 +129,7 @@ def test_the_run_itself_is_left_as_it_was(run: Path) -> None:
 
 def test_what_is_done_is_not_done_again_and_what_is_missing_comes_out_the_same(run: Path, tmp_path: Path) -> None:
     again = tmp_path / "run"
-    shutil.copytree(run, again)
+    copied(run, again)
     missing = ["sb3_ppo_dream", "dppo", "sb3_ppo"]
     for method in missing:
         shutil.rmtree(again / "baselines" / f"{method}-{TASK}-seed0")
@@ -173,7 +170,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(
 
 def test_a_budget_below_one_batch_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "run"
-    shutil.copytree(finished_run(), copy)
+    copied(finished_run(), copy)
     for method in ("dppo", "sb3_ppo_dream"):
         assert guarded(lambda m=method: main([str(copy), "--methods", m, "--steps", "3"])) == 2  # type: ignore[misc]
         assert f"less than one batch of {method}" in capsys.readouterr().err
@@ -182,8 +179,8 @@ def test_a_budget_below_one_batch_is_refused(run: Path, tmp_path: Path, capsys: 
 
 def test_an_unfinished_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "run"
-    shutil.copytree(finished_run(), copy)
-    (copy / "artefacts" / "seed0" / TASK / "evaluation" / "manifest.json").unlink()
+    copied(finished_run(), copy)
+    (place(copy, f"seed0/{TASK}/evaluation") / "manifest.json").unlink()
     assert guarded(lambda: main([str(copy)])) == 2
     assert "is not finished (turn_on_led, seed 0); go on with it: python -m" in capsys.readouterr().err
 
@@ -205,7 +202,7 @@ class Still(Baseline):
 
 
 def test_a_baseline_of_ones_own_is_one_file_anywhere(tmp_path: Path) -> None:
-    shutil.copytree(finished_run(), tmp_path / "run")
+    copied(finished_run(), tmp_path / "run")
     (tmp_path / "mine.py").write_text(MINE)
     command = [sys.executable, "-m", "experiments.baselines", "run", "--methods", "mine:Still"]
     result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=90)
@@ -214,7 +211,7 @@ def test_a_baseline_of_ones_own_is_one_file_anywhere(tmp_path: Path) -> None:
     found = values(tmp_path / "run", "still")
     assert found["evaluation"]["successes"] == 0
     assert found["made_by"]["speed"] == 0.0
-    assert (tmp_path / "run" / "baselines" / "metrics" / f"still-{TASK}-seed0.jsonl").exists()
+    assert (tmp_path / "run" / "baselines" / "metrics" / f"still-{TASK}-seed0" / "metrics.jsonl").exists()
 
 
 def test_help_answers_at_once_without_torch() -> None:

@@ -94,7 +94,7 @@ def compared(tmp_path: Path) -> Path:
         Run.at(arm.folder, arm.study)
         for seed in (0, 1):
             arm.fidelity(seed).finish(measured(quality[name], seed))
-            with Recorder(arm.folder, f"seed{seed}-world_model") as recorder:
+            with Recorder(arm.world_model(seed).folder, boards=arm.boards) as recorder:
                 for step, share in ((1, 0.9), (40, 0.2)):
                     figures = {"gradient_share/kl": 0.1, f"gradient_share/{name}": share, f"loss/{name}": 1.0 / step}
                     recorder.log(

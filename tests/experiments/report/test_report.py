@@ -75,8 +75,7 @@ def _write_metrics(folder: Path, seeds: int) -> None:
                     lines.append({"prefix": prefix, "step": learned, **now, "real/success": real})
                 values = {"imagined/success": dreamed * grown + bc / 50 * (1 - grown), "ppo/divergence": 0.02 * learned}
                 lines.append({"prefix": prefix, "step": learned + 1, **now, **values})
-    (folder / "metrics").mkdir()
-    (folder / "metrics" / "seed0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _write_run(folder: Path, *, summary: dict[str, Any] | None, seeds: int = 1, films: bool = True) -> Path:
@@ -229,7 +228,7 @@ def test_large_films_stay_beside_the_page(whole: Path, monkeypatch: pytest.Monke
 def test_a_run_of_the_world_model_alone_says_so_and_leaves_policies_out(tmp_path: Path) -> None:
     summary = {key: value for key, value in _summary().items() if key != "tasks"}
     folder = _write_run(tmp_path / "run", summary=summary, films=False)
-    (folder / "metrics" / "seed0.jsonl").write_text("")
+    (folder / "metrics.jsonl").write_text("")
     outline = _Outline(write_report(folder).read_text())
     assert outline.headings[0].startswith("World model only, no policy was evaluated. Open loop: rgb_static 29.0 dB")
     assert "BC against PPO in imagination" not in outline.headings
@@ -317,7 +316,7 @@ def grpo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for task in summary["tasks"].values():
         task["per_seed"][0]["difference"] = task["difference"]
     folder = _write_run(tmp_path_factory.mktemp("runs") / "grpo", summary=summary, films=False)
-    for path in (folder / "metrics" / "seed0.jsonl", folder / "evaluation" / "open_drawer-seed0.json"):
+    for path in (folder / "metrics.jsonl", folder / "evaluation" / "open_drawer-seed0.json"):
         path.write_text(path.read_text().replace("ppo", "grpo"))
     write_report(folder)
     return folder
@@ -338,7 +337,7 @@ def test_no_part_of_a_report_says_ppo_of_a_policy_that_another_update_improved(g
 
 def test_an_interrupted_run_names_the_update_that_it_has_recorded(tmp_path: Path) -> None:
     folder = _write_run(tmp_path / "run", summary=None, films=False)
-    metrics = folder / "metrics" / "seed0.jsonl"
+    metrics = folder / "metrics.jsonl"
     metrics.write_text(metrics.read_text().replace("ppo/", "grpo/"))
     assert "Success while GRPO trains" in _Outline(write_report(folder).read_text()).headings
 
