@@ -1,1 +1,1 @@
-""""""
+"""One file a way to improve a policy in imagination."""

@@ -1,1 +1,1 @@
-""""""
+"""One file an arrow of the flow."""

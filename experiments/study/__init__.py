@@ -1,1 +1,1 @@
-""""""
+"""Settings, the command line, arms, the folder of a run, the order of the work."""

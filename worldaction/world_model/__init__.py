@@ -1,1 +1,1 @@
-""""""
+"""The world model: networks, recurrent cores, the model, its training."""

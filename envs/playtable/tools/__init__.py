@@ -1,1 +1,1 @@
-""""""
+"""What the play table is measured with, beside CALVIN."""

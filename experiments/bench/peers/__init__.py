@@ -1,1 +1,1 @@
-""""""
+"""Other libraries that are timed beside ours, one file each."""

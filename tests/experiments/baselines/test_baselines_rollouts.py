@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from latent_world import CHUNK, DECISIONS, FEATURE, Goal, World, mediocre, starts, steady
-from test_evaluate import NUMBER, TABLE, TASK, tiny_model
 from test_ppo import OPTIONS
+from test_rollout_in_simulator import NUMBER, TABLE, TASK, tiny_model
 
 from agents.imagination import RolloutBatch, dream
 from agents.observation_encoder import ObservationConfig, ObservationEncoder

@@ -1,1 +1,1 @@
-""""""
+"""What `worldaction data inspect` and `check` compute."""

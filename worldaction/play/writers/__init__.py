@@ -1,1 +1,1 @@
-""""""
+"""One file a format that is written."""
