@@ -14,6 +14,6 @@ __all__ = ["CALVIN_ID", "DREAM_ID", "METAWORLD_ID", "PLAY_TABLE_ID"]
 # the simulator's side runs as a file, in another interpreter
 only_programs(
     __name__,
-    (),
+    __path__[0],
     {"envs.playtable.check": "worldaction table experts", "envs.calvin.record": "worldaction table record"},
 )

@@ -12,7 +12,7 @@ from worldaction.programs import only_programs, refuse_hidden_packages
 
 only_programs(
     __name__,
-    {"experiments", "experiments.calvin", "experiments.metaworld", "experiments.losses", "experiments.baselines"},
+    __path__[0],
     {
         "experiments.benchmark": "worldaction benchmark",
         "experiments.gpu_check": "worldaction gpu-check",

@@ -29,9 +29,10 @@ def _imported(tree: ast.Module, modules: Iterable[str]) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.module is not None
             assert node.level == 0
-            inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            # a name of the module itself, or a module inside the package
-            found |= inner & known or {node.module}
+            for alias in node.names:
+                # a module inside the package, or a name of the module itself
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else node.module)
     return found & known
 
 

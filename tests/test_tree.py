@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -123,6 +124,11 @@ def test_only_named_modules_are_excused() -> None:
 
 
 # --- the tree as a whole ----------------------------------------------------------------------------------------------
+
+
+def test_no_folder_of_the_experiments_has_more_than_15_files() -> None:
+    counts = Counter(Path(file).parent for file in _python_files() if file.startswith("experiments/"))
+    assert {str(folder): count for folder, count in counts.items() if count > 15} == {}
 
 
 def test_every_folder_of_modules_is_a_package_and_gets_installed() -> None:

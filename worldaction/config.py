@@ -238,7 +238,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class CloneConfig:
-    """Behaviour cloning of the diffusion policy."""
+    """Behaviour cloning of the policy head."""
 
     steps: Count = 1_000
     """Gradient steps."""

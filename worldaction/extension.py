@@ -245,7 +245,7 @@ def _imported(module: str, what: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not module.startswith(error.name):
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         remedy = "run from the folder that holds it, or install it"
         raise UserError(f"{what}: there is no module {module!r}; {remedy}") from None

@@ -15,6 +15,7 @@ from experiments.stages.rollout import evaluate
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import LOGGER, Run
 from worldaction.io.artefact import Artefact
+from worldaction.io.fingerprint import code_of
 from worldaction.io.recorder import Recorder, progress
 
 LOG_EVERY = 50
@@ -49,6 +50,8 @@ class Job:
             "episodes": self.episodes,
             **baseline.settings,
         }
+        if ":" in self.method:
+            made_by["code"] = code_of(self.method.partition(":")[0])
         if baseline.acts_in != "nothing":
             made_by["steps"] = self.budget
         return Artefact(self.run / "baselines" / f"{baseline.name}-{self.task}-seed{self.seed}", made_by=made_by)

@@ -22,7 +22,7 @@ def summarise(run: Run) -> Json:
     """Read the artefacts of a run, write summary.json and return it.
 
     Args:
-        run: what it reuses has been adopted. What is not finished is left out, and named under `unfinished`.
+        run: what is not finished of it is left out, and named under `unfinished`.
     """
     study, artefacts = run.study, run.artefacts()
     seeds = list(study.seeds)

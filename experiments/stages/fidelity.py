@@ -28,13 +28,14 @@ def measure_world_model(run: Run, seed: int) -> None:
     artefact = run.fidelity(seed)
     if artefact.complete:
         return
-    options = run.study.evaluation
+    # claimed before the work, for two runs may share a cache
+    folder, options = artefact.folder, run.study.evaluation
     store = PlayStore.open(run.play().path / "store")
     model = open_world_model(run, seed, losses=DECODER)
     rolls = roll_out(model, store, count=options.probes, horizon=options.horizon, seed=seed)
     results = fidelity(rolls, seed=seed)
     if model.draws_images() and model.config.cameras:
-        _film(artefact.folder, rolls)
+        _film(folder, rolls)
     artefact.finish(results)
     run.publish(f"seed{seed}/fidelity", artefact)
 

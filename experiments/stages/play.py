@@ -25,8 +25,8 @@ SHARD_FRAMES = 4_000
 TYPICAL_FRAMES = {"near_miss": 60, "demo": 80}
 
 
-def make_play(run: Run) -> None:
-    """Make the play store of a run, unless it is there."""
+def make_play(run: Run, *, workers: int) -> None:
+    """Make the play store of a run in so many processes, unless it is there."""
     artefact = run.play()
     if artefact.complete:
         return
@@ -38,7 +38,7 @@ def make_play(run: Run) -> None:
         with progress(frames(source), "reading play", "frame") as bar:
             store = convert(source, path, image_size=run.study.table.image_size, progress=bar.update)
     else:
-        store = _generate(run, artefact.folder, path)
+        store = _generate(run, artefact.folder, path, workers)
     if len(store) == 0:
         raise UserError(f"{run.study.play or path} holds no frames; record some, or give another --play")
     kinds = {kind: sum(e.length for e in store.episodes if e.kind == kind) for kind in ("play", "near_miss", "demo")}
@@ -68,10 +68,10 @@ def training_play(run: Run) -> PlayStore:
             f"--world-model.named-by {folder}: all actions of this play are known; leave it out, or hide some with"
             " --stress.hidden-actions"
         )
-    return label_actions(store, naming_model(folder).to(run.resolved.device), trusted=True)
+    return label_actions(store, naming_model(run.study).to(run.resolved.device), trusted=True)
 
 
-def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
+def _generate(run: Run, folder: Path, path: Path, workers: int) -> PlayStore:
     """Make shards side by side, then join them; a shard that is whole is never made twice."""
     study = run.study
     benchmark = run.resolved.benchmark
@@ -86,7 +86,7 @@ def _generate(run: Run, folder: Path, path: Path) -> PlayStore:
             if not where.exists()
         ]
         with progress(len(shards), "play data", "shard", initial=len(shards) - len(jobs)) as bar:
-            run_jobs(jobs, study.workers, done=lambda _: bar.update(1), log=run.log)
+            run_jobs(jobs, workers, done=lambda _: bar.update(1), log=run.log)
         joined = concatenate([PlayStore.open(where) for where in paths], path)
     else:
         joined = PlayStore.open(path)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from experiments.report.comparison import compare, console_tables
 from experiments.report.run_page import console_table, write_report
 from experiments.report.summary import summarise
-from experiments.stages.all_of_task import learn_stage, learn_task
+from experiments.stages.all_of_task import STAGES, learn_stage, learn_task
 from experiments.stages.fidelity import measure_world_model
 from experiments.stages.play import make_play
 from experiments.stages.world_model import train_world_model
@@ -35,8 +35,6 @@ from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.store import PlayStore
 
 LOGGER = logging.getLogger("worldaction")
-SHARED = ("success", "clone", "ppo")
-"""Stages of a task that several arms may have in common, in order."""
 
 
 def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> Path:
@@ -50,11 +48,27 @@ def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> 
     Returns:
         the run's folder.
     """
-    if study.kernels:
-        # in the environment, so that the processes of a study have it, too
-        os.environ[VARIABLE] = study.kernels
-        # refused here, if it cannot run, and not after an hour
+    with _kernels(study.kernels):
+        return _conduct(study, resume, models_only=models_only)
+
+
+@contextmanager
+def _kernels(text: str) -> Iterator[None]:
+    """The implementations that are asked for, in the environment, so that the processes of a study have them, too."""
+    before = os.environ.get(VARIABLE)
+    if text:
+        os.environ[VARIABLE] = text
+        # refused here, if one cannot run, and not after an hour
         implementations()
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
+
+
+def _conduct(study: Study, resume: Path | None, *, models_only: bool) -> Path:
     run = Run.open(resume) if resume is not None else _begin(study)
     setup_logging(run.log)
     LOGGER.info("run folder %s", run.folder)
@@ -157,7 +171,7 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
     first = parts[0][1]
     for name, run in parts:
         with log_prefix(name):
-            make_play(Run(replace(run.study, workers=workers), run.folder))
+            make_play(run, workers=workers)
             check_lengths(run.study, PlayStore.open(run.play().path / "store").episodes)
     seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
     models = [Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for s, name, r in seeded]
@@ -173,7 +187,7 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         )
         return
     tasked = [(s, task, name, run) for s in first.study.seeds for task in first.study.tasks for name, run in parts]
-    for stage in SHARED:
+    for stage in STAGES:
         wanted = [Wanted(r.task(s, t, stage), _job(name, learn_stage, r, s, t, stage)) for s, t, name, r in tasked]
         run_jobs(unmade(wanted, shared=True), workers, log=log)
     policies = [Wanted(r.task(s, t, "evaluation"), _job(name, learn_task, r, s, t)) for s, t, name, r in tasked]

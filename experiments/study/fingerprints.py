@@ -9,6 +9,7 @@ from typing import Any
 
 from agents.policies.registry import POLICIES
 from agents.updates.registry import UPDATES
+from envs.benchmark import BENCHMARKS
 from experiments.study.arms import arms_of
 from experiments.study.settings import Study
 from worldaction.errors import UserError
@@ -68,7 +69,8 @@ class Fingerprints:
     @cached_property
     def envs(self) -> list[str]:
         """Modules of the environment, the judge and the demonstrator."""
-        return _foreign((self.study.env, self.study.gym.success, self.study.gym.expert))
+        env = BENCHMARKS.available().get(self.study.env, self.study.env)
+        return _foreign((env, self.study.gym.success, self.study.gym.expert))
 
     def _modules(self, family: Family, texts: Callable[[Study], Iterable[str]]) -> list[str]:
         """Modules of the plug-ins of the study and of its arms, whether they go by a name or not."""

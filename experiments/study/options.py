@@ -6,10 +6,11 @@ Neither torch nor a simulator is needed for it, so that a mistake is answered at
 from __future__ import annotations
 
 import logging
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agents.policies.registry import POLICIES
 from agents.updates.registry import UPDATES
@@ -17,8 +18,9 @@ from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_tasks
 from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
-from worldaction.config import check_ranges, check_stress
+from worldaction.config import PolicyConfig, UpdateConfig, check_ranges, check_stress
 from worldaction.errors import UserError, unknown
+from worldaction.extension import Family, Spec, from_text
 from worldaction.losses.registry import LOSSES, merge
 from worldaction.world_model.cores.registry import CORES
 
@@ -29,6 +31,8 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 --resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
 
 LOGGER = logging.getLogger("worldaction")
+RESERVED: Final = ("bc", "task", "seed", "average", "n", "difference", "imagined", "per_seed")
+"""Keys of evaluations and summaries, beside which the improved policy's own stands."""
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
 _RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.open-loop"}
 _GONE: Final = {
@@ -162,12 +166,29 @@ def _parse_options(preset: Study, rest: list[str], program: str) -> Study:
         description=_USAGE.format(program=program, presets=", ".join(PRESETS), default=DEFAULT),
         config=(tyro.conf.AvoidSubcommands, tyro.conf.SuppressFixed),
     )
-    return replace(study, preset=preset.preset, losses=_complete(study.losses, preset.losses))
+    return replace(
+        study,
+        preset=preset.preset,
+        losses=_complete(study.losses, preset.losses),
+        policy=_section(POLICIES, study.policy),
+        update=_section(UPDATES, study.update),
+    )
 
 
 def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...]:
     """Losses named on the command line keep the preset's options for what they do not say."""
     return given if given == preset else merge(given, preset)
+
+
+def _section(family: Family, section: PolicyConfig | UpdateConfig) -> Any:
+    """A section with the options that were written behind its member's name, as far as they are the section's own."""
+    spec = family.parse(section.name)
+    family.check(spec)
+    hints = typing.get_type_hints(type(section))
+    own = {key: text for key, text in spec.options if key in hints and key != "name"}
+    values = {key: from_text(hints[key], text, f"{family.option} {section.name}: {key}") for key, text in own.items()}
+    rest = tuple((key, text) for key, text in spec.options if key not in own)
+    return replace(section, name=str(Spec(spec.target, rest)), **values)
 
 
 def _checked(study: Study) -> Study:
@@ -192,6 +213,10 @@ def _checked(study: Study) -> Study:
         family.check(family.parse(text))
     for text in study.losses:
         LOSSES.check(LOSSES.parse(text))
+    if study.improved in RESERVED:
+        raise UserError(
+            f"an update cannot be called {study.improved!r}, which means something else in results; rename it"
+        )
     if study.policy.name == "diffusion" and study.update.trained_steps > study.policy.denoising_steps:
         raise UserError(
             f"--update.trained-steps {study.update.trained_steps} exceeds the {study.policy.denoising_steps} denoising"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from agents.bc import clone
 from agents.policies.base import PolicyHead
 from agents.policies.registry import POLICIES
 from agents.updates.base import Update
@@ -26,6 +27,8 @@ from worldaction.losses.tools.contract import enforce
 from worldaction.play.held_out import HeldOut
 from worldaction.play.readers.source import Source, open_source
 from worldaction.spec import Layout
+from worldaction.success import SuccessClassifier
+from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import ModelConfig, WorldModel
 
 
@@ -92,9 +95,11 @@ def open_recorded(path: str) -> Source:
     return HeldOut(open_source(path))
 
 
-def naming_model(folder: str) -> WorldModel:
-    """The world model of `--world-model.named-by`, with its inverse model."""
-    return WorldModel.load(Path(folder), losses=("inverse_dynamics",))
+def naming_model(study: Study) -> WorldModel:
+    """The world model of `--world-model.named-by`, with its inverse model; its core may be the study's own."""
+    folder, core = study.world_model.named_by, study.world_model.core
+    assert folder is not None
+    return WorldModel.load(Path(folder), losses=("inverse_dynamics",), core=core if ":" in core else None)
 
 
 def seen_through(study: Study, layout: Layout) -> Study:
@@ -136,9 +141,29 @@ def check_resolved(study: Study, resolved: Resolved) -> None:
         if resolved.learns:
             _check_demonstrated(study, source, resolved.benchmark)
     if study.world_model.named_by is not None:
-        naming_model(study.world_model.named_by)
+        naming_model(study)
     # built once for nothing: sizes and losses may not fit, and a loss of the user's may break its contract
-    enforce(WorldModel(resolved.model), frames=study.world_model.length)
+    model = WorldModel(resolved.model)
+    enforce(model, frames=study.world_model.length)
+    if resolved.learns:
+        _check_policy(study, resolved, model)
+
+
+def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
+    """Build head and update once, and take a step of cloning: hours of training come before they are needed.
+
+    Raises:
+        UserError: they cannot be made with these options, or break their contract.
+    """
+    (head, options), (update, settings), layout = resolved.head, resolved.update, resolved.layout
+    features, chunks = torch.zeros(1, 2, model.feature_size), torch.zeros(2, study.policy.chunk, layout.action)
+    one_step = {"steps": 1, "batch": 2, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.0, "seed": 0}
+    cloned = clone(head, features, chunks, options=vars(options), binary=layout.binary, **one_step)  # type: ignore[arg-type]
+    starts = Latent(torch.zeros(1, model.config.deter), torch.zeros(1, model.config.groups, dtype=torch.uint8))
+    decisions = study.table.max_steps // study.policy.chunk
+    threshold = study.success.threshold
+    judge = SuccessClassifier(model.feature_size, hidden=8, dropout=0.0)
+    update(model, cloned, judge, starts, settings, decisions=decisions, threshold=threshold, seed=0)
 
 
 def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
@@ -25,9 +25,11 @@ from experiments.study.fingerprints import NAMED_BY, PLAY, STARTS, Fingerprints
 from experiments.study.machine import about, device
 from experiments.study.resolve import Resolved, resolve
 from experiments.study.settings import Study, load_study
-from worldaction.config import digest, stress_of_play, switched_on, to_dict
+from worldaction import __version__
+from worldaction.config import Device, digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
 from worldaction.io.artefact import Artefact, Cache, replacing, write_json
+from worldaction.kernels import VARIABLE
 from worldaction.play.store import PlayStore
 
 LOGGER = logging.getLogger("worldaction")
@@ -56,8 +58,13 @@ class Run:
     @classmethod
     def create(cls, study: Study, known: Resolved | None = None) -> Run:
         """A new run, or the one in `run_dir` if it has the same settings."""
-        study = replace(study, workers=study.workers or min(4, os.cpu_count() or 1), cache=cache_folder(study.cache))
-        device(study)
+        study = replace(
+            study,
+            workers=study.workers or min(4, os.cpu_count() or 1),
+            cache=cache_folder(study.cache),
+            device=cast(Device, device(study).type),
+            kernels=study.kernels or os.environ.get(VARIABLE, ""),
+        )
         name = f"{study.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
         folder = Path(study.run_dir) if study.run_dir else Path("runs") / benchmark_class(study.env).program / name
         begun = is_run(folder)
@@ -125,7 +132,7 @@ class Run:
     def cache(self) -> Cache:
         """Where the artefacts lie: the run's own folder, its study's if it is an arm, or a folder that runs share."""
         if self.study.cache is not None:
-            return Cache(self.study.cache)
+            return Cache(self.study.cache, shared=True)
         study = self.folder.parent.parent
         return Cache((study if self.folder.parent.name == ARMS and is_run(study) else self.folder) / "cache")
 
@@ -140,6 +147,8 @@ class Run:
         return found
 
     def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
+        # other devices, kernels and versions of ours give other numbers
+        made_by |= {"device": self.study.device, "kernels": self.study.kernels, "version": __version__}
         return self.cache.artefact(place.rpartition("/")[2], made_by, link=self.folder / "artefacts" / place)
 
     def play(self) -> Artefact:
@@ -181,15 +190,23 @@ class Run:
 
     def task(self, seed: int, task: str, stage: str) -> Artefact:
         """One of the stages of a task: success, clone, ppo (whatever improves the policy), evaluation."""
-        made_by = {"seed": seed, "task": task, **getattr(self, f"_{stage}")(seed, task)}
+        of_stage = {
+            "success": self._success,
+            "clone": self._clone,
+            "ppo": self._improvement,
+            "evaluation": self._evaluation,
+        }
+        made_by = {"seed": seed, "task": task, **of_stage[stage](seed, task)}
         return self._artefact(f"seed{seed}/{task}/{stage}", made_by)
 
     def _success(self, seed: int, task: str) -> dict[str, Any]:
-        # recorded play does not say by which scene's oracle it is labelled
+        # recorded play does not say who labels it
         return {
             "world_model": self.world_model(seed).digest,
             "success": self._section("success"),
             "scene": self.study.table.scene,
+            **self._env,
+            **self.fingerprints.part(*self.fingerprints.envs),
         }
 
     def _clone(self, seed: int, task: str) -> dict[str, Any]:
@@ -200,7 +217,7 @@ class Run:
             **self.fingerprints.part(*self.fingerprints.policies),
         }
 
-    def _ppo(self, seed: int, task: str) -> dict[str, Any]:
+    def _improvement(self, seed: int, task: str) -> dict[str, Any]:
         made_by = {
             "success": self.task(seed, task, "success").digest,
             "clone": self.task(seed, task, "clone").digest,

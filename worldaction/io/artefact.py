@@ -33,6 +33,8 @@ CHECKPOINT_FORMAT = "worldaction checkpoint 1"
 SESSIONS = "sessions.json"
 """In the folder of a stage that is not finished: seconds of work before the current session, which began when this was
 written."""
+LOCK = ".lock"
+"""In the folder of a stage that somebody is at work on."""
 PACKAGES = ("worldaction", "torch", "torchrl", "tensordict", "numpy", "mujoco", "gymnasium", "safetensors")
 
 
@@ -267,16 +269,18 @@ class Artefact:
         path: the stage's folder; created by the first use of `folder`.
         made_by: everything that determines the result: settings, seed, and the `digest` of each input.
         link: a name under which the folder is to be found as well, such as that of a run; made when it is first used.
+        shared: whether the folder stays where it is when the link is moved; else the link is a relative one.
 
     Raises:
         UserError: the folder was made by other settings.
     """
 
-    def __init__(self, path: Path | str, *, made_by: Mapping[str, Any], link: Path | None = None) -> None:
-        self.path, self.link = Path(path), link
+    def __init__(
+        self, path: Path | str, *, made_by: Mapping[str, Any], link: Path | None = None, shared: bool = False
+    ) -> None:
+        self.path, self.link, self.shared = Path(path), link, shared
         self.made_by: dict[str, Any] = plain(made_by)
         self._since = time.monotonic()
-        self._before: float | None = None
         # a link may lead to what was made by the settings of before
         for found in (self.path, self.link):
             if found is not None and (found / "made_by.json").exists():
@@ -299,13 +303,12 @@ class Artefact:
         Raises:
             UserError: another process is at work on it.
         """
-        if not self.complete:
-            _lock(self.path)
+        if not self.complete and self.path.resolve() not in _held:
+            descriptor = _lock(self.path)
+            _held[self.path.resolve()] = _Held(descriptor, self._since, self._sessions())
+            write_json(self.path / SESSIONS, {"seconds": _held[self.path.resolve()].before})
         if not (self.path / "made_by.json").exists():
             write_json(self.path / "made_by.json", self.made_by)
-        if self._before is None and not self.complete:
-            self._before = self._sessions()
-            write_json(self.path / SESSIONS, {"seconds": self._before})
         self.show()
         return self.path
 
@@ -313,10 +316,12 @@ class Artefact:
         """Make the link to the folder, if there is to be one and there is none."""
         if self.link is None or self.link.exists():
             return
-        self.link.parent.mkdir(parents=True, exist_ok=True)
+        target, folder = self.path.resolve(), self.link.parent
+        folder.mkdir(parents=True, exist_ok=True)
         # a link that leads nowhere is what is left of a cache that was moved or deleted
         self.link.unlink(missing_ok=True)
-        self.link.symlink_to(os.path.relpath(self.path.resolve(), self.link.parent.resolve()), target_is_directory=True)
+        where = target if self.shared else os.path.relpath(target, folder.resolve())
+        self.link.symlink_to(where, target_is_directory=True)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -330,12 +335,17 @@ class Artefact:
         Args:
             results: numbers and names worth keeping, as plain values.
         """
+        if self.complete:
+            # another process has made the same in the meantime
+            return
         folder = self.folder
-        seconds = round((self._before or 0.0) + time.monotonic() - self._since, 3)
+        held = _held.pop(self.path.resolve())
+        seconds = round(held.before + time.monotonic() - held.since, 3)
         (folder / SESSIONS).unlink(missing_ok=True)
         manifest = {"made_by": self.made_by, "results": results, "versions": versions(), "seconds": seconds}
         write_json(folder / "manifest.json", manifest)
-        _unlock(self.path)
+        (folder / LOCK).unlink(missing_ok=True)
+        os.close(held.descriptor)
 
     def _sessions(self) -> float:
         """Wall time of the sessions before this one: of each, from its first file to its last."""
@@ -359,14 +369,16 @@ class Cache:
 
     Args:
         folder: created when the first artefact is.
+        shared: whether it belongs to no run, and stays where it is when one is moved.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, *, shared: bool = False) -> None:
+        self.folder, self.shared = Path(folder), shared
 
     def artefact(self, stage: str, made_by: Mapping[str, Any], *, link: Path | None = None) -> Artefact:
         """The artefact of a stage; see `Artefact` for the arguments."""
-        return Artefact(self.folder / stage / digest(plain(made_by)), made_by=made_by, link=link)
+        path = self.folder / stage / digest(plain(made_by))
+        return Artefact(path, made_by=made_by, link=link, shared=self.shared)
 
     def why_not(self, stage: str, artefact: Artefact) -> str:
         """Why none of a stage's complete artefacts is the wanted one: the first setting in which the nearest differs.
@@ -378,37 +390,40 @@ class Cache:
         differences = []
         for path in sorted((self.folder / stage).glob("*/manifest.json")):
             had = flatten(read_json(path)["made_by"])
-            differences.append([(name, had.get(name)) for name in wanted if had.get(name) != wanted[name]])
+            names = sorted(wanted.keys() | had.keys())
+            differences.append([(name, had.get(name)) for name in names if had.get(name) != wanted.get(name)])
+        differences = [found for found in differences if found]
         if not differences:
             return ""
         name, value = min(differences, key=len)[0]
-        return f"its {stage} was made with {name} = {'not set' if value is None else value}, not {wanted[name]}"
+        values = ["not set" if shown is None else shown for shown in (value, wanted.get(name))]
+        return f"its {stage} was made with {name} = {values[0]}, not {values[1]}"
 
 
-_locks: dict[Path, int] = {}
-"""Open descriptors of the folders that this process writes into."""
+class _Held(NamedTuple):
+    """A folder that this process writes into, until it is complete or the process ends."""
+
+    descriptor: int
+    since: float
+    """When this session began, by the monotonic clock."""
+    before: float
+    """Seconds of the sessions before it."""
 
 
-def _lock(path: Path) -> None:
-    """Claim a folder for this process, until it gives it back or ends."""
-    if path.resolve() in _locks:
-        return
+_held: dict[Path, _Held] = {}
+
+
+def _lock(path: Path) -> int:
+    """Claim a folder; the open descriptor that holds the claim."""
     try:
         path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{path} is being made by another process; wait for it, or give another --cache") from None
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise UserError(f"{path} is being made by another process; wait for it, or give another --cache") from None
-    _locks[path.resolve()] = descriptor
-
-
-def _unlock(path: Path) -> None:
-    if (descriptor := _locks.pop(path.resolve(), None)) is not None:
-        os.close(descriptor)
+    return descriptor
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from worldaction.errors import UserError
@@ -92,11 +92,7 @@ def code_of(module: str) -> str | None:
         UserError: the file cannot be read.
     """
     search_working_directory()
-    try:
-        spec = find_spec(module)
-    except (ImportError, ValueError):
-        # a package around it that is not here, or a module that was made by hand
-        return None
+    spec = _spec_of(module)
     if spec is None or not spec.has_location or spec.origin is None:
         return None
     # the loader's way, because a module may lie in an archive
@@ -105,3 +101,14 @@ def code_of(module: str) -> str | None:
         return hashlib.sha256(read(spec.origin)).hexdigest()[:16] if read is not None else None
     except OSError as error:
         raise UserError(f"{spec.origin} cannot be read ({error.strerror}); make module {module!r} readable") from error
+
+
+def _spec_of(module: str) -> ModuleSpec | None:
+    """Where a module is, found without importing the packages around it, as `importlib.util.find_spec` would."""
+    spec, folders = None, None
+    for depth, _ in enumerate(parts := module.split("."), 1):
+        spec = PathFinder.find_spec(".".join(parts[:depth]), folders)
+        if spec is None:
+            return None
+        folders = spec.submodule_search_locations
+    return spec

@@ -128,6 +128,9 @@ def read_metrics(folder: Path | str) -> Iterator[dict[str, Any]]:
     Raises:
         UserError: a line other than an unfinished last one is damaged.
     """
+    for link in (Path(folder) / "artefacts").rglob("*"):
+        if link.is_symlink() and not link.exists():
+            logger.warning("%s leads to nothing, so its metrics are missing; was the cache moved or deleted?", link)
     # glob follows links, which Path.rglob does not
     below = sorted(glob.glob(f"{glob.escape(str(folder))}/artefacts/**/{METRICS}", recursive=True))
     for path in (Path(folder) / METRICS, *map(Path, below)):

@@ -49,7 +49,7 @@ def name_taken(name: str) -> bool:
 
 
 def options_of(cls: type[Loss], given: Iterable[tuple[str, str]]) -> Any:
-    """The options of a loss, from what the user wrote; see `LossSpec.options`."""
+    """The options of a loss, from what the user wrote; see `worldaction.extension.Spec`."""
     return LOSSES.options(cls, given)
 
 

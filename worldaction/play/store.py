@@ -61,7 +61,7 @@ class PlayStore:
         self.meta = description.meta
         self.episodes = description.episodes
         self.segments = description.segments
-        self._checksums = description.checksums
+        self.checksums = description.checksums
         self._starts = [episode.start for episode in self.episodes]
 
     @classmethod
@@ -146,7 +146,7 @@ class PlayStore:
         Raises:
             UserError: a file has changed since.
         """
-        for name, checksum in self._checksums.items():
+        for name, checksum in self.checksums.items():
             with open(self.path / name, "rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
                     raise UserError(f"{self.path / name} has changed since it was written; make the store again")

@@ -87,7 +87,9 @@ class ModelConfig(ModelSizes):
         missing = [camera for camera in self.cameras if camera not in self.layout.cameras]
         if missing:
             cameras = ", ".join(self.layout.cameras) or "no cameras"
-            raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
+            raise UserError(
+                f"the play data have no {missing[0]!r}; they have {cameras}: choose among them (--world-model.cameras)"
+            )
 
     def __repr__(self) -> str:
         """The sizes, in a few lines."""

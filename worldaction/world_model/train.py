@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.config import TrainingConfig
+from worldaction.config import TrainingConfig, digest
 from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, linear_decay, linear_rise
@@ -120,6 +121,7 @@ class Training:
             keys=_keys_read(self.model, store),
         )
         graph = Graph(where) if self.training.graph else None
+        self._origin = _Origin(self.model.config, self.training, seed, store)
         self._step = self._steps(store, where, graphed=graph is not None)
         self._fit = self._optimised(graph, None if checkpoint is None else Path(checkpoint))
         self._fit.resume()
@@ -173,9 +175,39 @@ class Training:
             clip=options.clip,
             checkpoint=checkpoint,
             save_every=options.save_every,
-            also={"batches": self._step.batches},
+            also={"batches": self._step.batches, "origin": self._origin},
             graph=graph,
         )
+
+
+class _Origin:
+    """What a checkpoint is of, so that another training does not take it up in silence."""
+
+    def __init__(self, config: ModelConfig, training: TrainingConfig, seed: int, store: PlayStore) -> None:
+        # how often it is saved changes nothing
+        settings = replace(training, save_every=0)
+        self.parts = {
+            "config": digest(config),
+            "training": digest(settings),
+            "seed": str(seed),
+            "store": digest(len(store), store.checksums),
+        }
+
+    def state_dict(self) -> dict[str, str]:
+        """Digests by what they are of."""
+        return self.parts
+
+    def load_state_dict(self, state: Mapping[str, str]) -> None:
+        """Refuse a checkpoint of something else.
+
+        Raises:
+            UserError: names what differs.
+        """
+        for name, part in self.parts.items():
+            if state.get(name) != part:
+                raise UserError(
+                    f"the checkpoint is of another training: its {name} differs; give another file, or delete it"
+                )
 
 
 def as_device(device: torch.device | str) -> torch.device:

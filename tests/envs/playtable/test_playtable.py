@@ -29,7 +29,7 @@ from envs.tasks import TASKS
 from worldaction.errors import UserError
 from worldaction.spec import CAMERAS, METRES_PER_UNIT, NULL_ACTION, RADIANS_PER_UNIT, ROBOT_FIELDS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 STILL = np.array(NULL_ACTION)
 
 
