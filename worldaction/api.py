@@ -80,6 +80,8 @@ def load(
     Raises:
         UserError: a file is missing or does not fit, or there is no such device.
     """
+    if (Path(folder) / "artefacts").is_dir():
+        raise UserError(f"{folder} is a run's folder; give one of its models, {folder}/artefacts/seed0/world_model")
     return WorldModel.load(folder, losses=losses, core=core).to(as_device(device))
 
 

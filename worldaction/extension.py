@@ -108,6 +108,11 @@ class Family:
         if ":" in spec.target:
             return
         if spec.target not in (known := self.available()):
+            lying_here = Path(f"{spec.target}.py")
+            if spec.target.isidentifier() and lying_here.is_file():
+                names = [cls for cls, _ in _CLASS.findall(lying_here.read_text(encoding="utf-8"))]
+                mine = f"{spec.target}:{names[0] if names else 'Class'}"
+                raise UserError(f"{self.kind} {spec.target!r} is a file here and no name; write {mine}")
             raise unknown(self.kind, spec.target, known)
         module, _, cls = known[spec.target].partition(":")
         for folder in import_module(self.package).__path__ if module.startswith(f"{self.package}.") else ():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +58,25 @@ def examine(cls: Any, checks: Sequence[Callable[[Any], list[str]]]) -> Iterator[
         checks: functions of it, whose docstrings' first lines say what they demand.
     """
     for check in checks:
-        found = check(cls)
+        found = tried(check, cls)
         yield (check.__doc__ or "").partition("\n")[0], found
         if found and check is checks[0]:
             return
+
+
+def tried(check: Callable[[Any], list[str]], cls: Any) -> list[str]:
+    """What a check finds, or that the plug-in fails in it, and where.
+
+    Raises:
+        UserError: the check has to be left to the user, as where an option is missing.
+    """
+    try:
+        return check(cls)
+    except UserError:
+        raise
+    except Exception as error:
+        # whatever code of others raises is what is wrong with it
+        own = inspect.getsourcefile(cls)
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == own]
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}: " if frames else ""
+        raise UserError(f"{where}{type(error).__name__}: {error}") from error

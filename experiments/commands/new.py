@@ -17,13 +17,16 @@ _KINDS: Final = {
     "env": ("envs.general.tools.scaffold:new_env", "--env {target}"),
 }
 """What writes each, and how a study is told of it."""
+_ARTICLES: Final = {"update": "an", "env": "an"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare them."""
     kinds = parser.add_subparsers(dest="kind", required=True)
     for kind in _KINDS:
-        kinds.add_parser(kind, help=f"write a {kind} of your own, with its tests").add_argument("name", help="its name")
+        kinds.add_parser(
+            kind, help=f"write {_ARTICLES.get(kind, 'a')} {kind} of your own, with its tests"
+        ).add_argument("name", help="its name")
 
 
 def run(chosen: argparse.Namespace) -> None:

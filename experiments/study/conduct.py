@@ -142,7 +142,9 @@ def refresh(folder: Path) -> None:
 def _say_what_is_there(run: Run) -> None:
     """What the cache has, and where nothing fits, why: hours depend on it."""
     found = [place for place, artefact in run.artefacts().items() if artefact.complete]
-    if found:
+    if not run.cache.folder.exists():
+        LOGGER.info("the cache %s is new", run.cache.folder)
+    elif found:
         LOGGER.info("in the cache already: %s", ", ".join(found))
     elif why := run.cache.why_not("play", run.play()):
         LOGGER.warning("nothing in %s fits, %s", run.cache.folder, why)

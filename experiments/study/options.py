@@ -183,11 +183,11 @@ def _complete(given: tuple[str, ...], preset: tuple[str, ...]) -> tuple[str, ...
 def _section(family: Family, section: PolicyConfig | UpdateConfig) -> Any:
     """A section with the options that were written behind its member's name, as far as they are the section's own."""
     spec = family.parse(section.name)
-    family.check(spec)
     hints = typing.get_type_hints(type(section))
     own = {key: text for key, text in spec.options if key in hints and key != "name"}
     values = {key: from_text(hints[key], text, f"{family.option} {section.name}: {key}") for key, text in own.items()}
     rest = tuple((key, text) for key, text in spec.options if key not in own)
+    family.check(Spec(spec.target, rest))
     return replace(section, name=str(Spec(spec.target, rest)), **values)
 
 

@@ -132,7 +132,7 @@ def read_json(path: Path | str) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the stage that writes it") from None
+        raise UserError(f"{path} does not exist; check the path, or run what writes it") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -175,7 +175,7 @@ def _read_safetensors(path: Path, *, tensors: bool = True) -> tuple[dict[str, Te
             values = {name: file.get_tensor(name).clone() for name in names}
             return values, dict(file.metadata() or {})
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; run the stage that writes it") from None
+        raise UserError(f"{path} does not exist; check the path, or run what writes it") from None
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error}); write it again") from error
 
@@ -353,7 +353,8 @@ class Artefact:
         if not mark.exists():
             return 0.0
         # what a killed session did after its last file is done again, and that is counted
-        last = max(path.stat().st_mtime for path in self.path.rglob("*") if path.is_file())
+        files = (path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK)
+        last = max(path.stat().st_mtime for path in files)
         return float(read_json(mark)["seconds"]) + last - mark.stat().st_mtime
 
     def _check(self, folder: Path) -> None:

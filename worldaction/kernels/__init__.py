@@ -189,8 +189,9 @@ def _forced() -> dict[str, str]:
     pairs = dict(part.strip().partition("=")[::2] for part in text.split(","))
     for op, name in pairs.items():
         if op not in DEFINITIONS or not name:
+            known = ", ".join(DEFINITIONS)
             raise UserError(
-                f"{VARIABLE}={text!r} is not understood at {op!r}; give NAME or OP=NAME,... of {', '.join(DEFINITIONS)}"
+                f"--kernels or {VARIABLE} {text!r} is not understood at {op!r}; give OP=NAME,... of {known}"
             )
     return pairs
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.config import Count, NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, joined, known_actions
 from worldaction.losses.target import TargetEncoder
 from worldaction.world_model.latent import Latents
@@ -24,7 +25,7 @@ from worldaction.world_model.nets import mlp
 class ActJEPAOptions:
     """Options of `ActJEPA`."""
 
-    scale: float = 100.0
+    scale: NonNegative = 100.0
     """Weight of the loss."""
     steps: int = 4
     """Actions of a chunk, and frames that are foreseen."""
@@ -32,7 +33,7 @@ class ActJEPAOptions:
     """Weight of the actions beside the embeddings."""
     ema: float = 0.99
     """Decay of the slow encoder that gives the targets."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of the hidden layers."""
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from worldaction.config import NonNegative
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.losses.teachers import open_teacher
@@ -27,7 +28,7 @@ from worldaction.world_model.latent import Latents
 class AlignmentOptions:
     """Options of `Alignment`."""
 
-    scale: float = 20.0
+    scale: NonNegative = 20.0
     """Weight of one minus the cosine."""
     teacher: str = "gradients"
     """gradients, or the local folder of a vision transformer such as DINOv2 (config.json, model.safetensors)."""

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.config import Count, NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, joined
 from worldaction.losses.target import TargetEncoder
 from worldaction.world_model.latent import Latents
@@ -25,7 +26,7 @@ from worldaction.world_model.nets import mlp
 class DynaMoOptions:
     """Options of `DynaMo`."""
 
-    scale: float = 1000.0
+    scale: NonNegative = 1000.0
     """Weight of the loss."""
     steps: int = 4
     """Frames k between the two: at 30 a second neighbours hardly differ, and to copy e_t would do."""
@@ -35,7 +36,7 @@ class DynaMoOptions:
     """Weight of the covariance term, the paper's."""
     ema: float = 0.0
     """Decay of the slow encoder that gives the targets; 0 holds the encoder's own embedding fixed instead."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of the hidden layers."""
 
 

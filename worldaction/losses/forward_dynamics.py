@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tensordict import TensorDict
 
+from worldaction.config import NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.spec import ROBOT
 from worldaction.world_model.latent import Latents
@@ -23,7 +24,7 @@ from worldaction.world_model.nets import mlp
 class ForwardDynamicsOptions:
     """Options of `ForwardDynamics`."""
 
-    scale: float = 1.0
+    scale: NonNegative = 1.0
     """Weight of the loss."""
     proprio: float = 500.0
     """Weight of the standardised proprioception's squared error."""

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.config import Count, NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, known_actions
 from worldaction.losses.contrast import info_nce
 from worldaction.world_model.latent import Latents
@@ -31,13 +32,13 @@ NARROWEST = 0.1
 class InfoPowerOptions:
     """Options of `InfoPower`."""
 
-    scale: float = 4.0
+    scale: NonNegative = 4.0
     """Weight of the nats."""
     contrast: float = 1.0
     """Weight of the contrast between features and embeddings."""
     width: int = 128
     """Numbers that are compared."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of the hidden layers."""
 
 

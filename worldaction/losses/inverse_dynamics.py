@@ -15,6 +15,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.config import Count, NonNegative
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, known_actions
 from worldaction.world_model.latent import Latents
@@ -25,9 +26,9 @@ from worldaction.world_model.nets import mlp
 class InverseDynamicsOptions:
     """Options of `InverseDynamics`."""
 
-    scale: float = 1000.0
+    scale: NonNegative = 1000.0
     """Weight of the mean absolute error per action dimension (the paper's lambda_act)."""
-    hidden: int = 512
+    hidden: Count = 512
     """Width of the two hidden layers."""
     images: bool = False
     """Read what the cameras gave to the embedding and not the proprioception at its end, which tells the action alone:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.config import NonNegative
 from worldaction.losses.base import Loss, LossOutput, WorldModelLike
 from worldaction.world_model.latent import Latents
 
@@ -15,7 +16,7 @@ from worldaction.world_model.latent import Latents
 class KLOptions:
     """Options of `KL`."""
 
-    scale: float = 0.3
+    scale: NonNegative = 0.3
     """Weight of the loss. LUMOS and DiWA use 0.3, the WAM paper states 3.0."""
     balance: float = 0.8
     """Share that moves the prior towards the posterior; the rest moves the posterior."""

@@ -16,6 +16,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from worldaction.config import Count, NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, joined, known_actions
 from worldaction.world_model.latent import Latents
 from worldaction.world_model.nets import mlp
@@ -28,7 +29,7 @@ COMMITMENT = 0.25
 class LatentActionOptions:
     """Options of `LatentAction`."""
 
-    scale: float = 100.0
+    scale: NonNegative = 100.0
     """Weight of the loss."""
     steps: int = 4
     """Frames k between the two: at 30 a second neighbours hardly differ."""
@@ -42,7 +43,7 @@ class LatentActionOptions:
     """Weight of the mean absolute error of known actions that are read off the codes."""
     tokens: int = 16
     """Slices that the embedding is cut into, as many of them as divide it."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of the hidden layers."""
 
 

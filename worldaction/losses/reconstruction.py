@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.config import NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.spec import ROBOT
 from worldaction.world_model.latent import Latents
@@ -18,7 +19,7 @@ from worldaction.world_model.nets import Decoder, mlp
 class ReconstructionOptions:
     """Options of `Reconstruction`."""
 
-    scale: float = 1.0
+    scale: NonNegative = 1.0
     """Weight of the loss."""
     proprio: float = 1.0
     """Weight of the standardised proprioception's squared error beside the pixels'."""

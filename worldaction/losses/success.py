@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from tensordict import TensorDict
 from torch import Tensor
 
+from worldaction.config import NonNegative
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike
 from worldaction.spec import SCENE, SCENE_FIELDS
@@ -25,7 +26,7 @@ from worldaction.world_model.nets import mlp
 class SuccessOptions:
     """Options of `Success`."""
 
-    scale: float = 15.0
+    scale: NonNegative = 15.0
     """Weight of the loss."""
     binary: str = f"{SCENE_FIELDS['lightbulb']}/{SCENE_FIELDS['led']}"
     """Which numbers of `scene_obs` are 0 or 1, with / between them; or none."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from tensordict import TensorDict
 
+from worldaction.config import Count, NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, actions_between, known_actions
 from worldaction.losses.contrast import info_nce
 from worldaction.world_model.latent import Latents
@@ -22,7 +23,7 @@ from worldaction.world_model.nets import mlp
 class TACOOptions:
     """Options of `TACO`."""
 
-    scale: float = 8.0
+    scale: NonNegative = 8.0
     """Weight of the nats."""
     steps: int = 3
     """Actions k between the two frames; the paper has 3, and 1 where actions are coarse."""
@@ -30,7 +31,7 @@ class TACOOptions:
     """Numbers that an action is encoded to."""
     width: int = 128
     """Numbers that are compared."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of the hidden layers."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from tensordict import TensorDict
 
+from worldaction.config import Count, NonNegative
 from worldaction.losses.base import Loss, LossOutput, Shapes, WorldModelLike, joined
 from worldaction.losses.contrast import info_nce
 from worldaction.world_model.latent import Latents
@@ -21,13 +22,13 @@ from worldaction.world_model.nets import mlp
 class TemporalContrastiveOptions:
     """Options of `TemporalContrastive`."""
 
-    scale: float = 8.0
+    scale: NonNegative = 8.0
     """Weight of the nats."""
     steps: int = 3
     """Frames k between the two."""
     width: int = 128
     """Numbers that are compared."""
-    hidden: int = 256
+    hidden: Count = 256
     """Width of the hidden layers."""
 
 

@@ -14,7 +14,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from worldaction.config import LOSSES_OF_PAPER, ModelSizes, sizes_of, to_dict
+from worldaction.config import LOSSES_OF_PAPER, ModelSizes, check_ranges, sizes_of, to_dict
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.losses.base import DrawsImages, Loss, Shapes
@@ -87,9 +87,7 @@ class ModelConfig(ModelSizes):
         missing = [camera for camera in self.cameras if camera not in self.layout.cameras]
         if missing:
             cameras = ", ".join(self.layout.cameras) or "no cameras"
-            raise UserError(
-                f"the play data have no {missing[0]!r}; they have {cameras}: choose among them (--world-model.cameras)"
-            )
+            raise UserError(f"the play data have no {missing[0]!r}; they have {cameras}: set --world-model.cameras")
 
     def __repr__(self) -> str:
         """The sizes, in a few lines."""
@@ -142,6 +140,9 @@ class WorldModel(nn.Module):
         super().__init__()
         if config.burn_in < 1:
             raise UserError(f"burn_in is {config.burn_in}; the first frame must be seen once or more")
+        if isinstance(config.losses, str):
+            raise UserError(f"losses are a tuple of texts, not {config.losses!r}; write ({config.losses!r},)")
+        check_ranges(config, "ModelConfig.")
         self.config = config
         self.encoder = Encoder(
             config.cameras,

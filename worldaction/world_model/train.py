@@ -18,7 +18,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.config import TrainingConfig, digest
+from worldaction.config import TrainingConfig, check_ranges, digest
 from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, linear_decay, linear_rise
@@ -104,6 +104,7 @@ class Training:
         """See `train`: build the model, check its losses, and take up the checkpoint."""
         store = store if isinstance(store, PlayStore) else PlayStore.open(store)
         self.training = TrainingConfig() if training is None else training
+        check_ranges(self.training, "TrainingConfig.")
         where = as_device(device)
         torch.manual_seed(seed)
         self.model = WorldModel(ModelConfig.of(store) if config is None else config)

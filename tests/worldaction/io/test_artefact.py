@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from worldaction.errors import UserError
+from worldaction.io import artefact
 from worldaction.io.artefact import (
     Artefact,
     Cache,
@@ -266,6 +267,37 @@ def test_an_artefact_is_found_under_its_link_once_there_is_one(tmp_path: Path) -
     assert (again.folder, list(again.path.glob("weights"))) == (again.path, [])
 
 
+def test_two_objects_of_one_stage_count_its_time_once(tmp_path: Path) -> None:
+    first = Artefact(tmp_path / "a", made_by={})
+    assert first.folder == tmp_path / "a"
+    time.sleep(0.2)
+    second = Artefact(tmp_path / "a", made_by={})
+    assert second.folder == tmp_path / "a"
+    second.finish({})
+    assert 0.2 <= read_json(tmp_path / "a" / "manifest.json")["seconds"] < 0.35
+
+
+def test_what_another_process_has_finished_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    slow = Artefact(tmp_path / "a", made_by={})
+    Artefact(tmp_path / "a", made_by={}).finish({"by": "the other"})
+    slow.finish({"by": "me"})
+    assert slow.results == {"by": "the other"}
+
+
+def test_a_cached_artefact_that_has_more_settings_is_no_reason_to_fail(tmp_path: Path) -> None:
+    Cache(tmp_path).artefact("play", {"lr": 1, "stress": {"x": 1}}).finish({})
+    wanted = Cache(tmp_path).artefact("play", {"lr": 1, "stress": {}})
+    assert Cache(tmp_path).why_not("play", wanted) == "its play was made with stress.x = 1, not not set"
+
+
+def test_links_into_a_shared_cache_stay_right_when_the_run_is_moved(tmp_path: Path) -> None:
+    link = tmp_path / "runs/one/artefacts/play"
+    stage = Cache(tmp_path / "shared", shared=True).artefact("play", {"lr": 1}, link=link)
+    (stage.folder / "frames").write_text("x")
+    (tmp_path / "runs/one").rename(tmp_path / "elsewhere")
+    assert (tmp_path / "elsewhere/artefacts/play/frames").read_text() == "x"
+
+
 def test_a_stage_that_was_interrupted_has_taken_the_time_of_all_its_sessions(tmp_path: Path) -> None:
     path = tmp_path / "a"
     for taken in (100, 20, 0):
@@ -276,6 +308,8 @@ def test_a_stage_that_was_interrupted_has_taken_the_time_of_all_its_sessions(tmp
         for name, at in (("sessions.json", began), ("made_by.json", began - 50), ("parts/checkpoint", began + taken)):
             (folder / name).touch()
             os.utime(folder / name, (at, at))
+        # as when a process ends
+        os.close(artefact._held.pop(path.resolve()).descriptor)
     stage = Artefact(path, made_by={})
     assert stage.folder == stage.folder
     stage.finish({})

@@ -26,6 +26,7 @@ from torch import Tensor
 from worldaction.errors import UserError
 from worldaction.losses.base import Loss, LossOutput
 from worldaction.losses.building import TAPS, name_taken, options_of
+from worldaction.scaffold import tried
 from worldaction.spec import (
     ACTION,
     ACTION_MASK,
@@ -448,7 +449,7 @@ def examine(cls: type[Loss]) -> Iterator[tuple[str, list[str]]]:
         cls: a loss, for instance from `registry.find`.
     """
     for one in (check_class, check_shapes, *CHECKS):
-        found = one(cls)
+        found = tried(one, cls)
         yield (one.__doc__ or "").partition("\n")[0], found
         if found and one in (check_class, check_shapes):
             return

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class {title}Options:
-    """Options of `{title}`; the command line sets them: {name}=SCALE,hidden=64."""
+    """Options of `{title}`; the command line sets them: {name}:{title}=SCALE,hidden=64."""
 
     scale: float = 1.0
     """Weight of the loss."""
