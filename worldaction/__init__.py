@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from worldaction.programs import only_programs as _only_programs
 from worldaction.registration import register as _register
 
 if TYPE_CHECKING:
@@ -79,3 +80,4 @@ def __dir__() -> list[str]:
 
 # gymnasium.make("worldaction/PlayTable-v0") works from here on
 _register()
+_only_programs(__name__, __path__[0], {"worldaction.kernels.build": "worldaction build-kernels"})
