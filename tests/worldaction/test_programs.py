@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from paths import ROOT
 from tiny_study import environment
+
+from worldaction import programs
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -43,10 +46,9 @@ def test_programs_answer_for_help(module: str) -> None:
     assert run("-m", module, "--help") == (0, "")
 
 
-def test_a_study_of_ones_own_in_our_folder_is_a_program() -> None:
-    path = ROOT / "experiments" / "test_study_of_ones_own.py"
-    path.write_text("if __name__ == \"__main__\":\n    print('mine')\n")
-    try:
-        assert run("-m", "experiments.test_study_of_ones_own") == (0, "")
-    finally:
-        path.unlink()
+def test_a_study_of_ones_own_is_a_program_as_soon_as_its_file_is_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("if __name__ == \"__main__\":\n    print('mine')\n")
+    (tmp_path / "other.py").write_text("")
+    assert programs._is_program(tmp_path, ["mine"])
+    assert not programs._is_program(tmp_path, ["other"])
+    assert not programs._is_program(tmp_path, ["nowhere"])
