@@ -79,7 +79,9 @@ def _dreamed(run: Run, task: str, seed: int) -> tuple[int | None, int | None]:
     for line in lines:
         share = line["imagined/success"]
         steps += run.study.update.dreams * (share * line.get("imagined/time", 0.0) + (1 - share) * longest)
-    return round(steps), round(sum(line.get(f"{run.study.improved}/policy_steps", 0.0) for line in lines))
+    # under the name of the update's class, whatever the policy is called
+    taken = sum(value for line in lines for key, value in line.items() if key.endswith("/policy_steps"))
+    return round(steps), round(taken)
 
 
 def _seconds(run: Run, task: str, seed: int, stages: Iterable[str]) -> float:

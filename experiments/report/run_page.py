@@ -121,11 +121,15 @@ class RunFiles:
         return tasks
 
     @property
+    def recorded_as(self) -> str:
+        """What the update's metrics are recorded under: the name of its class, which its file may write otherwise."""
+        recorded = (re.fullmatch(r"seed\d+/[^/]+/([^/]+)/divergence", path) for path in self.metrics)
+        return next((found[1] for found in recorded if found), improved_of(self.summary))
+
+    @property
     def improved(self) -> str:
         """What the improved policy is called, by its update; where there is no summary yet, as its metrics are."""
-        recorded = (re.fullmatch(r"seed\d+/[^/]+/([^/]+)/divergence", path) for path in self.metrics)
-        names = [match[1] for match in recorded if match]
-        return names[0] if names and not self.summary else improved_of(self.summary)
+        return improved_of(self.summary) if self.summary else self.recorded_as
 
 
 def write_report(run_folder: Path) -> Path:
@@ -216,7 +220,7 @@ def _curves(run: RunFiles) -> str:
             ),
         ]
     inside, who = "", label(run.improved)
-    for task, series in _by_task(run, rf"seed(\d+)/([^/]+)/{re.escape(run.improved)}/([^/]+)").items():
+    for task, series in _by_task(run, rf"seed(\d+)/([^/]+)/{re.escape(run.recorded_as)}/([^/]+)").items():
         plot = panels(series, x_label=f"{who} iteration")
         drawn = figure(run.folder, f"{run.improved}_{task}", plot, f"{who} diagnostics of {task}")
         inside += f"<h3>{escape(words(task))}</h3>{drawn}"

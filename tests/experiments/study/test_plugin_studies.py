@@ -38,6 +38,8 @@ def test_the_study_runs_to_its_report(folder: Path) -> None:
     found = json.loads((folder / "run" / "evaluation" / f"{TASK}-seed0.json").read_text())
     assert {"bc", "myupdate"} <= found.keys()
     assert "ppo" not in found
+    # its metrics bear the name in its file, and the page finds them all the same
+    assert "MYUPDATE diagnostics" in (folder / "run" / "report.html").read_text()
 
 
 def test_the_options_of_the_command_line_arrived(folder: Path) -> None:
