@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from agents.policies.base import SAMPLERS
+from agents.policies.base import SAMPLERS, Sampler
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from agents.policies.gaussian import GaussianPolicy
-from agents.policy import Policy, PolicyState
+from agents.policy import FRESH_NAMES, Policy, PolicyState
+from envs.benchmark import START_STATES
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.io.artefact import load_tensors, save_tensors, write_json
 from worldaction.losses.tools.contract import noise_batch, seeded, tiny_model
 from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, ACTION_SIZE, GRIPPER, IS_INIT, ROBOT, STATIC
@@ -138,13 +140,6 @@ def test_predict_leaves_the_state_it_was_given_alone(policy: Policy) -> None:
         assert torch.equal(torch.as_tensor(getattr(state, name)), value), name
 
 
-def test_deterministic_actions_differ_from_sampled_ones() -> None:
-    policy, stream = make(), episodes(2)
-    sampled = predictions(policy, stream)
-    policy.sampler = "deterministic"
-    assert not np.array_equal(sampled, predictions(policy, stream))
-
-
 def test_results_do_not_depend_on_the_batch_split(policy: Policy) -> None:
     stream, names = episodes(5), torch.tensor([10, 3, 500, 4, 0])
 
@@ -161,6 +156,84 @@ def test_results_do_not_depend_on_the_batch_split(policy: Policy) -> None:
     for part in ([0, 1, 2], [3], [4, 1]):
         rows = torch.tensor(part)
         assert torch.allclose(play(rows), whole[rows], atol=1e-4)
+
+
+# Noise ----------------------------------------------------------------------------------------------------------------
+
+
+def begun(policy: Policy, count: int = 1) -> list[PolicyState]:
+    """Episodes one after the other that all look the same."""
+    seen = frame(episodes(1), 0, 0)
+    return [policy.predict(seen)[1] for _ in range(count)]
+
+
+def test_an_episode_that_looks_the_same_has_other_noise_in_its_decisions_and_in_its_filter() -> None:
+    states = begun(make(), 30)
+    assert len({tuple(state.chunk.flatten().tolist()) for state in states}) == 30
+    # four groups of four classes: few of 256 codes come twice
+    assert len({tuple(state.latent.code.flatten().tolist()) for state in states}) > 15
+
+
+def test_a_sequence_that_is_begun_again_repeats_its_episodes() -> None:
+    policy = make()
+    firsts = []
+    for seed in (7, 7, 8):
+        policy.reset(seed=seed)
+        firsts.append([state.chunk for state in begun(policy, 3)])
+    assert all(torch.equal(a, b) for a, b in zip(firsts[0], firsts[1], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(firsts[0], firsts[2], strict=True))
+
+
+def test_a_reset_without_a_seed_goes_on_with_the_sequence() -> None:
+    policy, seen = make(), frame(episodes(1), 0, 0)
+    actions = []
+    for seed in (3, None, 3, None):
+        policy.reset(seed=seed)
+        actions.append(policy.select_action(seen))
+    assert np.array_equal(actions[:2], actions[2:])
+    assert not np.array_equal(actions[0], actions[1])
+
+
+def test_a_loaded_policy_begins_the_sequence_of_its_seed(tmp_path: Path) -> None:
+    policy = make(seed=7)
+    policy.save_pretrained(tmp_path)
+    first = [state.chunk for state in begun(policy, 3)]
+    policy.reset(seed=7)
+    for again in (policy, Policy.from_pretrained(tmp_path)):
+        assert all(torch.equal(a, b.chunk) for a, b in zip(first, begun(again, 3), strict=True))
+
+
+def test_a_row_that_starts_alone_has_new_noise_and_counts_from_zero(policy: Policy) -> None:
+    stream, start = episodes(3), np.array([False, True, False])
+    _, state = policy.predict(frame(stream, 0))
+    before = state.name.tolist()
+    for t in range(1, 5):
+        _, state = policy.predict(frame(stream, t), state, start if t == 3 else None)
+    assert state.name.tolist()[::2] == before[::2]
+    assert state.name[1].item() not in before
+    assert state.frame.tolist() == [5, 2, 5]
+    # what its second frame is filtered with has the name and the frame of that episode
+    _, then = policy.predict(frame(stream, 5), state)
+    seen = {key: torch.from_numpy(value) for key, value in frame(stream, 5).items()}
+    draws = uniform(0, Stream.POSTERIOR, state.name, torch.tensor([5, 2, 5]), policy.model.config.groups)
+    expected = policy.model.posterior(state.latent, state.action, policy.model.embed(seen), draws)
+    assert torch.equal(then.latent.code, expected.code)
+
+
+def test_rows_of_a_batch_have_noise_of_their_own_and_names_that_no_evaluation_has() -> None:
+    policy, seen = make(), {key: np.repeat(value[:, :1], 5, 1) for key, value in episodes(1).items()}
+    _, state = policy.predict(frame(seen, 0))
+    assert len(state.chunk.unique(dim=0)) == len(state.name.unique()) == 5
+    assert all(name in FRESH_NAMES for name in state.name.tolist())
+    assert FRESH_NAMES.start > START_STATES
+
+
+def test_names_that_are_given_are_of_the_episodes_that_start(policy: Policy) -> None:
+    seen = {key: torch.from_numpy(value) for key, value in frame(episodes(2), 0).items()}
+    _, state = policy.act(seen, None, start=torch.ones(2, dtype=torch.bool), rows=torch.tensor([4, 5]))
+    _, state = policy.act(seen, state, start=torch.tensor([False, True]), rows=torch.tensor([6, 7]))
+    assert state.name.tolist() == [4, 7]
+    assert state.frame.tolist() == [2, 1]
 
 
 # Stable-Baselines3 ----------------------------------------------------------------------------------------------------
@@ -252,6 +325,71 @@ def test_is_init_in_a_tensordict_starts_an_episode(policy: Policy) -> None:
         assert policy._session is not None
         assert policy._session.age.tolist() == [1, 1]
     assert first.shape == (2, ACTION_SIZE)
+
+
+# Sampler --------------------------------------------------------------------------------------------------------------
+
+
+def test_deterministic_actions_differ_from_sampled_ones() -> None:
+    policy, stream = make(), episodes(2)
+    sampled = predictions(policy, stream)
+    policy.sampler = "deterministic"
+    assert not np.array_equal(sampled, predictions(policy, stream))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_all_ways_of_calling_draw_by_the_sampler_of_the_policy(sampler: Sampler) -> None:
+    policy, seen = make(), frame(episodes(1), 0, 0)
+    policy.sampler = sampler
+    policy.reset(seed=0)
+    _, state = policy.predict(seen)
+    noise = normal(0, Stream.POLICY, state.name, 0, int(np.prod(policy.actor.noise_shape)))
+    feature = policy.model.feature(state.latent)
+    shaped = noise.view(1, *policy.actor.noise_shape)
+    chunk = policy.actor.sample(feature, shaped, deterministic=sampler == "deterministic")
+    assert torch.equal(state.chunk, chunk)
+    # what Stable-Baselines3 says of determinism does not change it
+    for call in (policy.select_action, *(partial(policy.predict, deterministic=flag) for flag in (True, False))):
+        policy.reset(seed=0)
+        found: Any = call(seen)
+        assert np.array_equal(found[0] if isinstance(found, tuple) else found, chunk[0, 0])
+    policy.reset(seed=0)
+    values = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
+    found = policy(TensorDict({**values, IS_INIT: torch.ones(1, 1, dtype=torch.bool)}, [1]))
+    assert torch.equal(found[ACTION], chunk[:, 0])
+
+
+def test_the_sampler_is_saved_and_policies_of_before_sample(tmp_path: Path) -> None:
+    policy = Policy(make().model, make().actor, task="open_drawer", sampler="deterministic")
+    policy.save_pretrained(tmp_path)
+    assert Policy.from_pretrained(tmp_path).sampler == "deterministic"
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values.pop("sampler") == "deterministic"
+    write_json(tmp_path / "config.json", values)
+    assert Policy.from_pretrained(tmp_path).sampler == "stochastic"
+    write_json(tmp_path / "config.json", values | {"sampler": "greedy"})
+    with pytest.raises(UserError, match=r"sampler 'greedy'.*stochastic"):
+        Policy.from_pretrained(tmp_path)
+
+
+class Plain(GaussianPolicy):
+    """A head with one sampler."""
+
+    has_deterministic = False
+
+
+@pytest.mark.parametrize("improved", [False, True])
+def test_a_sampler_that_the_head_lacks_is_refused(improved: bool) -> None:
+    model = tiny_model().requires_grad_(False)
+    for kind, has in ((GaussianPolicy, True), (Plain, False)):
+        head: Any = kind(model.feature_size, ACTION_SIZE, chunk=CHUNK, width=16)
+        head = head.improvable() if improved else head
+        assert head.has_deterministic == has
+        if has:
+            Policy(model, head, task="open_drawer", sampler="deterministic")
+        else:
+            with pytest.raises(UserError, match="'deterministic': this policy's head has but one sampler"):
+                Policy(model, head, task="open_drawer", sampler="deterministic")
 
 
 # Bad input ------------------------------------------------------------------------------------------------------------

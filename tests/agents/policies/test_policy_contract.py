@@ -69,6 +69,20 @@ class Dice(GaussianPolicy):
         return super().sample(feature, torch.randn_like(noise), deterministic=deterministic)
 
 
+class Silent(GaussianPolicy):
+    has_deterministic = False
+
+
+class Boastful(GaussianPolicy):
+    def sample(self, feature: Tensor, noise: Tensor, *, deterministic: bool = False) -> Tensor:
+        return super().sample(feature, noise)
+
+
+class Shaken(GaussianPolicy):
+    def sample(self, feature: Tensor, noise: Tensor, *, deterministic: bool = False) -> Tensor:
+        return super().sample(feature, torch.randn_like(noise) if deterministic else noise)
+
+
 class Rigid(GaussianPolicy):
     def decide(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Decision:
         return super().decide(feature, torch.zeros_like(noise), min_std=min_std)
@@ -116,6 +130,9 @@ class Backwards(GaussianPolicy):
         (Crowd, "rows: decisions depend on the other rows"),
         (Dice, "noise: two calls with the same noise differ"),
         (Rigid, "noise: decide does not depend on the noise"),
+        (Silent, "sampler: deterministic=True changes the actions; say has_deterministic"),
+        (Boastful, "sampler: deterministic=True changes nothing"),
+        (Shaken, "sampler: two deterministic calls with the same noise differ"),
         (Upside, "log_prob: decisions are likelier by another policy"),
         (Stiff, "gradient: 'mean.weight' gets none from bc_loss"),
         (Far, "divergence: it is 1 for an equal copy"),
