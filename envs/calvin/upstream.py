@@ -46,7 +46,7 @@ class UpstreamModel:
     Args:
         policies: by the name of their task.
         image_size: side of the images that they see (pixels); CALVIN's are averaged down.
-        deterministic: handed to `predict`.
+        deterministic: handed to `predict`; of `agents.policy.Policy` it changes nothing, set its `sampler` instead.
         otherwise: what is done for a goal without a policy: "refuse" raises, "hold" keeps the robot still, so that
             CALVIN's chains of all 34 tasks can be run and count it as a failure.
 
