@@ -217,7 +217,12 @@ class Policy(TensorDictModuleBase):
             seed: as in Gymnasium's `reset`, begins the sequence of episodes that has this number: the next episode has
                 the same noise whenever this is called, and so have those after it. All ways of calling draw from the
                 sequence. A policy that was just loaded is at the beginning of the sequence of its own seed.
+
+        Raises:
+            UserError: the seed is below 0.
         """
+        if seed is not None and seed < 0:
+            raise UserError(f"seed {seed}: give a whole number from 0 on")
         self._session = None
         if seed is not None:
             self._names = np.random.default_rng(seed)

@@ -427,6 +427,11 @@ def test_a_state_of_another_batch_is_refused(policy: Policy) -> None:
         policy.predict(frame(stream, 1, slice(0, 2)), state)
 
 
+def test_a_seed_below_zero_is_refused(policy: Policy) -> None:
+    with pytest.raises(UserError, match="seed -1: give a whole number from 0 on"):
+        policy.reset(seed=-1)
+
+
 # Disk -----------------------------------------------------------------------------------------------------------------
 
 
