@@ -15,9 +15,11 @@ Place = tuple[float, float, float]
 
 BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
 # a block that is pushed turns, and must not go over the edge
-PUSHED_Y: Final = (-0.12, -0.07)
+PUSHED_Y: Final = (-0.125, -0.09)
+# by how much further the others are spread than where nothing is to be done with a block: left, right, back (m)
+SPREAD: Final = (0.02, 0.04, 0.035)
 # how far from the block of a push its way is kept clear, behind it for the fingers and before it (m), and to all sides
-BEHIND, BEFORE, BESIDE = 0.07, 0.16, 0.085
+BEHIND, BEFORE, BESIDE = 0.06, 0.15, 0.08
 # room that open fingers need around a block (m)
 AROUND: Final = 0.11
 
@@ -33,26 +35,24 @@ def draw_blocks(rng: np.random.Generator, scene: Scene = SCENES["D"], task: Task
     if isinstance(task, BlockTask):
         return _draw_around(rng, scene, task)
     places: list[Place] = []
+    (left, right), (front, back) = scene.table, BLOCK_Y
     while len(places) < len(scene.blocks):
-        x, y = _spot(rng, scene)
+        x, y = rng.uniform([left, front], [right, back])
         if all(np.hypot(x - a, y - b) > BLOCK_GAP for a, b, _ in places):
             places.append((float(x), float(y), float(rng.uniform(-np.pi, np.pi))))
     return places
 
 
-def _spot(rng: np.random.Generator, scene: Scene) -> tuple[float, float]:
-    (left, right), (front, back) = scene.table, BLOCK_Y
-    x, y = rng.uniform([left, front], [right, back])
-    return float(x), float(y)
-
-
 def _draw_around(rng: np.random.Generator, scene: Scene, task: BlockTask) -> list[Place]:
     """All blocks anew, until the others leave room for the one that has something to do."""
     judged = BLOCK_ORDER[scene.name].index(task.block)
+    (left, right), (front, back), (far_left, far_right, far_back) = scene.table, BLOCK_Y, SPREAD
+    low, high = (left - far_left, front, -np.pi), (right + far_right, back + far_back, np.pi)
+    own = np.array([task.start, PUSHED_Y if task.field == "x" else BLOCK_Y, (-task.turn, task.turn)]).T
     while True:
-        places = [(*_spot(rng, scene), float(rng.uniform(-np.pi, np.pi))) for _ in scene.blocks]
-        low, high = np.array([task.start, PUSHED_Y if task.field == "x" else BLOCK_Y, (-task.turn, task.turn)]).T
-        x, y, yaw = rng.uniform(low, high)
+        spots = rng.uniform(low, high, (len(scene.blocks), 3))
+        places: list[Place] = [(float(x), float(y), float(yaw)) for x, y, yaw in spots]
+        x, y, yaw = rng.uniform(*own)
         moved = places[judged] = float(x), float(y), float(yaw)
         others = [place for number, place in enumerate(places) if number != judged]
         apart = all(np.hypot(a[0] - b[0], a[1] - b[1]) > BLOCK_GAP for a, b in combinations(places, 2))
