@@ -16,6 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from worldaction.errors import UserError, unknown
 from worldaction.spec import SCENE_FIELDS, SCENE_SIZE
 
+Span = tuple[float, float]
+
 RANGES: Final = {"slider": 0.28, "drawer": 0.22, "button": 0.02, "switch": 0.088, "lightbulb": 1.0, "led": 1.0}
 """Largest value of each entry of `scene_obs` that a task moves; the smallest is zero (m; lights 0 or 1)."""
 
@@ -33,6 +35,8 @@ BLOCK_SHIFT: Final = {"A": 0.0, "B": -0.20, "C": 0.0, "D": 0.0}
 """Where on the table there is room for blocks, along x, as seen from scene D (m)."""
 ROOM: Final = (0.0, 0.36), (-0.165, -0.03)
 """Where in scene D the arm can get at a block that lies on the table, x and y of its middle (m)."""
+ALONG, ACROSS = (-0.6, 0.6), (np.pi / 2 - 0.25, np.pi / 2 + 0.25)
+"""Yaw of a block (rad) whose length lies along x, more or less, and of one whose length lies across."""
 LYING, SLACK = 0.46, 0.01
 """Height of the middle of a block that lies on the table, and how near to it still is there (m)."""
 
@@ -54,7 +58,7 @@ class Task:
     """Beyond which value `satisfied` holds (m; lights 0.5)."""
     joint: str
     """The entry of `scene_obs` that is set at the start of an episode."""
-    start: tuple[float, float]
+    start: Span
     """Range it is drawn from at the start: the whole range satisfies the task's precondition."""
     extra: float = 0.0
     """How much further than in scene D the joint goes (m)."""
@@ -132,8 +136,8 @@ class BlockTask(Task):
     """Its colour."""
     scene: str = "D"
     """The scene whose order of blocks `scene_obs` has."""
-    turn: float = 0.0
-    """By how much it is turned at most at the start, to either side (rad)."""
+    yaw: Span = (0.0, 0.0)
+    """How it is turned at the start, from and to (rad)."""
 
     def achieved(self, start_scene: ArrayLike, scene: ArrayLike) -> NDArray[np.bool_]:
         """See `Task.achieved`."""
@@ -160,9 +164,9 @@ class BlockTask(Task):
 
 
 def _block(
-    name: str, says: str, field: str, sign: int, delta: float, limit: float, start: tuple[float, float], turn: float
+    name: str, says: str, field: str, sign: int, delta: float, limit: float, start: Span, yaw: Span
 ) -> BlockTask:
-    return BlockTask(name, says, field, sign, delta, limit, "", start, block=name.split("_")[1], turn=turn)
+    return BlockTask(name, says, field, sign, delta, limit, "", start, block=name.split("_")[1], yaw=yaw)
 
 
 _ALL: Sequence[Task] = (
@@ -174,9 +178,9 @@ _ALL: Sequence[Task] = (
     Task("turn_off_lightbulb", "turn off the light bulb", "lightbulb", -1, 0.5, 0.5, "switch", (0.08, 0.088)),
     Task("turn_on_led", "press the button to turn on the led", "led", 1, 0.5, 0.5, "led", (0.0, 0.0)),
     Task("turn_off_led", "press the button to turn off the led", "led", -1, 0.5, 0.5, "led", (1.0, 1.0)),
-    _block("push_pink_block_right", "push the pink block to the right", "x", 1, 0.1, 0.185, (0.04, 0.08), 0.25),
-    _block("push_pink_block_left", "push the pink block to the left", "x", -1, 0.1, 0.115, (0.22, 0.26), 0.25),
-    _block("lift_blue_block_table", "lift the blue block from the table", "z", 1, 0.05, 0.515, (0.04, 0.30), 0.6),
+    _block("push_pink_block_right", "push the pink block to the right", "x", 1, 0.1, 0.185, (0.04, 0.08), ACROSS),
+    _block("push_pink_block_left", "push the pink block to the left", "x", -1, 0.1, 0.115, (0.22, 0.26), ACROSS),
+    _block("lift_blue_block_table", "lift the blue block from the table", "z", 1, 0.05, 0.515, (0.04, 0.30), ALONG),
 )
 
 TASKS: Final[dict[str, Task]] = {task.name: task for task in _ALL}

@@ -48,7 +48,7 @@ def _draw_around(rng: np.random.Generator, scene: Scene, task: BlockTask) -> lis
     judged = BLOCK_ORDER[scene.name].index(task.block)
     (left, right), (front, back), (far_left, far_right, far_back) = scene.table, BLOCK_Y, SPREAD
     low, high = (left - far_left, front, -np.pi), (right + far_right, back + far_back, np.pi)
-    own = np.array([task.start, PUSHED_Y if task.field == "x" else BLOCK_Y, (-task.turn, task.turn)]).T
+    own = np.array([task.start, PUSHED_Y if task.field == "x" else BLOCK_Y, task.yaw]).T
     while True:
         spots = rng.uniform(low, high, (len(scene.blocks), 3))
         places: list[Place] = [(float(x), float(y), float(yaw)) for x, y, yaw in spots]

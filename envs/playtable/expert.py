@@ -31,6 +31,7 @@ MOVED, EMPTY, ATTEMPTS = 0.012, 0.018, 4
 # half the width of the closed fingers, and where their tips' middle touches a block above its own (m)
 FINGERS, PUSH_HEIGHT = 0.0125, 0.006
 # how far a block is pushed and lifted: somewhat further than the tightest success asks (m)
+STAY: Final = np.zeros(3)
 PUSH, LIFT, GRIP_HEIGHT = 0.145, 0.12, 0.003
 
 
@@ -112,10 +113,11 @@ class Expert:
         task = self._task
         if not isinstance(task, BlockTask) or self._attempts == ATTEMPTS:
             return False
-        if not self._waypoints:
-            return not self._succeeded
+        scene = self._env.scene_obs()
+        if not self._waypoints or not task.possible(scene):
+            return not self._waypoints and not self._succeeded and bool(task.possible(scene))
         waypoint, place = self._waypoints[0], slice(task.entry("x"), task.entry("z"))
-        moved = np.linalg.norm((self._env.scene_obs() - self._planned)[place]) > MOVED
+        moved = np.linalg.norm((scene - self._planned)[place]) > MOVED
         empty = self._env.robot_obs()[6] < EMPTY
         return bool((waypoint.untouched and moved) or (waypoint.holding and empty))
 
@@ -281,7 +283,7 @@ def _push(env: Table, task: BlockTask) -> list[Waypoint]:
     return [
         Waypoint(behind + _by(0, 0, 0.08), hand, CLOSED, 0.02, 1.0, longest=90, untouched=True),
         Waypoint(behind, hand, CLOSED, 0.010, 1.0, dwell=1, untouched=True),
-        Waypoint(touch + far, hand, CLOSED, 0.008, 0.5, dwell=2),
+        Waypoint(touch + far, hand, CLOSED, 0.012, 0.8, dwell=1),
         _retreat(hand, CLOSED, x=-0.02 * task.sign, y=0),
     ]
 
@@ -292,12 +294,12 @@ def _lift(env: Table, task: BlockTask) -> list[Waypoint]:
     hand = DOWN + _by(0, 0, _nearest(yaw if cube else yaw + np.pi / 2, np.pi / 2 if cube else np.pi))
     grip = middle + _by(0, 0, GRIP_HEIGHT)
     return [
-        Waypoint(grip + _by(0, 0, 0.08), hand, OPEN, 0.015, 1.0, dwell=2, longest=90, untouched=True),
-        Waypoint(grip, hand, OPEN, 0.008, 0.8, dwell=1, untouched=True),
-        Waypoint(grip, hand, CLOSED, 0.02, 0.5, dwell=5),
-        Waypoint(grip + _by(0, 0, LIFT), hand, CLOSED, 0.012, 0.8, dwell=2, holding=True),
+        Waypoint(grip + _by(0, 0, 0.08), hand, OPEN, 0.015, 1.0, dwell=1, longest=90, untouched=True),
+        Waypoint(grip, hand, OPEN, 0.012, 1.0, untouched=True),
+        Waypoint(STAY, hand, CLOSED, 0.05, 1.0, dwell=3, relative=True),
+        Waypoint(_by(0, 0, LIFT), hand, CLOSED, 0.015, 1.0, relative=True, holding=True),
         # and back, so that play does not drop it
-        Waypoint(grip, hand, CLOSED, 0.010, 0.8),
-        Waypoint(grip, hand, OPEN, 0.02, 0.5, dwell=3),
+        Waypoint(_by(0, 0, -LIFT), hand, CLOSED, 0.015, 0.8, relative=True),
+        Waypoint(STAY, hand, OPEN, 0.05, 1.0, dwell=3, relative=True),
         _retreat(hand, OPEN, y=0),
     ]
