@@ -33,10 +33,12 @@ BLOCK_ORDER: Final = {
 """Which block each six numbers of `scene_obs` from the seventh on are."""
 BLOCK_SHIFT: Final = {"A": 0.0, "B": -0.20, "C": 0.0, "D": 0.0}
 """Where on the table there is room for blocks, along x, as seen from scene D (m)."""
-ROOM: Final = (0.0, 0.36), (-0.165, -0.03)
+ROOM: Final = (-0.02, 0.36), (-0.165, -0.03)
 """Where in scene D the arm can get at a block that lies on the table, x and y of its middle (m)."""
 ALONG, ACROSS = (-0.6, 0.6), (np.pi / 2 - 0.25, np.pi / 2 + 0.25)
 """Yaw of a block (rad) whose length lies along x, more or less, and of one whose length lies across."""
+HAND: Final = 0.06
+"""How far behind a block the fingers need room to push it (m)."""
 LYING, SLACK = 0.46, 0.01
 """Height of the middle of a block that lies on the table, and how near to it still is there (m)."""
 
@@ -147,8 +149,10 @@ class BlockTask(Task):
         """Does the block lie where the arm can get at it, and is there room on the table?"""
         (left, right), (front, back) = ROOM
         shift, x, y = BLOCK_SHIFT[self.scene], self._value(scene, "x"), self._value(scene, "y")
-        goal = x + self.sign * self.delta if self.field == "x" else x
-        fits = (np.minimum(x, goal) >= left + shift) & (np.maximum(x, goal) <= right + shift)
+        # where the fingers touch down, and where the block goes
+        behind, ahead = (self.sign * HAND, self.sign * self.delta) if self.field == "x" else (0.0, 0.0)
+        low, high = np.minimum(x - behind, x + ahead), np.maximum(x - behind, x + ahead)
+        fits = (low >= left + shift) & (high <= right + shift)
         return np.asarray(fits & (y >= front) & (y <= back) & self._lies(scene))
 
     def entry(self, field: str = "") -> int:
@@ -267,3 +271,8 @@ def tight(task: Task, tolerance: float) -> Task:
 def possible_tasks(values: ArrayLike, scene: str = "D", tasks: Sequence[str] = EIGHT) -> list[str]:
     """Names of those of the tasks that a state [24] of a scene leaves to do."""
     return [name for name in tasks if get_task(name, scene).possible(values)]
+
+
+def extra_skills(tasks: Sequence[str]) -> tuple[str, ...]:
+    """Those of a study's tasks that its play attempts besides the skills of the eight."""
+    return tuple(name for name in BLOCK_TASKS if name in tasks)
