@@ -182,8 +182,8 @@ _ALL: Sequence[Task] = (
     Task("turn_off_lightbulb", "turn off the light bulb", "lightbulb", -1, 0.5, 0.5, "switch", (0.08, 0.088)),
     Task("turn_on_led", "press the button to turn on the led", "led", 1, 0.5, 0.5, "led", (0.0, 0.0)),
     Task("turn_off_led", "press the button to turn off the led", "led", -1, 0.5, 0.5, "led", (1.0, 1.0)),
-    _block("push_pink_block_right", "push the pink block to the right", "x", 1, 0.1, 0.185, (0.04, 0.08), ACROSS),
-    _block("push_pink_block_left", "push the pink block to the left", "x", -1, 0.1, 0.115, (0.22, 0.26), ACROSS),
+    _block("push_pink_block_right", "push the pink block to the right", "x", 1, 0.1, 0.172, (0.05, 0.07), ACROSS),
+    _block("push_pink_block_left", "push the pink block to the left", "x", -1, 0.1, 0.128, (0.23, 0.25), ACROSS),
     _block("lift_blue_block_table", "lift the blue block from the table", "z", 1, 0.05, 0.515, (0.04, 0.30), ALONG),
 )
 
