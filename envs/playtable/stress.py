@@ -21,7 +21,7 @@ from envs.playtable.looks import Look, Vector, look_of
 from envs.playtable.robot import HOME
 from envs.playtable.rotation import Array, to_matrix
 from envs.playtable.scene import TABLE_TOP
-from envs.tasks import get_task
+from envs.tasks import BlockTask, get_task
 from worldaction.config import StressConfig, check_share, check_stress
 from worldaction.errors import UserError
 from worldaction.spec import ACTION_SIZE, CALVIN, ROBOT_FIELDS, ROBOT_SIZE, Layout
@@ -170,7 +170,7 @@ def draw_mover(rng: np.random.Generator) -> Mover:
 class UnseenStarts(Stressed):
     """Episodes start with the TCP outside the range of training, and with blocks in the cabinet, not on the table.
 
-    Slider, drawer, switch and led start as they do without the switch.
+    Slider, drawer, switch and led start as they do without the switch, and so does the block of a block's task.
 
     Args:
         env: a table of `envs.tasks`.
@@ -203,11 +203,12 @@ class UnseenStarts(Stressed):
 
     def _blocks(self, scene_obs: Array, rng: np.random.Generator) -> Array:
         """The table's state with blocks in different thirds of the cabinet."""
+        needed = (self.task.entry("x") - 6) // 6 if isinstance(self.task, BlockTask) else None
         # within the walls, which are 2 cm thick
         low, high = self.scene.cabinet[0] + 0.02, self.scene.cabinet[1] - 0.02
         thirds = rng.permutation(3)
         for number, third in enumerate(thirds):
-            if rng.random() < self.setting:
+            if rng.random() < self.setting and number != needed:
                 middle = low + (high - low) * (third + 0.5) / 3
                 x, y = middle + rng.uniform(-0.03, 0.03), rng.uniform(*SHELF_Y)
                 scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, TABLE_TOP + 0.02, 0, 0, 0
