@@ -52,7 +52,7 @@ class TableConfig:
     renderer: Renderer = "auto"
     """What draws the images. auto: the first that works of EGL, OSMesa and ray casting without GL."""
     max_steps: Count = 72
-    """Time limit of an episode, in control steps of 1/30 s."""
+    """Time limit of an episode of an evaluation, in control steps of 1/30 s."""
     scene: Scene = "D"
     """Which of CALVIN's four scenes: layout and colours of the table, and blocks."""
 
@@ -269,6 +269,8 @@ class UpdateConfig:
     """Imagined episodes per iteration."""
     bf16: bool = False
     """Imagine their frames in bfloat16 where that is on a CPU: faster on processors that know it, slow on others."""
+    horizon: Whole = 0
+    """Control steps of a dream, at most as many as the time limit leaves an episode; 0: as many."""
     starts: Count = 200
     """Scenes of which the first frame starts a dream, drawn apart from the evaluation's."""
     trained_steps: Count = 10

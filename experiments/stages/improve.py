@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from agents.imagination import dream
-from agents.policies.base import ImprovedPolicy, PolicyHead
+from agents.imagination import Actor, dream
+from agents.policies.base import PolicyHead
 from agents.updates.base import Update
 from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
@@ -31,8 +31,8 @@ def dream_starts(task_run: TaskRun) -> Latent:
 
 
 def decisions_of(task_run: TaskRun) -> int:
-    """Decisions of an episode, which the time limit allows."""
-    return task_run.study.table.max_steps // task_run.study.policy.chunk
+    """Decisions of a dream that is learned from."""
+    return task_run.study.dream_steps // task_run.study.policy.chunk
 
 
 def improve(task_run: TaskRun, recorder: Recorder) -> None:
@@ -100,20 +100,24 @@ def _real_point(task_run: TaskRun, update: Update, curve: list[dict[str, Any]], 
     recorder.log(update.iteration, {"success": result.rate}, prefix=f"{task_run.prefix}/real")
 
 
-def _imagined(
-    task_run: TaskRun, actor: ImprovedPolicy, classifier: SuccessClassifier, starts: Latent
-) -> dict[str, float]:
-    """Success in dreams without exploration, one from every start: compare with real success before trusting it."""
-    count = len(starts.belief)
+def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, starts: Latent) -> dict[str, Any]:
+    """Success in dreams without exploration, one from every start: compare with real success before trusting it.
+
+    Returns:
+        "success" and "time", see `RolloutBatch.summary`; "limit", the control steps of these dreams, as many as the
+        simulator gives an episode; "success_step", of each dream, 0 if it never succeeds.
+    """
+    count, limit = len(starts.belief), task_run.study.table.max_steps
     rollouts = dream(
         task_run.model,
         actor,
         classifier,
         starts,
-        decisions=decisions_of(task_run),
+        decisions=limit // task_run.study.policy.chunk,
         threshold=task_run.study.success.threshold,
         # a seed of its own, so that these dreams are none of those that the update learns from
         seed=task_run.seed + 1_000_003,
         rows=torch.arange(count, device=task_run.device),
     )
-    return {key.partition("/")[2]: value for key, value in rollouts.summary().items()}
+    found: dict[str, Any] = {key.partition("/")[2]: value for key, value in rollouts.summary().items()}
+    return found | {"limit": limit, "success_step": rollouts.success_step.tolist()}

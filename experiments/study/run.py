@@ -161,7 +161,7 @@ class Run:
                 **self.fingerprints.part(PLAY),
             }
         else:
-            made_by = {"table": to_dict(study.table), "data": to_dict(study.data), "tasks": study.tasks}
+            made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
             made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress))}
             made_by |= self.fingerprints.part(*self.fingerprints.envs)
         return self._artefact("play", made_by)
@@ -245,6 +245,14 @@ class Run:
     def _section(self, name: str) -> dict[str, Any]:
         """A section of the settings, without those on which no result depends."""
         return {k: v for k, v in to_dict(getattr(self.study, name)).items() if k not in FREE.get(name, ())}
+
+    @property
+    def _table_of_play(self) -> dict[str, Any]:
+        """The table's settings on which what is recorded there depends."""
+        table = to_dict(self.study.table)
+        if not benchmark_class(self.study.env).limits_play:
+            del table["max_steps"]
+        return table
 
     @property
     def _env(self) -> dict[str, Any]:

@@ -85,6 +85,18 @@ def test_the_chunk_has_to_fit_the_time_limit_that_the_environment_chooses() -> N
         parse_study([*PENDULUM, "--policy.chunk", "5", "--table.max-steps", "72"])
 
 
+def test_a_dream_is_as_long_as_the_study_says_and_never_longer_than_an_episode() -> None:
+    quick, *_ = parse_study(["quick"])
+    assert (quick.table.max_steps, quick.dream_steps) == (152, 72)
+    assert parse_study(["quick", "--update.horizon", "0"])[0].dream_steps == 152
+    assert parse_study(["quick", "--table.max-steps", "48"])[0].dream_steps == 48
+    with pytest.raises(UserError, match=r"the dream \(--update.horizon\) of 70 steps is no multiple of the chunk of 4"):
+        parse_study(["quick", "--update.horizon", "70"])
+    # the preset's was chosen for the table
+    assert parse_study(PENDULUM)[0].dream_steps == 200
+    assert parse_study([*PENDULUM, "--update.horizon", "40"])[0].dream_steps == 40
+
+
 def test_arms_of_an_environment_without_cameras_have_none() -> None:
     study, *_ = parse_study([*PENDULUM, "--arms", "base:", "long:policy.chunk=5"])
     assert study.world_model.cameras == ()
