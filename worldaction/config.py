@@ -322,9 +322,18 @@ class EvaluationConfig:
     """Episodes in the simulator."""
 
     episodes: Count = 50
-    """Start states per task, the first ones of the fixed list."""
+    """Start states per task, of the fixed list."""
+    first: Whole = 0
+    """Number of the first of them in the list: published numbers come from a block that no experiment has used."""
+    within: tuple[Count, ...] = (72, 110, 150)
+    """Control steps within which success is told as well, as far as the time limit allows them."""
     curve_episodes: Whole = 0
     """Start states per point of the PPO curve, taken from the other end of the list; 0 draws no real curve."""
+    sampler_episodes: Whole = 50
+    """Start states, before those of the curve, on which the cloned policy's better sampler is chosen: the baseline that
+    the improved policy is set against. 0: no choice, and the stochastic sampler."""
+    judged_episodes: Count = 50
+    """Start states per task in the simulators of --evaluate-in, the first of the evaluation's."""
     parallel: Count = 10
     """Simulators stepped side by side. Results do not depend on it."""
     videos: Whole = 2
@@ -419,8 +428,10 @@ def check_ranges(config: Any, prefix: str = "--") -> None:
         value, option = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{option}.")
-        elif field.name in ranges and value is not None and not ranges[field.name].holds(value):
-            raise UserError(f"{option} {value}: give {ranges[field.name].words}")
+        elif field.name in ranges and value is not None:
+            for one in value if isinstance(value, tuple) else (value,):
+                if not ranges[field.name].holds(one):
+                    raise UserError(f"{option} {one}: give {ranges[field.name].words}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import load_classifier
 from experiments.stages.task_run import TaskRun
+from experiments.study.checks import start_states
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
 from worldaction.success import SuccessClassifier
@@ -91,11 +92,10 @@ def _real_point(task_run: TaskRun, update: Update, curve: list[dict[str, Any]], 
     every, episodes = task_run.study.update.evaluate_every, task_run.study.evaluation.curve_episodes
     if not (every and episodes) or update.iteration % every or any(p["iteration"] == update.iteration for p in curve):
         return
-    # from the far end of the list, so that the final evaluation's start states stay unseen
-    total = len(task_run.benchmark.starts(task_run.task))
-    indices = range(total - episodes, total)
-    parallel = task_run.study.evaluation.parallel
-    result = evaluate(task_run.policy(update.policy), task_run.benchmark, indices=indices, parallel=parallel)
+    options = task_run.study.evaluation
+    # apart from the final evaluation's start states, which stay unseen
+    indices = start_states(options, len(task_run.benchmark.starts(task_run.task))).curve
+    result = evaluate(task_run.policy(update.policy), task_run.benchmark, indices=indices, parallel=options.parallel)
     curve.append({"iteration": update.iteration, **result.to_dict()})
     recorder.log(update.iteration, {"success": result.rate}, prefix=f"{task_run.prefix}/real")
 

@@ -39,7 +39,7 @@ STAGES = ("success", "clone", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
 FREE = {
     "world_model": ("save_every",),
-    "evaluation": ("parallel", "probes", "horizon"),
+    "evaluation": ("parallel", "probes", "horizon", "within", "judged_episodes"),
     "update": ("evaluate_every",),
 }
 """Settings on which no result depends, by section."""
