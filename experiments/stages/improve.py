@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from agents.imagination import Actor, dream
-from agents.policies.base import PolicyHead
+from agents.policies.base import Decision, PolicyHead
 from agents.updates.base import Update
 from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import load_classifier
-from experiments.stages.task_run import TaskRun
+from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
@@ -55,6 +56,8 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
         seed=task_run.seed,
     )
     calibration = {"bc": _imagined(task_run, update.policy, classifier, starts)}
+    if "deterministic" in samplers(cloned):
+        calibration["bc_deterministic"] = _imagined(task_run, Deterministic(cloned), classifier, starts)
     checkpoint = artefact.folder / "checkpoint.safetensors"
     curve: list[dict[str, Any]] = []
     if checkpoint.exists():
@@ -98,6 +101,21 @@ def _real_point(task_run: TaskRun, update: Update, curve: list[dict[str, Any]], 
     result = evaluate(task_run.policy(update.policy), task_run.benchmark, indices=indices, parallel=options.parallel)
     curve.append({"iteration": update.iteration, **result.to_dict()})
     recorder.log(update.iteration, {"success": result.rate}, prefix=f"{task_run.prefix}/real")
+
+
+class Deterministic:
+    """A head as its deterministic sampler acts, for dreams: an `Actor` that explores nothing.
+
+    Args:
+        head: with such a sampler.
+    """
+
+    def __init__(self, head: PolicyHead) -> None:
+        self.head, self.chunk, self.noise_shape = head, head.chunk, head.noise_shape
+
+    def decide(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Decision:
+        """One decision for every row, of which nothing is stored."""
+        return Decision(self.head.sample(feature, noise, deterministic=True), {})
 
 
 def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, starts: Latent) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from worldaction.play.store import PlayStore
 LOGGER = logging.getLogger("worldaction")
 ARMS: Final = "arms"
 """The folder in a run in which its arms are runs of their own."""
-STAGES = ("success", "clone", "ppo", "evaluation")
+STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
 FREE = {
     "world_model": ("save_every",),
@@ -189,10 +189,11 @@ class Run:
         return self._artefact(f"seed{seed}/fidelity", made_by)
 
     def task(self, seed: int, task: str, stage: str) -> Artefact:
-        """One of the stages of a task: success, clone, ppo (whatever improves the policy), evaluation."""
+        """One of the stages of a task: success, clone, sampler, ppo (whatever improves the policy), evaluation."""
         of_stage = {
             "success": self._success,
             "clone": self._clone,
+            "sampler": self._sampler,
             "ppo": self._improvement,
             "evaluation": self._evaluation,
         }
@@ -217,6 +218,21 @@ class Run:
             **self.fingerprints.part(*self.fingerprints.policies),
         }
 
+    def _sampler(self, seed: int, task: str) -> dict[str, Any]:
+        options = self.study.evaluation
+        made_by: dict[str, Any] = {"clone": self.task(seed, task, "clone").digest, "episodes": options.sampler_episodes}
+        if not options.sampler_episodes:
+            return made_by
+        return made_by | {
+            # they lie before those of the curve
+            "before": options.curve_episodes,
+            "table": to_dict(self.study.table),
+            "stress": self._stress,
+            **self._env,
+            **self._starts,
+            **self.fingerprints.part(STARTS, *self.fingerprints.envs),
+        }
+
     def _improvement(self, seed: int, task: str) -> dict[str, Any]:
         made_by = {
             "success": self.task(seed, task, "success").digest,
@@ -236,6 +252,7 @@ class Run:
     def _evaluation(self, seed: int, task: str) -> dict[str, Any]:
         return {
             "ppo": self.task(seed, task, "ppo").digest,
+            "sampler": self.task(seed, task, "sampler").digest,
             "evaluation": self._section("evaluation"),
             "stress": self._stress,
             **self._starts,
