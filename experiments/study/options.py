@@ -203,12 +203,18 @@ def _checked(study: Study) -> Study:
         raise UserError(f"--tasks {' '.join(study.tasks)} names tasks beside all; leave them out, or leave out all")
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
     lists["world-model.cameras"] = study.world_model.cameras
+    lists["evaluate-in"] = study.evaluate_in
     for name, values in lists.items():
         # other environments may have nothing to look through
-        if not values and (name != "world-model.cameras" or benchmark_class(study.env).needs_cameras):
+        may_be_empty = name == "evaluate-in" or (
+            name == "world-model.cameras" and not benchmark_class(study.env).needs_cameras
+        )
+        if not values and not may_be_empty:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    if study.env in study.evaluate_in:
+        raise UserError(f"--evaluate-in {study.env} is where the study is evaluated anyway; leave it out")
     for family, text in (
         (POLICIES, study.policy.name),
         (UPDATES, study.update.name),
