@@ -55,6 +55,8 @@ class Job:
     """Noise of a demonstrator."""
     pace: float = 1.0
     """Its share of the full speed."""
+    limit: int = 0
+    """Control steps in which it may try again and again; 0: it tries once."""
     split: Split = "training"
     skills: tuple[str, ...] = ()
     """Tasks that a play episode attempts besides those that every one does."""
@@ -151,7 +153,14 @@ def plan(config: PlayConfig, tasks: Sequence[str], skills: Sequence[str] = ()) -
         misses, demos = SEEDS["near_misses"] + offset, SEEDS["demos"] + offset
         jobs += [Job("near_miss", misses + n, task, split=_split(n)) for n in range(config.near_misses)]
         jobs += [
-            Job("demo", demos + n * ATTEMPTS, task, noise=config.demo_noise, pace=config.demo_pace)
+            Job(
+                "demo",
+                demos + n * ATTEMPTS,
+                task,
+                noise=config.demo_noise,
+                pace=config.demo_pace,
+                limit=config.demo_limit,
+            )
             for n in range(config.demos)
         ]
     return jobs

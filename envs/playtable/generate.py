@@ -87,9 +87,7 @@ def _move_anywhere(env: Table, recorder: Recorder, rng: np.random.Generator, lef
         recorder.step(noise.add(action))
 
 
-def _try_skill(
-    env: Table, recorder: Recorder, rng: np.random.Generator, left: int, skills: Sequence[str]
-) -> None:
+def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: int, skills: Sequence[str]) -> None:
     task = str(rng.choice(possible_tasks(env.scene_obs(), env.scene.name, skills)))
     expert = Expert(env, task, rng, offset=float(rng.choice(PLAY_OFFSETS)), pace=float(rng.uniform(*PACES)))
     noise = Noise(rng, float(rng.choice(PLAY_NOISES)))
@@ -99,8 +97,10 @@ def _try_skill(
             break
 
 
-def demo_episode(env: Table, task: str, seed: int, noise: float, pace: float = 1.0) -> tuple[Arrays, bool]:
-    """One attempt of a careful but shaky demonstrator, cut soon after success.
+def demo_episode(
+    env: Table, task: str, seed: int, noise: float, pace: float = 1.0, limit: int = 0
+) -> tuple[Arrays, bool]:
+    """A careful but shaky demonstrator, cut soon after success.
 
     Args:
         env: as for `play_episode`.
@@ -108,13 +108,19 @@ def demo_episode(env: Table, task: str, seed: int, noise: float, pace: float = 1
         seed: names start and noise.
         noise: standard deviation of the correlated noise (units of the action).
         pace: share of the full speed.
+        limit: control steps in which the script is begun again whenever it ends without success; 0: it is run once.
 
     Returns:
         arrays [T, ...] as for `play_episode`, and whether the task was done.
     """
     rng = np.random.default_rng([seed, 1])
     expert, recorder = _start(env, task, seed, rng, offset=DEMO_OFFSET, pace=pace)
-    return _attempt(expert, recorder, Noise(rng, noise), limit=_limit(task, DEMO_LIMIT), tail=DEMO_TAIL)
+    shaky = Noise(rng, noise)
+    made = _attempt(expert, recorder, shaky, limit=limit or _limit(task, DEMO_LIMIT), tail=DEMO_TAIL)
+    while recorder.first_success is None and len(recorder) < limit:
+        expert = Expert(env, task, rng, offset=DEMO_OFFSET, pace=pace)
+        made = _attempt(expert, recorder, shaky, limit=limit, tail=DEMO_TAIL)
+    return made
 
 
 def near_miss_episode(env: Table, task: str, seed: int) -> tuple[Arrays, bool]:
@@ -221,5 +227,5 @@ def _make(env: Table, job: Job) -> list[MadeEpisode]:
     if job.kind == "near_miss":
         return [MadeEpisode(job, *near_miss_episode(env, job.task, job.seed))]
     if job.kind == "demo":
-        return demonstrate(job, lambda seed: demo_episode(env, job.task, seed, job.noise, job.pace))
+        return demonstrate(job, lambda seed: demo_episode(env, job.task, seed, job.noise, job.pace, job.limit))
     raise unknown("kind of episode", job.kind, ("play", "near_miss", "demo"))

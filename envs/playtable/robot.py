@@ -173,7 +173,11 @@ def _add_finger_shapes(finger: Any, sign: int) -> None:
     for (near, low), (far, high), thickness in FINGER_SKIN:
         length, slant = np.hypot(far - near, high - low), np.arctan2(sign * (near - far), high - low) / 2
         middle = [0, sign * (near + far) / 2, (low + high) / 2]
-        shape = {"pos": middle, "quat": [np.cos(slant), np.sin(slant), 0, 0], "size": [FINGER_WIDTH, thickness / 2, length / 2]}
+        shape = {
+            "pos": middle,
+            "quat": [np.cos(slant), np.sin(slant), 0, 0],
+            "size": [FINGER_WIDTH, thickness / 2, length / 2],
+        }
         finger.add_geom(rgba=FINGER, group=VISIBLE, **shape, **box, **NO_CONTACT)
 
 
