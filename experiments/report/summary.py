@@ -67,11 +67,13 @@ def _seed(run: Run, task: str, seed: int, episodes: Json) -> Json:
         episodes: what its evaluation says.
     """
     improved, update = run.study.improved, run.task(seed, task, "ppo").results
+    # dreams of the clone under the sampler by which it was evaluated
+    dreamed = {"bc": "bc_deterministic" if episodes.get("sampler") == "deterministic" else "bc", improved: improved}
     return {
         "seed": seed,
         **{name: episodes[name]["successes"] / episodes[name]["n"] for name in ("bc", improved)},
         "difference": estimate(paired_difference(episodes[improved]["success"], episodes["bc"]["success"])),
-        **{f"imagined_{name}": update["imagined"][name]["success"] for name in ("bc", improved)},
+        **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
         "iterations": update["iterations"],
         "kept": update.get("kept"),
         "stop_reason": update["stop_reason"],
