@@ -108,8 +108,8 @@ def _rate(outcomes: np.ndarray) -> Json:
 
 
 def estimate(value: Estimate) -> Json:
-    """An estimate as a summary has it."""
-    return {"value": value.value, "interval": list(value.interval)}
+    """An estimate as a summary has it; an interval that says nothing is null."""
+    return {"value": value.value, "interval": list(value.interval) if value.interval.known else None}
 
 
 def over_tasks(tasks: Mapping[str, Json]) -> Json:

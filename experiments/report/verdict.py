@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.report.statistics import Estimate, Interval, average
+from experiments.report.statistics import UNKNOWN, Estimate, Interval, average
 from experiments.report.table import Table, change, percent, points, rate, shares, words
 
 FEW = 20
@@ -162,7 +162,7 @@ def estimate_of(value: Mapping[str, Any], key: str = "value") -> Estimate:
         value: with its interval.
         key: "rate" for the success of a task, else "value".
     """
-    return Estimate(value[key], Interval(*value["interval"]))
+    return Estimate(value[key], UNKNOWN if value["interval"] is None else Interval(*value["interval"]))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
