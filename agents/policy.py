@@ -10,6 +10,9 @@ One decision yields a chunk of K actions; the world model takes in every frame i
     frame      0    1    2    3    4    5    6    7
     filtered   x    x    x    x    x    x    x    x
     decided    x    .    .    .    x    .    .    .
+
+Random numbers are a function of the policy's seed, the episode's name and the frame within the episode. Every episode
+has a name of its own, so its noise is drawn anew; `reset(seed=...)` begins a sequence of names that is always the same.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -25,8 +28,8 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from agents.policies.base import ImprovedPolicy, PolicyHead, identity, known_head
-from worldaction.errors import UserError
+from agents.policies.base import SAMPLERS, ImprovedPolicy, PolicyHead, Sampler, identity, known_head
+from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, IS_INIT
@@ -34,6 +37,8 @@ from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import ModelConfig, WorldModel, restore
 
 Actor = PolicyHead | ImprovedPolicy
+FRESH_NAMES: Final = range(2**31, 2**32)
+"""Names of episodes that nobody named: apart from those of evaluations and dreams, which count from 0."""
 
 
 @dataclass
@@ -44,7 +49,8 @@ class PolicyState:
     action: Tensor  # [B, A], the last one given
     chunk: Tensor  # [B, K, A], the current decision
     age: Tensor  # [B] int64, frames since that decision
-    frame: int  # frames since the state was made: names the random numbers
+    name: Tensor  # [B] int64, of each episode: equal names, equal random numbers
+    frame: Tensor  # [B] int64, frames since the episode began
 
 
 class Policy(TensorDictModuleBase):
@@ -53,18 +59,42 @@ class Policy(TensorDictModuleBase):
     A TensorDict module, because TorchRL hands anything else the observations one by one instead of the frame.
     """
 
-    def __init__(self, model: WorldModel, actor: Actor, *, task: str, seed: int = 0) -> None:
+    def __init__(
+        self, model: WorldModel, actor: Actor, *, task: str, seed: int = 0, sampler: Sampler = "stochastic"
+    ) -> None:
         """
         Args:
             model: frozen world model.
             actor: cloned head on its features, or an improved one.
             task: what it does.
             seed: of its random numbers.
+            sampler: how it acts; see `sampler`.
         """
         super().__init__()
         self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
+        self.sampler = sampler
         self.in_keys, self.out_keys = [*model.config.observed, IS_INIT], [ACTION]
         self._session: PolicyState | None = None
+        self._names = np.random.default_rng(seed)
+
+    @property
+    def sampler(self) -> Sampler:
+        """How actions are drawn, by every way of calling: "stochastic", or "deterministic" as `PolicyHead` has it.
+
+        It is saved with the policy; assign the other one to act by that.
+
+        Raises:
+            UserError: there is no such sampler, or the head has but one.
+        """
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, sampler: Sampler) -> None:
+        if sampler not in SAMPLERS:
+            raise unknown("sampler", sampler, SAMPLERS)
+        if sampler == "deterministic" and not self.actor.has_deterministic:
+            raise UserError("sampler 'deterministic': this policy's head has but one sampler; give 'stochastic'")
+        self._sampler: Sampler = sampler
 
     # One frame --------------------------------------------------------------------------------------------------------
 
@@ -75,62 +105,75 @@ class Policy(TensorDictModuleBase):
         state: PolicyState | None,
         *,
         start: Tensor,
-        rows: Tensor,
-        deterministic: bool = False,
+        rows: Tensor | None = None,
     ) -> tuple[Tensor, PolicyState]:
         """Take in a frame of every episode and give every episode its next action.
 
         Args:
             observation: cameras uint8 [B, H, W, 3] and robot_obs [B, P].
-            state: what the last call returned; None before the first.
+            state: what the last call returned; None before the first, where all episodes start.
             start: [B] bool, the frame is an episode's first.
-            rows: [B] int64, global names of the episodes: equal names, equal random numbers.
-            deterministic: leave out the randomness that the head can do without; see `PolicyHead.sample`.
+            rows: [B] int64, names in [0, 2**31) for the episodes that start: equal names, equal random numbers. None
+                draws fresh ones.
 
         Returns:
             actions [B, A] and the state for the next call.
+
+        Raises:
+            UserError: the observation lacks something, or its batch is not that of the state or of the names.
         """
-        if state is not None and len(state.age) != len(rows):
-            raise UserError(f"the state is of {len(state.age)} episodes and the observation of {len(rows)}; start anew")
+        if state is not None and len(state.age) != len(start):
+            raise UserError(f"a state of {len(state.age)} episodes with observations of {len(start)}; start anew")
+        names = start if rows is None else rows
         embed = self.model.embed(observation)
-        if embed.shape[:-1] != rows.shape:
-            raise UserError(f"observations {list(embed.shape[:-1])} with {len(rows)} names; give one name a row")
-        fresh = None if state is not None and not bool(start.any()) else self._begin(embed, rows)
-        if state is None:
-            assert fresh is not None
-            state = fresh
-        else:
-            state = self._follow(state, embed, rows)
-            if fresh is not None:
-                state = _where(start, fresh, state)
+        if embed.shape[:-1] != names.shape:
+            raise UserError(f"observations {list(embed.shape[:-1])} with {len(names)} names; give one name a row")
+        state = self._take_in(embed, state, start, rows)
         due = state.age % self.actor.chunk == 0
         if bool(due.any()):
-            decided = self._decide(state, rows, deterministic)
-            state.chunk = torch.where(due[:, None, None], decided, state.chunk)
+            state.chunk = torch.where(due[:, None, None], self._decide(state), state.chunk)
             state.age = torch.where(due, 0, state.age)
-        action = state.chunk[torch.arange(len(rows)), state.age]
-        return action, PolicyState(state.latent, action, state.chunk, state.age + 1, state.frame + 1)
+        action = state.chunk[torch.arange(len(start)), state.age]
+        return action, replace(state, action=action, age=state.age + 1, frame=state.frame + 1)
 
-    def _begin(self, embed: Tensor, rows: Tensor) -> PolicyState:
+    def _take_in(self, embed: Tensor, state: PolicyState | None, start: Tensor, rows: Tensor | None) -> PolicyState:
+        """Filter the frame; begin the episodes that start with it."""
+        if state is None:
+            return self._begin(embed, self._fresh_names(torch.ones_like(start)) if rows is None else rows)
+        followed = self._follow(state, embed)
+        if not bool(start.any()):
+            return followed
+        # of the rows that go on, what `_begin` makes is not used
+        return _where(start, self._begin(embed, self._fresh_names(start) if rows is None else rows), followed)
+
+    def _fresh_names(self, start: Tensor) -> Tensor:
+        """[B] int64, the next names of the sequence for the rows that start, 0 for the others."""
+        drawn = self._names.integers(FRESH_NAMES.start, FRESH_NAMES.stop, size=int(start.sum()))
+        names = torch.zeros_like(start, dtype=torch.int64)
+        names[start] = torch.from_numpy(drawn).to(start.device)
+        return names
+
+    def _begin(self, embed: Tensor, names: Tensor) -> PolicyState:
         size = len(embed)
         null = embed.new_tensor(self.model.config.layout.null_action)
         return PolicyState(
-            latent=self.model.start(embed, seed=self.seed, rows=rows),
+            latent=self.model.start(embed, seed=self.seed, rows=names),
             action=null.expand(size, -1),
             chunk=null.expand(size, self.actor.chunk, -1),
-            age=torch.zeros(size, dtype=torch.int64, device=embed.device),
-            frame=0,
+            age=torch.zeros_like(names),
+            name=names,
+            frame=torch.zeros_like(names),
         )
 
-    def _follow(self, state: PolicyState, embed: Tensor, rows: Tensor) -> PolicyState:
-        draws = uniform(self.seed, Stream.POSTERIOR, rows, state.frame, self.model.config.groups)
-        latent = self.model.posterior(state.latent, state.action, embed, draws)
-        return PolicyState(latent, state.action, state.chunk, state.age, state.frame)
+    def _follow(self, state: PolicyState, embed: Tensor) -> PolicyState:
+        draws = uniform(self.seed, Stream.POSTERIOR, state.name, state.frame, self.model.config.groups)
+        return replace(state, latent=self.model.posterior(state.latent, state.action, embed, draws))
 
-    def _decide(self, state: PolicyState, rows: Tensor, deterministic: bool) -> Tensor:
+    def _decide(self, state: PolicyState) -> Tensor:
         steps, width = self.actor.noise_shape
-        noise = normal(self.seed, Stream.POLICY, rows, state.frame, steps * width).view(-1, steps, width)
-        return self.actor.sample(self.model.feature(state.latent), noise, deterministic=deterministic)
+        noise = normal(self.seed, Stream.POLICY, state.name, state.frame, steps * width).view(-1, steps, width)
+        feature = self.model.feature(state.latent)
+        return self.actor.sample(feature, noise, deterministic=self.sampler == "deterministic")
 
     # Stable-Baselines3, LeRobot, TorchRL ------------------------------------------------------------------------------
 
@@ -139,15 +182,19 @@ class Policy(TensorDictModuleBase):
         observation: Mapping[str, Any],
         state: PolicyState | None = None,
         episode_start: Any = None,
-        deterministic: bool = False,
+        deterministic: bool | None = None,
     ) -> tuple[np.ndarray, PolicyState]:
         """As Stable-Baselines3's `predict`; one observation or a batch of them.
+
+        Every row whose episode starts has noise of its own, drawn anew; see `reset`.
 
         Args:
             observation: arrays with the keys of the play table.
             state: what the last call returned.
             episode_start: [B] bool; where true the state is forgotten. None: only if there is no state.
-            deterministic: see `act`.
+            deterministic: taken because Stable-Baselines3 gives it, and changes nothing. There it leaves out the noise
+                of exploration, of which this policy has none; and so `evaluate_policy`, which gives True unless told
+                otherwise, measures this policy and no other. `sampler` chooses how actions are drawn.
         """
         tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
         single = not self.model.check(tensors)
@@ -159,18 +206,21 @@ class Policy(TensorDictModuleBase):
             fresh = fresh | torch.as_tensor(np.asarray(episode_start, dtype=bool)).reshape(-1)
         device = self.model.proprio_mean.device
         tensors = {key: value.to(device) for key, value in tensors.items()}
-        action, state = self.act(
-            tensors, state, start=fresh.to(device), rows=torch.arange(size, device=device), deterministic=deterministic
-        )
+        action, state = self.act(tensors, state, start=fresh.to(device))
         numbers = action.cpu().numpy()
         return (numbers[0] if single else numbers), state
 
-    def reset(self) -> None:
-        """Forget the episodes that `select_action` and TorchRL's calls follow.
+    def reset(self, *, seed: int | None = None) -> None:
+        """Forget the episodes that `select_action` and TorchRL's calls follow; the next one has noise of its own.
 
-        The random numbers begin again too: an episode is a function of what is seen and of the policy's seed.
+        Args:
+            seed: as in Gymnasium's `reset`, begins the sequence of episodes that has this number: the next episode has
+                the same noise whenever this is called, and so have those after it. All ways of calling draw from the
+                sequence. A policy that was just loaded is at the beginning of the sequence of its own seed.
         """
         self._session = None
+        if seed is not None:
+            self._names = np.random.default_rng(seed)
 
     def select_action(self, observation: Mapping[str, Any]) -> np.ndarray:
         """As LeRobot's `select_action`: the next action of the episode that began at the last `reset`."""
@@ -199,9 +249,7 @@ class Policy(TensorDictModuleBase):
         self.model.check(observation)
         if self._session is not None and len(self._session.age) != len(start) and bool(start.all()):
             self._session = None  # of another environment, of which nothing goes on
-        action, self._session = self.act(
-            observation, self._session, start=start, rows=torch.arange(len(start), device=device)
-        )
+        action, self._session = self.act(observation, self._session, start=start)
         return frame.set(ACTION, action.reshape(*frame.batch_size, -1).to(frame[keys[0]].device))
 
     def _keys(self, observation: Any) -> list[str]:
@@ -219,6 +267,7 @@ class Policy(TensorDictModuleBase):
         values = {
             "task": self.task,
             "seed": self.seed,
+            "sampler": self.sampler,
             "model": asdict(self.model.config) | {"losses": ()},
             "actor": config_of(self.actor),
         }
@@ -255,7 +304,9 @@ class Policy(TensorDictModuleBase):
             part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             restore(module, part, source=folder / "model.safetensors")
             module.to(device).eval().requires_grad_(False)
-        return cls(model, actor, task=values["task"], seed=values["seed"])
+        # policies of before there was a choice
+        sampler = values.get("sampler", "stochastic")
+        return cls(model, actor, task=values["task"], seed=values["seed"], sampler=sampler)
 
 
 def config_of(actor: Actor) -> dict[str, Any]:
@@ -295,5 +346,6 @@ def _where(start: Tensor, fresh: PolicyState, old: PolicyState) -> PolicyState:
         action=pick(fresh.action, old.action),
         chunk=pick(fresh.chunk, old.chunk),
         age=pick(fresh.age, old.age),
-        frame=old.frame,
+        name=pick(fresh.name, old.name),
+        frame=pick(fresh.frame, old.frame),
     )

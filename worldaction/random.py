@@ -87,7 +87,7 @@ def uniform(seed: int, stream: Stream, rows: Tensor, step: int | Tensor, width: 
     return ((words >> 9).to(torch.float32) + 0.5) / (1 << 23)
 
 
-def normal(seed: int, stream: Stream, rows: Tensor, step: int, width: int) -> Tensor:
+def normal(seed: int, stream: Stream, rows: Tensor, step: int | Tensor, width: int) -> Tensor:
     """Standard normal numbers by Box-Muller, arguments as for `uniform`.
 
     Returns:

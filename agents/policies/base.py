@@ -20,7 +20,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,10 @@ from torch import Tensor, nn
 from agents.policies.registry import POLICIES
 from worldaction.errors import UserError
 from worldaction.kernels.dream.reference import executed
+
+Sampler = Literal["stochastic", "deterministic"]
+SAMPLERS: Final[tuple[Sampler, ...]] = ("stochastic", "deterministic")
+"""How a policy can draw its actions; see `PolicyHead.has_deterministic`."""
 
 
 class Decision(NamedTuple):
@@ -70,6 +74,8 @@ class PolicyHead(nn.Module, ABC):
 
     name: ClassVar[str]
     Options: ClassVar[type]
+    has_deterministic: ClassVar[bool] = False
+    """Whether `sample` with ``deterministic=True`` is another way to choose actions: the mean, or the likeliest."""
 
     def __init__(
         self, feature_size: int, action_size: int, *, chunk: int, binary: Sequence[int] = (-1,), **options: Any
@@ -112,7 +118,8 @@ class PolicyHead(nn.Module, ABC):
         Args:
             feature: [B, F].
             noise: [B, *noise_shape] standard normal.
-            deterministic: leave out the randomness that the head can do without.
+            deterministic: leave out the randomness that the head can do without; of no effect on a head that has
+                nothing to leave out, see `has_deterministic`.
 
         Returns:
             [B, K, A] in [-1, 1], see `to_actions`.
@@ -205,7 +212,7 @@ class ImprovedPolicy(nn.Module):
     def __init__(self, base: PolicyHead, tuned: PolicyHead) -> None:
         super().__init__()
         self.base, self.tuned = base, tuned
-        self.chunk, self.noise_shape = base.chunk, base.noise_shape
+        self.chunk, self.noise_shape, self.has_deterministic = base.chunk, base.noise_shape, base.has_deterministic
 
     @property
     def config(self) -> dict[str, Any]:

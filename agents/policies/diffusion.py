@@ -179,6 +179,7 @@ class DiffusionPolicy(PolicyHead):
 
     name = "diffusion"
     Options = DiffusionOptions
+    has_deterministic = True
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class GaussianPolicy(PolicyHead):
 
     name = "gaussian"
     Options = GaussianOptions
+    has_deterministic = True
 
     def __init__(
         self,

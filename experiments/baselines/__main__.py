@@ -105,9 +105,7 @@ def _jobs(run: Run, chosen: argparse.Namespace, tasks: Sequence[str], seeds: Seq
         raise UserError(
             f"--episodes {episodes}: the run was tested at {study.evaluation.episodes} start states; give 1 to that"
         )
-    budget = (
-        study.update.iterations * study.update.dreams * study.table.max_steps if chosen.steps is None else chosen.steps
-    )
+    budget = study.update.iterations * study.update.dreams * study.dream_steps if chosen.steps is None else chosen.steps
     if budget < 1:
         raise UserError(f"--steps {budget}: give 1 or more")
     if chosen.workers < 0:

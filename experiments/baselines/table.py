@@ -71,7 +71,7 @@ def _own(run: Run, method: str, task: str, seed: int) -> Result:
 
 def _dreamed(run: Run, task: str, seed: int) -> tuple[int | None, int | None]:
     """Imagined control steps and gradient steps of a policy's fine-tuning, from what was recorded of it."""
-    prefix, longest = f"seed{seed}/{task}", run.study.table.max_steps
+    prefix, longest = f"seed{seed}/{task}", run.study.dream_steps
     lines = [line for line in read_metrics(run.folder) if line["prefix"] == prefix and "imagined/success" in line]
     if not lines:
         return None, None

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from envs.benchmark import Benchmark, benchmark_class
 from experiments.study.settings import Study
+from worldaction.config import EvaluationConfig
 from worldaction.errors import UserError
 from worldaction.spec import Kind, Split
 
@@ -105,17 +106,47 @@ def check_lengths(study: Study, episodes: Sequence[Span]) -> None:
             )
 
 
-def check_start_states(study: Study, benchmark: Benchmark) -> None:
-    """Refuse more episodes than there are start states: none of the curve's is evaluated, nor another task's.
+class StartStates(NamedTuple):
+    """Which start states of a task's fixed list are used for what: no two uses share one."""
+
+    evaluation: range
+    """From `--evaluation.first` on."""
+    sampler: range
+    """On which the cloned policy's sampler is chosen."""
+    curve: range
+    """Of the points of the curve: the end of the list."""
+
+
+def start_states(evaluation: EvaluationConfig, total: int) -> StartStates:
+    """Numbers of start states, in a list of so many."""
+    curve = total - evaluation.curve_episodes
+    return StartStates(
+        evaluation=range(evaluation.first, evaluation.first + evaluation.episodes),
+        sampler=range(curve - evaluation.sampler_episodes, curve),
+        curve=range(curve, total),
+    )
+
+
+def check_start_states(study: Study, benchmark: Benchmark, *, judged: int = 0) -> None:
+    """Refuse more episodes than there are start states: what is evaluated is looked at by nothing before.
+
+    Args:
+        study: the settings.
+        benchmark: where the start states are.
+        judged: episodes a task, if another simulator judges.
 
     Raises:
         UserError: says how many there are.
     """
-    episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
+    options, name = study.evaluation, "judged-episodes" if judged else "episodes"
+    first, episodes = options.first, judged or options.episodes
     for task in study.tasks:
         total = len(benchmark.starts(task))
-        if not 1 <= episodes <= total - curve:
+        room = max(start_states(options, total).sampler.start - first, 0)
+        if not 1 <= episodes <= room:
             raise UserError(
-                f"--evaluation.episodes {episodes}: give 1 to {total - curve}, for there are {total} start states "
-                f"of {task} and the curve takes {curve} (--evaluation.curve-episodes)"
+                f"--evaluation.{name} {episodes}: give 1 to {room}, for there are {total} start states of {task}, "
+                f"the first is number {first} (--evaluation.first), the curve takes {options.curve_episodes} "
+                f"(--evaluation.curve-episodes) and the choice of a sampler {options.sampler_episodes} "
+                "(--evaluation.sampler-episodes)"
             )

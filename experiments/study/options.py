@@ -84,9 +84,10 @@ def check(study: Study) -> Study:
         study: fitted to its environment, which may have chosen the time limit and has cameras or none.
     """
     _checked(study)
-    chunk, steps = study.policy.chunk, study.table.max_steps
-    if steps % chunk:
-        raise UserError(f"the time limit of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
+    chunk = study.policy.chunk
+    for what, steps in (("the time limit", study.table.max_steps), ("the dream (--update.horizon)", study.dream_steps)):
+        if steps % chunk:
+            raise UserError(f"{what} of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
     if study.device == "cuda":
         # torch alone knows whether there is one
         from experiments.study.machine import device
@@ -124,7 +125,7 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         if not any(option.startswith("--gym.") for option in asked):
             return study
         # what a preset of this environment says is as good as said
-        asked = asked | {"--tasks", "--table.max-steps"}
+        asked = asked | {"--tasks", "--table.max-steps", "--update.horizon"}
     fit = benchmark.defaults(config, chunk=study.policy.chunk, asked=asked)
     if fit is None:
         return study
@@ -132,6 +133,9 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         study = replace(study, tasks=fit.tasks)
     if fit.max_steps and "--table.max-steps" not in asked:
         study = replace(study, table=replace(study.table, max_steps=fit.max_steps))
+    if "--update.horizon" not in asked:
+        # that of the preset was chosen for its own environment
+        study = replace(study, update=replace(study.update, horizon=0))
     if "--world-model.cameras" not in asked:
         study = replace(study, world_model=replace(study.world_model, cameras=fit.cameras))
     if study.evaluation.videos and not fit.can_film:

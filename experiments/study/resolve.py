@@ -160,7 +160,7 @@ def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
     one_step = {"steps": 1, "batch": 2, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.0, "seed": 0}
     cloned = clone(head, features, chunks, options=vars(options), binary=layout.binary, **one_step)  # type: ignore[arg-type]
     starts = Latent(torch.zeros(1, model.config.deter), torch.zeros(1, model.config.groups, dtype=torch.uint8))
-    decisions = study.table.max_steps // study.policy.chunk
+    decisions = study.dream_steps // study.policy.chunk
     threshold = study.success.threshold
     judge = SuccessClassifier(model.feature_size, hidden=8, dropout=0.0)
     update(model, cloned, judge, starts, settings, decisions=decisions, threshold=threshold, seed=0)

@@ -35,11 +35,11 @@ from worldaction.play.store import PlayStore
 LOGGER = logging.getLogger("worldaction")
 ARMS: Final = "arms"
 """The folder in a run in which its arms are runs of their own."""
-STAGES = ("success", "clone", "ppo", "evaluation")
+STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
 FREE = {
     "world_model": ("save_every",),
-    "evaluation": ("parallel", "probes", "horizon"),
+    "evaluation": ("parallel", "probes", "horizon", "within", "judged_episodes"),
     "update": ("evaluate_every",),
 }
 """Settings on which no result depends, by section."""
@@ -161,7 +161,7 @@ class Run:
                 **self.fingerprints.part(PLAY),
             }
         else:
-            made_by = {"table": to_dict(study.table), "data": to_dict(study.data), "tasks": study.tasks}
+            made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
             made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress))}
             made_by |= self.fingerprints.part(*self.fingerprints.envs)
         return self._artefact("play", made_by)
@@ -189,10 +189,11 @@ class Run:
         return self._artefact(f"seed{seed}/fidelity", made_by)
 
     def task(self, seed: int, task: str, stage: str) -> Artefact:
-        """One of the stages of a task: success, clone, ppo (whatever improves the policy), evaluation."""
+        """One of the stages of a task: success, clone, sampler, ppo (whatever improves the policy), evaluation."""
         of_stage = {
             "success": self._success,
             "clone": self._clone,
+            "sampler": self._sampler,
             "ppo": self._improvement,
             "evaluation": self._evaluation,
         }
@@ -217,6 +218,21 @@ class Run:
             **self.fingerprints.part(*self.fingerprints.policies),
         }
 
+    def _sampler(self, seed: int, task: str) -> dict[str, Any]:
+        options = self.study.evaluation
+        made_by: dict[str, Any] = {"clone": self.task(seed, task, "clone").digest, "episodes": options.sampler_episodes}
+        if not options.sampler_episodes:
+            return made_by
+        return made_by | {
+            # they lie before those of the curve
+            "before": options.curve_episodes,
+            "table": to_dict(self.study.table),
+            "stress": self._stress,
+            **self._env,
+            **self._starts,
+            **self.fingerprints.part(STARTS, *self.fingerprints.envs),
+        }
+
     def _improvement(self, seed: int, task: str) -> dict[str, Any]:
         made_by = {
             "success": self.task(seed, task, "success").digest,
@@ -236,6 +252,7 @@ class Run:
     def _evaluation(self, seed: int, task: str) -> dict[str, Any]:
         return {
             "ppo": self.task(seed, task, "ppo").digest,
+            "sampler": self.task(seed, task, "sampler").digest,
             "evaluation": self._section("evaluation"),
             "stress": self._stress,
             **self._starts,
@@ -245,6 +262,14 @@ class Run:
     def _section(self, name: str) -> dict[str, Any]:
         """A section of the settings, without those on which no result depends."""
         return {k: v for k, v in to_dict(getattr(self.study, name)).items() if k not in FREE.get(name, ())}
+
+    @property
+    def _table_of_play(self) -> dict[str, Any]:
+        """The table's settings on which what is recorded there depends."""
+        table = to_dict(self.study.table)
+        if not benchmark_class(self.study.env).limits_play:
+            del table["max_steps"]
+        return table
 
     @property
     def _env(self) -> dict[str, Any]:

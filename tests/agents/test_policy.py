@@ -13,6 +13,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from agents.policies.base import SAMPLERS
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from agents.policies.gaussian import GaussianPolicy
 from agents.policy import Policy, PolicyState
@@ -58,11 +59,12 @@ def frame(stream: dict[str, np.ndarray], t: int, rows: Any = slice(None)) -> dic
     return {key: value[t, rows] for key, value in stream.items()}
 
 
-def predictions(policy: Policy, stream: dict[str, np.ndarray], rows: Any = slice(None), **more: Any) -> np.ndarray:
-    """[T, B, A], or [T, A] of one row."""
+def predictions(policy: Policy, stream: dict[str, np.ndarray], rows: Any = slice(None)) -> np.ndarray:
+    """[T, B, A], or [T, A] of one row, with the noise of sequence 0."""
+    policy.reset(seed=0)
     state, actions = None, []
     for t in range(FRAMES):
-        action, state = policy.predict(frame(stream, t, rows), state, **more)
+        action, state = policy.predict(frame(stream, t, rows), state)
         actions.append(action)
     return np.stack(actions)
 
@@ -87,7 +89,7 @@ def test_a_decision_is_made_every_chunk_and_played_back_frame_by_frame(policy: P
         if t % CHUNK == 0:
             # the decision is a function of the latent that has just seen this frame, and of named noise
             steps, width = policy.actor.noise_shape
-            noise = normal(0, Stream.POLICY, torch.arange(2), t, steps * width).view(2, steps, width)
+            noise = normal(0, Stream.POLICY, state.name, t, steps * width).view(2, steps, width)
             decisions.append(policy.actor.sample(policy.model.feature(state.latent), noise))
         assert torch.equal(state.chunk, decisions[-1])
         assert np.array_equal(action, decisions[-1][:, t % CHUNK].numpy())
@@ -109,7 +111,7 @@ def test_the_filter_is_fed_the_action_that_was_executed(policy: Policy) -> None:
     action, state = policy.predict(frame(stream, 0))
     for t in range(1, FRAMES):
         embed = policy.model.embed({key: torch.from_numpy(value) for key, value in frame(stream, t).items()})
-        draws = uniform(0, Stream.POSTERIOR, torch.arange(2), t, policy.model.config.groups)
+        draws = uniform(0, Stream.POSTERIOR, state.name, t, policy.model.config.groups)
         expected = policy.model.posterior(state.latent, torch.from_numpy(action), embed, draws)
         action, state = policy.predict(frame(stream, t), state)
         assert torch.equal(state.latent.belief, expected.belief)
@@ -122,6 +124,7 @@ def test_calling_it_again_gives_the_same_and_another_seed_gives_another_episode(
     assert np.array_equal(base, predictions(policy, stream))
     assert np.array_equal(base, predictions(make(), stream))
     assert not np.array_equal(base, predictions(make(seed=1), stream))
+    assert not np.array_equal(base, predictions(policy, stream, [1, 0])[:, [1, 0]])
 
 
 def test_predict_leaves_the_state_it_was_given_alone(policy: Policy) -> None:
@@ -135,9 +138,11 @@ def test_predict_leaves_the_state_it_was_given_alone(policy: Policy) -> None:
         assert torch.equal(torch.as_tensor(getattr(state, name)), value), name
 
 
-def test_deterministic_actions_differ_from_sampled_ones(policy: Policy) -> None:
-    stream = episodes(2)
-    assert not np.array_equal(predictions(policy, stream), predictions(policy, stream, deterministic=True))
+def test_deterministic_actions_differ_from_sampled_ones() -> None:
+    policy, stream = make(), episodes(2)
+    sampled = predictions(policy, stream)
+    policy.sampler = "deterministic"
+    assert not np.array_equal(sampled, predictions(policy, stream))
 
 
 def test_results_do_not_depend_on_the_batch_split(policy: Policy) -> None:
@@ -176,6 +181,7 @@ def test_episode_start_forgets_the_rows_it_names_and_no_others(policy: Policy) -
         """To frame 4, where row 1 starts anew, from a first frame that row 1 alone has seen otherwise."""
         seen, state, actions = {key: value.copy() for key, value in stream.items()}, None, []
         seen[STATIC][:4, 1] = first
+        policy.reset(seed=0)
         for t in range(6):
             action, state = policy.predict(frame(seen, t), state, start if t == 4 else np.zeros(3, bool))
             actions.append(action)
@@ -197,7 +203,7 @@ def test_a_started_row_sees_its_first_frame_as_in_training(policy: Policy) -> No
     _, state = policy.predict(frame(stream, 0))
     _, state = policy.predict(frame(stream, 5), state, np.array([False, True]))
     seen = {key: torch.from_numpy(value) for key, value in frame(stream, 5).items()}
-    fresh = policy.model.start(policy.model.embed(seen), seed=0, rows=torch.arange(2))
+    fresh = policy.model.start(policy.model.embed(seen), seed=0, rows=state.name)
     assert torch.equal(state.latent.code[1], fresh.code[1])
     assert torch.equal(state.latent.belief[1], fresh.belief[1])
     assert not torch.equal(state.latent.belief[0], fresh.belief[0])
@@ -205,7 +211,9 @@ def test_a_started_row_sees_its_first_frame_as_in_training(policy: Policy) -> No
 
 def test_without_a_state_every_episode_starts(policy: Policy) -> None:
     stream = episodes(2)
+    policy.reset(seed=0)
     plain, _ = policy.predict(frame(stream, 0))
+    policy.reset(seed=0)
     told, _ = policy.predict(frame(stream, 0), None, np.array([False, True]))
     assert np.array_equal(plain, told)
 
@@ -217,7 +225,7 @@ def test_select_action_follows_an_episode_until_reset(policy: Policy) -> None:
     stream = episodes(1)
     expected = predictions(policy, stream, 0)
     for _ in range(2):
-        policy.reset()
+        policy.reset(seed=0)
         for t in range(FRAMES):
             assert np.array_equal(policy.select_action(frame(stream, t, 0)), expected[t])
 
@@ -225,7 +233,7 @@ def test_select_action_follows_an_episode_until_reset(policy: Policy) -> None:
 def test_a_tensordict_comes_back_with_its_actions(policy: Policy) -> None:
     stream = episodes(2)
     expected = predictions(policy, stream)
-    policy.reset()
+    policy.reset(seed=0)
     for t in range(FRAMES):
         values = {key: torch.from_numpy(value) for key, value in frame(stream, t).items()}
         values[IS_INIT] = torch.full((2, 1), t == 0)
@@ -291,9 +299,9 @@ def test_a_saved_policy_acts_identically(tuned: bool, tmp_path: Path) -> None:
     again = Policy.from_pretrained(str(tmp_path / "p"))
     assert (again.task, again.seed) == ("open_drawer", 7)
     assert isinstance(again.actor, TunedPolicy if tuned else DiffusionPolicy)
-    for deterministic in (False, True):
-        expected = predictions(policy, stream, deterministic=deterministic)
-        assert np.array_equal(predictions(again, stream, deterministic=deterministic), expected)
+    for sampler in SAMPLERS:
+        policy.sampler = again.sampler = sampler
+        assert np.array_equal(predictions(again, stream), predictions(policy, stream))
     assert {path.name for path in (tmp_path / "p").iterdir()} == {"config.json", "model.safetensors"}
     assert not any(key.startswith("model.losses") for key in load_tensors(tmp_path / "p" / "model.safetensors"))
 
@@ -344,9 +352,9 @@ def test_heads_of_any_kind_are_saved_and_found_again_if_they_are_imported(
     assert saved == ("gaussian" if kind is GaussianPolicy else f"{__name__}:Foreign")
     again = Policy.from_pretrained(tmp_path)
     assert type(again.actor.base if improved else again.actor) is kind
-    for deterministic in (False, True):
-        expected = predictions(policy, episodes(2), deterministic=deterministic)
-        assert np.array_equal(predictions(again, episodes(2), deterministic=deterministic), expected)
+    for sampler in SAMPLERS:
+        policy.sampler = again.sampler = sampler
+        assert np.array_equal(predictions(again, episodes(2)), predictions(policy, episodes(2)))
 
 
 def test_policies_of_before_heads_had_names_are_diffusion_policies(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def policy() -> Policy:
 
 
 def by_hand(policy: Policy, frames: Any) -> Tensor:
-    """[T, A] what `predict` answers to the frames of one environment."""
+    """[T, A] what `predict` answers to the frames of one environment, its noise begun anew."""
+    policy.reset(seed=policy.seed)
     state, actions = None, []
     for t in range(len(frames)):
         seen = {key: frames[key][t].numpy() for key in policy.model.config.observed}
@@ -74,6 +75,7 @@ def test_environments_side_by_side_keep_a_state_each(policy: Policy, make_envs: 
     env = make_envs()
     found = env.rollout(STEPS, policy, break_when_any_done=False)
     assert found[ACTION].shape == (2, STEPS, ACTION_SIZE)
+    policy.reset(seed=policy.seed)
     state = None
     for t in range(STEPS):
         seen = {key: found[key][:, t].numpy() for key in policy.model.config.observed}

@@ -133,6 +133,25 @@ def check_noise(cls: type[PolicyHead]) -> list[str]:
     return found
 
 
+def check_sampler(cls: type[PolicyHead]) -> list[str]:
+    """The deterministic sampler, where there is one, differs from the other and takes no randomness but the noise."""
+    pair = moved(cls)
+    feature, noise = inputs(pair)
+    actions = []
+    with torch.random.fork_rng(devices=[]):
+        for seed, deterministic in ((0, False), (0, True), (1, True)):
+            torch.manual_seed(seed)
+            actions.append(pair.sample(feature, noise, deterministic=deterministic))
+    found, differs = [], not torch.equal(actions[0], actions[1])
+    if not torch.equal(actions[1], actions[2]):
+        found.append("sampler: two deterministic calls with the same noise differ; take all random numbers from it")
+    if differs and not cls.has_deterministic:
+        found.append("sampler: deterministic=True changes the actions; say has_deterministic = True")
+    if cls.has_deterministic and not differs:
+        found.append("sampler: deterministic=True changes nothing; do not say has_deterministic")
+    return found
+
+
 def check_log_prob(cls: type[PolicyHead]) -> list[str]:
     """Fresh decisions have the log-probability they were taken with, and are likelier so than by another policy."""
     pair, count = moved(cls, 0.2), 512
@@ -216,6 +235,7 @@ CHECKS: tuple[Callable[[type[PolicyHead]], list[str]], ...] = (
     check_shapes,
     check_rows,
     check_noise,
+    check_sampler,
     check_log_prob,
     check_gradient,
     check_divergence,

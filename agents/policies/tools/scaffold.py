@@ -37,6 +37,7 @@ class {title}(PolicyHead):
 
     name = "{name}"
     Options = {title}Options
+    has_deterministic = True
 
     def __init__(self, feature_size: int, action_size: int, *, width: int, std: float, **sizes: Any) -> None:
         super().__init__(feature_size, action_size, width=width, std=std, **sizes)

@@ -132,7 +132,7 @@ def test_the_contract_names_what_is_broken(cls: type[PolicyHead], words: str) ->
 
 
 def test_the_examination_stops_where_the_class_is_wrong() -> None:
-    assert len(list(examine(GaussianPolicy))) == 9
+    assert len(list(examine(GaussianPolicy))) == 10
     assert len(list(examine(Loose))) == 1
 
 

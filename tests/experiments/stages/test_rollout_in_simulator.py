@@ -22,8 +22,10 @@ from envs.playtable.generate import demo_episode, plan
 from envs.tasks import TASKS
 from experiments.stages import improve as learn
 from experiments.stages.rollout import Evaluation, evaluate
+from experiments.study.checks import check_start_states, start_states
 from experiments.study.settings import PRESETS, Study
 from worldaction.config import TableConfig
+from worldaction.errors import UserError
 from worldaction.spec import NULL_ACTION
 from worldaction.world_model.model import ModelConfig, WorldModel
 
@@ -222,3 +224,21 @@ def test_points_of_the_curve_come_from_the_far_end_of_the_list(monkeypatch: pyte
     learn._real_point(here, ppo, [], recorder)
     assert asked == list(range(START_STATES - study.evaluation.curve_episodes, START_STATES))
     assert not set(asked) & set(range(study.evaluation.episodes))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_no_start_state_has_two_uses(name: str) -> None:
+    study = PRESETS[name]
+    parts = start_states(study.evaluation, START_STATES)
+    assert len(parts.sampler) == study.evaluation.sampler_episodes
+    for one, other in combinations(parts, 2):
+        assert not set(one) & set(other)
+
+
+def test_what_is_evaluated_begins_where_the_study_says_and_never_reaches_what_was_looked_at_before() -> None:
+    evaluation = replace(PRESETS["quick"].evaluation, first=600, episodes=330)
+    assert start_states(evaluation, 1_000) == (range(600, 930), range(930, 980), range(980, 1_000))
+    study = replace(PRESETS["quick"], evaluation=evaluation)
+    check_start_states(study, PlayTable(TABLE))
+    with pytest.raises(UserError, match=r"episodes 331: give 1 to 330, .* the first is number 600 .* sampler 50"):
+        check_start_states(replace(study, evaluation=replace(evaluation, episodes=331)), PlayTable(TABLE))

@@ -268,6 +268,23 @@ def test_classifiers_of_recorded_play_are_reused_in_the_scene_that_labelled_it_a
     assert made("B", "clone").digest == made("D", "clone").digest
 
 
+@pytest.mark.parametrize(
+    ("env", "remade"), [("worldaction/PlayTable-v0", False), ("worldaction/Calvin-v0", False), ("Pendulum-v1", True)]
+)
+def test_another_time_limit_makes_play_anew_only_where_it_ends_what_is_recorded(
+    env: str, remade: bool, tmp_path: Path
+) -> None:
+    def made(limit: int) -> dict[str, str]:
+        table = replace(PRESETS["debug"].table, max_steps=limit)
+        run = Run(replace(PRESETS["debug"], env=env, table=table, tasks=("one",)), tmp_path / "run")
+        return {place.rpartition("/")[2]: artefact.digest for place, artefact in run.artefacts().items()}
+
+    short, long = made(72), made(152)
+    for stage in ("play", "world_model", "success", "clone"):
+        assert (short[stage] != long[stage]) == remade, stage
+    assert short["evaluation"] != long["evaluation"]
+
+
 def test_a_world_model_is_not_reused_once_another_one_names_its_actions(begin: Callable[..., Run]) -> None:
     Path("model").mkdir()
     Path("model/model.safetensors").write_text("one")
