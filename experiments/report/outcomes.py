@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.report.statistics import Estimate, paired_difference, success_rate
+from worldaction.io.artefact import read_json
 
 Json = Mapping[str, Any]
 STOCHASTIC = "stochastic"
@@ -118,3 +120,21 @@ class Outcomes:
     def difference(self, steps: int | None = None, *, to: str = "bc") -> Estimate | None:
         """Improved minus cloned policy, paired by seed and start state; None without that clone."""
         return self.improved.over(self.policies[to], steps) if to in self.policies else None
+
+
+def recorded(folder: Path, task: str, seeds: Sequence[int], names: Mapping[str, str]) -> dict[str, Outcomes]:
+    """What the evaluations of a task say, by simulator: "" for the run's own, then others by their id.
+
+    Args:
+        folder: of the run.
+        task: the task.
+        seeds: that have been evaluated; in another simulator, some may not have been.
+        names: see `Outcomes.read`.
+    """
+    where = folder / "evaluation"
+    found = {"": [read_json(where / f"{task}-seed{seed}.json") for seed in seeds]}
+    for judge in sorted(where.glob("judged-*")):
+        files = [path for seed in seeds if (path := judge / f"{task}-seed{seed}.json").exists()]
+        for one in map(read_json, files):
+            found.setdefault(one["env"], []).append(one)
+    return {simulator: Outcomes.read(evaluations, names) for simulator, evaluations in found.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.outcomes import STOCHASTIC, Episodes, Outcomes
+from experiments.report.outcomes import STOCHASTIC, Episodes, Outcomes, recorded
 from experiments.report.statistics import Estimate, average, paired_difference
 from experiments.report.verdict import estimate_of
 from experiments.study.checks import learns
@@ -52,28 +52,19 @@ def summarise(run: Run) -> Json:
 
 def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     """One task over some seeds."""
-    where, names = run.folder / "evaluation", {name: name for name in ("bc", run.study.improved)}
-    evaluations = [read_json(where / f"{task}-seed{seed}.json") for seed in seeds]
-    here = Outcomes.read(evaluations, names)
-    found = pooled(here, run.study.evaluation.within, [_seed(run, task, one) for one in evaluations])
-    for folder in sorted(where.glob("judged-*")):
-        files = [path for seed in seeds if (path := folder / f"{task}-seed{seed}.json").exists()]
-        if files:
-            there = [read_json(path) for path in files]
-            found["judged"][there[0]["env"]] = judged(here, Outcomes.read(there, names), run.study.evaluation.within)
-    return found
+    names, within = {name: name for name in ("bc", run.study.improved)}, run.study.evaluation.within
+    found = recorded(run.folder, task, seeds, names)
+    here = found.pop("")
+    return {
+        **pooled(here, within, [_seed(run, task, seed) for seed in seeds]),
+        "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
+    }
 
 
-def _seed(run: Run, task: str, evaluation: Json) -> Json:
-    """One task and seed.
-
-    Args:
-        run: whose it is.
-        task: the task.
-        evaluation: what its evaluation says.
-    """
-    improved, seed = run.study.improved, evaluation["seed"]
-    update = run.task(seed, task, "ppo").results
+def _seed(run: Run, task: str, seed: int) -> Json:
+    """One task and seed."""
+    evaluation = read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json")
+    improved, update = run.study.improved, run.task(seed, task, "ppo").results
     return {
         "seed": seed,
         "sampler": evaluation["sampler"],

@@ -102,7 +102,8 @@ def verdict(summary: Summary) -> str:
     """The result of a study in plain sentences: what changed, by how much, and whether it is skill, speed or noise."""
     if not summary.get("tasks"):
         return _world_model_verdict(summary)
-    return f"{_SAY[effect(summary)](summary)} Measured on {scope(summary['tasks'])}."
+    tasks = summary["tasks"]
+    return f"{_SAY[effect(summary)](summary)} Measured on {'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
 
 
 def effect(summary: Summary) -> str:
@@ -238,11 +239,10 @@ def _of_transfer(summary: Summary) -> list[str]:
     lost: dict[str, list[str]] = {}
     for name, task in (summary.get("tasks") or {}).items():
         for env, found in (task.get("judged") or {}).items():
-            for policy, gap in found["gap"].items():
-                if gap and estimate_of(gap).interval.high < 0:
-                    text = f"{label(policy)} on {words(name)} loses {percent(-gap['value'], '')}"
-                    lost.setdefault(env, []).append(text)
-    return [f"Transfer: in {env}, in points from the same start states, {', '.join(t)}." for env, t in lost.items()]
+            gaps = {policy: estimate_of(gap) for policy, gap in found["gap"].items() if gap}
+            if clear := [f"{label(p)} {points(gap.value)}" for p, gap in gaps.items() if gap.interval.high < 0]:
+                lost.setdefault(env, []).append(f"{words(name)} ({', '.join(clear)})")
+    return [f"Transfer loses success in {env}, in points, on {', '.join(tasks)}." for env, tasks in lost.items()]
 
 
 def _of_pictures(summary: Summary) -> list[str]:
@@ -317,22 +317,25 @@ def console_table(summary: Summary) -> str:
     """The closing table of a run and its verdict, for a terminal."""
     if not summary.get("tasks"):
         return verdict(summary)
-    first, *more = (table.text().splitlines() for table in result_tables(summary))
+    first, *more = (table.text().splitlines() for table in result_tables(summary, unit=" %", brief=True))
     wrapped = [line for note in (verdict(summary), *warnings(summary)) for line in textwrap.wrap(note, len(first[1]))]
     return "\n".join([*first, *(line for lines in more for line in ("", *lines)), first[1], *wrapped])
 
 
-def result_tables(summary: Summary, *, unit: str = " %", spell: Callable[[str], str] = str) -> list[Table]:
+def result_tables(
+    summary: Summary, *, unit: str = "", spell: Callable[[str], str] = str, brief: bool = False
+) -> list[Table]:
     """All tables of a run that evaluated policies: within the time limit, sooner, and in other simulators.
 
     Args:
         summary: with one evaluated task at least.
         unit: after the rates of the first table; without one it stands in the head.
         spell: how a task's name is written.
+        brief: for a terminal, without what nearly repeats the first table.
     """
     judges = dict.fromkeys(env for task in summary["tasks"].values() for env in task.get("judged") or {})
-    tables = [result_table(summary, unit=unit, spell=spell), within_table(summary, spell=spell)]
-    return [*(t for t in tables if t.rows), *(judged_table(summary, env, spell=spell) for env in judges)]
+    tables = [result_table(summary, unit=unit, spell=spell), within_table(summary, spell=spell, brief=brief)]
+    return [*(t for t in tables if t.rows), *(judged_table(summary, env, spell=spell, brief=brief) for env in judges)]
 
 
 def result_table(summary: Summary, *, unit: str = "", spell: Callable[[str], str] = str) -> Table:
@@ -363,29 +366,31 @@ def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
     )
 
 
-def within_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Table:
+def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:
     """Success sooner than the time limit, under the other sampler, and time to success; no rows if nothing is told.
 
     Args:
         summary: with one evaluated task at least.
         spell: how a task's name is written.
+        brief: without horizons close to the time limit.
     """
     tasks = {name: task for name, task in summary["tasks"].items() if task.get("within")}
-    horizons = list(next(iter(tasks.values()))["within"]) if tasks else []
+    first: Summary = next(iter(tasks.values()), {"within": ()})
+    horizons = [steps for steps in first["within"] if not brief or int(steps) <= 0.9 * first["limit"]]
     improved = improved_of(summary)
     pair = f"BC, {label(improved)}"
-    columns = ["task", "BC, other sampler %"]
-    columns += [head for steps in horizons for head in (f"{pair} within {steps} %", "points")]
+    columns = ["task", "other sampler"]
+    columns += [head for steps in horizons for head in (f"in {steps}: {pair}", "points")]
     rows = [(spell(name), *_within_cells(task, horizons, improved, "rate")) for name, task in tasks.items()]
     total = ("average", *_within_cells(summary["average"], horizons, improved, "value")) if len(tasks) > 1 else ()
-    return Table([*columns, f"median steps {pair}"], rows, total, title="Sooner", about=_ABOUT_WITHIN)
+    return Table([*columns, f"steps: {pair}"], rows, total, title="Sooner", about=_ABOUT_WITHIN)
 
 
 _ABOUT_WITHIN = (
-    "Success of the same episodes within fewer control steps; 72 is the papers' limit, which measures speed as well."
+    "Success of the same episodes (%) within fewer control steps; 72 is the papers' limit, which measures speed as well."
     " BC acts under that of its two samplers which did better on start states apart from these; beside it stands the"
-    " other one within the whole time limit. Median steps: of all episodes until success, those without it counted as"
-    " longer than any; a dash where fewer than half succeed."
+    " other sampler within the whole time limit. Steps: the median until success over all episodes, those without it"
+    " counted as longer than any; a dash where fewer than half succeed."
 )
 
 
@@ -399,13 +404,14 @@ def _within_cells(told: Summary, horizons: Iterable[str], improved: str, key: st
     return (*cells, ", ".join(number(told["time"][name], 0) for name in ("bc", improved)))
 
 
-def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = str) -> Table:
+def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:
     """The same policies in the run's own simulator and in another one, side by side.
 
     Args:
         summary: with a task that was judged there.
         env: the other simulator's id.
         spell: how a task's name is written.
+        brief: without the difference in the run's own simulator, which the first table has.
     """
     improved, there = improved_of(summary), env.rpartition("/")[2]
     who = label(improved)
@@ -413,11 +419,13 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
     rows = [(spell(n), *_judged_cells(task, task["judged"][env], improved, "rate")) for n, task in tasks.items()]
     mean = (summary.get("average") or {}).get("judged", {}).get(env)
     total = ("average", *_judged_cells(summary["average"], mean, improved, "value")) if mean and len(tasks) > 1 else ()
-    columns = ["task", f"BC, {who} %", "points", "n", f"BC {there} %", f"{who} {there} %", "points"]
+    columns = ["task", f"here: BC, {who}", "points", "n", f"BC {there}", f"{who} {there}", "points"]
+    columns += ["BC, there - here", f"{who}, there - here"]
+    kept = [i for i in range(len(columns)) if i != 2 or not brief]
     return Table(
-        [*columns, "BC lost", f"{who} lost"],
-        rows,
-        total,
+        [columns[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        [total[i] for i in kept] if total else (),
         title=f"In the simulator of training, and in {env}",
         about=_ABOUT_JUDGED.format(env=env),
         key="judged",
@@ -425,8 +433,8 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
 
 
 _ABOUT_JUDGED = (
-    "On the left success in the run's own simulator, then that of the same policies in {env}, of which they have seen"
-    " nothing. Lost: success there minus success here, in points, from the same start states."
+    "Success (%) in the run's own simulator, here, and of the same policies in {env}, of which they have seen nothing."
+    " There - here: in points, from the start states and seeds that both have."
 )
 
 
