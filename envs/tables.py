@@ -33,6 +33,7 @@ class Tables(Benchmark):
     program = "calvin"
     needs_cameras = True
     knows_itself = True
+    limits_play = False
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ def _in_metaworld(study: Study) -> Study:
         gym=GymConfig(camera="render"),
         data=replace(study.data, demo_noise=0.2),
         world_model=replace(study.world_model, cameras=("render",)),
+        update=replace(study.update, horizon=0),
     )
 
 

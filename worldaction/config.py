@@ -52,7 +52,7 @@ class TableConfig:
     renderer: Renderer = "auto"
     """What draws the images. auto: the first that works of EGL, OSMesa and ray casting without GL."""
     max_steps: Count = 72
-    """Time limit of an episode, in control steps of 1/30 s."""
+    """Time limit of an episode of an evaluation, in control steps of 1/30 s."""
     scene: Scene = "D"
     """Which of CALVIN's four scenes: layout and colours of the table, and blocks."""
 
@@ -269,6 +269,8 @@ class UpdateConfig:
     """Imagined episodes per iteration."""
     bf16: bool = False
     """Imagine their frames in bfloat16 where that is on a CPU: faster on processors that know it, slow on others."""
+    horizon: Whole = 0
+    """Control steps of a dream, at most as many as the time limit leaves an episode; 0: as many."""
     starts: Count = 200
     """Scenes of which the first frame starts a dream, drawn apart from the evaluation's."""
     trained_steps: Count = 10
@@ -320,9 +322,18 @@ class EvaluationConfig:
     """Episodes in the simulator."""
 
     episodes: Count = 50
-    """Start states per task, the first ones of the fixed list."""
+    """Start states per task, of the fixed list."""
+    first: Whole = 0
+    """Number of the first of them in the list: published numbers come from a block that no experiment has used."""
+    within: tuple[Count, ...] = (72, 110, 150)
+    """Control steps within which success is told as well, as far as the time limit allows them."""
     curve_episodes: Whole = 0
     """Start states per point of the PPO curve, taken from the other end of the list; 0 draws no real curve."""
+    sampler_episodes: Whole = 50
+    """Start states, before those of the curve, on which the cloned policy's better sampler is chosen: the baseline that
+    the improved policy is set against. 0: no choice, and the stochastic sampler."""
+    judged_episodes: Count = 50
+    """Start states per task in the simulators of --evaluate-in, the first of the evaluation's."""
     parallel: Count = 10
     """Simulators stepped side by side. Results do not depend on it."""
     videos: Whole = 2
@@ -417,8 +428,10 @@ def check_ranges(config: Any, prefix: str = "--") -> None:
         value, option = getattr(config, field.name), prefix + field.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
             check_ranges(value, f"{option}.")
-        elif field.name in ranges and value is not None and not ranges[field.name].holds(value):
-            raise UserError(f"{option} {value}: give {ranges[field.name].words}")
+        elif field.name in ranges and value is not None:
+            for one in value if isinstance(value, tuple) else (value,):
+                if not ranges[field.name].holds(one):
+                    raise UserError(f"{option} {one}: give {ranges[field.name].words}")
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -74,11 +74,10 @@ def work(job: Job) -> None:
         before = time.process_time()
         learned = baseline.learn(task_run, budget=job.budget, record=record)
         seconds = time.process_time() - before
-    policy, parallel = policy_of(task_run, learned), task_run.study.evaluation.parallel
+    policy, options = policy_of(task_run, learned), task_run.study.evaluation
+    indices = range(options.first, options.first + job.episodes)
     with progress(job.episodes, name, "episode") as bar:
-        result = evaluate(
-            policy, task_run.benchmark, indices=range(job.episodes), parallel=parallel, progress=bar.update
-        )
+        result = evaluate(policy, task_run.benchmark, indices=indices, parallel=options.parallel, progress=bar.update)
     found = success_rate(result.success)
     artefact.finish(
         {

@@ -87,7 +87,7 @@ def rollout(
     Args:
         model: the frozen world model, which filters what is seen.
         policy: any head, or an improved one.
-        simulators: B of them, whose time limit is `decisions` chunks.
+        simulators: B of them, whose time limit is `decisions` chunks or more.
         starts: B seeds of start states.
         decisions: decisions H of an episode.
         seed: of all random numbers but the simulators'.
@@ -117,7 +117,7 @@ def rollout(
             draws = uniform(seed, Stream.POSTERIOR, names, step + 1, model.config.groups)
             latent = model.posterior(latent, action, _embed(model, [seen[int(i)] for i in living]), draws)
         buffer.write(living.to(rows.device), decision, feature, decided.stored, done_at.to(rows.device))
-        # the time limit comes with the last decision, and what is seen then has a value; an earlier end has none
+        # the episode is cut off after the last decision, and what is seen then has a value; an earlier end has none
         going = (~over if decision + 1 < decisions else done_at == 0).nonzero().squeeze(-1)
         living, latent = living[going], Latent(*(part[going.to(rows.device)] for part in latent))
         if not len(living):

@@ -29,16 +29,16 @@ class SB3PPODream(Baseline):
             load_classifier(task_run),
             dream_starts(task_run),
             num_envs=study.update.dreams,
-            horizon=study.table.max_steps,
+            horizon=study.dream_steps,
             threshold=study.success.threshold,
             seed=task_run.seed,
         )
-        batch = study.update.dreams * study.table.max_steps
+        batch = study.update.dreams * study.dream_steps
         # as many dreams a batch as in the run's own PPO; the rest is the library's default
         ppo = PPO(
             "MlpPolicy",
             dreams,
-            n_steps=study.table.max_steps,
+            n_steps=study.dream_steps,
             batch_size=minibatch(batch, 256),
             seed=task_run.seed,
             device="cpu",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from experiments.stages.bc import clone_policy
 from experiments.stages.evaluation import compare
 from experiments.stages.improve import STAGE, improve
+from experiments.stages.samplers import STAGE as SAMPLER
+from experiments.stages.samplers import choose_sampler
 from experiments.stages.success import learn_success
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import Run
 from worldaction.io.recorder import Recorder
 
-STAGES = {"success": learn_success, "clone": clone_policy, STAGE: improve}
+STAGES = {"success": learn_success, "clone": clone_policy, SAMPLER: choose_sampler, STAGE: improve}
 
 
 def learn_task(run: Run, seed: int, task: str) -> None:

@@ -1,4 +1,4 @@
-"""Improved policy --> evaluation: both policies from the same start states."""
+"""Improved policy --> evaluation: it and the cloned one from the same start states."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agents.policy import Policy
+from envs.benchmark import Benchmark
 from experiments.report.video import Rollout, rollout_video
 from experiments.stages.bc import load_actor
 from experiments.stages.improve import STAGE
 from experiments.stages.rollout import Evaluation, evaluate
-from experiments.stages.task_run import TaskRun
+from experiments.stages.samplers import STAGE as SAMPLER
+from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.run import LOGGER
 from worldaction.io.artefact import write_json
 from worldaction.io.recorder import progress
+
+OTHER = "bc_other"
+"""The clone under the sampler that was not chosen."""
 
 
 def compare(task_run: TaskRun) -> None:
@@ -21,42 +27,89 @@ def compare(task_run: TaskRun) -> None:
     artefact = task_run.run.task(task_run.seed, task_run.task, "evaluation")
     if artefact.complete:
         return
-    options, improved = task_run.study.evaluation, task_run.study.improved
-    results: dict[str, Evaluation] = {}
-    with progress(2 * options.episodes, f"evaluation {task_run.task}, seed {task_run.seed}", "episode") as bar:
-        for name, stage in (("bc", "clone"), (improved, STAGE)):
-            policy = task_run.policy(load_actor(task_run, stage))
-            policy.save_pretrained(artefact.folder / "policies" / name)
+    options = task_run.study.evaluation
+    found = policies(task_run)
+    for name in ("bc", task_run.study.improved):
+        found[name].save_pretrained(artefact.folder / "policies" / name)
+    indices = range(options.first, options.first + options.episodes)
+    results = outcomes(task_run, found, task_run.benchmark, indices=indices, films=options.videos)
+    write_json(artefact.folder / "evaluation.json", values(task_run, results))
+    _film(artefact.folder / "film.mp4", results)
+    artefact.finish({name: result.rate for name, result in results.items()})
+    task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)
+
+
+def policies(task_run: TaskRun) -> dict[str, Policy]:
+    """What is compared: the clone by its better sampler and, if it had a choice, the other one; the improved policy.
+
+    Returns:
+        "bc", `OTHER`, and the improved policy by its name.
+    """
+    chosen = task_run.run.task(task_run.seed, task_run.task, SAMPLER).results
+    cloned, sampler = load_actor(task_run, "clone"), chosen["sampler"]
+    found = {"bc": task_run.policy(cloned, sampler=sampler)}
+    if chosen["choice"] is not None:
+        (other,) = set(samplers(cloned)) - {sampler}
+        found[OTHER] = task_run.policy(cloned, sampler=other)
+    return found | {task_run.study.improved: task_run.policy(load_actor(task_run, STAGE))}
+
+
+def outcomes(
+    task_run: TaskRun, compared: Mapping[str, Policy], benchmark: Benchmark, *, indices: range, films: int = 0
+) -> dict[str, Evaluation]:
+    """Episodes of each policy from the same start states.
+
+    Args:
+        task_run: the task and seed.
+        compared: the policies, by name.
+        benchmark: the simulator.
+        indices: start states of its fixed list.
+        films: how many of the first episodes are filmed, of all but `OTHER`.
+    """
+    results, where = {}, "" if benchmark is task_run.benchmark else f" in {benchmark.name}"
+    with progress(len(compared) * len(indices), f"evaluation of {task_run.prefix}{where}", "episode") as bar:
+        for name, policy in compared.items():
             results[name] = evaluate(
                 policy,
-                task_run.benchmark,
-                indices=range(options.episodes),
-                parallel=options.parallel,
-                films=options.videos,
+                benchmark,
+                indices=indices,
+                parallel=task_run.study.evaluation.parallel,
+                films=0 if name == OTHER else films,
                 progress=bar.update,
             )
-    values: dict[str, Any] = {name: result.to_dict() for name, result in results.items()}
-    values |= {"task": task_run.task, "seed": task_run.seed}
-    write_json(artefact.folder / "evaluation.json", values)
-    _film(artefact.folder / "film.mp4", results)
-    rates = {name: result.rate for name, result in results.items()}
+    improved = task_run.study.improved
     LOGGER.info(
-        "%s, seed %d: BC %.0f %%, %s %.0f %%",
+        "%s, seed %d%s: BC %.0f %%, %s %.0f %%",
         task_run.task,
         task_run.seed,
-        100 * rates["bc"],
+        where,
+        100 * results["bc"].rate,
         improved.upper(),
-        100 * rates[improved],
+        100 * results[improved].rate,
     )
-    artefact.finish(rates)
-    task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)
+    return results
+
+
+def values(task_run: TaskRun, results: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """What evaluation.json says: see docs/design.md, "Run folder"."""
+    chosen = task_run.run.task(task_run.seed, task_run.task, SAMPLER).results
+    return {
+        "task": task_run.task,
+        "seed": task_run.seed,
+        "limit": task_run.study.table.max_steps,
+        "sampler": chosen["sampler"],
+        "choice": chosen["choice"],
+        OTHER: None,
+        **{name: result.to_dict() for name, result in results.items()},
+    }
 
 
 def _film(path: Path, results: Mapping[str, Evaluation]) -> None:
     rollouts = []
     for i in range(len(results["bc"].frames)):
         for name, result in results.items():
-            label = f"{name.upper()}, start {int(result.index[i])}"
-            rollouts.append(Rollout(label, result.frames[i], bool(result.success[i])))
+            if result.frames:
+                label = f"{name.upper()}, start {int(result.index[i])}"
+                rollouts.append(Rollout(label, result.frames[i], bool(result.success[i])))
     if rollouts:
         rollout_video(rollouts, path)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from agents.imagination import dream
-from agents.policies.base import ImprovedPolicy, PolicyHead
+from agents.imagination import Actor, dream
+from agents.policies.base import Decision, PolicyHead
 from agents.updates.base import Update
 from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import load_classifier
-from experiments.stages.task_run import TaskRun
+from experiments.stages.task_run import TaskRun, samplers
+from experiments.study.checks import start_states
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
 from worldaction.success import SuccessClassifier
@@ -31,8 +33,8 @@ def dream_starts(task_run: TaskRun) -> Latent:
 
 
 def decisions_of(task_run: TaskRun) -> int:
-    """Decisions of an episode, which the time limit allows."""
-    return task_run.study.table.max_steps // task_run.study.policy.chunk
+    """Decisions of a dream that is learned from."""
+    return task_run.study.dream_steps // task_run.study.policy.chunk
 
 
 def improve(task_run: TaskRun, recorder: Recorder) -> None:
@@ -54,6 +56,8 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
         seed=task_run.seed,
     )
     calibration = {"bc": _imagined(task_run, update.policy, classifier, starts)}
+    if "deterministic" in samplers(cloned):
+        calibration["bc_deterministic"] = _imagined(task_run, Deterministic(cloned), classifier, starts)
     checkpoint = artefact.folder / "checkpoint.safetensors"
     curve: list[dict[str, Any]] = []
     if checkpoint.exists():
@@ -91,29 +95,47 @@ def _real_point(task_run: TaskRun, update: Update, curve: list[dict[str, Any]], 
     every, episodes = task_run.study.update.evaluate_every, task_run.study.evaluation.curve_episodes
     if not (every and episodes) or update.iteration % every or any(p["iteration"] == update.iteration for p in curve):
         return
-    # from the far end of the list, so that the final evaluation's start states stay unseen
-    total = len(task_run.benchmark.starts(task_run.task))
-    indices = range(total - episodes, total)
-    parallel = task_run.study.evaluation.parallel
-    result = evaluate(task_run.policy(update.policy), task_run.benchmark, indices=indices, parallel=parallel)
+    options = task_run.study.evaluation
+    # apart from the final evaluation's start states, which stay unseen
+    indices = start_states(options, len(task_run.benchmark.starts(task_run.task))).curve
+    result = evaluate(task_run.policy(update.policy), task_run.benchmark, indices=indices, parallel=options.parallel)
     curve.append({"iteration": update.iteration, **result.to_dict()})
     recorder.log(update.iteration, {"success": result.rate}, prefix=f"{task_run.prefix}/real")
 
 
-def _imagined(
-    task_run: TaskRun, actor: ImprovedPolicy, classifier: SuccessClassifier, starts: Latent
-) -> dict[str, float]:
-    """Success in dreams without exploration, one from every start: compare with real success before trusting it."""
-    count = len(starts.belief)
+class Deterministic:
+    """A head as its deterministic sampler acts, for dreams: an `Actor` that explores nothing.
+
+    Args:
+        head: with such a sampler.
+    """
+
+    def __init__(self, head: PolicyHead) -> None:
+        self.head, self.chunk, self.noise_shape = head, head.chunk, head.noise_shape
+
+    def decide(self, feature: Tensor, noise: Tensor, *, min_std: float) -> Decision:
+        """One decision for every row, of which nothing is stored."""
+        return Decision(self.head.sample(feature, noise, deterministic=True), {})
+
+
+def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, starts: Latent) -> dict[str, Any]:
+    """Success in dreams without exploration, one from every start: compare with real success before trusting it.
+
+    Returns:
+        "success" and "time", see `RolloutBatch.summary`; "limit", the control steps of these dreams, as many as the
+        simulator gives an episode; "success_step", of each dream, 0 if it never succeeds.
+    """
+    count, limit = len(starts.belief), task_run.study.table.max_steps
     rollouts = dream(
         task_run.model,
         actor,
         classifier,
         starts,
-        decisions=decisions_of(task_run),
+        decisions=limit // task_run.study.policy.chunk,
         threshold=task_run.study.success.threshold,
         # a seed of its own, so that these dreams are none of those that the update learns from
         seed=task_run.seed + 1_000_003,
         rows=torch.arange(count, device=task_run.device),
     )
-    return {key.partition("/")[2]: value for key, value in rollouts.summary().items()}
+    found: dict[str, Any] = {key.partition("/")[2]: value for key, value in rollouts.summary().items()}
+    return found | {"limit": limit, "success_step": rollouts.success_step.tolist()}

@@ -1,15 +1,18 @@
 """Episodes of a policy in the simulator, from a fixed list of start states.
 
 The list is a range of seeds, apart from those of play, demonstrations and dream starts. One index is one episode: its
-start state, and through `rows` its random numbers, do not depend on how many simulators run side by side.
+start state, and through `rows` its random numbers, do not depend on how many simulators run side by side. Nor does the
+arithmetic: a matrix product sums in another order for another number of rows, or for another row, and a last bit that
+differs can become another action. So actions are always computed for `WIDTH` episodes at once, of which each has the
+place that its index gives it, and places without an episode are filled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +21,11 @@ import torch
 from agents.policy import Policy
 from envs.benchmark import Benchmark, Start, retry_on_crash
 from worldaction.world_model.model import WorldModel
+
+WIDTH: Final = 10
+"""Rows of a batch of observations, whatever runs side by side; as many as `EvaluationConfig.parallel` is by default."""
+NOBODY: Final = 2**31 - 1
+"""Name of the rows that no episode has, of which random numbers are a function."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +107,12 @@ def _wave(
     """Episodes side by side, until the last one ends; those that have ended wait."""
     seen = [s.reset(seed=at.seed, options=at.options)[0] for s, at in zip(simulators, starts, strict=True)]
     reels = [[_picture(s)] for s in simulators[:films]]
-    where = policy.model.proprio_mean.device
-    rows = torch.tensor(wave, device=where)
-    success, steps = np.zeros(len(wave), bool), np.zeros(len(wave), int)
-    running, state, start = np.ones(len(wave), bool), None, torch.ones(len(wave), dtype=torch.bool, device=where)
+    batches = [_Batch(policy, wave, places) for places in _placed(wave)]
+    success, steps, running = np.zeros(len(wave), bool), np.zeros(len(wave), int), np.ones(len(wave), bool)
     while running.any():
-        action, state = policy.act(stack(seen, policy.model), state, start=start, rows=rows)
-        start = torch.zeros_like(start)
-        commands, alive = action.cpu().numpy(), np.flatnonzero(running).tolist()
-        _begin([simulators[i] for i in alive], commands[alive])
+        commands = {i: action for batch in batches for i, action in batch.act(seen, running).items()}
+        alive = np.flatnonzero(running).tolist()
+        _begin([simulators[i] for i in alive], [commands[i] for i in alive])
         for i in alive:
             seen[i], _, terminated, truncated, info = simulators[i].step(commands[i])
             steps[i] += 1
@@ -118,7 +123,49 @@ def _wave(
     return Evaluation(np.asarray(wave), success, steps, [np.stack(reel) for reel in reels])
 
 
-def _begin(simulators: Sequence[gym.Env[Any, Any]], commands: np.ndarray) -> None:
+class _Batch:
+    """Episodes whose actions are computed together, each in its own row of `WIDTH`.
+
+    Args:
+        policy: acts.
+        wave: indices of all episodes that run side by side.
+        places: row -> which of them.
+    """
+
+    def __init__(self, policy: Policy, wave: Sequence[int], places: Mapping[int, int]) -> None:
+        device = policy.model.proprio_mean.device
+        self.policy, self.places = policy, places
+        # what the first one sees stands in the other rows, too: anything would do that is an observation
+        some = next(iter(places.values()))
+        self.shown = [places.get(row, some) for row in range(WIDTH)]
+        names = [wave[places[row]] if row in places else NOBODY for row in range(WIDTH)]
+        self.rows, self.start = torch.tensor(names, device=device), torch.ones(WIDTH, dtype=torch.bool, device=device)
+        self.state: Any = None
+
+    def act(self, seen: Sequence[dict[str, np.ndarray]], running: np.ndarray) -> dict[int, np.ndarray]:
+        """The next action [A] of each of its episodes; of none if all have ended."""
+        if not running[list(self.places.values())].any():
+            return {}
+        observation = stack([seen[i] for i in self.shown], self.policy.model)
+        action, self.state = self.policy.act(observation, self.state, start=self.start, rows=self.rows)
+        self.start = torch.zeros_like(self.start)
+        numbers = action.cpu().numpy()
+        return {i: numbers[row] for row, i in self.places.items()}
+
+
+def _placed(wave: Sequence[int]) -> list[dict[int, int]]:
+    """Batches for episodes: row -> place in the wave. An episode's row is its index modulo `WIDTH`, in any wave."""
+    batches: list[dict[int, int]] = []
+    for place, index in enumerate(wave):
+        row = index % WIDTH
+        free = next((batch for batch in batches if row not in batch), None)
+        if free is None:
+            batches.append(free := {})
+        free[row] = place
+    return batches
+
+
+def _begin(simulators: Sequence[gym.Env[Any, Any]], commands: Sequence[np.ndarray]) -> None:
     """Simulators in processes of their own are all set to work before the first is waited for."""
     for simulator, command in zip(simulators, commands, strict=True):
         if begin := getattr(simulator.unwrapped, "begin_step", None):

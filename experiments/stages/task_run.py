@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from agents.policies.base import SAMPLERS, Sampler
 from agents.policy import Actor, Policy
 from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
@@ -44,9 +45,14 @@ class TaskRun:
         scene = self.store.frames[SCENE][frame.flatten()].numpy()
         return torch.from_numpy(self.benchmark.label(self.task, scene)).view(frame.shape)
 
-    def policy(self, actor: Actor) -> Policy:
+    def policy(self, actor: Actor, *, sampler: Sampler = "stochastic") -> Policy:
         """An actor as it is used in the simulator."""
-        return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed)
+        return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed, sampler=sampler)
+
+
+def samplers(actor: Actor) -> tuple[Sampler, ...]:
+    """The samplers that a policy has, the one that it was trained for first."""
+    return SAMPLERS if actor.has_deterministic else SAMPLERS[:1]
 
 
 def without_prefix(stage: str, figures: Mapping[str, float]) -> dict[str, float]:

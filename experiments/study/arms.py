@@ -81,11 +81,12 @@ def _tell_apart(arms: list[Arm]) -> None:
                 raise UserError(f"--arms: two arms are called {arm.slug!r}; name one of them, as in NAME:CHANGES")
             if to_dict(arm.study) == to_dict(other.study):
                 raise UserError(f"--arms: {other.name!r} and {arm.name!r} are the same settings; leave one out")
-            if arm.study.evaluation.episodes != other.study.evaluation.episodes:
-                raise UserError(
-                    f"--arms: {other.name!r} and {arm.name!r} differ in evaluation.episodes, and are compared "
-                    "start by start; give --evaluation.episodes for all"
-                )
+            for option in ("episodes", "first"):
+                if getattr(arm.study.evaluation, option) != getattr(other.study.evaluation, option):
+                    raise UserError(
+                        f"--arms: {other.name!r} and {arm.name!r} differ in evaluation.{option}, and are compared "
+                        f"start by start; give --evaluation.{option} for all"
+                    )
 
 
 # Changes --------------------------------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from envs.benchmark import Benchmark, benchmark_class
+from envs.benchmark import Benchmark, benchmark_class, open_benchmark
 from experiments.study.settings import Study
+from worldaction.config import EvaluationConfig
 from worldaction.errors import UserError
-from worldaction.spec import Kind, Split
+from worldaction.spec import Kind, Layout, Split
 
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
 CONTEXT: Final = 8
@@ -62,6 +63,34 @@ def check_tasks(study: Study) -> None:
         check_start_states(study, benchmark)
 
 
+def check_judges(study: Study, layout: Layout, *, option: str = "--evaluate-in") -> None:
+    """Refuse simulators of `--evaluate-in` that are not here or are of another kind, before anything is computed.
+
+    Args:
+        study: the settings.
+        layout: what policies see and do.
+        option: what names them.
+
+    Raises:
+        UserError: names the option, and what is missing.
+    """
+    for env in study.evaluate_in:
+        try:
+            benchmark = open_benchmark(study.env_config_of_judge(env))
+            for task in study.tasks:
+                benchmark.check(task)
+            for name in ("robot", "action", "null_action", "binary"):
+                if (own := getattr(layout, name)) != (other := getattr(benchmark.layout, name)):
+                    raise UserError(f"policies of this study have {name} {own}, and there it is {other}; leave it out")
+            if missing := [camera for camera in study.world_model.cameras if camera not in benchmark.layout.cameras]:
+                raise UserError(f"policies of this study see {missing[0]}, which is not there; leave it out")
+            # only a simulator that has been started is known to be installed
+            benchmark.make(study.tasks[0]).close()
+        except UserError as error:
+            raise UserError(f"{option} {env}: {error}") from None
+        check_start_states(study, benchmark, judged=study.evaluation.judged_episodes)
+
+
 def check_paths(study: Study) -> None:
     """Refuse paths at which there is nothing, before torch is imported.
 
@@ -105,17 +134,47 @@ def check_lengths(study: Study, episodes: Sequence[Span]) -> None:
             )
 
 
-def check_start_states(study: Study, benchmark: Benchmark) -> None:
-    """Refuse more episodes than there are start states: none of the curve's is evaluated, nor another task's.
+class StartStates(NamedTuple):
+    """Which start states of a task's fixed list are used for what: no two uses share one."""
+
+    evaluation: range
+    """From `--evaluation.first` on."""
+    sampler: range
+    """On which the cloned policy's sampler is chosen."""
+    curve: range
+    """Of the points of the curve: the end of the list."""
+
+
+def start_states(evaluation: EvaluationConfig, total: int) -> StartStates:
+    """Numbers of start states, in a list of so many."""
+    curve = total - evaluation.curve_episodes
+    return StartStates(
+        evaluation=range(evaluation.first, evaluation.first + evaluation.episodes),
+        sampler=range(curve - evaluation.sampler_episodes, curve),
+        curve=range(curve, total),
+    )
+
+
+def check_start_states(study: Study, benchmark: Benchmark, *, judged: int = 0) -> None:
+    """Refuse more episodes than there are start states: what is evaluated is looked at by nothing before.
+
+    Args:
+        study: the settings.
+        benchmark: where the start states are.
+        judged: episodes a task, if another simulator judges.
 
     Raises:
         UserError: says how many there are.
     """
-    episodes, curve = study.evaluation.episodes, study.evaluation.curve_episodes
+    options, name = study.evaluation, "judged-episodes" if judged else "episodes"
+    first, episodes = options.first, judged or options.episodes
     for task in study.tasks:
         total = len(benchmark.starts(task))
-        if not 1 <= episodes <= total - curve:
+        room = max(start_states(options, total).sampler.start - first, 0)
+        if not 1 <= episodes <= room:
             raise UserError(
-                f"--evaluation.episodes {episodes}: give 1 to {total - curve}, for there are {total} start states "
-                f"of {task} and the curve takes {curve} (--evaluation.curve-episodes)"
+                f"--evaluation.{name} {episodes}: give 1 to {room}, for there are {total} start states of {task}, "
+                f"the first is number {first} (--evaluation.first), the curve takes {options.curve_episodes} "
+                f"(--evaluation.curve-episodes) and the choice of a sampler {options.sampler_episodes} "
+                "(--evaluation.sampler-episodes)"
             )

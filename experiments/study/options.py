@@ -31,7 +31,10 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 --resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
 
 LOGGER = logging.getLogger("worldaction")
-RESERVED: Final = ("bc", "task", "seed", "average", "n", "difference", "imagined", "per_seed")
+RESERVED: Final = (
+    *("bc", "bc_other", "bc_deterministic", "task", "seed", "env", "limit", "sampler", "choice", "samplers"),
+    *("average", "n", "difference", "difference_stochastic", "imagined", "within", "time", "judged", "gap", "per_seed"),
+)
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
 _RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.open-loop"}
@@ -84,9 +87,10 @@ def check(study: Study) -> Study:
         study: fitted to its environment, which may have chosen the time limit and has cameras or none.
     """
     _checked(study)
-    chunk, steps = study.policy.chunk, study.table.max_steps
-    if steps % chunk:
-        raise UserError(f"the time limit of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
+    chunk = study.policy.chunk
+    for what, steps in (("the time limit", study.table.max_steps), ("the dream (--update.horizon)", study.dream_steps)):
+        if steps % chunk:
+            raise UserError(f"{what} of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
     if study.device == "cuda":
         # torch alone knows whether there is one
         from experiments.study.machine import device
@@ -124,7 +128,7 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         if not any(option.startswith("--gym.") for option in asked):
             return study
         # what a preset of this environment says is as good as said
-        asked = asked | {"--tasks", "--table.max-steps"}
+        asked = asked | {"--tasks", "--table.max-steps", "--update.horizon"}
     fit = benchmark.defaults(config, chunk=study.policy.chunk, asked=asked)
     if fit is None:
         return study
@@ -132,6 +136,9 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         study = replace(study, tasks=fit.tasks)
     if fit.max_steps and "--table.max-steps" not in asked:
         study = replace(study, table=replace(study.table, max_steps=fit.max_steps))
+    if "--update.horizon" not in asked:
+        # that of the preset was chosen for its own environment
+        study = replace(study, update=replace(study.update, horizon=0))
     if "--world-model.cameras" not in asked:
         study = replace(study, world_model=replace(study.world_model, cameras=fit.cameras))
     if study.evaluation.videos and not fit.can_film:
@@ -199,12 +206,18 @@ def _checked(study: Study) -> Study:
         raise UserError(f"--tasks {' '.join(study.tasks)} names tasks beside all; leave them out, or leave out all")
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
     lists["world-model.cameras"] = study.world_model.cameras
+    lists["evaluate-in"] = study.evaluate_in
     for name, values in lists.items():
         # other environments may have nothing to look through
-        if not values and (name != "world-model.cameras" or benchmark_class(study.env).needs_cameras):
+        may_be_empty = name == "evaluate-in" or (
+            name == "world-model.cameras" and not benchmark_class(study.env).needs_cameras
+        )
+        if not values and not may_be_empty:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    if study.env in study.evaluate_in:
+        raise UserError(f"--evaluate-in {study.env} is where the study is evaluated anyway; leave it out")
     for family, text in (
         (POLICIES, study.policy.name),
         (UPDATES, study.update.name),

@@ -159,7 +159,8 @@ def test_a_study_runs_on_calvin_s_recorded_frames_and_in_its_simulator(
     result = study(
         *options(
             env=CALVIN_ID, play=recorded, tasks=task, run_dir="run", workers=1, table__image_size=32,
-            starts=recorded, evaluation__episodes=1, evaluation__curve_episodes=0, update__evaluate_every=0,
+            starts=recorded, evaluation__episodes=1, evaluation__curve_episodes=0, evaluation__sampler_episodes=0,
+            update__evaluate_every=0,
         ),
         cwd=tmp_path,
     )  # fmt: skip

@@ -46,6 +46,8 @@ SETTINGS: Mapping[str, Any] = {
     "update.evaluate-every": 1,
     "evaluation.episodes": 2,
     "evaluation.curve-episodes": 2,
+    "evaluation.sampler-episodes": 2,
+    "evaluation.judged-episodes": 2,
     "evaluation.parallel": 2,
     "evaluation.videos": 1,
     "evaluation.probes": 4,

@@ -22,6 +22,7 @@ from worldaction.errors import UserError
 from worldaction.io.artefact import Artefact, Cache
 
 TASK = "seed0/turn_on_led"
+BEFORE_PPO = ("success", "clone", "sampler")
 
 
 def conducted(folder: Path, *more: str, **changes: Any) -> Path:
@@ -94,7 +95,7 @@ def test_a_run_can_be_moved_with_its_artefacts(tmp_path: Path) -> None:
 def test_only_what_depends_on_a_changed_setting_is_made_anew(other_ppo: Path, shared: Path) -> None:
     assert new_stages(shared) == ["evaluation", "ppo"]
     reused = json.loads((other_ppo / "summary.json").read_text())["reused"]
-    assert set(reused) == {"play", "seed0/world_model", "seed0/fidelity", f"{TASK}/success", f"{TASK}/clone"}
+    assert set(reused) == {"play", "seed0/world_model", "seed0/fidelity", *(f"{TASK}/{s}" for s in BEFORE_PPO)}
     prefixes = [line["prefix"] for line in metrics(other_ppo)]
     assert {"seed0/world_model", f"{TASK}/clone", TASK} <= set(prefixes)
     # its own PPO, not that of the other run too
@@ -266,6 +267,23 @@ def test_classifiers_of_recorded_play_are_reused_in_the_scene_that_labelled_it_a
 
     assert made("B", "success").digest != made("D", "success").digest
     assert made("B", "clone").digest == made("D", "clone").digest
+
+
+@pytest.mark.parametrize(
+    ("env", "remade"), [("worldaction/PlayTable-v0", False), ("worldaction/Calvin-v0", False), ("Pendulum-v1", True)]
+)
+def test_another_time_limit_makes_play_anew_only_where_it_ends_what_is_recorded(
+    env: str, remade: bool, tmp_path: Path
+) -> None:
+    def made(limit: int) -> dict[str, str]:
+        table = replace(PRESETS["debug"].table, max_steps=limit)
+        run = Run(replace(PRESETS["debug"], env=env, table=table, tasks=("one",)), tmp_path / "run")
+        return {place.rpartition("/")[2]: artefact.digest for place, artefact in run.artefacts().items()}
+
+    short, long = made(72), made(152)
+    for stage in ("play", "world_model", "success", "clone"):
+        assert (short[stage] != long[stage]) == remade, stage
+    assert short["evaluation"] != long["evaluation"]
 
 
 def test_a_world_model_is_not_reused_once_another_one_names_its_actions(begin: Callable[..., Run]) -> None:

@@ -85,6 +85,18 @@ def test_the_chunk_has_to_fit_the_time_limit_that_the_environment_chooses() -> N
         parse_study([*PENDULUM, "--policy.chunk", "5", "--table.max-steps", "72"])
 
 
+def test_a_dream_is_as_long_as_the_study_says_and_never_longer_than_an_episode() -> None:
+    quick, *_ = parse_study(["quick"])
+    assert (quick.table.max_steps, quick.dream_steps) == (152, 72)
+    assert parse_study(["quick", "--update.horizon", "0"])[0].dream_steps == 152
+    assert parse_study(["quick", "--table.max-steps", "48"])[0].dream_steps == 48
+    with pytest.raises(UserError, match=r"the dream \(--update.horizon\) of 70 steps is no multiple of the chunk of 4"):
+        parse_study(["quick", "--update.horizon", "70"])
+    # the preset's was chosen for the table
+    assert parse_study(PENDULUM)[0].dream_steps == 200
+    assert parse_study([*PENDULUM, "--update.horizon", "40"])[0].dream_steps == 40
+
+
 def test_arms_of_an_environment_without_cameras_have_none() -> None:
     study, *_ = parse_study([*PENDULUM, "--arms", "base:", "long:policy.chunk=5"])
     assert study.world_model.cameras == ()
@@ -184,7 +196,10 @@ def refusal(
         (["debug", "--table.image-size", "30"], "image size 30", "patch"),
         (["debug", "--world-model.batch", "0"], "--world-model.batch 0", "give 1 or more"),
         (["debug", "--evaluation.videos", "-1"], "--evaluation.videos -1", "give 0 or more"),
-        (["debug", "--evaluation.episodes", "1000"], "--evaluation.episodes 1000", "give 1 to 996"),
+        (["debug", "--evaluation.first", "990"], "--evaluation.episodes 8", "give 1 to 2"),
+        (["debug", "--evaluation.sampler-episodes", "999"], "--evaluation.episodes 8", "sampler 999"),
+        (["debug", "--evaluation.within", "72", "0"], "--evaluation.within 0", "1 or more"),
+        (["debug", "--evaluation.episodes", "1000"], "--evaluation.episodes 1000", "give 1 to 992"),
         (["debug", "--success.threshold", "2"], "--success.threshold 2", "give a number above 0 and below 1"),
         (["debug", "--success.held-out", "1.0"], "--success.held-out 1.0", "give 0 or more and below 1"),
         (["debug", "--update.gamma", "2"], "--update.gamma 2", "give 0 to 1"),
