@@ -2,7 +2,8 @@
 
 As in CALVIN's sample data the drawer is hooked behind its bar and pushed at its bar, the door is dragged by open
 fingers astride its bar, the switch's lever is lifted from below and pressed from above, the button is pressed with the
-tips; a block is pushed with closed fingers that are turned as it is, and gripped across its narrow sides. They make the demonstrations and, spoilt on purpose, the play data.
+tips; a block is pushed with closed fingers that are turned as it is, and gripped across its narrow sides. They make the
+demonstrations and, spoilt on purpose, the play data.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RIGHT, LEFT = (2.84, np.pi / 2), (3.44, 2.0)
 FROM_BELOW, FROM_ABOVE = -0.90, -0.75
 UP_THE_PANEL: Final = np.array([0.0, 0.5, np.sqrt(0.75)])
 LONGEST_WAYPOINT: Final = 45
-# a block that has moved by so much since it was looked at is looked at again; fingers nearer to each other are empty (m)
+# a block that has moved by so much has to be looked at again; fingers that are nearer to each other are empty (m)
 MOVED, EMPTY, ATTEMPTS = 0.012, 0.018, 4
 # half the width of the closed fingers, and where their tips' middle touches a block above its own (m)
 FINGERS, PUSH_HEIGHT = 0.0125, 0.006

@@ -87,9 +87,7 @@ def _move_anywhere(env: Table, recorder: Recorder, rng: np.random.Generator, lef
         recorder.step(noise.add(action))
 
 
-def _try_skill(
-    env: Table, recorder: Recorder, rng: np.random.Generator, left: int, skills: Sequence[str]
-) -> None:
+def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: int, skills: Sequence[str]) -> None:
     task = str(rng.choice(possible_tasks(env.scene_obs(), env.scene.name, skills)))
     expert = Expert(env, task, rng, offset=float(rng.choice(PLAY_OFFSETS)), pace=float(rng.uniform(*PACES)))
     noise = Noise(rng, float(rng.choice(PLAY_NOISES)))
