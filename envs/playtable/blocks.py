@@ -17,7 +17,7 @@ BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
 # a block that is pushed turns, and must not go over the edge
 PUSHED_Y: Final = (-0.125, -0.09)
 # by how much further the others are spread than where nothing is to be done with a block: left, right, back (m)
-SPREAD: Final = (0.02, 0.04, 0.035)
+SPREAD: Final = (0.02, 0.04, 0.01)
 # how far from the block of a push its way is kept clear, behind it for the fingers and before it (m), and to all sides
 BEHIND, BEFORE, BESIDE = 0.06, 0.15, 0.08
 # room that open fingers need around a block (m)
