@@ -15,8 +15,8 @@ from envs.playtable.generate import demo_episode, generate_shard, near_miss_epis
 from envs.tasks import BLOCK_TASKS, EIGHT, TASKS
 from worldaction.config import PlayConfig, TableConfig
 from worldaction.errors import UserError
-from worldaction.spec import ROBOT_FIELDS
 from worldaction.play.store import PlayStore, concatenate
+from worldaction.spec import ROBOT_FIELDS
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ def test_presets_know_the_tasks_of_the_table() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "tasks"),
-    [(["debug"], tuple(TASKS)), (["debug", "--env", "Pendulum-v1", "--gym.expert", "sac"], ("Pendulum_v1",))],
+    [(["debug"], EIGHT_TASKS), (["debug", "--env", "Pendulum-v1", "--gym.expert", "sac"], ("Pendulum_v1",))],
 )
 def test_all_tasks_are_those_of_the_environment(arguments: list[str], tasks: tuple[str, ...]) -> None:
     assert parse_study([*arguments, "--tasks", "all"])[0].tasks == tasks
