@@ -20,7 +20,7 @@ from envs.calvin.upstream import SENTENCES, UpstreamModel
 from envs.episodes import Job
 from envs.playtable.generate import generate_shard
 from envs.playtable.tools.replay import load_recording
-from envs.tasks import EIGHT
+from envs.tasks import EIGHT, TASKS
 from worldaction.config import TableConfig
 from worldaction.errors import UserError
 from worldaction.play.store import PlayStore
@@ -216,7 +216,7 @@ def test_a_recording_holds_what_was_commanded_from_the_start_to_success(make: Ma
     assert recording.windows[0].stop == recording.windows[1].start
     for window in recording.windows:
         scenes = recording.scene_obs[window.start : window.stop]
-        assert EIGHT["close_drawer"].achieved(scenes[0], scenes[-1])
+        assert TASKS["close_drawer"].achieved(scenes[0], scenes[-1])
         env.reset(options={"robot_obs": recording.robot_obs[window.start], "scene_obs": scenes[0]})
         for row in range(window.start, window.stop - 1):
             np.testing.assert_allclose(recording.target[row, :3], env.target_position, atol=1e-5)
@@ -229,7 +229,7 @@ def test_the_recording_that_is_carried_here_holds_five_windows_of_every_task() -
     assert sorted(window.task for window in recording.windows) == sorted(5 * list(EIGHT))
     for window in recording.windows:
         scenes = recording.scene_obs[window.start : window.stop]
-        assert EIGHT[window.task].achieved(scenes[0], scenes[-1])
+        assert TASKS[window.task].achieved(scenes[0], scenes[-1])
     assert RECORDING.stat().st_size < 300_000
 
 
