@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
@@ -56,6 +56,8 @@ class Job:
     pace: float = 1.0
     """Its share of the full speed."""
     split: Split = "training"
+    skills: tuple[str, ...] = ()
+    """Tasks that a play episode attempts besides those that every one does."""
 
 
 class MadeEpisode(NamedTuple):
@@ -129,12 +131,13 @@ class Recorder:
         return {key: np.stack([row[key] for row in self._rows]) for key in self._rows[0]}
 
 
-def plan(config: PlayConfig, tasks: Sequence[str]) -> list[Job]:
+def plan(config: PlayConfig, tasks: Sequence[str], skills: Sequence[str] = ()) -> list[Job]:
     """The jobs of a study: play for everyone, near misses and demonstrations of every task.
 
     Args:
         config: how much of each, and the seed of the study.
         tasks: names of the tasks.
+        skills: those of them that play attempts only where the study asks for them.
 
     Raises:
         UserError: numbers that exceed the seeds reserved for them.
@@ -142,9 +145,8 @@ def plan(config: PlayConfig, tasks: Sequence[str]) -> list[Job]:
     _check_seeds(config)
     offset = config.seed * SEEDS_PER_STUDY
     episodes = -(-config.frames // config.episode_frames)
-    jobs = [
-        Job("play", SEEDS["play"] + offset + n, frames=config.episode_frames, split=_split(n)) for n in range(episodes)
-    ]
+    play = Job("play", 0, frames=config.episode_frames, skills=tuple(skills))
+    jobs = [replace(play, seed=SEEDS["play"] + offset + n, split=_split(n)) for n in range(episodes)]
     for task in tasks:
         misses, demos = SEEDS["near_misses"] + offset, SEEDS["demos"] + offset
         jobs += [Job("near_miss", misses + n, task, split=_split(n)) for n in range(config.near_misses)]

@@ -1,4 +1,4 @@
-"""What the play table and CALVIN's own simulator share as benchmarks: eight tasks, their oracle, their starts."""
+"""What the play table and CALVIN's own simulator share as benchmarks: their tasks, their oracle, their starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.benchmark import START_STATES, Benchmark, Start, start_seed
 from envs.episodes import plan
-from envs.tasks import TASKS, get_task
+from envs.tasks import EIGHT, TASKS, extra_skills, get_task
 from worldaction.config import EnvConfig, GymConfig, Renderer, StressConfig, TableConfig
 from worldaction.errors import UserError, unknown
 
@@ -37,8 +37,8 @@ class Tables(Benchmark):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """See `Benchmark.tasks`: CALVIN's oracle knows them."""
-        return tuple(TASKS)
+        """See `Benchmark.tasks`: the eight. Those of blocks are asked for by name."""
+        return EIGHT
 
     @property
     def layout(self) -> Layout:
@@ -66,7 +66,7 @@ class Tables(Benchmark):
 
     def jobs(self, data: PlayConfig, tasks: Sequence[str]) -> list[Job]:
         """See `Benchmark.jobs`."""
-        return plan(data, [get_task(task).name for task in tasks])
+        return plan(data, [get_task(task).name for task in tasks], extra_skills(tasks))
 
 
 def refuse_gym(config: EnvConfig) -> None:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from envs.playtable.env import draw_arm, draw_blocks, draw_scene
+from envs.playtable.blocks import draw_blocks
+from envs.playtable.env import draw_arm, draw_scene
 from envs.playtable.ik import kinematics
 from envs.playtable.rotation import to_euler
 from envs.playtable.scenes import Scene, get_scene
@@ -50,7 +51,7 @@ def draw_start(task: Task, seed: int, values: Mapping[str, float] | None = None,
     for name, value in parts.items():
         scene_obs[SCENE_FIELDS[name]] = value
     scene_obs[SCENE_FIELDS["lightbulb"]] = parts["switch"] > RANGES["switch"] / 2
-    for number, (x, y, yaw) in enumerate(draw_blocks(rng, place)):
+    for number, (x, y, yaw) in enumerate(draw_blocks(rng, place, task)):
         scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, BLOCK_HEIGHT, 0, 0, yaw
     return Start(task.name, _robot_obs(joints), scene_obs)
 

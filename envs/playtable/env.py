@@ -15,6 +15,7 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.playtable.blocks import draw_blocks
 from envs.playtable.ik import kinematics
 from envs.playtable.looks import Look
 from envs.playtable.render import choose, renderer
@@ -26,7 +27,7 @@ from envs.playtable.scene import model as table
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.playtable.state import PARTS, Start, with_robot, with_scene
 from envs.table import checked_start, observation_space
-from envs.tasks import RANGES, TASKS, Task, get_task
+from envs.tasks import RANGES, TASKS, BlockTask, Task, get_task
 from worldaction.errors import UserError, unknown
 from worldaction.spec import (
     ACTION_SIZE,
@@ -47,7 +48,6 @@ START_POSITION: Final = np.array([0.026, -0.231, 0.571])
 START_EULER: Final = np.array([np.pi, 0.0, np.pi / 2])
 START_LOW, START_HIGH = np.array([-0.20, -0.06, -0.06]), np.array([0.15, 0.06, 0.08])
 START_TILT, START_YAW = 0.1, 0.3
-BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
 # how far a finger goes past the ends of its travel in CALVIN (m)
 FINGER_GIVE: Final = 0.0005
 RENDER_SIZE: Final = 200
@@ -55,7 +55,7 @@ OPTIONS: Final = ("task", "scene", "robot_obs", "scene_obs")
 
 
 class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """Eight tasks at CALVIN's table.
+    """Eleven tasks at CALVIN's table.
 
     Observation: `rgb_static`, `rgb_gripper` [s, s, 3] uint8, `robot_obs` [15] and `scene_obs` [24] float32.
     Action: [7] in [-1, 1], relative: 0.02 m, 0.05 rad of Euler angle per unit in the world frame, gripper open above 0.
@@ -108,6 +108,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self._default_task = self.task = get_task(task, scene)
         self._index = _Index.of_model(scene)
         self.data = mujoco.MjData(self._model)
+        self._gripping = False
         self.observation_space = observation_space(image_size if cameras else None)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ACTION_SIZE,), np.float32)
         self._has_cameras, self._leash = cameras, leash
@@ -138,6 +139,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.task = get_task(options["task"], self.scene.name) if options.get("task") else self._default_task
         start_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         rng = np.random.default_rng([start_seed, list(TASKS).index(self.task.name)])
+        self._choose_model()
         self._place(self._start(rng, options))
         self.steps = 0
         self.start_scene = self.scene_obs()
@@ -231,13 +233,20 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         lit = {"led": bool(values["led"]), "lightbulb": values["switch"] > SWITCH_TRIGGER}
         joints = draw_arm(rng)
         blocks = np.array([[x, y, TABLE_TOP + 0.02, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
-                           for x, y, yaw in draw_blocks(rng, self.scene)])  # fmt: skip
+                           for x, y, yaw in draw_blocks(rng, self.scene, self.task)])  # fmt: skip
         start = Start(joints, 2 * FINGER_OPEN, 1.0, {name: parts[name] for name in PARTS}, blocks=blocks, **lit)
         if options.get("robot_obs") is not None:
             start = with_robot(start, options["robot_obs"])
         if options.get("scene_obs") is not None:
             start = with_scene(start, options["scene_obs"], slider=self.scene.ranges["slider"])
         return start
+
+    def _choose_model(self) -> None:
+        """Fingers that hold blocks where the task is a block's; both models have the same parts in the same order."""
+        gripping = isinstance(self.task, BlockTask)
+        if gripping != self._gripping:
+            self._model, self._gripping = table(self.scene.name, gripping=gripping), gripping
+            self.data = mujoco.MjData(self._model)
 
     def _place(self, start: Start) -> None:
         """Sets the whole state: table, blocks, robot, targets."""
@@ -334,7 +343,8 @@ def draw_scene(task: Task, rng: np.random.Generator, scene: Scene = SCENES["D"])
         "switch": float(rng.choice([0.0, RANGES["switch"]])),
         "led": float(rng.integers(2)),
     }
-    values[task.joint] = float(rng.uniform(*task.start))
+    if task.joint:
+        values[task.joint] = float(rng.uniform(*task.start))
     return values
 
 
@@ -343,14 +353,3 @@ def draw_arm(rng: np.random.Generator) -> Array:
     position = START_POSITION + rng.uniform(START_LOW, START_HIGH)
     euler = START_EULER + rng.uniform(-1, 1, 3) * [START_TILT, START_TILT, START_YAW]
     return kinematics().inverse(HOME, position, to_matrix(euler), iterations=100)
-
-
-def draw_blocks(rng: np.random.Generator, scene: Scene = SCENES["D"]) -> list[tuple[float, float, float]]:
-    """Position on the table (m) and yaw (rad) of every block, none touching another."""
-    places: list[tuple[float, float, float]] = []
-    (left, right), (front, back) = scene.table, BLOCK_Y
-    while len(places) < len(scene.blocks):
-        x, y = rng.uniform([left, front], [right, back])
-        if all(np.hypot(x - a, y - b) > BLOCK_GAP for a, b, _ in places):
-            places.append((float(x), float(y), float(rng.uniform(-np.pi, np.pi))))
-    return places

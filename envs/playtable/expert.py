@@ -1,8 +1,9 @@
-"""Scripted experts of the eight tasks: a few waypoints of the TCP each, followed with relative actions.
+"""Scripted experts of all tasks: a few waypoints of the TCP each, followed with relative actions.
 
 As in CALVIN's sample data the drawer is hooked behind its bar and pushed at its bar, the door is dragged by open
 fingers astride its bar, the switch's lever is lifted from below and pressed from above, the button is pressed with the
-tips. They make the demonstrations and, spoilt on purpose, the play data.
+tips; a block is pushed with closed fingers that are turned as it is, and gripped across its narrow sides. They make the
+demonstrations and, spoilt on purpose, the play data.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from envs.playtable.rotation import Array, wrap
 from envs.table import Table
-from envs.tasks import RANGES, get_task
+from envs.tasks import RANGES, BlockTask, Task, get_task
 from worldaction.errors import UserError
 from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT
 
@@ -26,6 +27,15 @@ RIGHT, LEFT = (2.84, np.pi / 2), (3.44, 2.0)
 FROM_BELOW, FROM_ABOVE = -0.90, -0.75
 UP_THE_PANEL: Final = np.array([0.0, 0.5, np.sqrt(0.75)])
 LONGEST_WAYPOINT: Final = 45
+# how far back the hand is at door and switch, and nowhere else (m)
+AT_THE_PANEL: Final = -0.08
+# a block that has moved by so much has to be looked at again; fingers that are nearer to each other are empty (m)
+MOVED, EMPTY, ATTEMPTS = 0.012, 0.018, 4
+# half the width of the closed fingers, and where their tips' middle touches a block above its own (m)
+FINGERS, PUSH_HEIGHT = 0.0125, 0.006
+# how far a block is pushed and lifted: somewhat further than the tightest success asks (m)
+STAY: Final = np.zeros(3)
+PUSH, LIFT, GRIP_HEIGHT = 0.145, 0.12, 0.003
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,12 @@ class Waypoint:
     dwell: int = 0
     """Control steps to stay there."""
     relative: bool = False
+    longest: int = LONGEST_WAYPOINT
+    """Control steps after which it is given up."""
+    untouched: bool = False
+    """Whether a block that has moved meanwhile is a mishap."""
+    holding: bool = False
+    """Whether empty fingers are a mishap."""
 
 
 class Expert:
@@ -56,6 +72,9 @@ class Expert:
         offset: standard deviation of a displacement of all waypoints (m).
         haste: 0 is careful, 1 multiplies tolerances by up to 5 and speeds by up to 1.6.
         pace: share of the full speed; scripts are twice as quick as the people whose play CALVIN recorded.
+        clear: the hand first leaves what the last task was done with, and only then looks where things are. Needed
+            where tasks follow each other the moment they are done, as in CALVIN's chains: the way straight to the first
+            waypoint leads through the drawer's bar, which moves with the hand.
 
     Raises:
         UserError: unknown task, or randomness without a generator.
@@ -70,22 +89,55 @@ class Expert:
         offset: float = 0.0,
         haste: float = 0.0,
         pace: float = 1.0,
+        clear: bool = False,
     ) -> None:
         if not 0 < pace <= 1:
             raise UserError(f"pace {pace} of an expert is outside (0, 1]; 1 is its full speed")
-        self._env = env
-        self._waypoints = [replace(w, speed=pace * w.speed) for w in _waypoints(env, get_task(task).name)]
-        if offset or haste:
-            if rng is None:
-                raise UserError(f"an expert with offset {offset} and haste {haste} needs a generator: pass rng")
-            self._waypoints = _spoil(self._waypoints, rng, offset, haste)
+        if (offset or haste) and rng is None:
+            raise UserError(f"an expert with offset {offset} and haste {haste} needs a generator: pass rng")
+        self._env, self._task, self._rng = env, get_task(task, env.scene.name), rng
+        self._offset, self._haste, self._pace = offset, haste, pace
+        self._begun = env.scene_obs()
+        self._attempts = 0
+        self._succeeded = self.done = False
+        self._plan()
+        if clear:
+            self._waypoints = [_leave(env)]
+        self._attempts = 0 if clear else 1
+
+    def _plan(self) -> None:
+        """Waypoints from the state the environment is in."""
+        self._waypoints = [replace(w, speed=self._pace * w.speed) for w in _waypoints(self._env, self._task)]
+        if self._rng is not None and (self._offset or self._haste):
+            self._waypoints = _spoil(self._waypoints, self._rng, self._offset, self._haste)
+        if self._attempts:
+            self._waypoints.insert(0, _retreat(self._env.target_euler, OPEN, y=0, z=0.08))
+        self._planned = self._env.scene_obs()
         self._goal: Array | None = None
-        self._start = env.target_position
+        self._start = self._env.target_position
         self._age = self._dwelt = 0
-        self.done = False
+
+    def _look_again(self) -> bool:
+        """Has the hand left what it held, or an attempt at a block gone wrong?"""
+        task = self._task
+        if not self._attempts:
+            return not self._waypoints
+        if not isinstance(task, BlockTask) or self._attempts == ATTEMPTS:
+            return False
+        scene = self._env.scene_obs()
+        if not self._waypoints or not task.possible(scene):
+            return not self._waypoints and not self._succeeded and bool(task.possible(scene))
+        waypoint, place = self._waypoints[0], slice(task.entry("x"), task.entry("z"))
+        moved = np.linalg.norm((scene - self._planned)[place]) > MOVED
+        empty = self._env.robot_obs()[6] < EMPTY
+        return bool((waypoint.untouched and moved) or (waypoint.holding and empty))
 
     def act(self) -> Array:
         """The next action [7]; once `done`, the null action with the gripper as it is."""
+        self._succeeded = self._succeeded or bool(self._task.achieved(self._begun, self._env.scene_obs()))
+        if self._look_again():
+            self._plan()
+            self._attempts += 1
         if self.done or not self._waypoints:
             self.done = True
             return np.array([0, 0, 0, 0, 0, 0, self._env.gripper_action])
@@ -96,7 +148,7 @@ class Expert:
         action = steer(self._env, self._next_point(self._goal, waypoint.speed), waypoint.euler, waypoint.gripper)
         self._age += 1
         self._dwelt += bool(np.linalg.norm(self._goal - self._env.tcp_position) < waypoint.tolerance)
-        if self._dwelt > waypoint.dwell or self._age > LONGEST_WAYPOINT:
+        if self._dwelt > waypoint.dwell or self._age > waypoint.longest:
             self._waypoints = self._waypoints[1:]
             self._goal, self._age, self._dwelt = None, 0, 0
         return action
@@ -137,7 +189,10 @@ def _spoil(waypoints: list[Waypoint], rng: np.random.Generator, offset: float, h
     return spoilt
 
 
-def _waypoints(env: Table, task: str) -> list[Waypoint]:
+def _waypoints(env: Table, judged: Task) -> list[Waypoint]:
+    if isinstance(judged, BlockTask):
+        return _push(env, judged) if judged.field == "x" else _lift(env, judged)
+    task = judged.name
     if task.endswith("drawer"):
         return _drawer(env, opening=task == "open_drawer")
     if "slider" in task:
@@ -149,6 +204,12 @@ def _waypoints(env: Table, task: str) -> list[Waypoint]:
 
 def _retreat(euler: Array, gripper: float, x: float = 0, y: float = -0.03, z: float = 0.07) -> Waypoint:
     return Waypoint(_by(x, y, z), euler, gripper, 0.02, 0.8, relative=True)
+
+
+def _leave(env: Table) -> Waypoint:
+    """Back from the panel, up from anywhere else, with the hand as it is."""
+    back, up = (-0.09, 0.01) if env.tcp_position[1] > AT_THE_PANEL else (0.0, 0.12)
+    return _retreat(env.target_euler, env.gripper_action, y=back, z=up)
 
 
 def _by(x: float, y: float, z: float) -> Array:
@@ -210,4 +271,53 @@ def _button(env: Table) -> list[Waypoint]:
         # down to its end, which is further than where it switches
         Waypoint(cap + _by(0, 0, -0.012), DOWN, CLOSED, 0.008, 0.7, dwell=2),
         _retreat(DOWN, CLOSED),
+    ]
+
+
+def _block(env: Table, task: BlockTask) -> tuple[Array, float, Array]:
+    """Position [3] (m) and yaw (rad) of a task's block, and its half sides [3] (m)."""
+    first = task.entry("x")
+    pose = env.scene_obs()[first : first + 6]
+    sizes = dict(env.scene.blocks)
+    return pose[:3], float(pose[5]), np.array(sizes[f"block_{task.block}"])
+
+
+def _nearest(angle: float, period: float) -> float:
+    """The angle (rad) without its whole periods: between plus and minus half of one."""
+    return (angle + period / 2) % period - period / 2
+
+
+def _push(env: Table, task: BlockTask) -> list[Waypoint]:
+    middle, yaw, half = _block(env, task)
+    turn = _nearest(yaw, np.pi / 2)
+    face = task.sign * _by(np.cos(turn), np.sin(turn), 0)
+    # which of its sides is struck: the ends of its length, or its flanks
+    deep = half[0] if abs(np.cos(yaw - turn)) > 0.5 else half[1]
+    touch = middle - face * (deep + FINGERS) + _by(0, 0, PUSH_HEIGHT)
+    hand = DOWN + _by(0, 0, turn)
+    behind = touch - face * 0.02
+    # at right angles to that side, or it slips off
+    far = face * PUSH / np.cos(turn)
+    return [
+        Waypoint(behind + _by(0, 0, 0.08), hand, CLOSED, 0.02, 1.0, longest=90, untouched=True),
+        Waypoint(behind, hand, CLOSED, 0.010, 1.0, dwell=1, untouched=True),
+        Waypoint(touch + far, hand, CLOSED, 0.012, 0.8, dwell=1),
+        _retreat(hand, CLOSED, x=-0.02 * task.sign, y=0),
+    ]
+
+
+def _lift(env: Table, task: BlockTask) -> list[Waypoint]:
+    middle, yaw, half = _block(env, task)
+    cube = np.allclose(half, half[0])
+    hand = DOWN + _by(0, 0, _nearest(yaw if cube else yaw + np.pi / 2, np.pi / 2 if cube else np.pi))
+    grip = middle + _by(0, 0, GRIP_HEIGHT)
+    return [
+        Waypoint(grip + _by(0, 0, 0.08), hand, OPEN, 0.015, 1.0, dwell=1, longest=90, untouched=True),
+        Waypoint(grip, hand, OPEN, 0.012, 1.0, untouched=True),
+        Waypoint(STAY, hand, CLOSED, 0.05, 1.0, dwell=3, relative=True),
+        Waypoint(_by(0, 0, LIFT), hand, CLOSED, 0.015, 1.0, relative=True, holding=True),
+        # and back, so that play does not drop it
+        Waypoint(_by(0, 0, -LIFT), hand, CLOSED, 0.015, 0.8, relative=True),
+        Waypoint(STAY, hand, OPEN, 0.05, 1.0, dwell=3, relative=True),
+        _retreat(hand, OPEN, y=0),
     ]

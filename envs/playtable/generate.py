@@ -21,7 +21,7 @@ from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, OPEN, Expert, steer
 from envs.playtable.stress import stressed
 from envs.table import Table
-from envs.tasks import TASKS, get_task, possible_tasks
+from envs.tasks import BLOCK_TASKS, EIGHT, extra_skills, get_task, possible_tasks
 from worldaction.config import PlayConfig, StressConfig, TableConfig, to_dict
 from worldaction.errors import unknown
 from worldaction.spec import CALVIN, Layout
@@ -37,6 +37,8 @@ RANDOM_LENGTH: Final = (8, 25)
 RANDOM_LOW, RANDOM_HIGH = np.array([-0.40, -0.45, 0.34]), np.array([0.40, 0.05, 0.70])
 RANDOM_NOISE: Final = np.array([0.5, 0.5, 0.5, 0.3, 0.3, 0.3])
 DEMO_OFFSET, DEMO_TAIL, DEMO_LIMIT = 0.004, 4, 90
+# tasks of blocks take longer
+BLOCK_LIMIT: Final = 150
 # about three in ten miss
 NEAR_MISS_OFFSETS: Final = (0.01, 0.025, 0.045)
 NEAR_MISS_NOISES: Final = (0.2, 0.5)
@@ -45,13 +47,14 @@ NEAR_MISS_TAIL, NEAR_MISS_LIMIT = 8, 80
 OFF: Final = StressConfig()
 
 
-def play_episode(env: Table, seed: int, frames: int) -> Arrays:
+def play_episode(env: Table, seed: int, frames: int, skills: Sequence[str] = ()) -> Arrays:
     """Chained skills and aimless moves from a random scene.
 
     Args:
         env: with cameras, or without to leave the images out.
         seed: names the episode.
         frames: its length T.
+        skills: tasks of blocks that are attempted, too; the episode starts as one of them does.
 
     Returns:
         arrays [T, ...]: the cameras, robot_obs, scene_obs, action.
@@ -63,15 +66,15 @@ def play_episode(env: Table, seed: int, frames: int) -> Arrays:
         "switch": rng.choice([0.0, 0.088]),
         "led": float(rng.integers(2)),
     }
-    # any task will do, if it is always the same: the start depends on it
-    start = {"task": "open_drawer", "scene": scene}
+    # any of the eight will do, if it is always the same: the start depends on it
+    start = {"task": str(rng.choice(skills)) if skills else EIGHT[0], "scene": scene}
     recorder = Recorder(env, env.reset(seed=seed, options=start)[0])
     while len(recorder) < frames:
         left = frames - len(recorder)
         if rng.random() < RANDOM_SHARE:
             _move_anywhere(env, recorder, rng, left)
         else:
-            _try_skill(env, recorder, rng, left)
+            _try_skill(env, recorder, rng, left, (*EIGHT, *skills))
     return recorder.arrays()
 
 
@@ -84,8 +87,8 @@ def _move_anywhere(env: Table, recorder: Recorder, rng: np.random.Generator, lef
         recorder.step(noise.add(action))
 
 
-def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: int) -> None:
-    task = str(rng.choice(possible_tasks(env.scene_obs(), env.scene.name)))
+def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: int, skills: Sequence[str]) -> None:
+    task = str(rng.choice(possible_tasks(env.scene_obs(), env.scene.name, skills)))
     expert = Expert(env, task, rng, offset=float(rng.choice(PLAY_OFFSETS)), pace=float(rng.uniform(*PACES)))
     noise = Noise(rng, float(rng.choice(PLAY_NOISES)))
     for _ in range(min(left, PLAY_LIMIT)):
@@ -109,7 +112,7 @@ def demo_episode(env: Table, task: str, seed: int, noise: float, pace: float = 1
     """
     rng = np.random.default_rng([seed, 1])
     expert, recorder = _start(env, task, seed, rng, offset=DEMO_OFFSET, pace=pace)
-    return _attempt(expert, recorder, Noise(rng, noise), limit=DEMO_LIMIT, tail=DEMO_TAIL)
+    return _attempt(expert, recorder, Noise(rng, noise), limit=_limit(task, DEMO_LIMIT), tail=DEMO_TAIL)
 
 
 def near_miss_episode(env: Table, task: str, seed: int) -> tuple[Arrays, bool]:
@@ -118,7 +121,11 @@ def near_miss_episode(env: Table, task: str, seed: int) -> tuple[Arrays, bool]:
     offset = float(rng.choice(NEAR_MISS_OFFSETS))
     expert, recorder = _start(env, task, seed, rng, offset=offset, haste=1.0, pace=float(rng.uniform(*PACES)))
     noise = Noise(rng, float(rng.choice(NEAR_MISS_NOISES)))
-    return _attempt(expert, recorder, noise, limit=NEAR_MISS_LIMIT, tail=NEAR_MISS_TAIL)
+    return _attempt(expert, recorder, noise, limit=_limit(task, NEAR_MISS_LIMIT), tail=NEAR_MISS_TAIL)
+
+
+def _limit(task: str, limit: int) -> int:
+    return BLOCK_LIMIT if task in BLOCK_TASKS else limit
 
 
 def _start(
@@ -136,13 +143,13 @@ def _attempt(expert: Expert, recorder: Recorder, noise: Noise, *, limit: int, ta
     return recorder.arrays(), recorder.first_success is not None
 
 
-def plan(config: PlayConfig, tasks: Sequence[str] = tuple(TASKS)) -> list[Job]:
+def plan(config: PlayConfig, tasks: Sequence[str] = EIGHT) -> list[Job]:
     """The jobs of a study, see `envs.episodes.plan`.
 
     Raises:
         UserError: an unknown task, or numbers that exceed the seeds reserved for them.
     """
-    return episodes.plan(config, [get_task(name).name for name in tasks])
+    return episodes.plan(config, [get_task(name).name for name in tasks], extra_skills(tasks))
 
 
 def generate_shard(
@@ -208,7 +215,7 @@ def embedded_table(table: TableConfig, *, stress: StressConfig = OFF) -> Table:
 def _make(env: Table, job: Job) -> list[MadeEpisode]:
     """The episodes of a job."""
     if job.kind == "play":
-        return [MadeEpisode(job, play_episode(env, job.seed, job.frames), None)]
+        return [MadeEpisode(job, play_episode(env, job.seed, job.frames, job.skills), None)]
     if job.kind == "near_miss":
         return [MadeEpisode(job, *near_miss_episode(env, job.task, job.seed))]
     if job.kind == "demo":

@@ -38,6 +38,9 @@ STIFF_LIMIT: Final = [0.93, 0.98]
 # Bullet multiplies the friction of the two that touch (finger 1, block 0.7, else 0.5), MuJoCo takes the larger: so each
 # carries its product with the table, and blocks between fingers have a rule of their own
 BLOCK_FRICTION, GRIP_FRICTION = 0.35, 0.7
+# A contact with the light fingers that is as hard as the others throws a gripped block out: one that yields more and
+# begins earlier (m) holds it. Episodes of what is fixed to the table keep the hard one, with which they were measured.
+GRIP_SOLREF, GRIP_SOLIMP, GRIP_MARGIN = [-4000, -240], [0.8, 0.9, 0.001], 0.004
 
 # Bullet's convex pieces touch fingers before the shapes do that are seen: by so much (m), as measured there
 EARLIER: Final = {"drawer": 0.0027, "slider": 0.0055, "button": 0.0017}
@@ -60,14 +63,19 @@ BLOCK_CONTACT: Final = {"contype": 4, "conaffinity": 7}
 Range = tuple[float, float]
 
 
-@lru_cache(maxsize=len(SCENES))
-def model(name: str = "D") -> Any:
-    """The compiled model of a scene, one per process. Only its look may be changed, and only to render."""
-    return build(get_scene(name)).compile()
+@lru_cache(maxsize=2 * len(SCENES))
+def model(name: str = "D", *, gripping: bool = False) -> Any:
+    """The compiled model of a scene, one per process. Only its look may be changed, and only to render.
+
+    Args:
+        name: of the scene.
+        gripping: with fingers that can hold a block, for the tasks of blocks.
+    """
+    return build(get_scene(name), gripping=gripping).compile()
 
 
-def build(scene: Scene = D) -> Any:
-    """The table with the robot, as a mujoco.MjSpec."""
+def build(scene: Scene = D, *, gripping: bool = False) -> Any:
+    """The table with the robot, as a mujoco.MjSpec; arguments as for `model`."""
     spec = mujoco.MjSpec()
     spec.modelname = "play_table"
     spec.compiler.degree = False
@@ -85,7 +93,7 @@ def build(scene: Scene = D) -> Any:
     _add_blocks(world, scene)
     add_panda(spec)
     _add_button_servo(spec)
-    _add_block_friction(spec, scene)
+    _add_block_friction(spec, scene, gripping=gripping)
     return spec
 
 
@@ -272,10 +280,12 @@ def _add_blocks(world: Any, scene: Scene) -> None:
         block.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, mass=BLOCK_MASS, **look, **BLOCK_CONTACT)
 
 
-def _add_block_friction(spec: Any, scene: Scene) -> None:
+def _add_block_friction(spec: Any, scene: Scene, *, gripping: bool) -> None:
     fingers = [f"finger_{side}_{part}" for side in ("left", "right") for part in FINGER_BOXES]
     for name, _ in scene.blocks:
         for finger in fingers:
             pair = spec.add_pair(geomname1=name, geomname2=finger, condim=4)
             pair.friction[:3] = [GRIP_FRICTION, GRIP_FRICTION, 0.001]
             pair.solref[:], pair.solimp[:3] = CONTACT_SOLREF, CONTACT_SOLIMP
+            if gripping:
+                pair.solref[:], pair.solimp[:3], pair.margin = GRIP_SOLREF, GRIP_SOLIMP, GRIP_MARGIN

@@ -21,17 +21,17 @@ from envs.playtable.looks import Look, Vector, look_of
 from envs.playtable.robot import HOME
 from envs.playtable.rotation import Array, to_matrix
 from envs.playtable.scene import TABLE_TOP
-from envs.tasks import get_task
+from envs.tasks import BlockTask, get_task
 from worldaction.config import StressConfig, check_share, check_stress
 from worldaction.errors import UserError
-from worldaction.spec import ACTION_SIZE, CALVIN, ROBOT_FIELDS, ROBOT_SIZE, Layout
+from worldaction.spec import ACTION_SIZE, CALVIN, METRES_PER_UNIT, ROBOT_FIELDS, ROBOT_SIZE, Layout
 
 Observation = dict[str, Any]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 Image = NDArray[np.uint8]
 
 # names of the streams of random numbers
-MOVERS, STARTS, LOOKS = 101, 102, 103
+MOVERS, STARTS, LOOKS, PUSHES = 101, 102, 103, 104
 
 MOST_MOVERS: Final = 6
 MOVER_SIDE: Final = (0.06, 0.14)
@@ -47,6 +47,13 @@ BEYOND: Final = 0.12
 OUTSIDE: Final = ((0, -1), (0, 1), (1, -1), (2, 1))
 SHELF_Y: Final = (0.08, 0.12)
 """Where blocks stand in the cabinet, clear of the inclined panel (m)."""
+
+PUSH_STEPS: Final = 5
+"""How long the arm is pushed (control steps)."""
+PUSH: Final = 0.05
+"""How far at most (m)."""
+PUSH_TIMES: Final = (5, 60)
+"""When: from which control step on, and before which."""
 
 
 class Stressed(gymnasium.Wrapper[Observation, Any, Observation, Any]):
@@ -170,7 +177,7 @@ def draw_mover(rng: np.random.Generator) -> Mover:
 class UnseenStarts(Stressed):
     """Episodes start with the TCP outside the range of training, and with blocks in the cabinet, not on the table.
 
-    Slider, drawer, switch and led start as they do without the switch.
+    Slider, drawer, switch and led start as they do without the switch, and so does the block of a block's task.
 
     Args:
         env: a table of `envs.tasks`.
@@ -203,11 +210,12 @@ class UnseenStarts(Stressed):
 
     def _blocks(self, scene_obs: Array, rng: np.random.Generator) -> Array:
         """The table's state with blocks in different thirds of the cabinet."""
+        needed = (self.task.entry("x") - 6) // 6 if isinstance(self.task, BlockTask) else None
         # within the walls, which are 2 cm thick
         low, high = self.scene.cabinet[0] + 0.02, self.scene.cabinet[1] - 0.02
         thirds = rng.permutation(3)
         for number, third in enumerate(thirds):
-            if rng.random() < self.setting:
+            if rng.random() < self.setting and number != needed:
                 middle = low + (high - low) * (third + 0.5) / 3
                 x, y = middle + rng.uniform(-0.03, 0.03), rng.uniform(*SHELF_Y)
                 scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, TABLE_TOP + 0.02, 0, 0, 0
@@ -269,6 +277,48 @@ def draw_look(look: Look, rng: np.random.Generator, strength: float) -> Look:
 def _vector(values: Array) -> Vector:
     x, y, z = (float(value) for value in values)
     return (x, y, z)
+
+
+# D8 -------------------------------------------------------------------------------------------------------------------
+
+
+class Pushed(Stressed):
+    """Once or twice in an episode the arm is pushed off its way: never down, where the table is.
+
+    The push is added to the action, so that it works in every simulator, and the policy has to see it by the arm's
+    place. What exceeds a full command is lost.
+
+    Args:
+        env: a table.
+        strength: 0 to 1: up to 5 cm in a sixth of a second.
+    """
+
+    def __init__(self, env: gymnasium.Env[Observation, Any], strength: float) -> None:
+        super().__init__(env, check_share("pushes", strength))
+
+    def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
+        rng = np.random.default_rng([seed, PUSHES])
+        self._steps = 0
+        self._pushes = [(int(rng.integers(*PUSH_TIMES)), self._draw(rng)) for _ in range(rng.integers(1, 3))]
+        return self.env.reset(seed=seed, options=options)
+
+    def _draw(self, rng: np.random.Generator) -> Array:
+        """What is added to the action [3] in each step of a push."""
+        direction = rng.normal(size=3)
+        direction[2] = abs(direction[2])
+        length = self.setting * rng.uniform(PUSH / 2, PUSH)
+        push: Array = direction / np.linalg.norm(direction) * length / (PUSH_STEPS * METRES_PER_UNIT)
+        return push
+
+    def step(self, action: Any) -> Step:
+        """As the table's, with what the push adds."""
+        pushed = np.array(action, np.float64)
+        for begin, push in self._pushes:
+            if begin <= self._steps < begin + PUSH_STEPS:
+                pushed[:3] = np.clip(pushed[:3], -1, 1) + push
+        self._steps += 1
+        observation, reward, terminated, truncated, info = self.env.step(np.clip(pushed, -1, 1))
+        return observation, float(reward), terminated, truncated, info
 
 
 # D6 -------------------------------------------------------------------------------------------------------------------
@@ -400,6 +450,8 @@ def stressed(
         env = UnseenLooks(env, config.colours)
     if config.positions and not playing:
         env = UnseenStarts(env, config.positions)
+    if config.pushes and not playing:
+        env = Pushed(env, config.pushes)
     if config.tolerance:
         env = Tight(env, config.tolerance)
     if config.distractors:

@@ -266,6 +266,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --stress.distractors 0.5": means("quick", stress=StressConfig(distractors=0.5)),
     f"{STUDY} quick --stress.positions 1": means("quick", stress=StressConfig(positions=1)),
     f"{STUDY} quick --stress.colours 0.5": means("quick", stress=StressConfig(colours=0.5)),
+    f"{STUDY} quick --stress.pushes 1": means("quick", stress=StressConfig(pushes=1)),
     f"{STUDY} quick --stress.hidden-actions 0.9": means("quick", stress=StressConfig(hidden_actions=0.9)),
     f"{STUDY} quick --stress.hidden-actions 0.9 --world-model.named-by {NAMING}": means(
         "quick",
