@@ -120,7 +120,6 @@ class GLRenderer(Renderer):
         views = np.split(self._pixels[::-1], len(self._cameras), axis=1)
         return [np.ascontiguousarray(view) for view in views]
 
-
     def _aim(self, farthest: float, offset: float) -> None:
         """How far the camera sees (m), and by how much of the image's side all moves up and to the right."""
         for eye in self._scene.camera:
