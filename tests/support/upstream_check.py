@@ -4,7 +4,7 @@ python upstream_check.py CALVIN_ENV CALVIN_MODELS FOLDER
 
 Calls `evaluate_sequence` of calvin_agent/evaluation/evaluate_policy.py with its own oracle, sentences and environment,
 made by its own `make_env` from the FOLDER that `worldaction table upstream` wrote. Of what the script imports,
-pyhash is stood in for as docs/calvin.md says; and what a rollout does not use (training, colours) where it is not installed.
+pyhash is stood in for as docs/calvin.md says, and so is training where it is not installed.
 Prints one line of JSON: how many of the tasks in a row it counts for scripted experts, and for a robot held still.
 """
 
