@@ -21,6 +21,8 @@ SIDE: Final = 256
 """Pixels of a texture."""
 GRAIN_REPEAT: Final = 2.0
 """Textures of wood per metre."""
+SKY: Final = 255
+"""Brightness of what lies beyond the floor (levels of 255)."""
 DARK_TILE: Final = 208 / 239
 """Brightness of the floor's dark tiles beside the light ones, of half a metre each."""
 
@@ -48,15 +50,15 @@ def look_of(scene: Scene) -> Look:
     return Look(
         colours={
             "wood": wood,
-            "frame": wood,
-            "inside": _darker(wood, 0.85),
-            "drawer": fronts,
+            "frame": _darker(wood, 0.90),
+            "inside": _darker(wood, 0.90),
+            "drawer": _darker(fronts, 0.90),
             "door": fronts,
             "metal": (0.33, 0.33, 0.33, 1),
             "lever": (0.40, 0.40, 0.40, 1),
-            "slot": _darker(wood, 0.70),
+            "slot": _darker(wood, 0.80),
             "cap": (0.04, 0.04, 0.04, 1),
-            "collar": wood,
+            "collar": _darker(wood, 0.80),
             "floor": (0.952, 0.952, 0.952, 1),
             "block_red": (1.0, 0.0, 0.0, 1),
             "block_blue": (0.0, 0.0, 1.0, 1),
@@ -92,9 +94,17 @@ def add_materials(spec: Any, look: Look) -> None:
             material.texuniform = True
             # MuJoCo counts per two metres
             material.texrepeat = [2 * GRAIN_REPEAT, 2 * GRAIN_REPEAT] if TEXTURES[name] == "grain" else [2, 2]
+    _add_sky(spec)
     lamp = spec.worldbody.add_light(name="sun", pos=[0, 0, 3], dir=look.direction, castshadow=False)
     lamp.type = mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
     lamp.ambient, lamp.diffuse, lamp.specular = look.ambient, look.diffuse, [0] * 3
+
+
+def _add_sky(spec: Any) -> None:
+    """White where nothing is: one pixel on each side of a cube around the world."""
+    sky = spec.add_texture(name="sky", type=mujoco.mjtTexture.mjTEXTURE_SKYBOX)
+    sky.width, sky.height, sky.nchannel = 1, 6, 3
+    sky.data = np.full((6, 1, 3), SKY, np.uint8).tobytes()
 
 
 def wear(model: Any, look: Look, lit: Mapping[str, bool]) -> None:
@@ -119,7 +129,7 @@ def grain() -> NDArray[np.uint8]:
     rng = np.random.default_rng(1)
     along, across = np.meshgrid(np.fft.fftfreq(SIDE), np.fft.fftfreq(SIDE))
     total = np.zeros((SIDE, SIDE))
-    for length, width, weight in ((60.0, 6.0, 1.0), (40.0, 2.0, 0.8), (24.0, 1.0, 0.5)):
+    for length, width, weight in ((30.0, 6.0, 1.0), (12.0, 2.0, 0.8), (6.0, 1.0, 0.5)):
         keep = np.exp(-2 * np.pi**2 * ((along * length) ** 2 + (across * width) ** 2))
         wave = np.fft.ifft2(np.fft.fft2(rng.normal(size=(SIDE, SIDE))) * keep).real
         total += weight * wave / wave.std()

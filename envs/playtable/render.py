@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from envs.playtable import scene
-from envs.playtable.looks import Look, look_of, wear
+from envs.playtable.looks import SKY, Look, look_of, wear
 from envs.playtable.robot import VISIBLE
 from envs.playtable.rotation import Array
 from envs.playtable.scenes import get_scene
@@ -50,6 +50,8 @@ class Renderer(ABC):
         self.name = name
         self._model, self._look = scene.model(where), look_of(get_scene(where))
         self._cameras = [self._model.camera(camera).id for camera in cameras]
+        self._farthest = [scene.FARTHEST[camera] for camera in cameras]
+        self._offsets = [scene.OFFSET[camera] for camera in cameras]
         self._size, self._supersample = size, supersample
         self._side = size * supersample
 
@@ -88,7 +90,7 @@ class GLRenderer(Renderer):
         atexit.register(self._free)
         mujoco.mjr_resizeOffscreen(self._side * len(cameras), self._side, self._context)
         self._scene = mujoco.MjvScene(model, maxgeom=2 * model.ngeom)
-        for flag in ("SHADOW", "REFLECTION", "SKYBOX", "HAZE"):
+        for flag in ("SHADOW", "REFLECTION", "HAZE"):
             self._scene.flags[getattr(mujoco.mjtRndFlag, f"mjRND_{flag}")] = False
         self._options, self._camera = mujoco.MjvOption(), mujoco.MjvCamera()
         self._camera.type = mujoco.mjtCamera.mjCAMERA_FIXED
@@ -110,12 +112,20 @@ class GLRenderer(Renderer):
                 mujoco.mjv_updateScene(model, data, self._options, None, self._camera, everything, self._scene)
             else:
                 mujoco.mjv_updateCamera(model, data, self._camera, self._scene)
+            self._aim(self._farthest[place], self._offsets[place])
             mujoco.mjr_render(mujoco.MjrRect(place * side, 0, side, side), self._scene, self._context)
         whole = mujoco.MjrRect(0, 0, side * len(self._cameras), side)
         mujoco.mjr_readPixels(self._pixels, None, whole, self._context)
         # [side, side, 3] each; GL counts rows from below
         views = np.split(self._pixels[::-1], len(self._cameras), axis=1)
         return [np.ascontiguousarray(view) for view in views]
+
+    def _aim(self, farthest: float, offset: float) -> None:
+        """How far the camera sees (m), and by how much of the image's side all moves up and to the right."""
+        for eye in self._scene.camera:
+            shift = offset * (eye.frustum_top - eye.frustum_bottom)
+            eye.frustum_far, eye.frustum_center = farthest, eye.frustum_center - shift
+            eye.frustum_top, eye.frustum_bottom = eye.frustum_top - shift, eye.frustum_bottom - shift
 
 
 class RayRenderer(Renderer):
@@ -128,24 +138,24 @@ class RayRenderer(Renderer):
         self._groups[VISIBLE] = 1
         self._geoms, self._distances, self._normals = np.zeros(rays, np.int32), np.zeros(rays), np.zeros(3 * rays)
         self._textures = self._model.mat_texid[:, mujoco.mjtTextureRole.mjTEXROLE_RGB]
-        self._directions = {camera: self._pixel_directions(camera) for camera in self._cameras}
+        self._directions = [self._pixel_directions(*which) for which in zip(self._cameras, self._offsets, strict=True)]
 
-    def _pixel_directions(self, camera: int) -> Array:
+    def _pixel_directions(self, camera: int, offset: float) -> Array:
         """[rays, 3] unit vectors in the camera's frame, row by row from the top left."""
         half = np.tan(np.deg2rad(self._model.cam_fovy[camera]) / 2)
-        across = ((np.arange(self._side) + 0.5) / self._side * 2 - 1) * half
-        y, x = np.meshgrid(-across, across, indexing="ij")
+        across = (np.arange(self._side) + 0.5) / self._side * 2 - 1
+        y, x = np.meshgrid((-across - 2 * offset) * half, (across - 2 * offset) * half, indexing="ij")
         rays = np.stack([x, y, -np.ones_like(x)], -1).reshape(-1, 3)
         unit: Array = rays / np.linalg.norm(rays, axis=1, keepdims=True)
         return unit
 
     def _draw(self, data: Any) -> list[Image]:
-        return [self._trace(data, camera) for camera in self._cameras]
+        return [self._trace(data, *eye) for eye in zip(self._cameras, self._directions, self._farthest, strict=True)]
 
-    def _trace(self, data: Any, camera: int) -> Image:
+    def _trace(self, data: Any, camera: int, directions: Array, farthest: float) -> Image:
         model = self._model
         frame = data.cam_xmat[camera].reshape(3, 3)
-        rays = self._directions[camera] @ frame.T
+        rays = directions @ frame.T
         mujoco.mj_multiRay(
             model, data, data.cam_xpos[camera], rays.ravel(), self._groups, 1, -1,
             self._geoms, self._distances, self._normals, len(rays), model.vis.map.zfar,
@@ -158,7 +168,9 @@ class RayRenderer(Renderer):
             facing = np.clip(-normals @ model.light_dir[lamp], 0, 1)[:, None]
             brightness += model.light_ambient[lamp] + facing * model.light_diffuse[lamp]
         shaded = np.clip(colours * brightness, 0, 1)
-        shaded[self._geoms < 0] = 0
+        # the camera looks along -z of its frame
+        depth = -directions[:, 2] * self._distances
+        shaded[(self._geoms < 0) | (depth > farthest)] = SKY / 255
         return (shaded * 255 + 0.5).astype(np.uint8).reshape(self._side, self._side, 3)
 
     def _colours(self, data: Any, points: Array) -> Array:

@@ -33,10 +33,9 @@ LINK_MASS, LINK_INERTIA, ARMATURE, FINGER_MASS = 0.1, 1e-3, 0.1, 0.1
 # as hard as an end of travel can be at this timestep: the arm presses with far more than fingers weigh
 STIFF_END: Final = [0.0085, 1.0], [0.95, 0.99]
 
-WHITE: Final = (0.93, 0.93, 0.93, 1.0)
-GREY: Final = (0.72, 0.73, 0.76, 1.0)
-DARK: Final = (0.20, 0.20, 0.22, 1.0)
-FINGER: Final = (0.84, 0.84, 0.86, 1.0)
+WHITE: Final = (0.87, 0.87, 0.87, 1.0)
+GREY: Final = (0.70, 0.70, 0.70, 1.0)
+FINGER: Final = (1.0, 1.0, 1.0, 1.0)
 
 # who meets whom: robot with table and blocks, blocks with everything, table parts never with each other
 ROBOT_CONTACT: Final = {"contype": 2, "conaffinity": 5}
@@ -68,7 +67,7 @@ LINKS: Final = (
 # capsules of every link: both ends (m, in the link's frame), radius, colour
 Capsule = tuple[tuple[float, float, float, float, float, float], float, tuple[float, float, float, float]]
 SKIN: Final[dict[str, tuple[Capsule, ...]]] = {
-    "link0": (((-0.06, 0, 0.05, 0.02, 0, 0.05), 0.075, WHITE), ((0, 0, 0.07, 0, 0, 0.14), 0.065, GREY)),
+    "link0": (((-0.06, 0, 0.05, 0.02, 0, 0.05), 0.075, GREY), ((0, 0, 0.07, 0, 0, 0.14), 0.065, GREY)),
     "link1": (((0, 0, -0.19, 0, 0, -0.06), 0.062, WHITE), ((0, -0.055, 0, 0, 0.055, 0), 0.062, WHITE)),
     "link2": (((0, 0, 0.055, 0, 0, -0.055), 0.063, GREY), ((0, 0, 0, 0, -0.12, 0), 0.060, WHITE)),
     "link3": (
@@ -86,17 +85,26 @@ SKIN: Final[dict[str, tuple[Capsule, ...]]] = {
         ((0, 0.06, -0.20, 0, 0.085, -0.08), 0.030, WHITE),
         ((0, 0.07, -0.06, 0, 0.02, 0), 0.050, WHITE),
     ),
-    "link6": (((0, 0, -0.03, 0, 0, 0.04), 0.052, GREY), ((0.03, 0, 0, 0.088, 0, 0), 0.050, WHITE)),
-    "link7": (((0, 0, -0.02, 0, 0, 0.06), 0.050, WHITE), ((0, 0, 0.08, 0, 0, 0.095), 0.040, DARK)),
+    "link6": (((0, 0, -0.03, 0, 0, 0.04), 0.052, GREY), ((0.03, 0, 0, 0.088, 0, 0), 0.050, GREY)),
+    "link7": (((0, 0, -0.02, 0, 0, 0.06), 0.050, WHITE), ((0, 0, 0.08, 0, 0, 0.095), 0.040, GREY)),
 }  # fmt: skip
 
 
-# boxes of each finger in its frame (m): half width along x, near and far side along y, bottom and top along z, colour
+# boxes of each finger in its frame (m): half width along x, near and far side along y, bottom and top along z
 FINGER_BOXES: Final = {
-    "root": (0.0104, 0.0060, 0.0220, 0.0, 0.034, GREY),
-    "pad": (0.0104, 0.0039, 0.0175, 0.034, 0.065, FINGER),
-    "tip": (0.0095, 0.0039, 0.0105, 0.065, 0.0964, FINGER),
+    "root": (0.0104, 0.0060, 0.0220, 0.0, 0.034),
+    "pad": (0.0104, 0.0039, 0.0175, 0.034, 0.065),
+    "tip": (0.0095, 0.0039, 0.0105, 0.065, 0.0964),
 }
+# what is seen of a finger: slanted boxes between two points (y, z) of its profile, and their thickness (m)
+FINGER_SKIN: Final = (
+    ((0.0184, 0.0), (0.0184, 0.012), 0.0305),
+    ((0.0218, 0.0084), (0.0149, 0.038), 0.0110),
+    ((0.0086, 0.036), (0.0086, 0.056), 0.0100),
+    ((0.0062, 0.054), (0.0039, 0.0964), 0.0040),
+)
+FINGER_WIDTH: Final = 0.0100
+"""Half of a finger's width along x (m)."""
 # Bullet multiplies the friction of the two, MuJoCo takes the larger: these are the products with the table's 0.5
 FINGER_FRICTION: Final = (0.5, 0.005, 0.0001)
 ROBOT_FRICTION: Final = (0.25, 0.005, 0.0001)
@@ -156,11 +164,17 @@ def _add_fingers(hand: Any, *, solid: bool) -> None:
 
 def _add_finger_shapes(finger: Any, sign: int) -> None:
     """CALVIN's long finger is a wedge: 21 mm thick at its root, 3 mm at the tip, which lies 15 mm past the TCP."""
-    box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "mass": 0, "group": VISIBLE, "friction": FINGER_FRICTION}
-    for part, (width, near, far, low, high, colour) in FINGER_BOXES.items():
+    box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "mass": 0}
+    solid = {**box, **ROBOT_CONTACT, "group": HIDDEN, "friction": FINGER_FRICTION}
+    for part, (width, near, far, low, high) in FINGER_BOXES.items():
         middle = [0, sign * (near + far) / 2, (low + high) / 2]
         size = [width, (far - near) / 2, (high - low) / 2]
-        finger.add_geom(name=f"{finger.name}_{part}", pos=middle, size=size, rgba=colour, **ROBOT_CONTACT, **box)
+        finger.add_geom(name=f"{finger.name}_{part}", pos=middle, size=size, **solid)
+    for (near, low), (far, high), thickness in FINGER_SKIN:
+        length, half = np.hypot(far - near, high - low), np.arctan2(sign * (near - far), high - low) / 2
+        size, turn = [FINGER_WIDTH, thickness / 2, length / 2], [np.cos(half), np.sin(half), 0, 0]
+        middle = [0, sign * (near + far) / 2, (low + high) / 2]
+        finger.add_geom(pos=middle, quat=turn, size=size, rgba=FINGER, group=VISIBLE, **box, **NO_CONTACT)
 
 
 def _add_actuators(spec: Any) -> None:
@@ -186,10 +200,11 @@ def _add_skin(links: list[Any]) -> None:
 
 def _add_contact_shapes(spec: Any, hand: Any) -> None:
     solid = {"mass": 0, "friction": ROBOT_FRICTION, **ROBOT_CONTACT}
-    box = {"type": mujoco.mjtGeom.mjGEOM_BOX, "group": VISIBLE}
-    hand.add_geom(pos=[0, 0, 0.005], size=[0.0316, 0.104, 0.015], rgba=WHITE, **solid, **box)
-    hand.add_geom(pos=[0, 0, 0.043], size=[0.021, 0.100, 0.023], rgba=WHITE, **solid, **box)
-    hand.add_geom(pos=[0, 0, 0.062], size=[0.018, 0.088, 0.005], rgba=DARK, mass=0, **NO_CONTACT, **box)
+    box = {"type": mujoco.mjtGeom.mjGEOM_BOX}
+    hand.add_geom(pos=[0, 0, 0.005], size=[0.0316, 0.104, 0.015], rgba=WHITE, group=VISIBLE, **solid, **box)
+    hand.add_geom(pos=[0, 0, 0.043], size=[0.021, 0.100, 0.023], group=HIDDEN, **solid, **box)
+    seen = {"mass": 0, "group": VISIBLE, **NO_CONTACT}
+    hand.add_geom(pos=[0, 0, 0.040], size=[0.0185, 0.100, 0.020], rgba=WHITE, **seen, **box)
     wrist = {"type": mujoco.mjtGeom.mjGEOM_CAPSULE, "group": HIDDEN, **solid}
     spec.body("link7").add_geom(fromto=[0, 0, 0, 0, 0, 0.08], size=[0.05, 0, 0], **wrist)
     spec.body("link5").add_geom(fromto=[0, 0.06, -0.20, 0, 0.07, -0.03], size=[0.05, 0, 0], **wrist)

@@ -2,7 +2,6 @@
 
 Coordinates are CALVIN's world metres. Moving parts are bodies at the world's origin (or at the foot of the inclined
 panel), so every shape is written where it stands in scene D when its joint is at zero; the other scenes shift them.
-What differs from CALVIN, so that it is seen in small images: led and bulb are larger.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import mujoco
 import numpy as np
 
 from envs.playtable.looks import add_materials, look_of
-from envs.playtable.robot import FINGER_BOXES, NO_CONTACT, VISIBLE, add_panda, add_servo
+from envs.playtable.robot import FINGER_BOXES, HIDDEN, NO_CONTACT, VISIBLE, add_panda, add_servo
 from envs.playtable.rotation import Array
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.tasks import RANGES
@@ -51,6 +50,10 @@ EYE: Final = np.array([2.871459, -2.166602, 2.555160])
 AIM: Final = np.array([-0.026242, -0.030233, 0.392])
 UP: Final = np.array([0.404140, 0.226298, 0.886262])
 FIELD_OF_VIEW: Final = 10.0
+# how far CALVIN's cameras see (m); beyond, where the floor would go on, they see nothing
+FARTHEST: Final = {"static": 20.0, "gripper": 2.0}
+# its renderer samples pixels of 200 and 84 at a corner: half a pixel up and to the right, in sides of the image
+OFFSET: Final = {"static": 0.5 / 200, "gripper": 0.5 / 84}
 
 # materials, see looks.py
 WOOD, SHADED, INSIDE, DRAWER, DOOR = "wood", "frame", "inside", "drawer", "door"
@@ -182,7 +185,7 @@ def _add_desk(world: Any, scene: Scene) -> None:
         type=mujoco.mjtGeom.mjGEOM_CYLINDER,
         pos=[-0.39, -0.46, 0.12],
         size=[0.13, 0.12, 0],
-        rgba=[0.85] * 3 + [1],
+        rgba=[0.90] * 3 + [1],
         **NO_CONTACT,
     )
     desk = world.add_body(name="desk")
@@ -220,8 +223,12 @@ def _add_drawer(world: Any, scene: Scene) -> None:
     _box(drawer, (0.357, 0.380), (-0.157, 0.038), (0.319, 0.399), DRAWER)
     _box(drawer, (0.003, 0.357), (-0.157, 0.038), (0.319, 0.341), INSIDE)
     for x in ((0.0594, 0.0841), (0.2759, 0.3006)):
-        _box(drawer, x, (-0.261, -0.182), (0.340, 0.381), BLACK, margin=EARLIER["drawer"])
-    _box(drawer, (0.0841, 0.2759), (-0.261, -0.238), (0.340, 0.380), BLACK, margin=EARLIER["drawer"])
+        _box(drawer, x, (-0.261, -0.182), (0.340, 0.381), BLACK, margin=EARLIER["drawer"], group=HIDDEN)
+    _box(drawer, (0.0841, 0.2759), (-0.261, -0.238), (0.340, 0.380), BLACK, margin=EARLIER["drawer"], group=HIDDEN)
+    # CALVIN's bars are round: what is seen of them is thinner than what is touched
+    for x in ((0.0615, 0.0805), (0.2795, 0.2985)):
+        _box(drawer, x, (-0.257, -0.182), (0.344, 0.376), BLACK, **NO_CONTACT)
+    _box(drawer, (0.0615, 0.2985), (-0.259, -0.242), (0.344, 0.376), BLACK, **NO_CONTACT)
     drawer.add_site(name="drawer_handle", pos=[0.18, -0.25, 0.36], group=4)
 
 
@@ -265,10 +272,10 @@ def _add_button_servo(spec: Any) -> None:
 
 def _add_lights(world: Any, scene: Scene) -> None:
     # their colours are set when they are drawn
-    led = (scene.button - 0.10, scene.button + 0.10)
-    _box(world, led, (0.134, 0.182), (0.648, 0.690), "led", name="led", **NO_CONTACT)
+    led = (scene.button - 0.08, scene.button + 0.08)
+    _box(world, led, (0.14, 0.18), (0.648, 0.664), "led", name="led", **NO_CONTACT)
     ball = mujoco.mjtGeom.mjGEOM_SPHERE
-    place = {"pos": [scene.switch, 0.155, 0.676], "size": [0.040, 0, 0], **NO_CONTACT}
+    place = {"pos": [scene.switch, 0.16, 0.6696], "size": [0.028, 0, 0], **NO_CONTACT}
     world.add_geom(name="lightbulb", type=ball, material="lightbulb", **place)
 
 

@@ -179,7 +179,8 @@ def test_images_beside_a_recording_differ_by_what_differs(tmp_path: Path, tables
         np.savez(tmp_path / f"episode_{number:07d}.npz", **darker)
     differences = beside_calvin(tmp_path, every=1, renderer="rays")
     # a tenth darker, and nothing else
-    assert all(5 < difference < 25 for difference in differences.values())
+    assert all(5 < difference.error < 25 for difference in differences.values())
+    assert all(0.9 < difference.correlation < 1 for difference in differences.values())
     with pytest.raises(UserError, match="no episode"):
         beside_calvin(tmp_path / "none")
 
