@@ -22,7 +22,8 @@ from worldaction.io.artefact import read_json
 from worldaction.play.convert import convert
 from worldaction.play.inspect.actions import detect
 from worldaction.play.inspect.check import check_frames
-from worldaction.play.inspect.summary import describe, sample
+from worldaction.play.inspect.sample import sample
+from worldaction.play.inspect.summary import describe
 from worldaction.play.layout import Segment
 from worldaction.play.readers.source import Recording
 from worldaction.play.store import PlayStore
