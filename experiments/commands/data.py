@@ -84,6 +84,7 @@ def _inspect(chosen: argparse.Namespace) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> None:
+    from envs.labels import done_instead
     from worldaction.play.inspect.check import check_frames
 
     if chosen.replay < 0:
@@ -91,13 +92,16 @@ def _check(chosen: argparse.Namespace) -> None:
     problems = [] if chosen.manifest is None else _compare(chosen)
     source = _open(chosen)
     with _progress(source, "checking") as bar:
-        problems += check_frames(source, bar.update)
+        found = check_frames(source, bar.update, judge=done_instead)
+    problems += found.problems
     if chosen.replay:
         from envs.playtable.tools.data_replay import replay_source
 
         replays = replay_source(source, chosen.replay)
         print("\n".join(replays.lines()))
         problems += replays.problems()
+    for warning in found.warnings:
+        print(f"warning   {warning}")
     for problem in problems:
         print(f"problem   {problem}")
     if problems:

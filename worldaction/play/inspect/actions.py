@@ -30,6 +30,8 @@ CLEARLY: Final = 0.02
 """By how much R2 has to be larger for actions to stand in another frame."""
 EXACT: Final = 0.99
 """R2 from which actions are the moves that were achieved."""
+MIDDLE: Final = 0.03
+"""Median deviation, in parts of the median move, below which they are so as well."""
 SAME: Final = 1e-3
 """By how much an absolute action may differ from the pose that it is (m, rad)."""
 UNITS: Final = np.repeat([METRES_PER_UNIT, RADIANS_PER_UNIT], 3)
@@ -40,6 +42,14 @@ class Fit(NamedTuple):
 
     slope: float
     r2: float
+    """Of the rows that are not trimmed."""
+    middle: float = 1.0
+    """Median deviation of all rows, in parts of the median move."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether one is the other: half of the rows may be wrong without changing it."""
+        return self.r2 > EXACT or self.middle < MIDDLE
 
     def __str__(self) -> str:
         return f"slope {self.slope:.4g}, R2 {self.r2:.3f}"
@@ -79,7 +89,8 @@ def detect(runs: Sequence[Run], layout: Layout) -> Actions:
         return meant._replace(gripper=_gripper(runs, layout), suspicions=suspicions)
     if layout.robot and layout.robot >= layout.action:
         convention, evidence = _of_joints(runs, layout.action)
-        return Actions(convention, evidence, _gripper(runs, layout), suspicions, False)
+        kind: Literal["clipped", "other"] = "clipped" if convention.startswith("absolute, clipped") else "other"
+        return Actions(convention, evidence, _gripper(runs, layout), suspicions, False, kind)
     return Actions("unknown", ["there is no proprioception to compare with"], "unknown", suspicions, False)
 
 
@@ -125,17 +136,18 @@ def _of_poses(runs: Sequence[Run], euler: int) -> Actions:
     if lag:
         lines.append(f"moves are explained best by the action of the frame {'after' if lag > 0 else 'before'}")
     unknown = Actions("unknown", lines, "", [], False)
-    achieved = moved[1].r2 > EXACT
+    achieved = moved[1].exact
     # a lagging arm shows the scale over several frames only
     steps = 1 if achieved else SEVERAL
-    if there.r2 > 0.9 and _is_near(there.slope, 1):
-        if _is_clipped(runs, euler):
-            words = "absolute, clipped: the pose of the TCP in the next frame, cut into [-1, 1]"
-            return unknown._replace(convention=words, achieved=True, kind="clipped")
-        return unknown._replace(
-            convention="absolute: the pose of the TCP in the next frame", achieved=True, kind="absolute"
-        )
-    if moved[steps].r2 > ENOUGH:
+    aims = [(run[ACTION][:, :6].astype(np.float64), pose_of(run[ROBOT], euler)) for run in runs]
+    if _is_clipped(aims):
+        words = "absolute, clipped: the pose of the TCP in the next frame, cut into [-1, 1]"
+        return unknown._replace(convention=words, achieved=True, kind="clipped")
+    if there.r2 > 0.9 and is_near(there.slope, 1):
+        lag = _lag_of_poses(aims)
+        words = "absolute: the pose of the TCP in the next frame" + _stands(lag)
+        return unknown._replace(convention=words, achieved=True, kind="absolute", lag=lag)
+    if achieved or moved[steps].r2 > ENOUGH:
         units = (moved[steps].slope, turned[steps].slope)
         words = _named(*units, achieved) + _stands(lag)
         return unknown._replace(convention=words, achieved=achieved, kind="relative", units=units, lag=lag)
@@ -151,10 +163,12 @@ def _lag(runs: Sequence[Run], position: Callable[[Run], Array]) -> int:
     A robot may lag its commands, but a move comes from no later one. Only where the actions of the frame before are
     moves to the bit, actions can be seen to stand too early.
     """
-    late, now, early = (_relative(runs, position, slice(0, 3), 1, lag).r2 for lag in (1, 0, -1))
-    if late > now + CLEARLY and late > ENOUGH and late > early:
+    late, now, early = (_relative(runs, position, slice(0, 3), 1, lag) for lag in (1, 0, -1))
+    if now.exact:
+        return 0
+    if late.exact or late.r2 > max(now.r2 + CLEARLY, ENOUGH, early.r2):
         return 1
-    return -1 if early > EXACT > now else 0
+    return -1 if early.exact else 0
 
 
 def _stands(lag: int) -> str:
@@ -162,23 +176,33 @@ def _stands(lag: int) -> str:
     return f", one frame too {'late' if lag > 0 else 'early'}" if lag else ""
 
 
-def _is_clipped(runs: Sequence[Run], euler: int) -> bool:
-    """Whether actions are poses of the next frame of which what lies beyond 1 was cut."""
-    next_pose = np.concatenate([pose_of(run[ROBOT], euler)[1:] for run in runs])
-    action = np.concatenate([run[ACTION][:-1, :6] for run in runs]).astype(np.float64)
-    beyond = np.abs(next_pose) > 1 + SAME
-    cut = np.abs(action - np.clip(next_pose, -1, 1)) < SAME
-    return bool(beyond.any() and cut[beyond].mean() > 1 - 2 * TRIMMED)
+def _lag_of_poses(aims: Sequence[tuple[Array, Array]]) -> int:
+    """How many frames too late absolute actions stand: nonzero only if they are the poses there, and not here."""
+    apart = {
+        lag: np.concatenate([np.abs(wrapped(a[1 + lag : len(a) - 2 + lag] - p[2:-1])).max(1) for a, p in aims])
+        for lag in (0, 1, -1)
+    }
+    fits = {lag: np.median(values) < SAME for lag, values in apart.items() if len(values)}
+    return next((lag for lag, fit in fits.items() if fit), 0)
+
+
+def _is_clipped(aims: Sequence[tuple[Array, Array]]) -> bool:
+    """Whether actions are states of the next frame of which what lies beyond 1 was cut: (actions, states) [T, n]."""
+    state = np.concatenate([states[1:] for _, states in aims])
+    action = np.concatenate([actions[:-1] for actions, _ in aims])
+    cut = np.abs(action - np.clip(state, -1, 1)) < SAME
+    beyond = np.abs(state) > 1 + SAME
+    return bool(beyond.any() and min(cut.mean(), cut[beyond].mean()) > 1 - 2 * TRIMMED)
 
 
 def _named(metres: float, radians: float, achieved: bool) -> str:
     """A relative convention in words."""
     what = "moves that were achieved" if achieved else "commands, which the robot lags"
-    if _is_near(metres, METRES_PER_UNIT) and _is_near(radians, RADIANS_PER_UNIT):
+    if is_near(metres, METRES_PER_UNIT) and is_near(radians, RADIANS_PER_UNIT):
         return (
             f"relative, scaled as CALVIN's rel_actions ({METRES_PER_UNIT} m, {RADIANS_PER_UNIT} rad per unit): {what}"
         )
-    if _is_near(metres, 1):
+    if is_near(metres, 1):
         return f"relative, unscaled (metres, radians): {what}"
     return f"relative, scaled by {metres:.4g} m and {radians:.4g} rad per unit: {what}"
 
@@ -191,7 +215,9 @@ def _of_joints(runs: Sequence[Run], size: int) -> tuple[str, list[str]]:
 
     there, moved = _absolute(runs, state, slice(0, size)), _relative(runs, state, slice(0, size), 1)
     lines = [f"robot_obs: the next frame's against action: {there}", f"its change against action: {moved}"]
-    if there.r2 > 0.9 and _is_near(there.slope, 1):
+    if _is_clipped([(run[ACTION].astype(np.float64), state(run)) for run in runs]):
+        return "absolute, clipped: robot_obs in the next frame, cut into [-1, 1]", lines
+    if there.r2 > 0.9 and is_near(there.slope, 1):
         return "absolute: robot_obs in the next frame", lines
     if moved.r2 > ENOUGH:
         return f"relative: action times {moved.slope:.4g} is the change of robot_obs", lines
@@ -242,7 +268,8 @@ def _through_origin(xs: Sequence[Array], ys: Sequence[Array]) -> Fit:
         if np.array_equal(best, kept):
             break
         kept = best
-    return Fit(slope, 1 - float(wrong[kept].sum() / max((y[kept] ** 2).sum(), 1e-12)))
+    r2 = 1 - float(wrong[kept].sum() / max((y[kept] ** 2).sum(), 1e-12))
+    return Fit(slope, r2, float(np.sqrt(np.median(wrong) / max(np.median((y**2).sum(1)), 1e-12))))
 
 
 def _rescaled(runs: Sequence[Run], what: Callable[[Run], Array], columns: slice) -> float:
@@ -291,5 +318,6 @@ def _suspicions(action: Array) -> list[str]:
     return found
 
 
-def _is_near(value: float, expected: float) -> bool:
+def is_near(value: float, expected: float) -> bool:
+    """Whether a scale is the one expected, by a quarter of it."""
     return abs(value / expected - 1) < NEAR
