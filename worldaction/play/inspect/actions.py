@@ -24,7 +24,7 @@ NEAR: Final = 0.25
 SATURATED: Final = 0.3
 TRIMMED: Final = 0.05
 """Share of the rows, those that fit worst, on which no verdict depends."""
-ROUNDS: Final = 10
+ROUNDS: Final = 20
 """Of the trimmed fit, which settles in a few."""
 CLEARLY: Final = 0.02
 """By how much R2 has to be larger for actions to stand in another frame."""
@@ -164,11 +164,10 @@ def _lag(runs: Sequence[Run], position: Callable[[Run], Array]) -> int:
     moves to the bit, actions can be seen to stand too early.
     """
     late, now, early = (_relative(runs, position, slice(0, 3), 1, lag) for lag in (1, 0, -1))
-    if now.exact:
-        return 0
-    if late.exact or late.r2 > max(now.r2 + CLEARLY, ENOUGH, early.r2):
-        return 1
-    return -1 if early.exact else 0
+    fit, lag = min((late, 1), (early, -1), key=lambda pair: pair[0].middle)
+    if fit.middle < min(MIDDLE, now.middle / 2):
+        return lag
+    return int(not now.exact and late.r2 > max(now.r2 + CLEARLY, ENOUGH, early.r2))
 
 
 def _stands(lag: int) -> str:
@@ -250,21 +249,30 @@ def _absolute(runs: Sequence[Run], what: Callable[[Run], Array], columns: slice)
 
 
 def _through_origin(xs: Sequence[Array], ys: Sequence[Array]) -> Fit:
-    """Least trimmed squares (Rousseeuw 1984): the rows that fit worst, a share of `TRIMMED`, have no say.
+    """The slope on which half of the rows agree, if they do; else that of all rows but those that fit worst.
 
-    A swapped frame or a lost one is such a row. Concentration steps (Rousseeuw and Van Driessen 2006) alternate between
-    the slope of the rows that are kept and the rows that the slope fits best.
+    A swapped frame or a lost one is a row that must have no say, and so are all actions of an episode that is shifted.
     """
     if not xs:
         return Fit(0.0, 0.0)
     x, y = np.concatenate(xs), np.concatenate(ys)
+    half = _trimmed(x, y, len(x) - len(x) // 2)
+    return half if half.middle < MIDDLE else _trimmed(x, y, len(x) - int(TRIMMED * len(x)))
+
+
+def _trimmed(x: Array, y: Array, count: int) -> Fit:
+    """Least trimmed squares (Rousseeuw 1984) of so many rows.
+
+    Concentration steps (Rousseeuw and Van Driessen 2006) alternate between the slope of the rows that are kept and the
+    rows that the slope fits best.
+    """
     kept = np.arange(len(x))
-    slope = 0.0
+    slope, wrong = 0.0, np.zeros(len(x))
     for _ in range(ROUNDS):
         slope = float((x[kept] * y[kept]).sum() / max((x[kept] ** 2).sum(), 1e-12))
         wrong = ((y - slope * x) ** 2).sum(1)
         # stable, so that ties are broken alike on every machine
-        best = np.sort(np.argsort(wrong, kind="stable")[: len(x) - int(TRIMMED * len(x))])
+        best = np.sort(np.argsort(wrong, kind="stable")[:count])
         if np.array_equal(best, kept):
             break
         kept = best

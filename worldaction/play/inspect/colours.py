@@ -54,14 +54,15 @@ class Colours:
                 )
 
     def _exchanged(self, inside: list[int]) -> list[int]:
-        """Episodes that are nearer to the others with red and blue exchanged: by far for the camera that varies least,
-        a little at least for all others."""
-        found = [self._distances(inside, camera) for camera in self._sums[inside[0]]]
-        straight, swapped = min(found, key=lambda pair: float(np.median(pair[0])))
-        usual = USUAL * float(np.median(straight)) if len(inside) > 2 else 0.0
-        wrong = (swapped < BETTER * straight) & (straight > max(FAR, usual))
-        for one, other in found:
-            wrong &= other < one
+        """Episodes that are nearer to the others with red and blue exchanged: by far for one camera, a little at least
+        for all."""
+        by_far, at_all = np.zeros(len(inside), bool), np.ones(len(inside), bool)
+        for camera in self._sums[inside[0]]:
+            straight, swapped = self._distances(inside, camera)
+            usual = USUAL * float(np.median(straight)) if len(inside) > 2 else 0.0
+            by_far |= (swapped < BETTER * straight) & (straight > max(FAR, usual))
+            at_all &= swapped < straight
+        wrong = by_far & at_all
         # of two episodes nobody can tell which one it is; of more, most cannot be exchanged against the others
         return [inside[i] for i in np.flatnonzero(wrong)] if len(inside) == 2 or wrong.mean() < 0.5 else []
 
