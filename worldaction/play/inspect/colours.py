@@ -43,7 +43,7 @@ class Colours:
 
         An episode is named only if it lies apart, further than episodes that merely show something else.
         """
-        for scene in sorted({episodes[number].scene for number in self._sums}):
+        for scene in dict.fromkeys(episodes[number].scene for number in self._sums):
             inside = [number for number in self._sums if episodes[number].scene == scene]
             if len(inside) < 2:
                 continue

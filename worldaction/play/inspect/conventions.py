@@ -11,7 +11,7 @@ from worldaction.play.inspect.motion import RUN, SAMPLE, Expected
 from worldaction.play.inspect.problems import Findings, Problems
 from worldaction.play.inspect.sample import sample
 from worldaction.play.readers.source import Source
-from worldaction.spec import ACTION, CALVIN, METRES_PER_UNIT, RADIANS_PER_UNIT
+from worldaction.spec import ACTION, METRES_PER_UNIT, RADIANS_PER_UNIT
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,9 @@ def check_conventions(source: Source) -> None:
     unset = Problems()
     for number in source.layout.binary:
         if any((run[ACTION][:, number] == 0).any() for run in runs):
-            unset.add(f"action[{number}] is 0 in some frames, and must be -1 or +1; write 2 x - 1 where it is 0 or 1", "")
+            unset.add(
+                f"action[{number}] is 0 in some frames, and must be -1 or +1; write 2 x - 1 where it is 0 or 1", ""
+            )
     problems = [*found.problems, *unset.lines()]
     for line in found.warnings:
         logger.warning("%s: %s", source.path, line)

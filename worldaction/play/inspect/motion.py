@@ -109,7 +109,7 @@ class _Marked(NamedTuple):
     """Frames that are wrong, of so many."""
 
     frames: list[int]
-    count: int
+    of: int
 
 
 class Motion:
@@ -153,7 +153,7 @@ class Motion:
             lag = expected.actions.lag
             wrong = self._new("move", expected.residual(run, lag) > expected.tolerance, max(-lag, 0))
             self._wrong += wrong.frames
-            self._moves += wrong.count
+            self._moves += wrong.of
             self._fitting += [int((expected.residual(run, lag) <= expected.tolerance).sum()) for lag in LAGS]
         elif expected.actions.kind == "relative":
             self._sums += expected.sums(run)

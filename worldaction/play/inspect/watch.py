@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -125,7 +126,7 @@ class Watch:
 def overlapping(segments: Sequence[Segment]) -> list[tuple[Segment, Segment]]:
     """Neighbours in time that share frames."""
     ordered = sorted(segments, key=lambda segment: (segment.start, segment.stop))
-    return [(one, other) for one, other in zip(ordered, ordered[1:], strict=False) if other.start < one.stop]
+    return [(one, other) for one, other in pairwise(ordered) if other.start < one.stop]
 
 
 class Watched:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from envs.labels import done_instead
+from experiments import __main__ as cli
 from worldaction import spec
 from worldaction.play.convert import convert
 from worldaction.play.inspect.actions import detect
@@ -23,6 +24,7 @@ from worldaction.play.readers.source import open_source
 
 DATA = Path(__file__).resolve().parents[3] / "data"
 SAMPLES = ("calvin_sample_64", "calvin_sample_native")
+EPISODES = (("training", range(42, 60)), ("training", range(1200, 1208)), ("validation", range(924, 942)))
 LEADS = "the action does not lead to the next frame (frames swapped, lost, or joined from two episodes): "
 
 
@@ -47,6 +49,12 @@ def change(folder: Path, numbers: range, **changes: Callable[[dict[str, np.ndarr
         np.savez_compressed(path, **frame)
 
 
+def converted(path: Path, out: Path, *options: str) -> Path:
+    """What `worldaction data convert` writes."""
+    cli.command(["data", "convert", str(path), str(out), *options])
+    return out
+
+
 def swap(one: Path, other: Path) -> None:
     aside = one.with_suffix(".aside")
     one.rename(aside)
@@ -66,15 +74,9 @@ def frame(folder: Path, number: int) -> Path:
 def test_nothing_is_said_of_a_recording_however_it_is_written(name: str, written: str, tmp_path: Path) -> None:
     path = DATA / name
     if written != "recorded":
-        from experiments.commands.data import add_arguments, run
-        from experiments.commands.data import argparse as parsing
-
-        parser = parsing.ArgumentParser()
-        add_arguments(parser)
         if written == "lerobot":
             pytest.importorskip("av")
-        run(parser.parse_args(["convert", str(path), str(tmp_path / "out"), "--to", written]))
-        path = tmp_path / "out"
+        path = converted(path, tmp_path / "out", "--to", written)
     assert checked(path) == Findings([], [])
 
 
@@ -130,7 +132,11 @@ def test_actions_of_one_episode_that_stand_in_another_frame_are_named(
 def test_actions_of_a_whole_set_that_stand_in_another_frame_are_a_problem_once(
     calvin: Path, lag: int, words: str
 ) -> None:
-    for split, numbers in (("training", range(42, 60)), ("training", range(1200, 1208)), ("validation", range(924, 942))):
+    for split, numbers in (
+        ("training", range(42, 60)),
+        ("training", range(1200, 1208)),
+        ("validation", range(924, 942)),
+    ):
         actions = [np.load(frame(calvin / split, number))["rel_actions"] for number in numbers]
         shifted = dict(zip(numbers, np.roll(actions, lag, 0), strict=True))
         change(calvin / split, numbers, rel_actions=lambda _, number, s=shifted: s[number])
@@ -176,10 +182,16 @@ def test_a_swap_is_found_in_play_whose_robot_lags_its_commands() -> None:
 
 
 def test_clipped_poses_in_place_of_moves_are_a_problem(calvin: Path) -> None:
-    for split, numbers in (("training", range(42, 60)), ("training", range(1200, 1208)), ("validation", range(924, 942))):
+    for split, numbers in (
+        ("training", range(42, 60)),
+        ("training", range(1200, 1208)),
+        ("validation", range(924, 942)),
+    ):
         change(calvin / split, numbers, rel_actions=lambda arrays, _: np.clip(arrays["actions"], -1, 1))
     (problem,) = checked(calvin).problems
-    assert problem.startswith("rel_actions is absolute and cut into [-1, 1], what lies beyond is lost; write (next pose")
+    assert problem.startswith(
+        "rel_actions is absolute and cut into [-1, 1], what lies beyond is lost; write (next pose"
+    )
 
 
 def test_clipped_states_of_joints_are_named() -> None:
@@ -194,7 +206,11 @@ def test_clipped_states_of_joints_are_named() -> None:
 
 def test_moves_in_metres_are_no_rel_actions(calvin: Path) -> None:
     units = np.r_[UNITS, 1]
-    for split, numbers in (("training", range(42, 60)), ("training", range(1200, 1208)), ("validation", range(924, 942))):
+    for split, numbers in (
+        ("training", range(42, 60)),
+        ("training", range(1200, 1208)),
+        ("validation", range(924, 942)),
+    ):
         change(calvin / split, numbers, rel_actions=lambda arrays, _: arrays["rel_actions"] * units)
     found = checked(calvin)
     assert "rel_actions is scaled by 1 m and 1 rad per unit, not by 0.02 m and 0.05 rad" in found.problems[0]
@@ -241,7 +257,9 @@ def test_an_episode_with_red_and_blue_exchanged_is_named(name: str, tmp_path: Pa
     flipped = {camera: lambda arrays, _, c=camera: arrays[c][..., ::-1] for camera in spec.CAMERAS}
     change(tmp_path / "set/training", range(first, last + 1), **flipped)
     (problem,) = checked(tmp_path / "set").problems
-    assert problem.startswith("red and blue look exchanged against the other episodes of the scene: episode 0, all frames")
+    assert problem.startswith(
+        "red and blue look exchanged against the other episodes of the scene: episode 0, all frames"
+    )
 
 
 def test_scenes_that_differ_by_episode_are_not_taken_for_exchanged_colours() -> None:
