@@ -69,7 +69,7 @@ class Actions(NamedTuple):
     kind: Literal["relative", "absolute", "clipped", "other"] = "other"
     """Of actions on poses: moves, poses, poses that were cut into [-1, 1], or neither of them."""
     units: tuple[float, float] = (0.0, 0.0)
-    """Of relative actions: how far an action of one goes (m, rad)."""
+    """Of relative actions: how far an action of one goes (m, rad); 0 rad where turns are not explained by them."""
     lag: int = 0
     """How many frames after its move an action stands: +1 is a frame late, -1 a frame early."""
 
@@ -148,8 +148,9 @@ def _of_poses(runs: Sequence[Run], euler: int) -> Actions:
         words = "absolute: the pose of the TCP in the next frame" + _stands(lag)
         return unknown._replace(convention=words, achieved=True, kind="absolute", lag=lag)
     if achieved or moved[steps].r2 > ENOUGH:
-        units = (moved[steps].slope, turned[steps].slope)
-        words = _named(*units, achieved) + _stands(lag)
+        words = _named(moved[steps].slope, turned[steps].slope, achieved) + _stands(lag)
+        turns = turned[steps].exact or turned[steps].r2 > ENOUGH
+        units = (moved[steps].slope, turned[steps].slope if turns else 0.0)
         return unknown._replace(convention=words, achieved=achieved, kind="relative", units=units, lag=lag)
     if _rescaled(runs, position, slice(0, 3)) > 0.9:
         words = "absolute, rescaled: the TCP's next position is a linear function of action, number by number"

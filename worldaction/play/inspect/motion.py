@@ -83,11 +83,13 @@ class Expected:
         return np.asarray(np.abs(made - said).max(1, initial=0))
 
     def _pairs(self, run: Run, lag: int) -> tuple[Array, Array]:
-        """What happened and what an action says, [T - 1 - |lag|, 6] each (units)."""
+        """What happened and what an action says, [T - 1 - |lag|, 6] each (units); [..., 3] where turns are unknown."""
         assert self.euler is not None
         pose, action = pose_of(run[ROBOT], self.euler), run[ACTION][:, :6].astype(np.float64)
         if self.actions.kind == "relative":
-            made, said = wrapped(np.diff(pose, axis=0)) / self.units, action[:-1]
+            known = 6 if self.actions.units[1] else 3
+            made = wrapped(np.diff(pose, axis=0))[:, :known] / self.units[:known]
+            said = action[:-1, :known]
         elif self.actions.kind == "clipped":
             made, said = np.clip(pose[1:], -1, 1) / self.units, action[:-1] / self.units
         else:
