@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from worldaction.errors import UserError
-from worldaction.play.inspect.actions import is_near
+from worldaction.play.inspect.actions import Run, is_near
 from worldaction.play.inspect.motion import RUN, SAMPLE, Expected
-from worldaction.play.inspect.problems import Findings, Problems
+from worldaction.play.inspect.problems import Findings
 from worldaction.play.inspect.sample import sample
 from worldaction.play.readers.source import Source
 from worldaction.spec import ACTION, METRES_PER_UNIT, RADIANS_PER_UNIT
@@ -59,15 +62,29 @@ def check_conventions(source: Source) -> None:
         UserError: the actions of the whole set are not what they are taken for; says what to do.
     """
     runs = sample(source, frames=SAMPLE, run=RUN)
-    found = conventions(Expected(runs, source.layout), source)
-    unset = Problems()
-    for number in source.layout.binary:
-        if any((run[ACTION][:, number] == 0).any() for run in runs):
-            unset.add(
-                f"action[{number}] is 0 in some frames, and must be -1 or +1; write 2 x - 1 where it is 0 or 1", ""
-            )
-    problems = [*found.problems, *unset.lines()]
-    for line in found.warnings:
+    expected = Expected(runs, source.layout)
+    found = conventions(expected, source)
+    for line in (*found.warnings, *_outliers(expected, runs)):
         logger.warning("%s: %s", source.path, line)
+    problems = [*found.problems, *_unset(runs, source.layout.binary)]
     if problems:
         raise UserError(f"{source.path}: {problems[0]}; worldaction data check {source.path} says more")
+
+
+def _unset(runs: Sequence[Run], binary: Sequence[int]) -> list[str]:
+    """Numbers that are read by their sign and have none."""
+    return [
+        f"action[{number}] is 0 in some frames, it must be -1 or +1; write 2 x - 1 for 0 and 1"
+        for number in binary
+        if any((run[ACTION][:, number] == 0).any() for run in runs)
+    ]
+
+
+def _outliers(expected: Expected, runs: Sequence[Run]) -> list[str]:
+    """How many of the moves that were looked at are not what the actions say."""
+    if expected.tolerance is None:
+        return []
+    wrong = np.concatenate([expected.residual(run, expected.actions.lag) > expected.tolerance for run in runs])
+    if not wrong.any():
+        return []
+    return [f"{wrong.sum()} of {len(wrong)} moves of a sample are not what their actions say; data check names them"]

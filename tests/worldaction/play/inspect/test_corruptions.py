@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from spoilt_set import DATA, SAMPLES, change, converted, copied, frame, shift, swap
 
 from envs.labels import done_instead
-from experiments import __main__ as cli
 from worldaction import spec
 from worldaction.play.convert import convert
 from worldaction.play.inspect.actions import detect
@@ -22,48 +20,17 @@ from worldaction.play.inspect.sample import sample
 from worldaction.play.readers.restricted import load_object_array
 from worldaction.play.readers.source import open_source
 
-DATA = Path(__file__).resolve().parents[3] / "data"
-SAMPLES = ("calvin_sample_64", "calvin_sample_native")
-EPISODES = (("training", range(42, 60)), ("training", range(1200, 1208)), ("validation", range(924, 942)))
 LEADS = "the action does not lead to the next frame (frames swapped, lost, or joined from two episodes): "
 
 
 @pytest.fixture
 def calvin(tmp_path: Path) -> Path:
     """Episodes 42 to 59 and 1200 to 1207 of training, 924 to 941 of validation."""
-    shutil.copytree(DATA / SAMPLES[0], tmp_path / "set")
-    return tmp_path / "set"
+    return copied(tmp_path / "set")
 
 
 def checked(path: Path) -> Findings:
     return check_frames(open_source(path), lambda _: None, judge=done_instead)
-
-
-def change(folder: Path, numbers: range, **changes: Callable[[dict[str, np.ndarray], int], Any]) -> None:
-    """Write arrays of frames anew, each computed from the frame."""
-    for number in numbers:
-        path = folder / f"episode_{number:07d}.npz"
-        with np.load(path) as arrays:
-            frame = dict(arrays)
-        frame |= {name: np.asarray(make(frame, number)) for name, make in changes.items()}
-        np.savez_compressed(path, **frame)
-
-
-def converted(path: Path, out: Path, *options: str) -> Path:
-    """What `worldaction data convert` writes."""
-    cli.command(["data", "convert", str(path), str(out), *options])
-    return out
-
-
-def swap(one: Path, other: Path) -> None:
-    aside = one.with_suffix(".aside")
-    one.rename(aside)
-    other.rename(one)
-    aside.rename(other)
-
-
-def frame(folder: Path, number: int) -> Path:
-    return folder / f"episode_{number:07d}.npz"
 
 
 # ---- what is whole
@@ -119,10 +86,7 @@ def test_a_swap_is_found_where_blocks_and_judgements_meet(where: tuple[int, int]
 def test_actions_of_one_episode_that_stand_in_another_frame_are_named(
     calvin: Path, lag: int, words: str, numbers: range
 ) -> None:
-    folder = calvin / "training"
-    actions = [np.load(frame(folder, number))["rel_actions"] for number in numbers]
-    shifted = dict(zip(numbers, np.roll(actions, lag, 0), strict=True))
-    change(folder, numbers, rel_actions=lambda _, number: shifted[number])
+    shift(calvin, "training", numbers, lag)
     (problem,) = checked(calvin).problems
     assert problem.startswith(f"actions stand one frame too {words}")
     assert problem.endswith(f": episode {int(numbers[0] == 1200)}, all frames")
@@ -137,9 +101,7 @@ def test_actions_of_a_whole_set_that_stand_in_another_frame_are_a_problem_once(
         ("training", range(1200, 1208)),
         ("validation", range(924, 942)),
     ):
-        actions = [np.load(frame(calvin / split, number))["rel_actions"] for number in numbers]
-        shifted = dict(zip(numbers, np.roll(actions, lag, 0), strict=True))
-        change(calvin / split, numbers, rel_actions=lambda _, number, s=shifted: s[number])
+        shift(calvin, split, numbers, lag)
     (problem,) = checked(calvin).problems
     assert problem.startswith(f"rel_actions stands one frame too {words}")
 
