@@ -91,8 +91,6 @@ def _check_block(
             continue
         problems.flag(f"{key} holds NaN or infinity", where, ~np.isfinite(values).all(1), start)
     problems.flag("action leaves [-1, 1]", where, (np.abs(block[spec.ACTION]) > MAX_ACTION).any(1), start)
-    for number in layout.binary:
-        problems.flag(f"action[{number}] is 0, neither -1 nor +1", where, block[spec.ACTION][:, number] == 0, start)
     for camera in layout.cameras:
         flat = block[camera].reshape(length, -1)
         problems.flag(f"{camera} is of one level", where, np.asarray(np.ptp(flat, 1) == 0), start)

@@ -68,6 +68,10 @@ class Watch:
         layout = self._source.layout
         if any(key not in block or block[key].shape[1:] != (size,) for key, size in layout.vectors.items()):
             return
+        for number in layout.binary:
+            unset = block[ACTION][:, number] == 0
+            where = f"episode {self._number}"
+            self.problems.flag(f"action[{number}] is 0, neither -1 nor +1", where, unset, self._frame)
         if layout.vectors == CALVIN.vectors:
             self._jumps(block[ROBOT][:, ROBOT_FIELDS["tcp_position"]])
         if self._motion is not None:

@@ -88,6 +88,7 @@ class CalvinSource:
         if language is not None and not any((self.path / name / language).is_dir() for name in names):
             found = {folder.name for name in names for folder in (self.path / name).glob("lang_*")}
             raise unknown(f"language folder in {self.path}", language, found)
+        _check_apart(self.splits)
         self.scenes = _read_scenes(self.path / "training" / "scene_info.npy")
         self._reader = _FrameReader(self.splits[0].path(self.splits[0].episodes[0][0]))
         images = self._reader.images
@@ -253,6 +254,26 @@ def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinS
             window = f"{segment.start} to {segment.stop - 1}"
             raise UserError(f"{folder}: the annotated window {window} ({segment.task}) lies in no episode; fix the set")
     return split
+
+
+def _check_apart(splits: Sequence[CalvinSplit]) -> None:
+    """No frame of training is one of validation; equal numbers alone are allowed, as in the published ABC_D."""
+    if len(splits) < 2:
+        return
+    one, other = splits
+    for first, last in one.episodes:
+        for start, stop in other.episodes:
+            # the ends of what they share, and its middle
+            low, high = max(first, start), min(last, stop)
+            shared = [] if low > high else [low, (low + high) // 2, high]
+            if shared and all(_same_frame(one.path(number), other.path(number)) for number in shared):
+                where = f"{one.folder.parent}: frames {low} to {high}"
+                raise UserError(f"{where} are in training and in validation; leave them out of one")
+
+
+def _same_frame(one: Path, other: Path) -> bool:
+    with _opened(one) as a, _opened(other) as b:
+        return all(name in a and name in b and np.array_equal(a[name], b[name]) for name in ON_DISK.values())
 
 
 def _read_ranges(path: Path) -> list[tuple[int, int]]:
