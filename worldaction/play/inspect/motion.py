@@ -18,7 +18,7 @@ from worldaction.play.inspect.sample import sample
 from worldaction.play.readers.source import Source
 from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, Layout
 
-SAMPLE: Final = 1000
+SAMPLE: Final = 600
 """Frames from which the convention of a set is found, about."""
 RUN: Final = 64
 """Of them are consecutive."""

@@ -1,6 +1,6 @@
 """What is found out about a data set while its frames go by: when it is checked, and when it is converted.
 
-Nothing is read twice but a sample of about a thousand frames, from which the convention of the actions is known
+Nothing is read twice but a sample of some hundred frames, from which the convention of the actions is known
 before the first frame comes.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -26,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 JUMP: Final = 0.06
 """Move of the TCP from one frame to the next that no robot makes (m): three times CALVIN's fastest."""
+SHARED: Final = 0.5
+"""Part of a window that another one may share: windows of CALVIN overlap a little, where one task follows another."""
 
 Judge = Callable[[str, np.ndarray, np.ndarray], str]
 """Called with a task and `scene_obs` [S] of the first and the last frame of a window: what was done instead of the
@@ -124,13 +125,24 @@ class Watch:
     def _overlaps(self, episode: Recording) -> None:
         for one, other in overlapping(episode.segments):
             where = f"episode {self._number}, {one.task} {one.start} to {one.stop - 1}"
-            self.warnings.name("annotated windows overlap", f"{where} and {other.task} from {other.start} on")
+            self.warnings.name(
+                "annotated windows overlap by more than half",
+                f"{where} and {other.task} {other.start} to {other.stop - 1}",
+            )
 
 
 def overlapping(segments: Sequence[Segment]) -> list[tuple[Segment, Segment]]:
-    """Neighbours in time that share frames."""
-    ordered = sorted(segments, key=lambda segment: (segment.start, segment.stop))
-    return [(one, other) for one, other in pairwise(ordered) if other.start < one.stop]
+    """Windows that share more than `SHARED` of the shorter one, each with the one before that ends last."""
+    found: list[tuple[Segment, Segment]] = []
+    longest: Segment | None = None
+    for segment in sorted(segments, key=lambda segment: (segment.start, segment.stop)):
+        if longest is not None:
+            both = min(longest.stop, segment.stop) - segment.start
+            if both > SHARED * min(longest.length, segment.length):
+                found.append((longest, segment))
+        if longest is None or segment.stop > longest.stop:
+            longest = segment
+    return found
 
 
 class Watched:

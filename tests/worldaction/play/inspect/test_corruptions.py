@@ -223,7 +223,8 @@ def test_windows_that_overlap_are_warned_of(calvin: Path) -> None:
     found = checked(calvin)
     assert found.problems == []
     (warning,) = found.warnings
-    assert warning.startswith("annotated windows overlap: episode 0, open_drawer ")
+    assert warning.startswith("annotated windows overlap by more than half: episode 0, open_drawer ")
+    assert warning.endswith(" and turn_on_led 8 to 17")
 
 
 def test_a_label_that_contradicts_what_was_done_is_a_problem() -> None:
