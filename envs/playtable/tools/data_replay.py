@@ -18,7 +18,7 @@ from envs.playtable.tools.replay import SCENES
 from envs.tasks import EIGHT
 from worldaction.errors import UserError
 from worldaction.play.inspect.actions import detect
-from worldaction.play.inspect.summary import read_run, sample
+from worldaction.play.inspect.sample import read_run, sample
 from worldaction.play.readers.source import Source
 from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, SCENE
 
