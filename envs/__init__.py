@@ -15,5 +15,9 @@ __all__ = ["CALVIN_ID", "DREAM_ID", "METAWORLD_ID", "PLAY_TABLE_ID"]
 only_programs(
     __name__,
     __path__[0],
-    {"envs.playtable.check": "worldaction table experts", "envs.calvin.record": "worldaction table record"},
+    {
+        "envs.playtable.check": "worldaction table experts",
+        "envs.calvin.record": "worldaction table record",
+        "envs.calvin.evaluation": "worldaction table upstream",
+    },
 )

@@ -123,15 +123,18 @@ class Task:
 
 @dataclass(frozen=True)
 class BlockTask(Task):
-    """A task of one block: `field` is its "x" or "y" or "z", `start` the range of its x on the table.
+    """A task of one block: `field` is its "x" or "z", `start` the range of its x on the table.
 
-    CALVIN asks with whom the block is in contact, which `scene_obs` does not say; here its height answers. *Pushed*:
-    CALVIN wants the block to touch the same bodies (but the robot) as at the start; here it has to lie on the table at
-    the start and now. They differ where a block stands on its small end (CALVIN: pushed), leans on another block or
-    touches one now that it did not touch then (CALVIN: not pushed), or has fallen into the drawer, which is a part of
-    CALVIN's table (CALVIN: pushed). *Lifted*: CALVIN wants it to have touched the table and not the robot at the start,
-    and the robot alone now; here it has to lie on the table at the start and to have risen by as much. They differ where
-    it is thrown, or leans on something 5 cm above the table.
+    CALVIN asks what the block is in contact with, which `scene_obs` does not say; here its height answers.
+
+    *Pushed*: CALVIN wants the block to touch the same bodies, but for the robot, as at the start; here it has to lie on
+    the table at the start and now. They differ where a block stands on its small end or has fallen into the drawer,
+    which is a part of CALVIN's table (there: pushed), and where it touches another block that it did not touch at the
+    start, or no longer touches it (there: not pushed).
+
+    *Lifted*: CALVIN wants the block to have touched the table and not the robot at the start, and to touch the robot
+    alone now; here it has to lie on the table at the start, and to have risen by as much. They differ where it flies or
+    leans on something, 5 cm above the table.
     """
 
     block: str = ""

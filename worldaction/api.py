@@ -24,6 +24,7 @@ from worldaction.io.recorder import progress
 from worldaction.latents import encode
 from worldaction.play.convert import convert, fingerprint, frames
 from worldaction.play.held_out import HeldOut
+from worldaction.play.inspect.conventions import check_conventions
 from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowSampler
@@ -48,12 +49,15 @@ def open_play(path: Path | str, *, image_size: int = 64, cache: Path | str | Non
             converted before, with the same files and size, is opened from there.
 
     Raises:
-        UserError: nothing is there, it has none of these formats, or it is damaged.
+        UserError: nothing is there, it has none of these formats, it is damaged, or its actions are not what they are
+            taken for (see `worldaction data check`).
     """
     path = Path(path)
+    source = open_source(path)
+    check_conventions(source)
     if (path / "store.json").is_file():
         return PlayStore.open(path)
-    source = HeldOut(open_source(path))
+    source = HeldOut(source)
     folder = path.resolve().parent if cache is None else Path(cache)
     store = folder / f"{path.resolve().name}-{image_size}px-{fingerprint(source, image_size)[:8]}"
     if store.is_dir():

@@ -106,6 +106,8 @@ class StressConfig:
     """Evaluation from arm and block positions outside those of training: 0 to 1."""
     colours: Share = 0.0
     """Evaluation in colours and light unlike those of training, others in every episode: 0 to 1."""
+    pushes: Share = 0.0
+    """Evaluation in which the arm is pushed off its way once or twice an episode, by up to 5 cm: 0 to 1."""
     hidden_actions: Share = 0.0
     """Share of the episodes of play whose actions nobody knows: 0 to 1. Demonstrations keep theirs."""
     tolerance: Share = 0.0
@@ -365,7 +367,7 @@ class EnvConfig:
 
 def stress_of_play(stress: StressConfig) -> StressConfig:
     """The switches that act on what is made before the evaluation: frames, labels, the starts of dreams."""
-    kept = replace(stress, positions=0.0, colours=0.0, hidden_actions=0.0)
+    kept = replace(stress, positions=0.0, colours=0.0, pushes=0.0, hidden_actions=0.0)
     if stress.frame_play:
         return kept
     # a frame is in play or it is not; that it could be is no setting
@@ -384,7 +386,7 @@ def check_stress(stress: StressConfig) -> None:
     Raises:
         UserError: a switch out of its range.
     """
-    for name in ("distractors", "positions", "colours", "hidden_actions", "tolerance"):
+    for name in ("distractors", "positions", "colours", "pushes", "hidden_actions", "tolerance"):
         check_share(name, getattr(stress, name))
     if stress.frame_scale <= 0:
         raise UserError(f"--stress.frame-scale {stress.frame_scale} must be positive; 1 is off")

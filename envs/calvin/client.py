@@ -166,6 +166,10 @@ class Simulator:
         """All of CALVIN's 34 tasks that its own oracle sees done since the reset; errors as for `reset`."""
         return list(self._request("achieved")[0]["tasks"])
 
+    def configuration(self) -> str:
+        """What calvin_env was built from, as YAML; errors as for `reset`."""
+        return str(self._request("configuration")[0]["yaml"])
+
     def close(self) -> None:
         """Ends the process; a second call does nothing."""
         self._end()

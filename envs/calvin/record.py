@@ -18,7 +18,7 @@ from envs.episodes import Noise
 from envs.playtable.expert import Expert
 from envs.playtable.tools.replay import Recording, Window, save_recording
 from envs.table import Array, Table
-from envs.tasks import TASKS, get_task
+from envs.tasks import EIGHT, get_task
 from worldaction.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ Rows = list[tuple[Array, Array, Array, Array]]
 
 def record(
     env: Table,
-    tasks: Sequence[str] = tuple(TASKS),
+    tasks: Sequence[str] = EIGHT,
     *,
     episodes: int = 5,
     noise: float = 0.12,
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", required=True, help="the .npz to write")
     parser.add_argument("--scene", default="D", help="which of CALVIN's tables: A, B, C or D")
-    parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="names of tasks")
+    parser.add_argument("--tasks", nargs="+", default=list(EIGHT), help="names of tasks")
     parser.add_argument("--episodes", type=int, default=5, help="successes per task")
     parser.add_argument("--noise", type=float, default=0.12, help="noise of the experts, in units of the action")
     parser.add_argument("--seed", type=int, default=0, help="of the first start")

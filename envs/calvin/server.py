@@ -132,10 +132,9 @@ class Simulation:
         import hydra
 
         configuration = _compose(self._root / "conf", f"calvin_scene_{scene}")
-        configuration.data_path = str(self._root / "data")
-        self._env = hydra.utils.instantiate(
-            configuration.env, show_gui=False, use_vr=False, use_scene_info=True, use_egl=renderer == "egl"
-        )
+        configuration.data_path, configuration.env.use_egl = str(self._root / "data"), renderer == "egl"
+        self._configuration = configuration
+        self._env = hydra.utils.instantiate(configuration.env, show_gui=False, use_vr=False, use_scene_info=True)
         self._oracle = hydra.utils.instantiate(configuration.tasks)
         self._cameras = self._env.cameras
         self._start: dict[str, Any] = {}
@@ -155,6 +154,12 @@ class Simulation:
             "root": str(self._root),
             "blocks": [block.name for block in self._env.scene.movable_objects],
         }
+
+    def configuration(self) -> str:
+        """What it was built from, as YAML: calvin_env's own `get_env` builds another from it."""
+        from omegaconf import OmegaConf
+
+        return str(OmegaConf.to_yaml(self._configuration))
 
     def reset(self, arrays: Mapping[str, np.ndarray], images: bool) -> dict[str, np.ndarray]:
         """The scene built anew and set to a state: nothing of what was before is left, not even bullet's contacts."""
@@ -242,6 +247,8 @@ def serve(connection: socket.socket) -> None:
                 result = getattr(simulation, command)(arrays, fields["images"])
             elif command == "render":
                 result = simulation.render()
+            elif command == "configuration":
+                reply["yaml"] = simulation.configuration()
             elif command == "achieved":
                 reply["tasks"] = simulation.achieved()
             else:

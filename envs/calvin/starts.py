@@ -10,15 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from envs.calvin.draws import Array, Start, check_states
-from envs.tasks import TASKS, get_task
+from envs.tasks import EIGHT, get_task
 from worldaction.errors import UserError
 from worldaction.play.readers.calvin import find_calvin
 from worldaction.spec import Split
 
 
-def validation_starts(
-    path: Path | str, tasks: Sequence[str] = tuple(TASKS), *, split: Split = "validation"
-) -> list[Start]:
+def validation_starts(path: Path | str, tasks: Sequence[str] = EIGHT, *, split: Split = "validation") -> list[Start]:
     """First frames of a data set's annotated windows: the starts that DiWA (arXiv 2508.03645) evaluates from.
 
     Args:

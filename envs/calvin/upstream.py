@@ -73,8 +73,11 @@ class UpstreamModel:
         self._running: str | None = None
 
     def reset(self) -> None:
-        """CALVIN calls it before every instruction: the policy starts afresh."""
+        """CALVIN calls it before every instruction: the policies start afresh, with noise drawn anew."""
         self._state = self._running = None
+        for policy in self._policies.values():
+            if callable(reset := getattr(policy, "reset", None)):
+                reset()
 
     def step(self, obs: Mapping[str, Any], goal: Any) -> NDArray[np.float64]:
         """The action for one observation.

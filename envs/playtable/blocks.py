@@ -16,8 +16,8 @@ Place = tuple[float, float, float]
 BLOCK_Y, BLOCK_GAP = (-0.15, -0.06), 0.085
 # a block that is pushed turns, and must not go over the edge
 PUSHED_Y: Final = (-0.125, -0.09)
-# by how much further the others are spread than where nothing is to be done with a block: left, right, back (m)
-SPREAD: Final = (0.02, 0.04, 0.035)
+# by how much further the others are spread than where nothing is to be done with a block: right, back (m)
+SPREAD: Final = (0.04, 0.01)
 # how far from the block of a push its way is kept clear, behind it for the fingers and before it (m), and to all sides
 BEHIND, BEFORE, BESIDE = 0.06, 0.15, 0.08
 # room that open fingers need around a block (m)
@@ -46,8 +46,8 @@ def draw_blocks(rng: np.random.Generator, scene: Scene = SCENES["D"], task: Task
 def _draw_around(rng: np.random.Generator, scene: Scene, task: BlockTask) -> list[Place]:
     """All blocks anew, until the others leave room for the one that has something to do."""
     judged = BLOCK_ORDER[scene.name].index(task.block)
-    (left, right), (front, back), (far_left, far_right, far_back) = scene.table, BLOCK_Y, SPREAD
-    low, high = (left - far_left, front, -np.pi), (right + far_right, back + far_back, np.pi)
+    (left, right), (front, back), (further, behind) = scene.table, BLOCK_Y, SPREAD
+    low, high = (left, front, -np.pi), (right + further, back + behind, np.pi)
     own = np.array([task.start, PUSHED_Y if task.field == "x" else BLOCK_Y, task.yaw]).T
     while True:
         spots = rng.uniform(low, high, (len(scene.blocks), 3))

@@ -2,7 +2,8 @@
 
 As in CALVIN's sample data the drawer is hooked behind its bar and pushed at its bar, the door is dragged by open
 fingers astride its bar, the switch's lever is lifted from below and pressed from above, the button is pressed with the
-tips; a block is pushed with closed fingers that are turned as it is, and gripped across its narrow sides. They make the demonstrations and, spoilt on purpose, the play data.
+tips; a block is pushed with closed fingers that are turned as it is, and gripped across its narrow sides. They make the
+demonstrations and, spoilt on purpose, the play data.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ RIGHT, LEFT = (2.84, np.pi / 2), (3.44, 2.0)
 FROM_BELOW, FROM_ABOVE = -0.90, -0.75
 UP_THE_PANEL: Final = np.array([0.0, 0.5, np.sqrt(0.75)])
 LONGEST_WAYPOINT: Final = 45
-# a block that has moved by so much since it was looked at is looked at again; fingers nearer to each other are empty (m)
+# how far back the hand is at door and switch, and nowhere else (m)
+AT_THE_PANEL: Final = -0.08
+# a block that has moved by so much has to be looked at again; fingers that are nearer to each other are empty (m)
 MOVED, EMPTY, ATTEMPTS = 0.012, 0.018, 4
 # half the width of the closed fingers, and where their tips' middle touches a block above its own (m)
 FINGERS, PUSH_HEIGHT = 0.0125, 0.006
@@ -69,6 +72,9 @@ class Expert:
         offset: standard deviation of a displacement of all waypoints (m).
         haste: 0 is careful, 1 multiplies tolerances by up to 5 and speeds by up to 1.6.
         pace: share of the full speed; scripts are twice as quick as the people whose play CALVIN recorded.
+        clear: the hand first leaves what the last task was done with, and only then looks where things are. Needed
+            where tasks follow each other the moment they are done, as in CALVIN's chains: the way straight to the first
+            waypoint leads through the drawer's bar, which moves with the hand.
 
     Raises:
         UserError: unknown task, or randomness without a generator.
@@ -83,6 +89,7 @@ class Expert:
         offset: float = 0.0,
         haste: float = 0.0,
         pace: float = 1.0,
+        clear: bool = False,
     ) -> None:
         if not 0 < pace <= 1:
             raise UserError(f"pace {pace} of an expert is outside (0, 1]; 1 is its full speed")
@@ -94,6 +101,9 @@ class Expert:
         self._attempts = 0
         self._succeeded = self.done = False
         self._plan()
+        if clear:
+            self._waypoints = [_leave(env)]
+        self._attempts = 0 if clear else 1
 
     def _plan(self) -> None:
         """Waypoints from the state the environment is in."""
@@ -102,15 +112,16 @@ class Expert:
             self._waypoints = _spoil(self._waypoints, self._rng, self._offset, self._haste)
         if self._attempts:
             self._waypoints.insert(0, _retreat(self._env.target_euler, OPEN, y=0, z=0.08))
-        self._attempts += 1
         self._planned = self._env.scene_obs()
         self._goal: Array | None = None
         self._start = self._env.target_position
         self._age = self._dwelt = 0
 
-    def _failed(self) -> bool:
-        """Has the attempt at a block gone wrong? What is fixed to the table does not run away."""
+    def _look_again(self) -> bool:
+        """Has the hand left what it held, or an attempt at a block gone wrong?"""
         task = self._task
+        if not self._attempts:
+            return not self._waypoints
         if not isinstance(task, BlockTask) or self._attempts == ATTEMPTS:
             return False
         scene = self._env.scene_obs()
@@ -124,8 +135,9 @@ class Expert:
     def act(self) -> Array:
         """The next action [7]; once `done`, the null action with the gripper as it is."""
         self._succeeded = self._succeeded or bool(self._task.achieved(self._begun, self._env.scene_obs()))
-        if self._failed():
+        if self._look_again():
             self._plan()
+            self._attempts += 1
         if self.done or not self._waypoints:
             self.done = True
             return np.array([0, 0, 0, 0, 0, 0, self._env.gripper_action])
@@ -192,6 +204,12 @@ def _waypoints(env: Table, judged: Task) -> list[Waypoint]:
 
 def _retreat(euler: Array, gripper: float, x: float = 0, y: float = -0.03, z: float = 0.07) -> Waypoint:
     return Waypoint(_by(x, y, z), euler, gripper, 0.02, 0.8, relative=True)
+
+
+def _leave(env: Table) -> Waypoint:
+    """Back from the panel, up from anywhere else, with the hand as it is."""
+    back, up = (-0.09, 0.01) if env.tcp_position[1] > AT_THE_PANEL else (0.0, 0.12)
+    return _retreat(env.target_euler, env.gripper_action, y=back, z=up)
 
 
 def _by(x: float, y: float, z: float) -> Array:

@@ -129,7 +129,7 @@ def grain() -> NDArray[np.uint8]:
     rng = np.random.default_rng(1)
     along, across = np.meshgrid(np.fft.fftfreq(SIDE), np.fft.fftfreq(SIDE))
     total = np.zeros((SIDE, SIDE))
-    for length, width, weight in ((60.0, 6.0, 1.0), (40.0, 2.0, 0.8), (24.0, 1.0, 0.5)):
+    for length, width, weight in ((30.0, 6.0, 1.0), (12.0, 2.0, 0.8), (6.0, 1.0, 0.5)):
         keep = np.exp(-2 * np.pi**2 * ((along * length) ** 2 + (across * width) ** 2))
         wave = np.fft.ifft2(np.fft.fft2(rng.normal(size=(SIDE, SIDE))) * keep).real
         total += weight * wave / wave.std()

@@ -19,7 +19,7 @@ from envs.playtable.robot import RATE
 from envs.playtable.rotation import Array, to_euler, wrap
 from envs.playtable.scene import SUBSTEPS, TIMESTEP
 from envs.playtable.tools.replay import Recording, Window
-from envs.tasks import TASKS
+from envs.tasks import EIGHT
 from worldaction.errors import UserError
 from worldaction.play.readers.calvin import CalvinSplit, find_calvin
 from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT, ROBOT, ROBOT_FIELDS, ROBOT_SIZE, SCENE
@@ -109,7 +109,7 @@ def from_calvin(path: Path | str) -> Recording:
     windows: list[Window] = []
     for split in found.splits:
         for first, last in split.episodes:
-            inside = [s for s in split.segments if first <= s.start and s.stop <= last + 1 and s.task in TASKS]
+            inside = [s for s in split.segments if first <= s.start and s.stop <= last + 1 and s.task in EIGHT]
             if not inside:
                 continue
             frames = _read(split, first, last)

@@ -171,14 +171,10 @@ def _add_finger_shapes(finger: Any, sign: int) -> None:
         size = [width, (far - near) / 2, (high - low) / 2]
         finger.add_geom(name=f"{finger.name}_{part}", pos=middle, size=size, **solid)
     for (near, low), (far, high), thickness in FINGER_SKIN:
-        length, slant = np.hypot(far - near, high - low), np.arctan2(sign * (near - far), high - low) / 2
+        length, half = np.hypot(far - near, high - low), np.arctan2(sign * (near - far), high - low) / 2
+        size, turn = [FINGER_WIDTH, thickness / 2, length / 2], [np.cos(half), np.sin(half), 0, 0]
         middle = [0, sign * (near + far) / 2, (low + high) / 2]
-        shape = {
-            "pos": middle,
-            "quat": [np.cos(slant), np.sin(slant), 0, 0],
-            "size": [FINGER_WIDTH, thickness / 2, length / 2],
-        }
-        finger.add_geom(rgba=FINGER, group=VISIBLE, **shape, **box, **NO_CONTACT)
+        finger.add_geom(pos=middle, quat=turn, size=size, rgba=FINGER, group=VISIBLE, **box, **NO_CONTACT)
 
 
 def _add_actuators(spec: Any) -> None:

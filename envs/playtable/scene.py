@@ -2,7 +2,6 @@
 
 Coordinates are CALVIN's world metres. Moving parts are bodies at the world's origin (or at the foot of the inclined
 panel), so every shape is written where it stands in scene D when its joint is at zero; the other scenes shift them.
-What differs from CALVIN, so that it is seen in small images: led and bulb are larger.
 """
 
 from __future__ import annotations

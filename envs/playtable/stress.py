@@ -24,14 +24,14 @@ from envs.playtable.scene import TABLE_TOP
 from envs.tasks import BlockTask, get_task
 from worldaction.config import StressConfig, check_share, check_stress
 from worldaction.errors import UserError
-from worldaction.spec import ACTION_SIZE, CALVIN, ROBOT_FIELDS, ROBOT_SIZE, Layout
+from worldaction.spec import ACTION_SIZE, CALVIN, METRES_PER_UNIT, ROBOT_FIELDS, ROBOT_SIZE, Layout
 
 Observation = dict[str, Any]
 Step = tuple[Observation, float, bool, bool, dict[str, Any]]
 Image = NDArray[np.uint8]
 
 # names of the streams of random numbers
-MOVERS, STARTS, LOOKS = 101, 102, 103
+MOVERS, STARTS, LOOKS, PUSHES = 101, 102, 103, 104
 
 MOST_MOVERS: Final = 6
 MOVER_SIDE: Final = (0.06, 0.14)
@@ -47,6 +47,13 @@ BEYOND: Final = 0.12
 OUTSIDE: Final = ((0, -1), (0, 1), (1, -1), (2, 1))
 SHELF_Y: Final = (0.08, 0.12)
 """Where blocks stand in the cabinet, clear of the inclined panel (m)."""
+
+PUSH_STEPS: Final = 5
+"""How long the arm is pushed (control steps)."""
+PUSH: Final = 0.05
+"""How far at most (m)."""
+PUSH_TIMES: Final = (5, 60)
+"""When: from which control step on, and before which."""
 
 
 class Stressed(gymnasium.Wrapper[Observation, Any, Observation, Any]):
@@ -272,6 +279,48 @@ def _vector(values: Array) -> Vector:
     return (x, y, z)
 
 
+# D8 -------------------------------------------------------------------------------------------------------------------
+
+
+class Pushed(Stressed):
+    """Once or twice in an episode the arm is pushed off its way: never down, where the table is.
+
+    The push is added to the action, so that it works in every simulator, and the policy has to see it by the arm's
+    place. What exceeds a full command is lost.
+
+    Args:
+        env: a table.
+        strength: 0 to 1: up to 5 cm in a sixth of a second.
+    """
+
+    def __init__(self, env: gymnasium.Env[Observation, Any], strength: float) -> None:
+        super().__init__(env, check_share("pushes", strength))
+
+    def _begin(self, seed: int, options: dict[str, Any]) -> tuple[Observation, dict[str, Any]]:
+        rng = np.random.default_rng([seed, PUSHES])
+        self._steps = 0
+        self._pushes = [(int(rng.integers(*PUSH_TIMES)), self._draw(rng)) for _ in range(rng.integers(1, 3))]
+        return self.env.reset(seed=seed, options=options)
+
+    def _draw(self, rng: np.random.Generator) -> Array:
+        """What is added to the action [3] in each step of a push."""
+        direction = rng.normal(size=3)
+        direction[2] = abs(direction[2])
+        length = self.setting * rng.uniform(PUSH / 2, PUSH)
+        push: Array = direction / np.linalg.norm(direction) * length / (PUSH_STEPS * METRES_PER_UNIT)
+        return push
+
+    def step(self, action: Any) -> Step:
+        """As the table's, with what the push adds."""
+        pushed = np.array(action, np.float64)
+        for begin, push in self._pushes:
+            if begin <= self._steps < begin + PUSH_STEPS:
+                pushed[:3] = np.clip(pushed[:3], -1, 1) + push
+        self._steps += 1
+        observation, reward, terminated, truncated, info = self.env.step(np.clip(pushed, -1, 1))
+        return observation, float(reward), terminated, truncated, info
+
+
 # D6 -------------------------------------------------------------------------------------------------------------------
 
 
@@ -401,6 +450,8 @@ def stressed(
         env = UnseenLooks(env, config.colours)
     if config.positions and not playing:
         env = UnseenStarts(env, config.positions)
+    if config.pushes and not playing:
+        env = Pushed(env, config.pushes)
     if config.tolerance:
         env = Tight(env, config.tolerance)
     if config.distractors:

@@ -163,7 +163,7 @@ def _of_tasks(found: Sequence[Result]) -> list[list[Result]]:
 
 def _success(own: Sequence[Result]) -> Estimate:
     """Average over the tasks of the success over all seeds."""
-    return average([success_rate(np.concatenate([r.success for r in part])) for part in _of_tasks(own)])
+    return average([success_rate(*_pooled([r.success for r in part])) for part in _of_tasks(own)])
 
 
 def _difference(own: Sequence[Result], found: Sequence[Result], improved: str) -> Estimate:
@@ -172,8 +172,14 @@ def _difference(own: Sequence[Result], found: Sequence[Result], improved: str) -
     parts = []
     for part in _of_tasks(own):
         pairs = [(best[r.task, r.seed][: len(r.success)], r.success[: len(best[r.task, r.seed])]) for r in part]
-        parts.append(paired_difference(*(np.concatenate(side) for side in zip(*pairs, strict=True))))
+        ours, theirs = zip(*pairs, strict=True)
+        parts.append(paired_difference(_pooled(ours)[0], *_pooled(theirs)))
     return average(parts)
+
+
+def _pooled(seeds: Sequence[Sequence[bool]]) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes of all seeds laid end to end, [n], and the number of the start state of each."""
+    return np.concatenate(seeds), np.concatenate([np.arange(len(seed)) for seed in seeds])
 
 
 def write_csv(found: Sequence[Result], path: Path) -> None:

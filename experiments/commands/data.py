@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the format's reader")
     convert.add_argument("out", type=Path, help="the folder to create")
     convert.add_argument("--to", choices=KINDS, default="store", help="the format to write (default: store)")
-    convert.add_argument("--image-size", type=int, help="side of the images in pixels (default: as recorded)")
+    convert.add_argument(
+        "--image-size",
+        type=int,
+        help="side of the images in pixels (default: as recorded, a store: smallest)",
+    )
     convert.add_argument(
         "--scale", choices=("minmax",), help="bring actions into [-1, 1] by their smallest and largest"
     )
@@ -84,6 +88,7 @@ def _inspect(chosen: argparse.Namespace) -> None:
 
 
 def _check(chosen: argparse.Namespace) -> None:
+    from envs.labels import done_instead
     from worldaction.play.inspect.check import check_frames
 
     if chosen.replay < 0:
@@ -91,13 +96,16 @@ def _check(chosen: argparse.Namespace) -> None:
     problems = [] if chosen.manifest is None else _compare(chosen)
     source = _open(chosen)
     with _progress(source, "checking") as bar:
-        problems += check_frames(source, bar.update)
+        found = check_frames(source, bar.update, judge=done_instead)
+    problems += found.problems
     if chosen.replay:
         from envs.playtable.tools.data_replay import replay_source
 
         replays = replay_source(source, chosen.replay)
         print("\n".join(replays.lines()))
         problems += replays.problems()
+    for warning in found.warnings:
+        print(f"warning   {warning}")
     for problem in problems:
         print(f"problem   {problem}")
     if problems:
@@ -127,22 +135,31 @@ def _convert(chosen: argparse.Namespace) -> None:
         from worldaction.play.action_scaling import scale_to_range
 
         source = scale_to_range(source)
-    size = source.image_size if chosen.image_size is None else chosen.image_size
-    if source.layout.cameras and not 1 <= size <= source.image_size:
+    size = chosen.image_size
+    if size is not None and source.layout.cameras and not 1 <= size <= source.image_size:
         raise UserError(f"--image-size {size}: the images of {chosen.path} can be 1 to {source.image_size} pixels")
     if chosen.out.exists():
         raise UserError(f"{chosen.out} exists already; delete it or choose another path")
+    from envs.labels import done_instead
+
     if chosen.to == "store":
         from worldaction.play.convert import convert
 
+        # a store has one size for all cameras
+        size = source.image_size if size is None else size
         with _progress(source, "converting to store") as bar:
-            convert(source, chosen.out, image_size=size, progress=bar.update)
+            convert(source, chosen.out, image_size=size, progress=bar.update, judge=done_instead)
     else:
+        from worldaction.play.inspect.watch import Watched
         from worldaction.play.writers.base import copy
 
+        watched = Watched(source, judge=done_instead)
         with _sink(source, chosen) as sink, _progress(source, f"converting to {chosen.to}") as bar:
-            copy(source, sink, image_size=size, order=_by_scene(source), progress=bar.update)
+            copy(watched, sink, image_size=size, order=_by_scene(source), progress=bar.update)
+        watched.warn()
     print(f"{chosen.out}: {bar.done:,} frames, {chosen.to}")
+    if left_out := getattr(source, "left_out", ()):
+        print(f"not carried over: {', '.join(left_out)}")
 
 
 def _sink(source: Source, chosen: argparse.Namespace) -> FolderWriter:

@@ -6,12 +6,13 @@ from importlib import import_module
 
 from worldaction.errors import unknown
 
-HELP = "measure the play table: fidelity, looks, experts, record"
+HELP = "measure the play table: fidelity, looks, experts, record, upstream"
 PROGRAMS = {
     "fidelity": "envs.playtable.tools.fidelity",
     "looks": "envs.playtable.tools.looks",
     "experts": "envs.playtable.tools.check",
     "record": "envs.calvin.record",
+    "upstream": "envs.calvin.evaluation",
 }
 
 

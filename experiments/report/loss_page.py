@@ -60,7 +60,7 @@ how far the hand is from where a probe believes it, late, in mm; PSNR of the las
 imagined pictures, in shares of the best constant guess; success of the policies. Rank: the mean over them, 1 is best.
 Share: of the gradient at the embedding, of what the arm adds. ms: a training step. Against base: the mean difference,
 by seed and probe or task, with an interval from drawing seeds anew. P(better), in losses.json: how likely a training of
-the arm beats one of the base."""
+the arm beats one of the base. A dash after a number: of fewer than three seeds no interval is known."""
 
 
 def write_losses(folder: Path) -> tuple[Path, str]:

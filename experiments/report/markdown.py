@@ -7,7 +7,16 @@ from typing import Any
 
 from experiments.report.comparison.tables import markdown_tables
 from experiments.report.table import Table, change, percent, shares
-from experiments.report.verdict import comparisons, estimate_of, improved_of, label, overall, result_cells, verdict
+from experiments.report.verdict import (
+    comparisons,
+    estimate_of,
+    improved_of,
+    label,
+    overall,
+    result_cells,
+    result_tables,
+    verdict,
+)
 from worldaction.io.artefact import read_json
 
 Json = dict[str, Any]
@@ -24,7 +33,9 @@ def markdown(folder: Path) -> str:
         return "\n\n".join([_origin(summary, made), markdown_tables(summary)])
     if not summary.get("tasks"):
         return "\n\n".join([_origin(summary, made), verdict(summary)])
-    return "\n\n".join([_origin(summary, made), _seeds(summary).markdown(), _tasks(summary).markdown()])
+    _, *more = result_tables(summary)
+    tables = [_seeds(summary).markdown(), _tasks(summary).markdown(), *map(_titled, more)]
+    return "\n\n".join([_origin(summary, made), verdict(summary), *tables])
 
 
 def _origin(summary: Json, made: Json) -> str:
@@ -73,3 +84,7 @@ def _tasks(summary: Json) -> Table:
         episodes, bc, improved, difference, _, gap = result_cells(task)
         rows.append((name, episodes, bc, improved, difference, gap))
     return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined - real, {who}"), rows)
+
+
+def _titled(table: Table) -> str:
+    return f"{table.title}. {table.about}\n\n{table.markdown()}"

@@ -42,6 +42,7 @@ from typing import Any
 
 from experiments.report.comparison.page import write_comparison
 from experiments.report.figures import (
+    Plot,
     Point,
     SeedCurve,
     TaskCurve,
@@ -50,16 +51,20 @@ from experiments.report.figures import (
     panels,
     success_curves,
 )
+from experiments.report.outcomes import recorded
+from experiments.report.over_time import over_time
 from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
 from experiments.report.statistics import wilson
 from experiments.report.table import DASH, Cell, Table, percent, words
 from experiments.report.verdict import (
+    STOPS,
     comparisons,
     console_table,
     improved_of,
+    kept_of,
     label,
     overall,
-    result_table,
+    result_tables,
     verdict,
     warnings,
 )
@@ -72,7 +77,10 @@ __all__ = ["RunFiles", "console_table", "verdict", "write_report"]
 _ABOUT_RESULTS = """Success in the simulator. Both policies start from the same n start states, which neither training
 nor the choice of the policy has seen."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
-square-and-add for averages. They speak for these trained policies on other start states, not for other seeds."""
+square-and-add for averages, with episodes of several seeds from one start state counted as the cluster that they are.
+They speak for these trained policies on other start states, not for other seeds."""
+_ABOUT_TIME = """Where a line ends higher there is more skill; where it only rises earlier, more speed. Dotted: the
+horizons of the table of sooner success, of which 72 steps is the papers' limit. Bands are pointwise."""
 _ABOUT_CURVES = """Where the orange line leaves the blue dots behind, the policy learns to please the model, not to do
 the task. The horizontal axis counts the iterations of learning that are behind the policy. Nothing was decided by the
 blue dots; their start states are not those of the final policy's."""
@@ -80,13 +88,6 @@ _ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by th
 true frames of play that the model was not trained on."""
 _ABOUT_PROBES = """What a linear probe reads off the latents: R2, of which 1 is perfect and 0 no better than the mean,
 and AUROC, of which 1 is perfect and 0.5 a guess."""
-STOPS = {
-    "max_imagined": "nearly all dreams succeed, nothing is left to learn from them",
-    "max_divergence": "the policy had moved too far from the cloned one",
-    "min_time": "dreams succeeded too fast to be believed",
-    "fell": "the last iteration dreamed worse than the one before",
-}
-"""What the rules that end an update say, in words."""
 
 Json = dict[str, Any]
 Metrics = dict[str, list[Point]]
@@ -173,15 +174,29 @@ def _results(run: RunFiles) -> str:
     mean = overall(run.summary) if len(tasks) > 1 else None
     who = label(run.improved)
     pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
+    first, *more = result_tables(run.summary, unit="", spell=words)
+    title = f"Success of BC and {who} against control steps, with 95 % bands"
     plot = comparison(pairs, (mean.bc, mean.improved) if mean else None, policy=run.improved)
     return section(
         f"BC against {who} in imagination",
         f"<p>{_ABOUT_RESULTS}</p>",
-        result_table(run.summary, spell=words).html(),
+        first.html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
+        figure(run.folder, "over_time", timed, title, _ABOUT_TIME) if (timed := _over_time(run)) else "",
         figure(run.folder, "comparison", plot, f"BC and {who} by task, with intervals"),
+        *(f"<h3>{escape(table.title)}</h3><p>{escape(table.about)}</p>{table.html('folded')}" for table in more),
         _seeds_table(run),
     )
+
+
+def _over_time(run: RunFiles) -> Plot | None:
+    """None for runs from before steps were told within a limit."""
+    names = {name: name for name in ("bc", run.improved)}
+    told = {name: [s["seed"] for s in task["per_seed"]] for name, task in run.tasks.items() if task.get("within")}
+    if not told:
+        return None
+    tasks = {name: recorded(run.folder, name, seeds, names) for name, seeds in told.items()}
+    return over_time(tasks, [int(steps) for steps in next(iter(run.tasks.values()))["within"]])
 
 
 def _seeds_table(run: RunFiles) -> str:
@@ -191,7 +206,7 @@ def _seeds_table(run: RunFiles) -> str:
             words(name),
             str(seed["seed"]),
             *(percent(seed.get(key)) for key in ("bc", improved, "imagined_bc", f"imagined_{improved}")),
-            *(str("" if count is None else count) for count in (seed.get("iterations"), _kept(seed))),
+            *(str("" if count is None else count) for count in (seed.get("iterations"), kept_of(seed))),
             _stop(seed.get("stop_reason") or ""),
         )
         for name, task in run.tasks.items()
@@ -330,7 +345,7 @@ def _task_curves(run: RunFiles) -> list[TaskCurve]:
                 # dreamed before the iteration learned from them
                 [point._replace(x=point.x - 1) for point in imagined.get(seed, [])],
                 _with_intervals(real.get(seed, []), episodes),
-                _kept(kept.get(seed, {})),
+                kept_of(kept.get(seed, {})),
                 _stop(kept.get(seed, {}).get("stop_reason") or ""),
             )
             for seed in sorted(imagined.keys() | real.keys())
@@ -338,16 +353,6 @@ def _task_curves(run: RunFiles) -> list[TaskCurve]:
         result = compared.get(task)
         curves.append(TaskCurve(task, seeds, result.bc if result else None, result.improved if result else None))
     return curves
-
-
-def _kept(seed: Json) -> int | None:
-    """Iterations of learning behind a seed's policy."""
-    kept, iterations = seed.get("kept"), seed.get("iterations")
-    if kept is not None or iterations is None:
-        return kept
-    # runs that do not say so learned in their last iteration, too, if no rule ended them
-    not_in_it = {"max_imagined": 1, "max_divergence": 2, "min_time": 2, "fell": 2}
-    return max(int(iterations) - not_in_it.get(seed.get("stop_reason") or "", 0), 0)
 
 
 def _with_intervals(line: Sequence[Point], episodes: int) -> list[Point]:

@@ -1,10 +1,12 @@
 """Intervals and comparisons for success rates: how sure a handful of episodes and seeds can make us.
 
-Two questions, two kinds of interval. *These trained policies on other start states*: `wilson`, `paired_difference` and
-`average`, closed forms that stay honest at 0 % and 100 %, where a bootstrap has width zero. *Other training seeds*:
-`seed_bootstrap` and `probability_of_improvement` over the seeds' scores, after Agarwal et al. 2021, "Deep reinforcement
-learning at the edge of the statistical precipice" (rliable, whose numbers `stratified=True` reproduces). With three
-seeds such an interval of a mean goes from the worst seed to the best, and holds the truth in about three of four cases.
+Two questions, two kinds of interval. *These trained policies on other start states*: `success_rate`,
+`paired_difference` and `average`, closed forms that stay honest at 0 % and 100 %, where a bootstrap has width zero.
+Seeds that are pooled share their start states, and a hard start is hard for all of them: a start state is a cluster of
+episodes (`effective_size`). *Other training seeds*: `seed_bootstrap` and `probability_of_improvement` over the seeds'
+scores, after Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice" (rliable,
+whose numbers `stratified=True` reproduces). With three seeds such an interval of a mean goes from the worst seed to the
+best, and holds the truth in about three of four cases; over fewer there is none.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ from worldaction.errors import UserError
 
 Scores = NDArray[np.float64]
 
+FEWEST_SEEDS = 3
+"""Seeds from which on there is an interval over seeds."""
+
 
 class Interval(NamedTuple):
     """A two-sided confidence interval."""
@@ -28,9 +33,18 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def known(self) -> bool:
+        """Whether it says anything."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+
+UNKNOWN = Interval(-math.inf, math.inf)
+"""Of a number of which nobody can say how sure it is: null in files, a dash in tables, and never a clear effect."""
+
 
 class Estimate(NamedTuple):
-    """A number and its interval; `_asdict()` is what summary.json holds."""
+    """A number and its interval."""
 
     value: float
     interval: Interval
@@ -51,29 +65,55 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     """
     if not 0 <= successes <= n or n < 1:
         raise UserError(f"{successes} successes in {n} episodes is not a rate; give 0 <= successes <= n, n >= 1")
-    z = _quantile(level)
-    rate = successes / n
-    scale = 1 / (1 + z * z / n)
-    centre = (rate + z * z / (2 * n)) * scale
-    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) * scale
-    # exact at the ends, where the two terms are equal but for rounding
-    low = 0.0 if successes == 0 else centre - half
-    high = 1.0 if successes == n else centre + half
-    return Interval(low, high)
+    return _score_interval(successes / n, n, level)
 
 
-def success_rate(successes: ArrayLike, *, level: float = 0.95) -> Estimate:
-    """Success rate of recorded outcomes, with Wilson's interval.
+def effective_size(values: ArrayLike, starts: ArrayLike | None = None, *, lowest: float = 0.0) -> float:
+    """How many independent episodes tell as much as these, of which several may begin in the same start state.
+
+    The variance of their mean by clusters (a ratio estimator; a start state is a cluster) over that of independent
+    episodes is the design effect, by which their number is divided. No fewer count than there are start states (as if
+    all seeds did the same), and no more than there are episodes (as if they had nothing in common).
+
+    At 0 % and 100 % both variances are zero and the design effect is anyone's guess. Therefore half a start is added
+    from which every episode has the highest value, and half a start from which all have the lowest, as Jeffreys' prior
+    adds half a success and half a failure: a rate near its end tends to the cautious side, where 300 successes from 100
+    start states count as 100. Only the design effect is estimated so.
 
     Args:
-        successes: [...] bool, one entry an episode.
+        values: [n] of the episodes, `lowest` to 1.
+        starts: [n] which start state each episode began in; left out, no two share one.
+        lowest: 0 of outcomes, -1 of differences of paired ones.
+
+    Raises:
+        UserError: when there is not one start state for each value.
+
+    Source: Korn and Graubard 1998, Survey Methodology 24:193, for the effective size in a closed form; Dean and Pagano
+    2015, Journal of Survey Statistics and Methodology 3:484, for Wilson's interval with it.
+    """
+    value = np.asarray(values, dtype=np.float64).ravel()
+    cluster = _clusters(value.size, starts)
+    total, count = (np.bincount(cluster, weights).astype(np.float64) for weights in (value, None))
+    if count.size == value.size:
+        return float(value.size)
+    effect = _design_effect(value, total, count, np.array([lowest, 1.0]))
+    return float(value.size / np.clip(effect, 1.0, value.size / count.size))
+
+
+def success_rate(successes: ArrayLike, starts: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
+    """Success rate of recorded outcomes, with Wilson's interval for as many episodes as they are worth.
+
+    Args:
+        successes: [...] bool, one entry an episode; several seeds may be laid end to end.
+        starts: [...] which start state each episode began in; left out, no two share one.
         level: confidence, in (0, 1).
     """
     outcomes = _outcomes(successes)
-    return Estimate(float(outcomes.mean()), wilson(int(outcomes.sum()), outcomes.size, level))
+    rate = float(outcomes.mean())
+    return Estimate(rate, _score_interval(rate, effective_size(outcomes, starts), level))
 
 
-def paired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Estimate:
+def paired_difference(a: ArrayLike, b: ArrayLike, starts: ArrayLike | None = None, *, level: float = 0.95) -> Estimate:
     """How much more often `a` succeeds than `b` from the same start states: mean(a) - mean(b), and its interval.
 
     Pairing matters: two policies fail on the same hard starts, so their difference is known better than either rate.
@@ -82,19 +122,22 @@ def paired_difference(a: ArrayLike, b: ArrayLike, *, level: float = 0.95) -> Est
     Args:
         a: [n] bool, outcome of the first policy from each start state.
         b: [n] bool, outcome of the second from the same start states, in the same order.
+        starts: [n] which start state each pair began in; left out, no two share one.
         level: confidence, in (0, 1).
 
     Raises:
         UserError: when the two are empty or of different length.
 
     Source: method 10 of Newcombe 1998, Statistics in Medicine 17:2635 (square-and-add of two Wilson intervals, with
-    the continuity-corrected correlation of the two outcomes).
+    the continuity-corrected correlation of the two outcomes), all counts divided by the design effect of their
+    difference.
     """
     first, second = _outcomes(a), _outcomes(b)
     if first.shape != second.shape:
         raise UserError(f"outcomes of shape {first.shape} and {second.shape} are not pairs; use the same start states")
-    p, q = success_rate(first, level=level), success_rate(second, level=level)
-    phi = _correlation(first, second)
+    size = effective_size(first.astype(np.float64) - second, starts, lowest=-1.0)
+    p, q = (Estimate(rate, _score_interval(rate, size, level)) for rate in (float(first.mean()), float(second.mean())))
+    phi = _correlation(first, second, size)
     low = _square_and_add(p.value - p.interval.low, q.interval.high - q.value, phi)
     high = _square_and_add(p.interval.high - p.value, q.value - q.interval.low, phi)
     value = p.value - q.value
@@ -140,6 +183,8 @@ def seed_bootstrap(
 ) -> Estimate:
     """A statistic over seeds and tasks, with the percentile interval of a bootstrap that draws seeds anew.
 
+    The interval is `UNKNOWN` with fewer than `FEWEST_SEEDS` seeds.
+
     Args:
         scores: [seeds, tasks], one score per training seed and task; at least two seeds.
         statistic: [seeds, tasks] -> a number.
@@ -155,13 +200,15 @@ def seed_bootstrap(
     table = _table(scores)
     rng = np.random.default_rng(seed)
     draws = [statistic(_resample(table, rng, stratified=stratified)) for _ in range(resamples)]
-    return Estimate(float(statistic(table)), _percentiles(draws, level))
+    return Estimate(float(statistic(table)), _percentiles(draws, level, seeds=len(table)))
 
 
 def probability_of_improvement(
     x: ArrayLike, y: ArrayLike, *, seed: int = 0, resamples: int = 2000, level: float = 0.95
 ) -> Estimate:
     """How likely a run of `x` beats a run of `y` on a task: P(x > y) + P(x = y) / 2, averaged over tasks.
+
+    The interval is `UNKNOWN` where either has fewer than `FEWEST_SEEDS` seeds.
 
     Args:
         x: [seeds of x, tasks].
@@ -180,7 +227,41 @@ def probability_of_improvement(
         raise UserError(f"{first.shape[1]} and {second.shape[1]} tasks cannot be compared; give the same tasks")
     rng = np.random.default_rng(seed)
     draws = [_wins(_resample(first, rng), _resample(second, rng)) for _ in range(resamples)]
-    return Estimate(_wins(first, second), _percentiles(draws, level))
+    return Estimate(_wins(first, second), _percentiles(draws, level, seeds=min(len(first), len(second))))
+
+
+def _score_interval(rate: float, n: float, level: float) -> Interval:
+    """Wilson's interval; n may be an effective size."""
+    z = _quantile(level)
+    scale = 1 / (1 + z * z / n)
+    centre = (rate + z * z / (2 * n)) * scale
+    half = z * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n)) * scale
+    # exact at the ends, where the two terms are equal but for rounding
+    return Interval(0.0 if rate == 0 else centre - half, 1.0 if rate == 1 else centre + half)
+
+
+def _clusters(episodes: int, starts: ArrayLike | None) -> NDArray[np.intp]:
+    """Number of the start state of each episode, counted from 0."""
+    labels = np.arange(episodes) if starts is None else np.asarray(starts)
+    if labels.size != episodes:
+        raise UserError(f"{labels.size} start states for {episodes} episodes; give one for each")
+    return np.unique(labels, return_inverse=True)[1].reshape(-1)
+
+
+def _design_effect(value: Scores, total: Scores, count: Scores, extremes: Scores) -> float:
+    """Variance of the mean by clusters over that of independent episodes, with half a cluster of each extreme.
+
+    Args:
+        value: [n] of the episodes.
+        total, count: [K] of the clusters, the sum of their values and how many there are.
+        extremes: [2] the lowest and the highest value.
+    """
+    clusters, usual = count.size + 1, value.size / count.size
+    episodes = value.size + usual
+    mean = (total.sum() + usual * extremes.sum() / 2) / episodes
+    between = np.square(total - mean * count).sum() + np.square(usual * (extremes - mean)).sum() / 2
+    spread = np.square(value - mean).sum() + usual * np.square(extremes - mean).sum() / 2
+    return float(clusters / (clusters - 1) * between / spread)
 
 
 def _quantile(level: float) -> float:
@@ -198,15 +279,21 @@ def _outcomes(values: ArrayLike) -> NDArray[np.bool_]:
     return array.astype(np.bool_)
 
 
-def _correlation(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Correlation of paired outcomes, shrunk by n / 2 where it is positive (Newcombe's correction)."""
-    both, neither = int((a & b).sum()), int((~a & ~b).sum())
-    only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
+def _correlation(a: NDArray[np.bool_], b: NDArray[np.bool_], size: float) -> float:
+    """Correlation of paired outcomes, shrunk by n / 2 where it is positive (Newcombe's correction).
+
+    Args:
+        a, b: [n] outcomes.
+        size: how many independent pairs they are worth, n at most, by which they count.
+    """
+    weight = size / a.size
+    both, neither = weight * int((a & b).sum()), weight * int((~a & ~b).sum())
+    only_a, only_b = weight * int((a & ~b).sum()), weight * int((~a & b).sum())
     margins = math.prod((both + only_a, only_b + neither, both + only_b, only_a + neither))
     if margins == 0:
         return 0.0
     agreement = both * neither - only_a * only_b
-    return (max(agreement - a.size / 2, 0.0) if agreement > 0 else agreement) / math.sqrt(margins)
+    return (max(agreement - size / 2, 0.0) if agreement > 0 else agreement) / math.sqrt(margins)
 
 
 def _square_and_add(a: float, b: float, correlation: float) -> float:
@@ -227,7 +314,10 @@ def _resample(table: Scores, rng: np.random.Generator, *, stratified: bool = Fal
     return table[rng.integers(len(table), size=len(table))]
 
 
-def _percentiles(draws: Sequence[float], level: float) -> Interval:
+def _percentiles(draws: Sequence[float], level: float, *, seeds: int) -> Interval:
+    """Interval of resampled values; of two seeds it would be as wide as they happen to lie apart."""
+    if seeds < FEWEST_SEEDS:
+        return UNKNOWN
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 

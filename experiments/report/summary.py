@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.statistics import Estimate, average, paired_difference, success_rate
+from experiments.report.outcomes import STOCHASTIC, Episodes, Outcomes, recorded
+from experiments.report.statistics import Estimate, average, paired_difference
 from experiments.report.verdict import estimate_of
 from experiments.study.checks import learns
 from experiments.study.machine import commit
@@ -51,27 +52,27 @@ def summarise(run: Run) -> Json:
 
 def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     """One task over some seeds."""
-    improved = run.study.improved
-    episodes = {seed: read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json") for seed in seeds}
-    per_seed = [_seed(run, task, seed, e) for seed, e in episodes.items()]
-    return pooled({name: outcomes(episodes.values(), name) for name in ("bc", improved)}, per_seed)
+    names, within = {name: name for name in ("bc", run.study.improved)}, run.study.evaluation.within
+    found = recorded(run.folder, task, seeds, names)
+    here = found.pop("")
+    return {
+        **pooled(here, within, [_seed(run, task, seed) for seed in seeds]),
+        "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
+    }
 
 
-def _seed(run: Run, task: str, seed: int, episodes: Json) -> Json:
-    """One task and seed.
-
-    Args:
-        run: whose it is.
-        task: the task.
-        seed: the seed.
-        episodes: what its evaluation says.
-    """
+def _seed(run: Run, task: str, seed: int) -> Json:
+    """One task and seed."""
+    evaluation = read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json")
     improved, update = run.study.improved, run.task(seed, task, "ppo").results
+    # dreams of the clone under the sampler by which it was evaluated
+    dreamed = {"bc": "bc_deterministic" if evaluation["sampler"] == "deterministic" else "bc", improved: improved}
     return {
         "seed": seed,
-        **{name: episodes[name]["successes"] / episodes[name]["n"] for name in ("bc", improved)},
-        "difference": estimate(paired_difference(episodes[improved]["success"], episodes["bc"]["success"])),
-        **{f"imagined_{name}": update["imagined"][name]["success"] for name in ("bc", improved)},
+        "sampler": evaluation["sampler"],
+        **{name: evaluation[name]["successes"] / evaluation[name]["n"] for name in ("bc", improved)},
+        "difference": estimate(paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"])),
+        **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
         "iterations": update["iterations"],
         "kept": update.get("kept"),
         "stop_reason": update["stop_reason"],
@@ -80,50 +81,109 @@ def _seed(run: Run, task: str, seed: int, episodes: Json) -> Json:
     }
 
 
-def outcomes(episodes: Iterable[Mapping[str, Any]], policy: str) -> np.ndarray:
-    """Outcomes of a policy's episodes over some seeds' evaluations, laid end to end, [n] bool."""
-    return np.concatenate([np.array(e[policy]["success"], bool) for e in episodes])
-
-
-def pooled(found: Mapping[str, np.ndarray], per_seed: Sequence[Json]) -> Json:
+def pooled(found: Outcomes, within: Iterable[int], per_seed: Sequence[Json]) -> Json:
     """What is said of a task.
 
     Args:
-        found: outcomes [n] of BC and of the improved policy, in this order, from the same start states.
+        found: of its evaluation.
+        within: control steps within which success is told as well; those beyond the time limit are left out.
         per_seed: what is said of each seed.
     """
-    bc, improved = found
     return {
-        "n": len(found[bc]),
-        **{name: _rate(outcomes) for name, outcomes in found.items()},
-        "difference": estimate(paired_difference(found[improved], found[bc])),
-        "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in found},
+        **_success(found, within),
+        "limit": found.limit,
+        "time": {name: found.policies[name].time() for name in found.pair},
+        "samplers": {str(seed): sampler for seed, sampler in found.samplers.items()},
+        "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in found.pair},
+        "judged": {},
         "per_seed": list(per_seed),
     }
 
 
-def _rate(outcomes: np.ndarray) -> Json:
-    rate = success_rate(outcomes)
-    return {"successes": int(outcomes.sum()), "rate": rate.value, "interval": list(rate.interval)}
+def judged(here: Outcomes, there: Outcomes, within: Iterable[int]) -> Json:
+    """What another simulator says of the same policies, and by how much less they succeed in it.
+
+    Args:
+        here: of the run's own simulator.
+        there: of the other one.
+        within: see `pooled`.
+    """
+    gaps = {}
+    for name in here.pair:
+        ours, theirs = here.policies[name].shared_with(there.policies[name])
+        gaps[name] = estimate(theirs.over(ours)) if len(ours.start) else None
+    return {**_success(there, within), "gap": gaps}
+
+
+def _success(found: Outcomes, within: Iterable[int]) -> Json:
+    """Rates and differences in one simulator, within the time limit and sooner."""
+    told = [steps for steps in within if steps <= found.limit]
+    return {
+        "n": len(found.improved.start),
+        **_rates(found),
+        "difference_stochastic": _known(found.difference(to=STOCHASTIC)),
+        "within": {str(steps): _rates(found, steps) for steps in told},
+    }
+
+
+def _rates(found: Outcomes, steps: int | None = None) -> Json:
+    """Of BC under both samplers and the improved policy, and the difference that improving made."""
+    rates = {name: None if e is None else _rate(e, steps) for name, e in found.shown.items()}
+    return {**rates, "difference": _known(found.difference(steps))}
+
+
+def _rate(episodes: Episodes, steps: int | None) -> Json:
+    rate = episodes.rate(steps)
+    return {"successes": int(episodes.within(steps).sum()), "rate": rate.value, "interval": list(rate.interval)}
+
+
+def _known(value: Estimate | None) -> Json | None:
+    return None if value is None else estimate(value)
 
 
 def estimate(value: Estimate) -> Json:
-    """An estimate as a summary has it."""
-    return {"value": value.value, "interval": list(value.interval)}
+    """An estimate as a summary has it; an interval that says nothing is null."""
+    return {"value": value.value, "interval": list(value.interval) if value.interval.known else None}
 
 
 def over_tasks(tasks: Mapping[str, Json]) -> Json:
-    """Means over the tasks, with intervals from the tasks' intervals."""
-
-    def mean(key: str, value: str) -> Json:
-        return estimate(average([estimate_of(task[key], value) for task in tasks.values()]))
-
-    policies = list(next(iter(tasks.values()))["imagined"])
+    """Means over the tasks, with intervals from the tasks' intervals; null where not all tasks have a number."""
+    all_of = list(tasks.values())
+    policies = list(all_of[0]["imagined"])
+    simulators = set.intersection(*(set(task["judged"]) for task in all_of))
     return {
-        **{name: mean(name, "rate") for name in policies},
-        "difference": mean("difference", "value"),
-        "imagined": {name: float(np.mean([t["imagined"][name] for t in tasks.values()])) for name in policies},
+        **_means(all_of),
+        "limit": max(task["limit"] for task in all_of),
+        "time": {name: _mean([task["time"][name] for task in all_of]) for name in policies},
+        "imagined": {name: float(np.mean([task["imagined"][name] for task in all_of])) for name in policies},
+        "judged": {name: _means([task["judged"][name] for task in all_of]) for name in sorted(simulators)},
     }
+
+
+def _means(parts: Sequence[Json]) -> Json:
+    """Means of estimates, and of what stands in mappings of them, by the names that all parts have."""
+    found: Json = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if any(value is None for value in values):
+            found[name] = None
+        elif name == "gap":
+            found[name] = _means(values)
+        elif name == "within":
+            found[name] = _within(values)
+        elif isinstance(first, dict) and "interval" in first:
+            key = "rate" if "rate" in first else "value"
+            found[name] = estimate(average([estimate_of(value, key) for value in values]))
+    return found
+
+
+def _within(parts: Sequence[Json]) -> Json:
+    return {steps: _means([part[steps] for part in parts]) for steps in parts[0] if all(steps in p for p in parts)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _world_model(results: Sequence[Json], losses: Sequence[str]) -> Json:
@@ -132,7 +192,14 @@ def _world_model(results: Sequence[Json], losses: Sequence[str]) -> Json:
     for score in ("psnr", "ssim"):
         cameras = (results[0].get(score) or {}) if results else {}
         found[score] = {c: np.mean([r[score][c] for r in results], axis=0).tolist() for c in cameras}
+    moving = [r["moving"] for r in results if r.get("moving")]
+    found["moving"] = {c: _each([one[c] for one in moving]) for c in (moving[0] if moving else {})}
     return found
+
+
+def _each(seeds: Sequence[Mapping[str, Sequence[float | None]]]) -> Json:
+    """Lists by name, averaged over the seeds; null where nothing moved in one of them."""
+    return {name: [_mean(at) for at in zip(*(seed[name] for seed in seeds), strict=True)] for name in seeds[0]}
 
 
 def _seconds(artefact: Artefact) -> float:

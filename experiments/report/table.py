@@ -5,6 +5,7 @@ A rate is "50 [43, 57]" in per cent, a difference "+25 [+10, +40]" in percentage
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -121,8 +122,9 @@ def points(share: float | None) -> str:
 
 
 def bracket(ends: Iterable[float], form: str = ".0f") -> str:
-    """The ends of an interval, in a form such as "+.2f"."""
-    return "[" + ", ".join(f"{end:{form}}" for end in ends) + "]"
+    """The ends of an interval, in a form such as "+.2f"; a dash for one that says nothing."""
+    known = list(ends)
+    return "[" + ", ".join(f"{end:{form}}" for end in known) + "]" if all(map(math.isfinite, known)) else DASH
 
 
 def estimate(value: Estimate | None, form: str) -> str:

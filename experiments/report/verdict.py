@@ -5,17 +5,28 @@ The summary is that of `experiments/report/run_page.py`, as plain JSON values.
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.report.statistics import Estimate, Interval, average
-from experiments.report.table import Table, change, percent, points, rate, shares, words
+from experiments.report.outcomes import OTHER
+from experiments.report.statistics import UNKNOWN, Estimate, Interval, average
+from experiments.report.table import DASH, Table, change, number, percent, points, rate, shares, words
 
 FEW = 20
 """Episodes a task below which nothing can be concluded."""
 WIDE_GAP = 0.15
-"""Imagined minus real success from which a policy may have learned to please the model."""
+"""Imagined minus real success, either way, from which dreams are not to be trusted."""
+NEAR_ZERO = 0.05
+"""Success in dreams up to which there is next to nothing to learn from."""
+STOPS = {
+    "max_imagined": "nearly all dreams succeed, nothing is left to learn from them",
+    "max_divergence": "the policy had moved too far from the cloned one",
+    "min_time": "dreams succeeded too fast to be believed",
+    "fell": "the last iteration dreamed worse than the one before",
+}
+"""What the rules that end an update say, in words."""
 
 ANY_UPDATE = "improved"
 """What the improved policies of a comparison are called, where its arms have different updates."""
@@ -88,40 +99,243 @@ def overall(summary: Summary) -> Comparison:
 
 
 def verdict(summary: Summary) -> str:
-    """The result of a study in one sentence."""
+    """The result of a study in plain sentences: what changed, by how much, and whether it is skill, speed or noise."""
     if not summary.get("tasks"):
         return _world_model_verdict(summary)
-    result = overall(summary)
-    low, high = result.difference.interval
-    by = f"{points(result.difference.value)} points, 95 % interval {points(low)} to {points(high)}"
-    effect = "raised success" if low > 0 else "lowered success" if high < 0 else "shows no clear effect on success"
-    rates = f"from {percent(result.bc.value)} to {percent(result.improved.value)}"
-    who = label(improved_of(summary))
-    return f"{who} in imagination {effect} in the simulator: {rates} ({by}), {scope(summary['tasks'])}."
+    tasks = summary["tasks"]
+    return f"{_SAY[effect(summary)](summary)} Measured on {'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
+
+
+def effect(summary: Summary) -> str:
+    """What improving the policy changed, in a word.
+
+    "skill": it succeeds more often than the better clone within the whole time limit; "raised": so it does, but the
+    summary does not tell skill from speed, for want of a sooner horizon; "lowered"; "speed": more often within the
+    first horizon only; "noise": more often only than the clone with random actions, not than the clone under its better
+    sampler; "nothing": no update changed the policy for the better; "unclear": none of them.
+
+    Args:
+        summary: with one evaluated task at least.
+    """
+    difference, told = overall(summary).difference, told_of(summary)
+    if difference.interval.low > 0:
+        return "skill" if _sooner(told) else "raised"
+    if _learned_nothing(summary):
+        return "nothing"
+    if difference.interval.high < 0:
+        return "lowered"
+    if (sooner := _sooner(told)) and estimate_of(told["within"][sooner]["difference"]).interval.low > 0:
+        return "speed"
+    noise = told.get("difference_stochastic")
+    return "noise" if noise and estimate_of(noise).interval.low > 0 else "unclear"
+
+
+def _sooner(told: Summary) -> str:
+    """The first horizon before the time limit, as a summary names it; empty if there is none."""
+    return next((steps for steps in told.get("within") or {} if int(steps) < told["limit"]), "")
+
+
+def _changed(doing: str, *, mark: str = "", after: str = "") -> Callable[[Summary], str]:
+    def say(summary: Summary) -> str:
+        told = told_of(summary)
+        limit = f" within {told['limit']} steps" if "limit" in told else ""
+        who, result = label(improved_of(summary)), overall(summary)
+        rates = f"{_from_to(result)}{limit} {_by(result.difference)}"
+        return f"{who} in imagination {doing} in the simulator{mark} {rates}{after}."
+
+    return say
+
+
+def _speed(summary: Summary) -> str:
+    told, improved = told_of(summary), improved_of(summary)
+    steps, key = _sooner(told), "value" if len(summary["tasks"]) > 1 else "rate"
+    early = comparison_of(told["within"][steps], improved, key)
+    whole = overall(summary)
+    return (
+        f"{label(improved)} in imagination made success in the simulator come sooner, not more often: speed, not skill."
+        f" Within {steps} steps it rises {_from_to(early)} {_by(early.difference)}, within {told['limit']} there is no"
+        f" clear effect: {_from_to(whole)} {_by(whole.difference)}."
+    )
+
+
+def _noise(summary: Summary) -> str:
+    told, whole = told_of(summary), overall(summary)
+    return (
+        f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise, not skill. In the"
+        f" simulator it succeeds more often than the clone whose actions are drawn at random"
+        f" {_by(estimate_of(told['difference_stochastic']))}, but not than the clone under its better sampler:"
+        f" {_from_to(whole)} within {told['limit']} steps {_by(whole.difference)}."
+    )
+
+
+def _nothing(summary: Summary) -> str:
+    reasons = "; ".join(_learned_nothing(summary))
+    return f"{label(improved_of(summary))} in imagination learned nothing: {reasons}."
+
+
+_SAY: Mapping[str, Callable[[Summary], str]] = {
+    "skill": _changed("raised success", after=": skill, not only speed"),
+    "raised": _changed("raised success", mark=":"),
+    "lowered": _changed("lowered success", mark=":"),
+    "unclear": _changed("shows no clear effect on success", mark=":"),
+    "speed": _speed,
+    "noise": _noise,
+    "nothing": _nothing,
+}
+"""What is said of each effect."""
+
+
+def _from_to(result: Comparison) -> str:
+    return f"from {percent(result.bc.value)} to {percent(result.improved.value)}"
+
+
+def _by(difference: Estimate) -> str:
+    low, high = difference.interval
+    return f"({points(difference.value)} points, 95 % interval {points(low)} to {points(high)})"
+
+
+def told_of(summary: Summary) -> Summary:
+    """What a summary says of the average of its tasks, or of the only one."""
+    tasks = summary["tasks"]
+    told: Summary = (summary.get("average") or {}) if len(tasks) > 1 else next(iter(tasks.values()))
+    return told
+
+
+# --- warnings ---------------------------------------------------------------------------------------------------------
 
 
 def warnings(summary: Summary) -> list[str]:
     """What a careful reader would want to be told beside the verdict."""
-    tasks = comparisons(summary)
-    notes = []
+    return [*_of_numbers(summary), *_of_dreams(summary), *_of_transfer(summary), *_of_pictures(summary)]
+
+
+def _of_numbers(summary: Summary) -> list[str]:
+    tasks, notes = comparisons(summary), []
     if tasks and min(task.episodes or 0 for task in tasks.values()) < FEW:
         notes.append(f"Fewer than {FEW} episodes a task: this run shows that everything works, not how well.")
     worse = [words(name) for name, task in tasks.items() if task.difference.interval.high < 0]
     if worse:
         notes.append(f"{label(improved_of(summary))} made it worse on {', '.join(worse)}.")
-    wide = [f"{words(name)} ({points(t.gap)})" for name, t in tasks.items() if t.gap is not None and t.gap > WIDE_GAP]
-    if wide:
-        notes.append(f"Dreams of the final policy succeed more often than the simulator, in points: {', '.join(wide)}.")
     return notes
+
+
+def _of_dreams(summary: Summary) -> list[str]:
+    """Dreams that promise too much or too little, and updates that learned nothing from them."""
+    gaps = {name: task.gap for name, task in comparisons(summary).items() if task.gap is not None}
+    notes = []
+    for sign, how in ((1, "more"), (-1, "less")):
+        if wide := [f"{words(name)} ({points(gap)})" for name, gap in gaps.items() if sign * gap > WIDE_GAP]:
+            notes.append(
+                f"Dreams of the final policy succeed {how} often than the simulator, in points: {', '.join(wide)}."
+            )
+    if idle := {} if _learned_nothing(summary) else _idle(summary):
+        which = [f"{words(name)} ({'; '.join(why)})" for name, why in idle.items()]
+        notes.append(f"{label(improved_of(summary))} learned nothing on {', '.join(which)}.")
+    return notes
+
+
+def _of_transfer(summary: Summary) -> list[str]:
+    """Success that is clearly lower in another simulator."""
+    lost: dict[str, list[str]] = {}
+    for name, task in (summary.get("tasks") or {}).items():
+        for env, found in (task.get("judged") or {}).items():
+            gaps = {policy: estimate_of(gap) for policy, gap in found["gap"].items() if gap}
+            if clear := [f"{label(p)} {points(gap.value)}" for p, gap in gaps.items() if gap.interval.high < 0]:
+                lost.setdefault(env, []).append(f"{words(name)} ({', '.join(clear)})")
+    return [f"Transfer loses success in {env}, in points, on {', '.join(tasks)}." for env, tasks in lost.items()]
+
+
+def _of_pictures(summary: Summary) -> list[str]:
+    """World models that draw what moves no better than pictures that need no model; see docs/metrics.md."""
+    seeds = [s["moving"] for s in (summary.get("world_model") or {}).get("per_seed") or [] if s.get("moving")]
+    poor = []
+    for camera in seeds[0] if seeds else ():
+        scores = [{name: _mean_of_known(values) for name, values in seed[camera].items()} for seed in seeds]
+        bad = [s for s in scores if not math.isnan(s["model"]) and s["model"] <= max(s["still"], s["average"])]
+        if bad:
+            some = f" in {len(bad)} of {len(seeds)} seeds" if len(seeds) > 1 else ""
+            dB = ", ".join(f"{bad[0][key]:.1f} {name}" for key, name in _GUESSES.items())
+            poor.append(f"{words(camera)}{some} ({bad[0]['model']:.1f} dB; {dB})")
+    if not poor:
+        return []
+    return [f"Where something moves, the world model draws no better than a picture without one: {', '.join(poor)}."]
+
+
+_GUESSES = {"still": "the last frame seen", "average": "the average frame"}
+
+
+def _mean_of_known(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _learned_nothing(summary: Summary) -> list[str]:
+    """Why the update taught nothing in any seed of any task; empty where it did in one."""
+    seeds = [seed for task in (summary.get("tasks") or {}).values() for seed in task.get("per_seed", [])]
+    reasons = [_idle_seed(seed, improved_of(summary)) for seed in seeds]
+    return list(dict.fromkeys(reasons)) if all(reasons) else []
+
+
+def _idle(summary: Summary) -> dict[str, list[str]]:
+    """Tasks of which the update taught nothing in a seed, and why."""
+    found: dict[str, list[str]] = {}
+    for name, task in (summary.get("tasks") or {}).items():
+        for seed in task.get("per_seed", []):
+            if why := _idle_seed(seed, improved_of(summary)):
+                found.setdefault(name, []).append(why if len(task["per_seed"]) == 1 else f"seed {seed['seed']}: {why}")
+    return found
+
+
+def _idle_seed(seed: Mapping[str, Any], improved: str) -> str:
+    """Why the update taught a seed's policy nothing; empty where it did."""
+    before, after = seed.get("imagined_bc"), seed.get(f"imagined_{improved}")
+    if before is not None and after is not None and max(before, after) <= NEAR_ZERO:
+        return f"its dreams stayed near 0 % ({shares(before, after)}), and there was no success to learn from"
+    if kept_of(seed) == 0:
+        return f"it ended before its first step ({STOPS.get(seed.get('stop_reason') or '', 'no iteration was kept')})"
+    if before is not None and before == after and seed.get("bc") == seed.get(improved) not in (None, 1.0):
+        return (
+            f"it succeeds as often as the clone, {percent(after)} in dreams and {percent(seed['bc'])} in the simulator"
+        )
+    return ""
+
+
+def kept_of(seed: Mapping[str, Any]) -> int | None:
+    """Iterations of learning behind a seed's policy."""
+    kept, iterations = seed.get("kept"), seed.get("iterations")
+    if kept is not None or iterations is None:
+        return kept
+    # runs that do not say so learned in their last iteration, too, if no rule ended them
+    not_in_it = {"max_imagined": 1, "max_divergence": 2, "min_time": 2, "fell": 2}
+    return max(int(iterations) - not_in_it.get(seed.get("stop_reason") or "", 0), 0)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def console_table(summary: Summary) -> str:
     """The closing table of a run and its verdict, for a terminal."""
     if not summary.get("tasks"):
         return verdict(summary)
-    lines = result_table(summary, unit=" %").text().splitlines()
-    wrapped = [line for note in (verdict(summary), *warnings(summary)) for line in textwrap.wrap(note, len(lines[1]))]
-    return "\n".join([*lines, lines[1], *wrapped])
+    first, *more = (table.text().splitlines() for table in result_tables(summary, unit=" %", brief=True))
+    wrapped = [line for note in (verdict(summary), *warnings(summary)) for line in textwrap.wrap(note, len(first[1]))]
+    return "\n".join([*first, *(line for lines in more for line in ("", *lines)), first[1], *wrapped])
+
+
+def result_tables(
+    summary: Summary, *, unit: str = "", spell: Callable[[str], str] = str, brief: bool = False
+) -> list[Table]:
+    """All tables of a run that evaluated policies: within the time limit, sooner, and in other simulators.
+
+    Args:
+        summary: with one evaluated task at least.
+        unit: after the rates of the first table; without one it stands in the head.
+        spell: how a task's name is written.
+        brief: for a terminal, without what nearly repeats the first table.
+    """
+    judges = dict.fromkeys(env for task in summary["tasks"].values() for env in task.get("judged") or {})
+    tables = [result_table(summary, unit=unit, spell=spell), within_table(summary, spell=spell, brief=brief)]
+    return [*(t for t in tables if t.rows), *(judged_table(summary, env, spell=spell, brief=brief) for env in judges)]
 
 
 def result_table(summary: Summary, *, unit: str = "", spell: Callable[[str], str] = str) -> Table:
@@ -152,6 +366,91 @@ def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
     )
 
 
+def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:
+    """Success sooner than the time limit, under the other sampler, and time to success; no rows if nothing is told.
+
+    Args:
+        summary: with one evaluated task at least.
+        spell: how a task's name is written.
+        brief: without horizons close to the time limit.
+    """
+    tasks = {name: task for name, task in summary["tasks"].items() if task.get("within")}
+    first: Summary = next(iter(tasks.values()), {"within": ()})
+    horizons = [steps for steps in first["within"] if not brief or int(steps) <= 0.9 * first["limit"]]
+    improved = improved_of(summary)
+    pair = f"BC, {label(improved)}"
+    columns = ["task", "other sampler"]
+    columns += [head for steps in horizons for head in (f"in {steps}: {pair}", "points")]
+    rows = [(spell(name), *_within_cells(task, horizons, improved, "rate")) for name, task in tasks.items()]
+    total = ("average", *_within_cells(summary["average"], horizons, improved, "value")) if len(tasks) > 1 else ()
+    return Table([*columns, f"steps: {pair}"], rows, total, title="Sooner", about=_ABOUT_WITHIN)
+
+
+_ABOUT_WITHIN = (
+    "Success of the same episodes (%) within fewer control steps; 72 is the papers' limit, which measures speed, too."
+    " BC acts under that of its two samplers which did better on start states apart from these; beside it stands the"
+    " other sampler within the whole time limit. Steps: the median until success over all episodes, those without it"
+    " counted as longer than any; a dash where fewer than half succeed."
+)
+
+
+def _within_cells(told: Summary, horizons: Iterable[str], improved: str, key: str) -> tuple[str, ...]:
+    other = told.get(OTHER)
+    cells = [DASH if other is None else rate(estimate_of(other, key))]
+    for steps in horizons:
+        found = told["within"].get(steps)
+        cells.append(shares(*(found[name][key] for name in ("bc", improved)), unit="") if found else DASH)
+        cells.append(change(estimate_of(found["difference"])) if found else DASH)
+    return (*cells, ", ".join(number(told["time"][name], 0) for name in ("bc", improved)))
+
+
+def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:
+    """The same policies in the run's own simulator and in another one, side by side.
+
+    Args:
+        summary: with a task that was judged there.
+        env: the other simulator's id.
+        spell: how a task's name is written.
+        brief: without the difference in the run's own simulator, which the first table has.
+    """
+    improved, there = improved_of(summary), env.rpartition("/")[2]
+    who = label(improved)
+    tasks = {name: task for name, task in summary["tasks"].items() if env in task.get("judged", {})}
+    rows = [(spell(n), *_judged_cells(task, task["judged"][env], improved, "rate")) for n, task in tasks.items()]
+    mean = (summary.get("average") or {}).get("judged", {}).get(env)
+    total = ("average", *_judged_cells(summary["average"], mean, improved, "value")) if mean and len(tasks) > 1 else ()
+    columns = ["task", f"here: BC, {who}", "points", "n", f"BC {there}", f"{who} {there}", "points"]
+    columns += ["BC, there - here", f"{who}, there - here"]
+    kept = [i for i in range(len(columns)) if i != 2 or not brief]
+    return Table(
+        [columns[i] for i in kept],
+        [[row[i] for i in kept] for row in rows],
+        [total[i] for i in kept] if total else (),
+        title=f"In the simulator of training, and in {env}",
+        about=_ABOUT_JUDGED.format(env=env),
+        key="judged",
+    )
+
+
+_ABOUT_JUDGED = (
+    "Success (%) in the run's own simulator, here, and of the same policies in {env}, of which they have seen nothing."
+    " There - here: in points, from the start states and seeds that both have."
+)
+
+
+def _judged_cells(here: Summary, there: Summary, improved: str, key: str) -> tuple[str, ...]:
+    names = ("bc", improved)
+    gaps = [there["gap"][name] for name in names]
+    return (
+        shares(*(here[name][key] for name in names)),
+        change(estimate_of(here["difference"])),
+        str(there.get("n", "")),
+        *(rate(estimate_of(there[name], key)) for name in names),
+        change(estimate_of(there["difference"])),
+        *(DASH if gap is None else change(estimate_of(gap)) for gap in gaps),
+    )
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -162,7 +461,7 @@ def estimate_of(value: Mapping[str, Any], key: str = "value") -> Estimate:
         value: with its interval.
         key: "rate" for the success of a task, else "value".
     """
-    return Estimate(value[key], Interval(*value["interval"]))
+    return Estimate(value[key], UNKNOWN if value["interval"] is None else Interval(*value["interval"]))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

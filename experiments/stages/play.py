@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from envs.episodes import Job
+from envs.labels import done_instead
 from experiments.study.pool import run_jobs
 from experiments.study.resolve import naming_model
 from experiments.study.run import LOGGER, Run
@@ -36,7 +37,8 @@ def make_play(run: Run, *, workers: int) -> None:
         source = run.resolved.source
         assert source is not None
         with progress(frames(source), "reading play", "frame") as bar:
-            store = convert(source, path, image_size=run.study.table.image_size, progress=bar.update)
+            size = run.study.table.image_size
+            store = convert(source, path, image_size=size, progress=bar.update, judge=done_instead)
     else:
         store = _generate(run, artefact.folder, path, workers)
     if len(store) == 0:

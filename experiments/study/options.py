@@ -31,7 +31,10 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 --resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
 
 LOGGER = logging.getLogger("worldaction")
-RESERVED: Final = ("bc", "task", "seed", "average", "n", "difference", "imagined", "per_seed")
+RESERVED: Final = (
+    *("bc", "bc_other", "bc_deterministic", "task", "seed", "env", "limit", "sampler", "choice", "samplers"),
+    *("average", "n", "difference", "difference_stochastic", "imagined", "within", "time", "judged", "gap", "per_seed"),
+)
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
 _RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.open-loop"}

@@ -25,6 +25,7 @@ from worldaction.errors import UserError
 from worldaction.extension import Family
 from worldaction.losses.tools.contract import enforce
 from worldaction.play.held_out import HeldOut
+from worldaction.play.inspect.conventions import check_conventions
 from worldaction.play.readers.source import Source, open_source
 from worldaction.spec import Layout
 from worldaction.success import SuccessClassifier
@@ -91,8 +92,14 @@ def _member(family: Family, section: Any) -> tuple[Any, Any]:
 
 
 def open_recorded(path: str) -> Source:
-    """A recorded data set of any format, of which some episodes are held out."""
-    return HeldOut(open_source(path))
+    """A recorded data set of any format, of which some episodes are held out.
+
+    Raises:
+        UserError: it is none, or its actions are not what they are taken for.
+    """
+    source = open_source(path)
+    check_conventions(source)
+    return HeldOut(source)
 
 
 def naming_model(study: Study) -> WorldModel:

@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from envs.episodes import SEEDS, SEEDS_PER_USE
-from envs.tasks import TASKS, get_task, possible_tasks
+from envs.playtable.scenes import SCENES
+from envs.tasks import (
+    BLOCK_ORDER,
+    BLOCK_TASKS,
+    EIGHT,
+    LYING,
+    TASKS,
+    BlockTask,
+    extra_skills,
+    get_task,
+    possible_tasks,
+)
 from worldaction.errors import UserError
 from worldaction.spec import SCENE_FIELDS, SCENE_SIZE
 
@@ -66,7 +77,7 @@ def test_the_oracle_judges_batches_elementwise_and_broadcasts_the_start() -> Non
     np.testing.assert_array_equal(TASKS["open_drawer"].satisfied(ends), expected & (ends[..., 1] > 0.135))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EIGHT)
 def test_a_satisfied_scene_is_an_achieved_one_from_every_start_and_no_start_is_satisfied(name: str) -> None:
     task = TASKS[name]
     field = task.field
@@ -79,6 +90,101 @@ def test_a_satisfied_scene_is_an_achieved_one_from_every_start_and_no_start_is_s
             now = scene(**{field: end})
             if task.satisfied(now):
                 assert task.achieved(start, now), (begin, end)
+
+
+def block(task: str, scene: str = "D", **values: float) -> np.ndarray:
+    """[24] a scene in which all blocks lie on the table, and the task's one where these values say."""
+    state = np.tile([0.1, -0.1, LYING, 0.0, 0.0, 0.0], 4)
+    state[:6] = 0
+    for name, value in values.items():
+        state[get_task(task, scene).entry(name)] = value
+    return state
+
+
+@pytest.mark.parametrize(
+    ("task", "start", "end", "done"),
+    [
+        ("push_pink_block_right", {"x": 0.05}, {"x": 0.1501}, True),
+        ("push_pink_block_right", {"x": 0.05}, {"x": 0.15}, False),
+        ("push_pink_block_right", {"x": 0.25}, {"x": 0.1}, False),
+        ("push_pink_block_right", {"x": 0.05}, {"x": 0.2, "z": 0.5}, False),
+        ("push_pink_block_right", {"x": 0.05, "z": 0.5}, {"x": 0.2}, False),
+        ("push_pink_block_right", {"x": 0.05}, {"x": 0.2, "z": 0.02}, False),
+        ("push_pink_block_left", {"x": 0.25}, {"x": 0.1499}, True),
+        ("push_pink_block_left", {"x": 0.25}, {"x": 0.3501}, False),
+        ("lift_blue_block_table", {}, {"z": LYING + 0.0501}, True),
+        ("lift_blue_block_table", {}, {"z": LYING + 0.05}, False),
+        ("lift_blue_block_table", {"z": 0.5}, {"z": 0.6}, False),
+        ("lift_blue_block_table", {"z": 0.02}, {"z": LYING}, False),
+    ],
+)
+@pytest.mark.parametrize("where", SCENES)
+def test_a_block_is_pushed_while_it_lies_and_lifted_from_where_it_lay(
+    where: str, task: str, start: dict[str, float], end: dict[str, float], done: bool
+) -> None:
+    assert bool(get_task(task, where).achieved(block(task, where, **start), block(task, where, **end))) is done
+
+
+def test_another_block_that_moves_achieves_nothing() -> None:
+    start, end = block("push_pink_block_right"), block("push_pink_block_right")
+    end[6] += 0.2
+    assert not any(get_task(task).achieved(start, end) for task in BLOCK_TASKS)
+
+
+def test_block_tasks_judge_batches_elementwise_and_broadcast_the_start() -> None:
+    for task in (get_task(name) for name in BLOCK_TASKS):
+        start = block(task.name)
+        ends = np.tile(start, (2, 3, 1))
+        ends[1, :, task.entry()] += task.sign * 0.2
+        np.testing.assert_array_equal(task.achieved(start, ends), [[False] * 3, [True] * 3])
+        assert task.satisfied(ends).shape == task.possible(ends).shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", BLOCK_TASKS)
+@pytest.mark.parametrize("where", SCENES)
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+def test_a_satisfied_block_is_an_achieved_one_from_every_start(name: str, where: str, tolerance: float) -> None:
+    task = get_task(name, where, tolerance=tolerance)
+    for x in np.linspace(*task.start, 9):
+        start = block(name, where, x=x)
+        assert task.possible(start)
+        assert not task.satisfied(start)
+        begin = start[task.entry()]
+        for end in begin + np.linspace(-0.3, 0.3, 301):
+            now = start.copy()
+            now[task.entry()] = end
+            if task.satisfied(now):
+                assert task.achieved(start, now)
+        # and the label of a frame asks for little more than the oracle
+        now = start.copy()
+        now[task.entry()] += task.sign * (task.delta + 0.0225)
+        assert task.satisfied(now)
+
+
+def test_the_order_of_blocks_is_that_of_the_scenes() -> None:
+    assert {name: tuple(f"block_{colour}" for colour in order) for name, order in BLOCK_ORDER.items()} == {
+        name: tuple(block for block, _ in scene.blocks) for name, scene in SCENES.items()
+    }
+
+
+def test_a_block_that_is_out_of_reach_or_held_is_no_task() -> None:
+    for name in BLOCK_TASKS:
+        for away in ({"z": 0.5}, {"z": 0.02}, {"y": 0.1}, {"y": -0.3}, {"x": -0.3}, {"x": 0.6}):
+            assert not get_task(name).possible(block(name, **away))
+
+
+def test_play_attempts_the_skills_of_blocks_only_where_the_study_asks_for_them() -> None:
+    lying = block(BLOCK_TASKS[0], x=0.15)
+    assert not set(possible_tasks(lying)) & set(BLOCK_TASKS)
+    assert set(possible_tasks(lying, "D", tuple(TASKS))) > set(BLOCK_TASKS)
+    assert extra_skills(EIGHT) == ()
+    assert extra_skills(("open_drawer", BLOCK_TASKS[1])) == (BLOCK_TASKS[1],)
+
+
+def test_new_tasks_come_after_the_eight_whose_start_seeds_count_their_place() -> None:
+    assert tuple(TASKS)[:8] == EIGHT
+    assert tuple(TASKS)[8:] == BLOCK_TASKS
+    assert all(isinstance(TASKS[name], BlockTask) for name in BLOCK_TASKS)
 
 
 @pytest.mark.parametrize(("one", "other"), OPPOSITES)

@@ -1,14 +1,16 @@
 """CALVIN's own evaluation of policies behind `envs.calvin.upstream`, run in the simulator's Python.
 
-python upstream_check.py CALVIN_ENV CALVIN_MODELS
+python upstream_check.py CALVIN_ENV CALVIN_MODELS FOLDER
 
-Calls `evaluate_sequence` of calvin_agent/evaluation/evaluate_policy.py with its own oracle, sentences and environment.
-What that script imports and a rollout does not use (hashing of start states, training, colours) is stood in for.
+Calls `evaluate_sequence` of calvin_agent/evaluation/evaluate_policy.py with its own oracle, sentences and environment,
+made by its own `make_env` from the FOLDER that `worldaction table upstream` wrote. Of what the script imports,
+pyhash is stood in for as docs/calvin.md says, and so is training where it is not installed.
 Prints one line of JSON: how many of the tasks in a row it counts for scripted experts, and for a robot held still.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import types
@@ -76,11 +78,14 @@ class Scripted:
 
 
 def stand_ins() -> None:
-    """Modules that the evaluation script imports and a rollout does not need."""
+    """Modules that the evaluation script imports: pyhash's one hash, and what a rollout does not need."""
+    from envs.calvin.evaluation import stand_in_for_pyhash
+
+    stand_in_for_pyhash()
+    if importlib.util.find_spec("pytorch_lightning") is not None:
+        return
     names = {
-        "pyhash": {"fnv1_32": lambda: lambda text: 7},
         "termcolor": {"colored": lambda text, colour: text},
-        "torch": {},
         "pytorch_lightning": {"seed_everything": None},
         "calvin_agent.models.mcil": {"MCIL": None},
         "calvin_agent.utils.utils": dict.fromkeys(
@@ -94,17 +99,16 @@ def stand_ins() -> None:
 
 
 def main() -> None:
-    calvin_env, calvin_models = sys.argv[1:3]
+    calvin_env, calvin_models, folder = sys.argv[1:4]
     sys.path[:1] = [calvin_env, calvin_models, str(ROOT)]
     stand_ins()
     import hydra
     from calvin_agent.evaluation import evaluate_policy
     from omegaconf import OmegaConf
 
-    from envs.calvin.server import Simulation
     from envs.calvin.upstream import UpstreamModel
 
-    env = Simulation(calvin_env, "D", "tiny")._env
+    env = evaluate_policy.make_env(folder)
     conf = Path(calvin_models) / "conf"
     oracle = hydra.utils.instantiate(OmegaConf.load(conf / "callbacks/rollout/tasks/new_playtable_tasks.yaml"))
     annotations = OmegaConf.load(conf / "annotations/new_playtable_validation.yaml")

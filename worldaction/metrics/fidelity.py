@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from worldaction.metrics.action_probe import action_probe
 from worldaction.metrics.causal import causal_sensitivity
@@ -31,6 +32,11 @@ def fidelity(rolls: Rolls, *, steps: int = 300, seed: int) -> dict[str, Any]:
         "causal_sensitivity": causal_sensitivity(rolls),
     }
     if rolls.model.draws_images() and rolls.model.config.cameras:
-        images = image_fidelity(rolls.model, rolls.frames, rolls.validation)
-        found |= {name: {c: v.tolist() for c, v in scores.items()} for name, scores in images.items()}
+        images = image_fidelity(rolls.model, rolls.frames, rolls.validation, training=rolls.training)
+        found |= {name: _lists(scores) for name, scores in images.items()}
     return found
+
+
+def _lists(scores: Any) -> Any:
+    """Tensors in nested mappings as lists."""
+    return scores.tolist() if isinstance(scores, Tensor) else {name: _lists(part) for name, part in scores.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from tensordict import TensorDictBase
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worldaction.latents import EpisodeLatents, encode, imagine_recorded
 from worldaction.metrics.images import psnr, ssim
+from worldaction.metrics.moving import average_picture, moving_pixels
 from worldaction.metrics.probes import ridge
 from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
@@ -23,6 +24,8 @@ IMAGINED_NEAR: Final = f"imagined_{NEAR}"
 IMAGINED_LATE: Final = "imagined_late"
 PENALTY: Final = 30.0
 """Of the squared weights of linear probes."""
+EVERY: Final = 16
+"""Of the frames of training windows, which follow each other closely, one in so many makes the average picture."""
 
 
 class Band(NamedTuple):
@@ -120,20 +123,26 @@ def open_loop(
 
 @torch.no_grad()
 def image_fidelity(
-    model: WorldModel, frames: TensorDictBase, result: OpenLoop, *, chunk: int = 1024
-) -> dict[str, dict[str, Tensor]]:
+    model: WorldModel,
+    frames: TensorDictBase,
+    result: OpenLoop,
+    *,
+    training: OpenLoop | None = None,
+    chunk: int = 1024,
+) -> dict[str, dict[str, Any]]:
     """PSNR (dB) and SSIM of imagined images, averaged over windows.
 
     Args:
         model: with a decoder.
         frames: [N] frames of a play store.
         result: see `open_loop`.
+        training: windows of training play, of which the average picture is made; without it "moving" is left out.
         chunk: images drawn at a time.
 
     Returns:
-        "psnr" and "ssim" to camera to [H].
+        "psnr" and "ssim" to camera to [H], and "moving" to camera to what `moving_pixels` says.
     """
-    scores: dict[str, dict[str, Tensor]] = {"psnr": {}, "ssim": {}}
+    scores: dict[str, dict[str, Any]] = {name: {} for name in ("psnr", "ssim", *(["moving"] if training else []))}
     index = result.frames_after()
     feature = model.feature(Latent(*(part[:, result.context :] for part in result.imagined))).flatten(0, 1)
     drawn = [model.decode(part) for part in feature.split(chunk)]
@@ -143,4 +152,9 @@ def image_fidelity(
         scores["psnr"][camera] = psnr(pictures, true).unflatten(0, index.shape).mean(0)
         if pictures.shape[-2] >= 11:
             scores["ssim"][camera] = ssim(pictures, true).unflatten(0, index.shape).mean(0)
+        if training:
+            last = frames[camera][result.episodes.frame[:, result.context - 1]]
+            usual = average_picture(frames[camera][training.episodes.frame.flatten()[::EVERY]])
+            imagined, truth = (part.unflatten(0, index.shape) for part in (pictures, true))
+            scores["moving"][camera] = moving_pixels(imagined, truth, last, usual)
     return scores

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor
+
+LEAST_VARIANCE: Final = 1e-8
+"""Of what a probe reads, below which it counts as constant: a tenth of a millimetre squared, in metres."""
 
 
 def ridge(feature: Tensor, target: Tensor, *, penalty: float) -> Tensor:
@@ -33,11 +38,14 @@ def _with_one(feature: Tensor) -> Tensor:
 
 
 def r2(predicted: Tensor, true: Tensor) -> float:
-    """Share of the variance explained, of [M] each; may be negative, NaN where nothing varies."""
-    if bool((true == true[0]).all()):
+    """Share of the variance explained, of [M] each; may be negative, NaN where next to nothing varies.
+
+    A target that stands still but for rounding would give scores such as -1e31, which say nothing of the probe.
+    """
+    variance = (true - true.mean()).square().mean()
+    if float(variance) < LEAST_VARIANCE:
         return float("nan")
-    spread = (true - true.mean()).square().sum()
-    return float(1.0 - (predicted - true).square().sum() / spread)
+    return float(1.0 - (predicted - true).square().mean() / variance)
 
 
 def auroc(score: Tensor, label: Tensor) -> float:

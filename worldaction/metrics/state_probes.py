@@ -29,7 +29,8 @@ def state_probes(rolls: Rolls) -> dict[str, dict[str, float]]:
         rolls: the world model on play.
 
     Returns:
-        band to score: of CALVIN's tables R2 of joints and AUROC of lights, else the mean R2 over all numbers.
+        band to score: of CALVIN's tables R2 of joints and AUROC of lights, else the mean R2 over all numbers that vary;
+        NaN where nothing does.
     """
     if not (key := probed(rolls.model.config.layout)):
         return {}
@@ -46,7 +47,7 @@ def state_probes(rolls: Rolls) -> dict[str, dict[str, float]]:
 
 def _scores(read: Tensor, true: Tensor, layout: Layout) -> dict[str, float]:
     if layout.scene != CALVIN.scene:
-        return {"r2": float(torch.tensor([r2(read[:, i], true[:, i]) for i in range(true.shape[1])]).mean())}
+        return {"r2": float(torch.tensor([r2(read[:, i], true[:, i]) for i in range(true.shape[1])]).nanmean())}
     at = SCENE_FIELDS
     scores = {f"r2_{name}": r2(read[:, at[name]], true[:, at[name]]) for name in PARTS}
     return scores | {f"auroc_{name}": auroc(read[:, at[name]], true[:, at[name]] > 0.5) for name in LIGHTS}

@@ -53,7 +53,7 @@ class Scaled:
         config = source.origin.config | {RECORDED: {"low": low.tolist(), "high": high.tolist()}}
         self.origin = replace(source.origin, config=config)
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         for block in self._source.blocks(episode, image_size=image_size, start=start):
             yield block | {ACTION: self._scaled(block[ACTION])}

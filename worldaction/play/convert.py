@@ -10,6 +10,7 @@ from typing import Final
 
 from worldaction.errors import UserError
 from worldaction.io.artefact import plain
+from worldaction.play.inspect.watch import Judge, Watched
 from worldaction.play.readers.source import Source
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.spec import ACTION
@@ -25,8 +26,9 @@ def convert(
     image_size: int,
     progress: Callable[[int], object] | None = None,
     resume: bool = True,
+    judge: Judge | None = None,
 ) -> PlayStore:
-    """Make a play store of a data set, in constant memory.
+    """Make a play store of a data set, in constant memory. What is wrong with its frames is warned of by name.
 
     Args:
         source: what `open_source` gave.
@@ -35,6 +37,8 @@ def convert(
         progress: called with the number of frames just done, first with those of an interrupted conversion;
             `frames(source)` is their total.
         resume: go on where a conversion of the same set to the same path was interrupted; otherwise start again.
+            Frames that were converted before are not looked at again.
+        judge: says whether a window's task was done, where somebody can; for the warnings.
 
     Raises:
         UserError: the store exists, images would have to be blown up, or a file of the source is missing or damaged.
@@ -53,11 +57,13 @@ def convert(
         layout=source.layout,
         resume=fingerprint(source, image_size) if resume else None,
     )
+    watched = Watched(source, judge=judge)
     with writer:
         if progress is not None and len(writer):
             progress(len(writer))
         for number in range(writer.whole, len(source.episodes)):
-            _convert_episode(source, number, writer, image_size, progress)
+            _convert_episode(watched, number, writer, image_size, progress)
+    watched.warn()
     return PlayStore.open(path)
 
 

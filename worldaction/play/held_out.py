@@ -25,7 +25,7 @@ class HeldOut:
         self.image_size, self.rate = source.image_size, source.rate
         self.episodes: Sequence[Recording] = _held_out(source.episodes)
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         return self._source.blocks(episode, image_size=image_size, start=start)
 

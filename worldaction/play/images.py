@@ -43,18 +43,18 @@ def centre_square(images: np.ndarray) -> np.ndarray:
     return images[:, top : top + side, left : left + side]
 
 
-def area_mean(images: np.ndarray, new_size: int) -> np.ndarray:
+def area_mean(images: np.ndarray, new_size: int | None) -> np.ndarray:
     """Average images down to a square, as OpenCV's INTER_AREA does, also where the sizes do not divide.
 
     Args:
         images: [T, H, W, 3] uint8, with H and W at least `new_size`.
-        new_size: side of the result in pixels.
+        new_size: side of the result in pixels; None leaves the images as they are.
 
     Returns:
         [T, new_size, new_size, 3] uint8, rounded to nearest.
     """
     frames, height, width, channels = images.shape
-    if (height, width) == (new_size, new_size):
+    if new_size is None or (height, width) == (new_size, new_size):
         return images
     # [T, H, W * 3] -> [T, s, W * 3]
     rows = _shrink(images.reshape(frames, height, width * channels), new_size)

@@ -45,6 +45,8 @@ class Segment:
     start: int
     stop: int
     success: bool = True
+    sentence: str = ""
+    """What a person said to the robot, where the recording says so."""
 
     @property
     def length(self) -> int:
@@ -149,6 +151,8 @@ def _parse(content: Mapping[str, Any]) -> Description:
     numbers += [n for s in segments for n in (s.start, s.stop)]
     if any(type(number) is not int for number in numbers):
         raise TypeError("a frame number is no integer")
+    if any(type(s.sentence) is not str for s in segments):
+        raise TypeError("a sentence is no text")
     _check_types(meta)
     return Description(content["frames"], meta, episodes, segments, dict(content["checksums"]))
 

@@ -115,6 +115,7 @@ def _contradiction(extra: Extra, lengths: Sequence[int]) -> str | None:
         for one in extra.segments[number]:
             if (
                 type(one.start) is not int
+                or type(one.sentence) is not str
                 or type(one.stop) is not int
                 or not 0 <= one.start < one.stop <= lengths[number]
             ):

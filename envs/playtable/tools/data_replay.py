@@ -15,10 +15,10 @@ from envs.playtable.env import PlayTableEnv
 from envs.playtable.recover import UNIT, recover_commands, recover_targets
 from envs.playtable.rotation import wrap
 from envs.playtable.tools.replay import SCENES
-from envs.tasks import TASKS
+from envs.tasks import EIGHT
 from worldaction.errors import UserError
 from worldaction.play.inspect.actions import detect
-from worldaction.play.inspect.summary import read_run, sample
+from worldaction.play.inspect.sample import read_run, sample
 from worldaction.play.readers.source import Source
 from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, SCENE
 
@@ -124,7 +124,7 @@ def _spans(source: Source, count: int) -> list[Span]:
         Span(number, segment.start, segment.stop, segment.task)
         for number, episode in enumerate(source.episodes)
         for segment in episode.segments
-        if segment.success and segment.task in TASKS and segment.length >= 3
+        if segment.success and segment.task in EIGHT and segment.length >= 3
     ]
     plain = [
         Span(number, start, start + PLAIN, "")

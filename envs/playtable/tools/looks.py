@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -170,7 +170,16 @@ def draw_switches(path: Path, *, renderer: str = "auto") -> None:
     contact_sheet(np.stack(frames), path, names=names, columns=6, count=len(frames))
 
 
-def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> dict[str, float]:
+class Likeness(NamedTuple):
+    """How like two images are, on average over states."""
+
+    error: float
+    """Mean absolute difference (levels of 255)."""
+    correlation: float
+    """Of all pixels and colours of an image."""
+
+
+def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> dict[str, Likeness]:
     """Our images of recorded states of scene D beside the recorded ones.
 
     Args:
@@ -179,7 +188,7 @@ def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> d
         renderer: what draws ours.
 
     Returns:
-        mean absolute difference of each camera (levels of 255).
+        likeness of each camera's images.
 
     Raises:
         UserError: there are no frames.
@@ -187,15 +196,16 @@ def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> d
     paths = sorted(folder.rglob("episode_*.npz"))[::every]
     if not paths:
         raise UserError(f"no episode_*.npz in {folder}; give a data set of CALVIN")
-    differences: dict[str, list[float]] = {camera: [] for camera in CAMERAS}
+    likenesses: dict[str, list[Likeness]] = {camera: [] for camera in CAMERAS}
     env = PlayTableEnv(image_size=SHEET, renderer=renderer)
     for path in paths:
         with np.load(path, allow_pickle=False) as frame:
             ours = env.reset(seed=0, options={ROBOT: frame[ROBOT], SCENE: frame[SCENE]})[0]
             for camera in CAMERAS:
-                small = area_mean(ours[camera][None], len(frame[camera]))[0].astype(float)
-                differences[camera].append(float(np.abs(small - frame[camera]).mean()))
-    return {camera: float(np.mean(values)) for camera, values in differences.items()}
+                small, theirs = area_mean(ours[camera][None], len(frame[camera]))[0].astype(float), frame[camera]
+                correlation = np.corrcoef(small.ravel(), theirs.ravel())[0, 1]
+                likenesses[camera].append(Likeness(np.abs(small - theirs).mean(), correlation))
+    return {camera: Likeness(*np.mean(values, axis=0).tolist()) for camera, values in likenesses.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -209,14 +219,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path, help="write a contact sheet of the scenes to this PNG")
     parser.add_argument("--switches", type=Path, help="write one of the stress switches to this PNG")
     parser.add_argument("--beside", type=Path, help="a recording of CALVIN's scene D to compare with, and nothing else")
+    parser.add_argument("--every", type=int, default=12, help="frames of the recording from one to the next")
     options = parser.parse_args(arguments)
     if options.picture is not None:
         draw_scenes(options.picture)
     if options.switches is not None:
         draw_switches(options.switches)
     if options.beside is not None:
-        for camera, difference in beside_calvin(options.beside).items():
-            print(f"{camera:<12} differs by {difference:.1f} of 255")
+        for camera, likeness in beside_calvin(options.beside, every=options.every).items():
+            print(f"{camera:<12} differs by {likeness.error:.1f} of 255, correlation {likeness.correlation:.3f}")
         return
     print(f"{'scene':<6} " + " ".join(f"{name:>12}" for name in STATES))
     for scene in options.scenes:

@@ -27,8 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.statistics import average, paired_difference, probability_of_improvement, seed_bootstrap
-from experiments.report.summary import commits, estimate, outcomes, over_tasks, pooled, since_start
+from experiments.report.outcomes import Outcomes
+from experiments.report.statistics import average, probability_of_improvement, seed_bootstrap
+from experiments.report.summary import commits, estimate, over_tasks, pooled, since_start
 from experiments.report.verdict import ANY_UPDATE
 from experiments.study.arms import differences
 from experiments.study.run import Run, settings_of
@@ -70,15 +71,15 @@ class Found:
         """How many stages are still to be done."""
         return len(self.summary.get("unfinished") or ()) if self.summary else len(self.run.artefacts())
 
-    def outcomes(self, task: str, seeds: Sequence[int]) -> dict[str, np.ndarray]:
-        """Of a task's episodes over some seeds, [n] bool for each policy."""
-        episodes = [self.episodes[task, seed] for seed in seeds]
-        return {policy: outcomes(episodes, own) for policy, own in self.policies.items()}
+    def outcomes(self, task: str, seeds: Sequence[int]) -> Outcomes:
+        """Of a task's episodes over some seeds."""
+        return Outcomes.read([self.episodes[task, seed] for seed in seeds], self.policies)
 
     def task(self, task: str, seeds: Sequence[int]) -> Json:
         """A task over some seeds."""
         per_seed = [s for s in self.summary["tasks"][task]["per_seed"] if s["seed"] in seeds]
-        return pooled(self.outcomes(task, seeds), [self._seed(s) for s in per_seed])
+        within = self.run.study.evaluation.within
+        return pooled(self.outcomes(task, seeds), within, [self._seed(s) for s in per_seed])
 
     def _seed(self, seed: Json) -> Json:
         rates = {policy: seed[own] for policy, own in self.policies.items()}
@@ -159,8 +160,8 @@ def _against(arm: Json, one: Found, base: Json, first: Found, cells: Mapping[str
     policies = list(one.policies)
     pairs = {}
     for task, seeds in cells.items():
-        ours, theirs = one.outcomes(task, seeds), first.outcomes(task, seeds)
-        pairs[task] = {p: paired_difference(ours[p], theirs[p]) for p in policies}
+        ours, theirs = (arm.outcomes(task, seeds).policies for arm in (one, first))
+        pairs[task] = {p: ours[p].over(theirs[p]) for p in policies}
     found: Json = {
         "tasks": {task: {p: estimate(pair[p]) for p in policies} for task, pair in pairs.items()},
         "average": {p: estimate(average([pair[p] for pair in pairs.values()])) for p in policies},

@@ -15,8 +15,9 @@ from worldaction.io.artefact import read_json
 
 Json = dict[str, Any]
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
-square-and-add for averages. They speak for these trained policies on other start states; those over seeds, the IQM and
-P(better) are bootstrapped over the seeds and speak for other trainings."""
+square-and-add for averages, a start state being a cluster of the seeds' episodes. They speak for these trained
+policies on other start states; those over seeds, the IQM and P(better) are bootstrapped over the seeds, three at least,
+and speak for other trainings."""
 _ABOUT_CALIBRATION = """Below the line, dreams promise more than the simulator holds: the policy has learned to please
 the model."""
 

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.report.statistics import Estimate, Interval
+from experiments.report.statistics import FEWEST_SEEDS, Estimate, Interval
 from experiments.report.table import DASH, Table, change, number, percent, rate, words
 from experiments.report.verdict import (
     ANY_UPDATE,
@@ -23,7 +23,8 @@ from experiments.report.verdict import (
 Json = Mapping[str, Any]
 _ABOUT_SEEDS = (
     " Over seeds: the same difference, with an interval from drawing seeds anew, each with all its tasks. P(better):"
-    " how likely a training of the arm beats one of {first} on a task."
+    " how likely a training of the arm beats one of {first} on a task. A dash: of fewer than three seeds no interval"
+    " over seeds is known."
 )
 _ABOUT_MODELS = (
     "Open loop on play that no model was trained on, means over the seeds: likeness of imagined frames{cameras}; what"
@@ -80,8 +81,9 @@ def cautions(summary: Json) -> list[str]:
     compared = [task for arm in arms.values() for task in arm["tasks"].values()]
     if compared and min(task["n"] for task in compared) < FEW:
         notes.append(f"Fewer than {FEW} episodes a task: this study shows that everything works, not how well.")
-    if len(summary["seeds"]) == 1:
-        notes.append("One seed: nothing is known of how trainings vary; give --seeds 0 1 2.")
+    if (seeds := len(summary["seeds"])) < FEWEST_SEEDS:
+        known = "One seed: nothing is" if seeds == 1 else "Two seeds: next to nothing is"
+        notes.append(f"{known} known of how trainings vary; give --seeds 0 1 2.")
     for name, arm in arms.items():
         doubtful = [label(p) for p in policies_of(summary) if _only_by_starts(arm.get("against_first") or {}, p)]
         if doubtful:
@@ -99,7 +101,7 @@ def _only_by_starts(against: Json, policy: str) -> bool:
     if not against.get("over_seeds"):
         return False
     by_start, by_seed = (estimate_of(against[key][policy]).interval for key in ("average", "over_seeds"))
-    return not _covers(by_start) and _covers(by_seed)
+    return by_seed.known and not _covers(by_start) and _covers(by_seed)
 
 
 def _covers(interval: Interval) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -17,14 +18,16 @@ from stable_baselines3.common.env_checker import check_env as sb3_check
 
 from envs.calvin import env as calvin_env
 from envs.calvin.client import PYTHON, Scene, SimulatorCrashed
+from envs.calvin.draws import draw_start
 from envs.calvin.env import CalvinEnv, calvin_table
+from envs.calvin.evaluation import main as upstream
 from envs.episodes import Job
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, Expert, steer
 from envs.playtable.generate import generate_shard
 from envs.playtable.robot import HOME
 from envs.playtable.tools.check import measure_expert
-from envs.tasks import TASKS
+from envs.tasks import TASKS, get_task
 from worldaction.config import TableConfig
 from worldaction.errors import UserError
 from worldaction.play.images import area_mean
@@ -81,8 +84,11 @@ def test_both_tables_start_alike_and_agree_where_handles_are(blind: CalvinEnv) -
         options = {"task": task}
         real, ours = blind.reset(seed=seed, options=options)[0], table.reset(seed=seed, options=options)[0]
         np.testing.assert_allclose(real["robot_obs"], ours["robot_obs"], atol=1e-4)
-        # CALVIN lets the blocks settle for one substep
+        # CALVIN lets the blocks settle for one substep; before it, every number of the start is the same
         np.testing.assert_allclose(real["scene_obs"], ours["scene_obs"], atol=6e-3)
+        drawn = draw_start(get_task(task), seed, {}, scene="D")
+        np.testing.assert_array_equal(drawn.scene_obs[:6].astype(np.float32), ours["scene_obs"][:6])
+        np.testing.assert_allclose(drawn.scene_obs[6:], ours["scene_obs"][6:], atol=1e-4)
         for site in ("drawer_handle", "slider_handle", "switch_lever", "button"):
             np.testing.assert_allclose(blind.site(site), table.site(site), atol=1e-3)
 
@@ -219,15 +225,38 @@ def test_recorded_starts_look_as_they_were_recorded(seeing: CalvinEnv) -> None:
     assert windows == 2
 
 
-def test_calvins_own_evaluation_counts_what_policies_do_behind_its_model_api() -> None:
+@pytest.mark.timeout(600)
+def test_calvins_own_evaluation_counts_what_policies_do_behind_its_model_api(tmp_path: Path) -> None:
     python, root = os.environ[PYTHON], Path(CalvinEnv(cameras=False).about["root"])
-    models = root.parent / "calvin_models"
-    has_ours = subprocess.run([python, "-c", "import gymnasium, mujoco"], capture_output=True).returncode == 0
+    models = root.parent / "calvin/calvin_models"
+    needed = "import gymnasium, mujoco, safetensors, torch, tqdm"
+    has_ours = subprocess.run([python, "-c", needed], capture_output=True).returncode == 0
     if not models.is_dir() or not has_ours:
-        pytest.skip(
-            "needs CALVIN's calvin_models beside calvin_env, and gymnasium and mujoco in the simulator's Python"
-        )
-    command = [python, "-W", "ignore", str(ROOT / "tests/support/upstream_check.py"), str(root), str(models)]
-    result = subprocess.run(command, capture_output=True, text=True)
+        pytest.skip("needs a clone of CALVIN beside calvin_env, and our dependencies in the simulator's Python")
+    upstream(["--out", str(tmp_path)])
+    check = [str(ROOT / "tests/support/upstream_check.py"), str(root), str(models), str(tmp_path)]
+    result = subprocess.run([python, "-W", "ignore", *check], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert json.loads(next(line for line in result.stdout.splitlines() if line.startswith("["))) == [3, 0]
+
+
+def test_an_episode_may_be_longer_than_two_of_the_papers() -> None:
+    env = CalvinEnv(cameras=False, max_steps=152)
+    env.reset(seed=0)
+    ends = [env.step(STILL)[3] for _ in range(152)]
+    assert ends == [False] * 151 + [True]
+    env.close()
+
+
+@pytest.mark.timeout(600)
+def test_its_memory_stays_over_a_hundred_episodes() -> None:
+    env = CalvinEnv(image_size=64)
+    sizes = []
+    for seed in range(100):
+        env.reset(seed=seed)
+        env.step(STILL)
+        if seed in (20, 99):
+            status = Path(f"/proc/{env._simulator._process.pid}/status").read_text()
+            sizes.append(int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]))
+    env.close()
+    assert sizes[1] < sizes[0] + 20_000

@@ -25,7 +25,7 @@ from envs.playtable.ik import kinematics
 from envs.playtable.robot import HOME
 from envs.playtable.rotation import to_euler, to_matrix, wrap
 from envs.playtable.tools.check import measure_expert
-from envs.tasks import TASKS
+from envs.tasks import BLOCK_TASKS, TASKS
 from worldaction.errors import UserError
 from worldaction.spec import CAMERAS, METRES_PER_UNIT, NULL_ACTION, RADIANS_PER_UNIT, ROBOT_FIELDS
 
@@ -408,6 +408,55 @@ def test_the_expert_solves_its_task_in_time_and_leaves_the_rest_alone(blind: Pla
 @pytest.mark.parametrize("task", TASKS)
 def test_the_expert_solves_95_of_100_starts_in_time(blind: PlayTableEnv, task: str) -> None:
     assert measure_expert(blind, task, starts=100).in_time >= 0.95
+
+
+@pytest.mark.parametrize(("first", "second"), [("open_drawer", "close_drawer"), ("close_drawer", "open_drawer")])
+def test_an_expert_that_clears_away_first_undoes_what_was_done_a_moment_ago(
+    blind: PlayTableEnv, first: str, second: str
+) -> None:
+    done = {}
+    for clear in (False, True):
+        blind.reset(seed=0, options={"task": first})
+        expert, solved = Expert(blind, first), False
+        while not solved:
+            solved = blind.step(expert.act())[2]
+        begun, judge = blind.scene_obs(), TASKS[second]
+        expert, done[clear] = Expert(blind, second, clear=clear), False
+        while not (expert.done or done[clear]):
+            blind.step(expert.act())
+            done[clear] = bool(judge.achieved(begun, blind.scene_obs()))
+    # without it the fingers drag the bar along on the straight way to the first waypoint
+    assert done == {False: False, True: True}
+
+
+def test_an_expert_looks_again_when_a_block_was_not_where_it_had_been(blind: PlayTableEnv) -> None:
+    blind.reset(seed=0, options={"task": "lift_blue_block_table"})
+    expert, table = Expert(blind, "lift_blue_block_table"), blind._model.joint("block_blue")
+    for _ in range(10):
+        blind.step(expert.act())
+    blind.data.qpos[table.qposadr[0]] += 0.04
+    assert any(blind.step(expert.act())[2] for _ in range(100))
+
+
+def test_a_lifted_block_stays_between_the_fingers(blind: PlayTableEnv) -> None:
+    blind.reset(seed=1, options={"task": "lift_blue_block_table"})
+    expert, height = Expert(blind, "lift_blue_block_table"), TASKS["lift_blue_block_table"].entry()
+    while not blind.step(expert.act())[2]:
+        pass
+    up = np.array([0, 0, 0.5, 0, 0, 0, -1])
+    for _ in range(5):
+        blind.step(up)
+    for _ in range(60):
+        blind.step(np.array([0, 0, 0, 0, 0, 0, -1]))
+    assert blind.scene_obs()[height] > 0.53
+    # 40 mm of block, with fingers that yield
+    assert 0.028 < blind.robot_obs()[6] < 0.045
+
+
+def test_only_tasks_of_blocks_have_fingers_that_hold_them(blind: PlayTableEnv) -> None:
+    for task in ("open_drawer", "lift_blue_block_table", "turn_on_led"):
+        blind.reset(seed=0, options={"task": task})
+        assert (blind._model.pair_margin.max() > 0) == (task in BLOCK_TASKS)
 
 
 def test_an_expert_with_random_offsets_needs_a_generator(blind: PlayTableEnv) -> None:

@@ -11,8 +11,9 @@ from envs import episodes
 from envs.episodes import SEEDS, SEEDS_PER_USE, Job, Noise
 from envs.playtable import generate
 from envs.playtable.env import PlayTableEnv
+from envs.playtable.expert import Expert
 from envs.playtable.generate import demo_episode, generate_shard, near_miss_episode, plan, play_episode
-from envs.tasks import TASKS
+from envs.tasks import BLOCK_TASKS, EIGHT, TASKS
 from worldaction.config import PlayConfig, TableConfig
 from worldaction.errors import UserError
 from worldaction.play.store import PlayStore, concatenate
@@ -47,6 +48,28 @@ def test_executing_the_recorded_actions_gives_the_recorded_frames(blind: PlayTab
         np.testing.assert_allclose(arrays["robot_obs"][time], observation["robot_obs"], atol=1e-4)
         np.testing.assert_allclose(arrays["scene_obs"][time], observation["scene_obs"], atol=1e-3)
         observation, *_ = blind.step(action)
+
+
+def test_play_attempts_tasks_of_blocks_where_it_is_asked_to(
+    blind: PlayTableEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: set[str] = set()
+
+    class Noted(Expert):
+        def __init__(self, env: PlayTableEnv, task: str, *rest: object, **options: object) -> None:
+            tried.add(task)
+            super().__init__(env, task, *rest, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generate, "Expert", Noted)
+    for seed in range(8):
+        play_episode(blind, seed, 300)
+    assert tried <= set(EIGHT)
+    for seed in range(8):
+        play_episode(blind, seed, 300, BLOCK_TASKS)
+    assert tried > set(BLOCK_TASKS)
+    jobs = plan(PlayConfig(frames=1000, demos=1, near_misses=1), ("open_drawer", "lift_blue_block_table"))
+    assert {job.skills for job in jobs if job.kind == "play"} == {("lift_blue_block_table",)}
+    assert {job.skills for job in plan(PlayConfig(frames=1000), EIGHT)} == {()}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -14,7 +14,8 @@ import torch
 
 from envs.episodes import Job
 from envs.playtable.benchmark import PlayTable
-from envs.playtable.env import BLOCK_Y, START_HIGH, START_LOW, START_POSITION, PlayTableEnv
+from envs.playtable.blocks import BLOCK_Y
+from envs.playtable.env import START_HIGH, START_LOW, START_POSITION, PlayTableEnv
 from envs.playtable.expert import Expert
 from envs.playtable.generate import embedded_table, generate_shard, plan
 from envs.playtable.looks import look_of
@@ -25,13 +26,14 @@ from envs.playtable.stress import (
     Distractors,
     FramedActions,
     Mover,
+    Pushed,
     Tight,
     UnseenLooks,
     UnseenStarts,
     draw_look,
     stressed,
 )
-from envs.tasks import MARGIN, RANGES, TASKS, get_task, tight
+from envs.tasks import BLOCK_TASKS, EIGHT, FURTHER, MARGIN, RANGES, TASKS, get_task, tight
 from experiments.study.run import Run
 from experiments.study.settings import PRESETS
 from worldaction.config import PlayConfig, StressConfig, TableConfig, check_stress, stress_of_play, switched_on
@@ -55,7 +57,7 @@ from worldaction.spec import (
 
 STILL = np.array([0.0, 0, 0, 0, 0, 0, 1])
 ALL_ON = StressConfig(
-    distractors=1, positions=1, colours=1, tolerance=1, frame_scale=0.5, frame_turn=90, frame_play=True
+    distractors=1, positions=1, colours=1, pushes=1, tolerance=1, frame_scale=0.5, frame_turn=90, frame_play=True
 )
 
 
@@ -82,7 +84,7 @@ def test_a_table_without_a_switch_is_the_table_itself(playing: bool) -> None:
 
 def test_every_switch_is_off_by_default_and_names_a_share_or_a_frame() -> None:
     assert {field.name for field in fields(StressConfig)} == {
-        "distractors", "positions", "colours", "hidden_actions", "tolerance",
+        "distractors", "positions", "colours", "pushes", "hidden_actions", "tolerance",
         "frame_scale", "frame_turn", "frame_mirror", "frame_extra", "frame_play",
     }  # fmt: skip
     assert stressed(blind(), StressConfig(hidden_actions=0.5, frame_play=True)).unwrapped.spec is None
@@ -276,6 +278,49 @@ def test_only_a_table_that_can_be_recoloured_is() -> None:
         UnseenLooks(gymnasium.make("CartPole-v1"), 0.5)
 
 
+# D8 -------------------------------------------------------------------------------------------------------------------
+
+
+def still_way(strength: float, seed: int) -> np.ndarray:
+    """[80, 3] where the TCP is while nothing is asked of it."""
+    env: Any = Pushed(blind(), strength) if strength else blind()
+    env.reset(seed=seed)
+    way = []
+    for _ in range(80):
+        env.step(STILL)
+        way.append(env.tcp_position)
+    return np.array(way)
+
+
+def test_the_arm_is_pushed_by_centimetres_never_down_as_the_seed_says() -> None:
+    for seed in range(6):
+        still, half, whole = (still_way(strength, seed) for strength in (0.0, 0.5, 1.0))
+        moved = np.linalg.norm(whole[-1] - still[-1])
+        assert whole[-1][2] > still[-1][2] - 0.002
+        assert moved < 0.105
+        # in the same directions, at the same times
+        np.testing.assert_allclose(half - still, (whole - still) / 2, atol=0.006)
+        np.testing.assert_array_equal(whole, still_way(1.0, seed))
+        np.testing.assert_array_equal(whole[:4], still[:4])
+    farthest = [np.linalg.norm(still_way(1.0, seed) - still_way(0.0, seed), axis=-1).max() for seed in range(6)]
+    assert min(farthest) > 0.02
+
+
+def test_experts_meet_pushes_and_solve_their_tasks_all_the_same() -> None:
+    for task in TASKS:
+        env: Any = Pushed(blind(task=task), 1.0)
+        env.reset(seed=4)
+        expert = Expert(env, task)
+        assert any(env.step(expert.act())[2] for _ in range(150)), task
+
+
+def test_pushes_are_no_part_of_play() -> None:
+    assert not isinstance(stressed(blind(), StressConfig(pushes=1.0), playing=True), Pushed)
+    assert isinstance(stressed(blind(), StressConfig(pushes=1.0)), Pushed)
+    with pytest.raises(UserError, match=r"--stress.pushes 2"):
+        Pushed(blind(), 2.0)
+
+
 # D6 -------------------------------------------------------------------------------------------------------------------
 
 
@@ -287,7 +332,7 @@ def test_without_tolerance_the_oracle_is_calvins() -> None:
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_tightest_success_asks_for_all_but_a_margin_of_the_way_and_starts_can_do_it(scene: str) -> None:
-    for name in TASKS:
+    for name in EIGHT:
         loose, half, task = (get_task(name, scene, tolerance=tolerance) for tolerance in (0.0, 0.5, 1.0))
         assert task.start == loose.start
         if loose.field in ("led", "lightbulb"):
@@ -300,6 +345,13 @@ def test_the_tightest_success_asks_for_all_but_a_margin_of_the_way_and_starts_ca
         start[:, SCENE_FIELDS[task.field]] = task.start
         now[SCENE_FIELDS[task.field]] = task.limit + task.sign * 1e-6
         assert task.achieved(start, now).all()
+
+
+def test_the_tightest_success_asks_a_block_to_be_moved_further() -> None:
+    for name in BLOCK_TASKS:
+        loose, task = get_task(name), get_task(name, tolerance=1.0)
+        assert task.delta == pytest.approx(loose.delta + FURTHER[task.field])
+        assert task.limit == pytest.approx(loose.limit + task.sign * FURTHER[task.field])
 
 
 def test_a_light_must_be_switched_further_than_its_trigger() -> None:
@@ -501,6 +553,7 @@ def digests(stress: StressConfig, **changed: Any) -> dict[str, str]:
         (StressConfig(frame_play=True), set()),
         (StressConfig(positions=0.5), {"ppo", "evaluation"}),
         (StressConfig(colours=0.5), {"ppo", "evaluation"}),
+        (StressConfig(pushes=0.5), {"ppo", "evaluation"}),
         (StressConfig(frame_turn=30), {"ppo", "evaluation"}),
         (StressConfig(hidden_actions=0.5), {"model", "success", "clone", "ppo", "evaluation"}),
         (StressConfig(distractors=0.5), {"play", "model", "success", "clone", "ppo", "evaluation"}),
@@ -523,7 +576,10 @@ def test_without_a_curve_ppo_is_what_it_was_under_switches_of_the_evaluation() -
 def test_no_switch_is_a_part_of_what_made_an_artefact_while_it_is_off() -> None:
     assert switched_on(StressConfig()) == {}
     assert switched_on(StressConfig(distractors=0.5)) == {"distractors": 0.5}
-    assert stress_of_play(StressConfig(positions=1, colours=1, hidden_actions=1, frame_scale=2)) == StressConfig()
+    assert (
+        stress_of_play(StressConfig(positions=1, colours=1, pushes=1, hidden_actions=1, frame_scale=2))
+        == StressConfig()
+    )
 
 
 def test_a_store_says_under_which_switches_it_was_made(tmp_path: Path) -> None:

@@ -266,6 +266,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --stress.distractors 0.5": means("quick", stress=StressConfig(distractors=0.5)),
     f"{STUDY} quick --stress.positions 1": means("quick", stress=StressConfig(positions=1)),
     f"{STUDY} quick --stress.colours 0.5": means("quick", stress=StressConfig(colours=0.5)),
+    f"{STUDY} quick --stress.pushes 1": means("quick", stress=StressConfig(pushes=1)),
     f"{STUDY} quick --stress.hidden-actions 0.9": means("quick", stress=StressConfig(hidden_actions=0.9)),
     f"{STUDY} quick --stress.hidden-actions 0.9 --world-model.named-by {NAMING}": means(
         "quick",
@@ -350,6 +351,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction gpu-check --out runs/gpu_check --parts train": has_options,
     "worldaction build-kernels --arch sm_80 sm_90 sm_100": has_options,
     "worldaction table record": has_options,
+    "worldaction table upstream --out path/to/folder": has_options,
     "worldaction table record --out recording.npz --episodes 5": has_options,
     "worldaction table record --scene A --noise 0.2 --seed 700 --episodes 5 --out recording.npz": has_options,
     "worldaction table experts": has_options,

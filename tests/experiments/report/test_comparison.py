@@ -15,9 +15,10 @@ from experiments.report.comparison import compare, console_tables, headline, mar
 from experiments.report.comparison.figures import calibration, folded, side_by_side
 from experiments.report.comparison.tables import cautions
 from experiments.report.loss_page import write_losses
+from experiments.report.outcomes import Outcomes
 from experiments.report.run_page import write_report
-from experiments.report.statistics import average, interquartile_mean, paired_difference, wilson
-from experiments.report.summary import estimate, outcomes, pooled
+from experiments.report.statistics import average, interquartile_mean, paired_difference, success_rate
+from experiments.report.summary import estimate, pooled
 from experiments.study.run import Run
 from experiments.study.settings import PRESETS
 from worldaction.io.artefact import read_json, write_json
@@ -25,6 +26,8 @@ from worldaction.io.artefact import read_json, write_json
 TASKS = ("open_drawer", "turn_on_led")
 ARMS = ("base:", "wam:update.bc=0", "far:update.bc=1", "grouped:update.name=grpo")
 EPISODES = 40
+STARTS = np.tile(np.arange(EPISODES), 2)
+"""Of two seeds."""
 Json = dict[str, Any]
 Rates = Mapping[str, tuple[float, float]]
 
@@ -33,7 +36,13 @@ def _episodes(bc: float, ppo: float, seed: int) -> Json:
     """Outcomes of both policies, of which hard starts are hard for both."""
     hard = np.random.default_rng(seed).random(EPISODES)
     found = {name: (hard < rate).astype(int) for name, rate in (("bc", bc), ("ppo", ppo))}
-    return {name: {"success": o.tolist(), "successes": int(o.sum()), "n": EPISODES} for name, o in found.items()}
+    start = list(range(EPISODES))
+    policies = {
+        name: {"index": start, "success": o.tolist(), "steps": (50 + 102 * (1 - o)).tolist()}
+        | {"successes": int(o.sum()), "n": EPISODES}
+        for name, o in found.items()
+    }
+    return {"seed": seed % 100, "limit": 152, "sampler": "stochastic", "choice": None, "bc_other": None, **policies}
 
 
 def _summary(episodes: Mapping[tuple[str, int], Json], seeds: tuple[int, ...]) -> Json:
@@ -53,7 +62,7 @@ def _summary(episodes: Mapping[tuple[str, int], Json], seeds: tuple[int, ...]) -
             for e in [episodes[task, seed]]
         ]
         of = [episodes[task, seed] for seed in seeds]
-        tasks[task] = pooled({policy: outcomes(of, policy) for policy in ("bc", "ppo")}, per_seed)
+        tasks[task] = pooled(Outcomes.read(of, {"bc": "bc", "ppo": "ppo"}), (72,), per_seed)
     model = {"probes": {"seen": {"r2_drawer": 0.9, "auroc_led": 0.7}, "imagined_8": {"r2_drawer": -5.0}}}
     return {
         "tasks": tasks,
@@ -106,7 +115,8 @@ def test_rates_of_an_arm_are_those_of_its_episodes(study: Callable[..., Run]) ->
             shown = arms[name]["tasks"][task]
             assert shown["n"] == len(successes) == 2 * EPISODES
             assert shown["ppo"]["rate"] == successes.mean()
-            np.testing.assert_allclose(shown["ppo"]["interval"], wilson(int(successes.sum()), len(successes)))
+            expected = success_rate(successes, STARTS).interval
+            np.testing.assert_allclose(shown["ppo"]["interval"], expected)
         assert arms[name]["average"]["ppo"]["value"] == pytest.approx(np.mean([s.mean() for s in found.values()]))
     assert read_json(run.folder / "summary.json")["arms"].keys() == arms.keys()
 
@@ -116,7 +126,7 @@ def test_arms_are_compared_start_by_start_with_the_first(study: Callable[..., Ru
     arms = compare(run)["arms"]
     for policy in ("bc", "ppo"):
         ours, first = _outcomes(run, "wam", policy), _outcomes(run, "base", policy)
-        pairs = {task: paired_difference(ours[task], first[task]) for task in TASKS}
+        pairs = {task: paired_difference(ours[task], first[task], STARTS) for task in TASKS}
         for task, pair in pairs.items():
             assert arms["wam"]["against_first"]["tasks"][task][policy] == estimate(pair)
         assert arms["wam"]["against_first"]["average"][policy] == estimate(average(list(pairs.values())))

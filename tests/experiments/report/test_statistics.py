@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from experiments.report.statistics import (
+    UNKNOWN,
     Estimate,
     Interval,
     average,
+    effective_size,
     interquartile_mean,
     paired_difference,
     probability_of_improvement,
@@ -115,6 +117,97 @@ def test_outcomes_that_are_not_pairs_or_not_outcomes_are_refused() -> None:
         success_rate([0.5, 1])
 
 
+# Seeds that share start states ----------------------------------------------------------------------------------------
+
+SEEDS, STARTS = 3, 100
+SHARED = np.tile(np.arange(STARTS), SEEDS)
+
+
+def _shared(rng: np.random.Generator, hardness: np.ndarray) -> np.ndarray:
+    """Outcomes of three seeds, laid end to end; each start has its own rate [STARTS]."""
+    return (rng.random((SEEDS, STARTS)) < hardness).astype(int).ravel()
+
+
+def _beta(rng: np.random.Generator, rate: float, icc: float) -> np.ndarray:
+    """Rates of start states [STARTS] of this mean, with this correlation of the outcomes of one start."""
+    share = (1 - icc) / icc
+    return rng.beta(rate * share, (1 - rate) * share, STARTS)
+
+
+@pytest.mark.parametrize(("icc", "old"), [(0.2, 0.89), (0.5, 0.82)])
+@pytest.mark.parametrize("rate", [0.5, 0.8])
+def test_pooled_rates_cover_the_truth_as_often_as_they_say(icc: float, old: float, rate: float) -> None:
+    rng = np.random.default_rng(int(100 * (icc + rate)))
+    pooled = [_shared(rng, _beta(rng, rate, icc)) for _ in range(2000)]
+    intervals = [success_rate(outcomes, SHARED).interval for outcomes in pooled]
+    as_if_independent = [wilson(int(outcomes.sum()), outcomes.size) for outcomes in pooled]
+    assert 0.93 <= np.mean([i.low <= rate <= i.high for i in intervals]) <= 0.97
+    assert np.mean([i.low <= rate <= i.high for i in as_if_independent]) == pytest.approx(old, abs=0.02)
+
+
+@pytest.mark.parametrize("icc", [0.2, 0.5])
+def test_pooled_differences_cover_the_truth_as_often_as_they_say(icc: float) -> None:
+    rng = np.random.default_rng(int(100 * icc))
+    covered, old = [], []
+    for _ in range(1500):
+        a, b = _shared(rng, _beta(rng, 0.8, icc)), _shared(rng, _beta(rng, 0.6, icc))
+        low, high = paired_difference(a, b, SHARED).interval
+        covered.append(low <= 0.2 <= high)
+        low, high = paired_difference(a, b).interval
+        old.append(low <= 0.2 <= high)
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert np.mean(old) < 0.92
+
+
+def test_one_seed_has_the_interval_of_independent_episodes_to_the_bit() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.random(60) < 0.8, rng.random(60) < 0.5
+    starts = np.arange(600, 660)
+    assert success_rate(a, starts) == (a.mean(), wilson(int(a.sum()), 60))
+    assert paired_difference(a, b, starts) == paired_difference(a, b)
+
+
+def test_seeds_that_do_the_same_count_once_and_never_less() -> None:
+    once = np.random.default_rng(4).random(STARTS) < 0.6
+    assert success_rate(np.tile(once, 3), SHARED).interval == pytest.approx(success_rate(once).interval)
+    other = np.roll(once, 7)
+    thrice = paired_difference(np.tile(once, 3), np.tile(other, 3), SHARED).interval
+    assert thrice == pytest.approx(paired_difference(once, other).interval)
+
+
+def test_seeds_that_have_nothing_in_common_count_fully_and_never_more() -> None:
+    outcomes = np.zeros((3, STARTS), bool)
+    # every start is met by exactly one seed: their mean does not vary at all
+    outcomes[np.arange(STARTS) % 3, np.arange(STARTS)] = True
+    assert effective_size(outcomes, SHARED) == outcomes.size
+
+
+def test_the_closer_a_rate_is_to_its_end_the_less_is_believed_of_pooled_seeds() -> None:
+    always = np.ones(3 * STARTS, bool)
+    assert effective_size(always, SHARED) == pytest.approx(STARTS, rel=0.01)
+    assert success_rate(always, SHARED).interval.low == pytest.approx(wilson(STARTS, STARTS).low, abs=1e-3)
+    lows = []
+    for failures in range(6):
+        outcomes = always.copy()
+        outcomes[:failures] = False
+        lows.append(success_rate(outcomes, SHARED).interval.low)
+    # a failure more lowers the end, or leaves it where it is to within half a point: there is no jump away from 100 %
+    assert all(after < before + 0.005 for before, after in itertools.pairwise(lows))
+    assert lows[-1] < lows[0]
+
+
+def test_each_episode_needs_its_start_state() -> None:
+    with pytest.raises(UserError, match="3 start states for 4 episodes"):
+        success_rate([1, 0, 1, 1], [0, 1, 2])
+
+
+def test_an_average_over_tasks_is_as_much_wider_as_its_tasks() -> None:
+    rng = np.random.default_rng(5)
+    tasks = [_shared(rng, _beta(rng, 0.6, 0.5)) for _ in range(4)]
+    shared, apart = (average([success_rate(t, s) for t in tasks]).interval for s in (SHARED, None))
+    assert 1.2 < (shared.high - shared.low) / (apart.high - apart.low) < 1.6
+
+
 @pytest.mark.parametrize(
     ("a", "m", "b", "n", "low", "high"),
     # Newcombe 1998, Statistics in Medicine 17:873, table II, method 10: the difference of two independent rates
@@ -167,7 +260,7 @@ def test_seeds_that_share_a_world_model_are_drawn_with_all_their_tasks() -> None
 
 
 def test_stratified_bootstrap_never_mixes_tasks() -> None:
-    scores = np.array([[0.0, 1.0], [0.0, 1.0]])
+    scores = np.array([[0.0, 1.0]] * 3)
     assert seed_bootstrap(scores, np.mean, stratified=True) == (0.5, (0.5, 0.5))
 
 
@@ -182,6 +275,14 @@ def test_one_seed_cannot_tell_how_seeds_vary() -> None:
         seed_bootstrap([[0.3, 0.4]])
 
 
+def test_over_fewer_than_three_seeds_there_is_a_number_and_no_interval() -> None:
+    two = [[0.1, 0.5], [0.3, 0.9]]
+    assert seed_bootstrap(two, np.mean) == (pytest.approx(0.45), UNKNOWN)
+    assert probability_of_improvement(two, [[0.0, 0.0]] * 5) == (1, UNKNOWN)
+    assert not UNKNOWN.known
+    assert seed_bootstrap([*two, [0.2, 0.2]], np.mean).interval.known
+
+
 def test_probability_of_improvement_counts_wins_and_half_the_ties() -> None:
     rng = np.random.default_rng(5)
     x, y = rng.integers(4, size=(4, 3)), rng.integers(4, size=(5, 3))
@@ -192,4 +293,4 @@ def test_probability_of_improvement_counts_wins_and_half_the_ties() -> None:
     assert estimate.value == pytest.approx(wins)
     assert estimate.interval.low <= wins <= estimate.interval.high
     assert probability_of_improvement(y, x, resamples=2).value == pytest.approx(1 - wins)
-    assert probability_of_improvement([[2, 2]] * 2, [[1, 1]] * 2, resamples=2) == (1, (1, 1))
+    assert probability_of_improvement([[2, 2]] * 3, [[1, 1]] * 3, resamples=2) == (1, (1, 1))

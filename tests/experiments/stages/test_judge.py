@@ -51,6 +51,9 @@ def test_the_same_policies_from_the_same_starts_come_to_the_same_where_the_judge
     assert judged.pop("env") == TWIN
     # of both samplers, the choice as well
     assert judged == own
+    told = values(copy / "summary.json")["tasks"][TASK]
+    assert told["judged"][TWIN]["ppo"] == told["ppo"]
+    assert "Twin" in (copy / "report.html").read_text()
     assert (copy / "artefacts/seed0" / TASK / "judged-judges-Twin" / "evaluation.json").exists()
 
 

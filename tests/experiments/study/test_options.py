@@ -21,7 +21,7 @@ from tensordict import TensorDict
 from tiny_study import command, environment, options
 
 from envs.playtable import render
-from envs.tasks import TASKS
+from envs.tasks import EIGHT, TASKS
 from experiments.calvin import main
 from experiments.guard import guarded
 from experiments.study.options import parse_study
@@ -61,8 +61,8 @@ def test_losses_named_on_the_command_line_keep_the_options_of_the_preset() -> No
 
 
 def test_presets_know_the_tasks_of_the_table() -> None:
-    assert set(EIGHT_TASKS) == set(TASKS)
-    assert len(EIGHT_TASKS) == len(TASKS) == 8
+    assert set(EIGHT_TASKS) == set(EIGHT)
+    assert len(EIGHT_TASKS) == len(EIGHT) == 8
     for study in PRESETS.values():
         assert set(study.tasks) <= set(TASKS)
 

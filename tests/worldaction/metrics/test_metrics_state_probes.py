@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from metrics_world import Believer, noise, oracle, play, rolls
 
 from worldaction.metrics.state_probes import probed, state_probes
-from worldaction.spec import CALVIN, ROBOT, SCENE
+from worldaction.spec import CALVIN, ROBOT, SCENE, SCENE_FIELDS
 
 BANDS = ["seen", "imagined_8", "imagined_late"]
 
@@ -44,6 +45,23 @@ def test_a_wrong_scale_is_caught() -> None:
     good = oracle(frames)
     found = state_probes(rolls(frames, good, imagined=3.0 * good))
     assert found["imagined_late"]["r2_drawer"] < 0.5
+
+
+def test_a_joint_that_moves_by_no_more_than_rounding_has_no_score() -> None:
+    frames = play()
+    latents = oracle(frames)
+    frames[SCENE][:, SCENE_FIELDS["slider"]] = 0.28 + 1e-8 * torch.arange(len(frames))
+    for scores in state_probes(rolls(frames, latents)).values():
+        assert math.isnan(scores["r2_slider"])
+        assert scores["r2_drawer"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_number_that_never_changes_takes_no_part_in_a_mean_over_numbers() -> None:
+    frames = play()
+    latents = oracle(frames)
+    frames[ROBOT][:, 0] = 1.0
+    scores = state_probes(rolls(frames, latents, model=Believer(replace(CALVIN, scene=0))))
+    assert scores["seen"]["r2"] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_what_is_probed_depends_on_the_layout() -> None:

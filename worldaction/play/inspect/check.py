@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,14 +12,14 @@ import numpy as np
 from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.io.artefact import read_json, write_json
+from worldaction.play.inspect.problems import Findings, Problems
+from worldaction.play.inspect.watch import Judge, Watch
 from worldaction.play.layout import MAX_ACTION
 from worldaction.play.readers.reading import naming, need
 from worldaction.play.readers.source import Recording, Source
 from worldaction.play.store import PlayStore
 
 MANIFEST: Final = "worldaction manifest 1"
-JUMP: Final = 0.06
-"""Move of the TCP from one frame to the next that no robot makes (m): three times CALVIN's fastest."""
 RANGES: Final = {
     "tcp_position": (-2.0, 2.0),
     "tcp_euler": (-np.pi - 1e-3, np.pi + 1e-3),
@@ -34,67 +33,47 @@ LATE: Final = 1e-3
 LIGHTS: Final = ("lightbulb", "led")
 
 
-class Problems:
-    """What is wrong, each thing once, with how often it was seen and where first."""
-
-    def __init__(self) -> None:
-        self._count: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
-
-    def add(self, what: str, where: str, count: int = 1) -> None:
-        """Something is wrong in so many places, the first of them `where`."""
-        if count:
-            self._first.setdefault(what, where)
-            self._count[what] += count
-
-    def flag(self, what: str, where: str, wrong: np.ndarray, start: int) -> None:
-        """Something is wrong in the frames [T] that are marked, counted from `start`."""
-        if wrong.any():
-            self.add(what, f"{where}, frame {start + int(wrong.argmax())}", int(wrong.sum()))
-
-    def lines(self) -> list[str]:
-        """In words, a line each."""
-        return [self._line(what, count) for what, count in self._count.items()]
-
-    def _line(self, what: str, count: int) -> str:
-        first = self._first[what]
-        if count > 1:
-            return f"{what} ({count} times, first in {first})"
-        return f"{what} ({first})" if first else what
-
-
-def check_frames(source: Source, progress: Callable[[int], object]) -> list[str]:
+def check_frames(source: Source, progress: Callable[[int], object], *, judge: Judge | None = None) -> Findings:
     """Read every frame of a set, and check it.
 
     Args:
         source: what `open_source` gave.
         progress: called with the number of frames just read.
-
-    Returns:
-        what is wrong, a line each.
+        judge: says whether a window's task was done, where somebody can.
     """
+    watch = Watch(source, judge=judge)
     problems = Problems()
-    for number, episode in enumerate(source.episodes):
-        where, done = f"episode {number}", 0
-        last: np.ndarray | None = None
+    for number in range(len(source.episodes)):
         try:
-            for block in source.blocks(number, image_size=source.image_size):
-                count = _check_block(block, source.layout, where, done, problems)
-                last = _check_motion(block, source.layout, where, done, last, problems)
-                done += count
-                progress(count)
+            _check_episode(source, number, watch, problems, progress)
         except UserError as error:
-            problems.add(str(error), where)
-            progress(episode.length - done)
-            continue
-        if done != episode.length:
-            problems.add(f"an episode has {done} frames, its description says {episode.length}", where)
-        _check_segments(episode, where, problems)
+            problems.add(str(error), f"episode {number}")
     if (source.path / "store.json").is_file():
         _check_store(PlayStore.open(source.path), problems)
     if (source.path / "meta" / "info.json").is_file():
         _check_times(source, problems)
-    return problems.lines()
+    found = watch.findings()
+    return Findings(problems.lines() + found.problems, found.warnings)
+
+
+def _check_episode(
+    source: Source, number: int, watch: Watch, problems: Problems, progress: Callable[[int], object]
+) -> None:
+    episode, where, done = source.episodes[number], f"episode {number}", 0
+    watch.begin(number)
+    try:
+        for block in source.blocks(number, image_size=source.image_size):
+            count = _check_block(block, source.layout, where, done, problems)
+            watch.add(block)
+            done += count
+            progress(count)
+    except UserError:
+        progress(episode.length - done)
+        raise
+    watch.end()
+    if done != episode.length:
+        problems.add(f"an episode has {done} frames, its description says {episode.length}", where)
+    _check_segments(episode, where, problems)
 
 
 def _check_block(
@@ -112,8 +91,6 @@ def _check_block(
             continue
         problems.flag(f"{key} holds NaN or infinity", where, ~np.isfinite(values).all(1), start)
     problems.flag("action leaves [-1, 1]", where, (np.abs(block[spec.ACTION]) > MAX_ACTION).any(1), start)
-    for number in layout.binary:
-        problems.flag(f"action[{number}] is 0, neither -1 nor +1", where, block[spec.ACTION][:, number] == 0, start)
     for camera in layout.cameras:
         flat = block[camera].reshape(length, -1)
         problems.flag(f"{camera} is of one level", where, np.asarray(np.ptp(flat, 1) == 0), start)
@@ -130,25 +107,6 @@ def _check_calvin(block: Mapping[str, np.ndarray], where: str, start: int, probl
     for name in LIGHTS:
         values = block[spec.SCENE][:, spec.SCENE_FIELDS[name]]
         problems.flag(f"scene_obs: {name} is neither 0 nor 1", where, (values != 0) & (values != 1), start)
-
-
-def _check_motion(
-    block: Mapping[str, np.ndarray],
-    layout: spec.Layout,
-    where: str,
-    start: int,
-    last: np.ndarray | None,
-    problems: Problems,
-) -> np.ndarray | None:
-    """Jumps of the TCP, which are ends of episodes that nobody marked; gives the last position [3]."""
-    if layout.vectors != spec.CALVIN.vectors:
-        return None
-    position = block[spec.ROBOT][:, spec.ROBOT_FIELDS["tcp_position"]]
-    before = np.concatenate([position[:1] if last is None else last[None], position[:-1]])
-    far = np.linalg.norm(position - before, axis=1) > JUMP
-    problems.flag(f"the TCP jumps by more than {JUMP} m from one frame to the next", where, far, start)
-    end: np.ndarray = position[-1].copy()
-    return end
 
 
 def _check_segments(episode: Recording, where: str, problems: Problems) -> None:

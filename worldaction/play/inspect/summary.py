@@ -11,44 +11,13 @@ import numpy as np
 
 from worldaction.errors import UserError
 from worldaction.play.inspect.actions import Actions, Run, detect
-from worldaction.play.readers.source import BLOCK, Recording, Source
+from worldaction.play.inspect.sample import sample
+from worldaction.play.readers.source import Recording, Source
 from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, SCENE, SCENE_FIELDS
 
-SAMPLE: Final = 5000
-"""About how many frames the statistics are taken from."""
 STILLS: Final = 12
 STILL: Final = 128
 """Smallest side of a picture on the sheet (pixels); pixels are repeated."""
-
-
-def sample(source: Source, *, frames: int = SAMPLE, seed: int = 0) -> list[Run]:
-    """Runs of consecutive frames without their images: all there are, or a seeded choice of runs from all over the set.
-
-    Args:
-        source: what `open_source` gave.
-        frames: about how many.
-        seed: of the choice.
-    """
-    starts = [(i, first) for i, episode in enumerate(source.episodes) for first in range(0, episode.length, BLOCK)]
-    lengths = [min(BLOCK, source.episodes[i].length - first) for i, first in starts]
-    if sum(lengths) <= frames:
-        return [read_run(source, i, 0, episode.length) for i, episode in enumerate(source.episodes)]
-    order = np.random.default_rng(seed).permutation(len(starts))
-    # as many as it takes to have enough
-    count = int(np.searchsorted(np.cumsum(np.array(lengths)[order]), frames)) + 1
-    return [read_run(source, starts[k][0], starts[k][1], lengths[k]) for k in sorted(order[:count])]
-
-
-def read_run(source: Source, episode: int, first: int, length: int) -> Run:
-    """Consecutive frames of an episode without their images, `length` from `first` on."""
-    blocks: list[dict[str, np.ndarray]] = []
-    found = 0
-    for block in source.blocks(episode, image_size=0, start=first):
-        blocks.append(block)
-        found += len(block[ACTION])
-        if found >= length:
-            break
-    return {key: np.concatenate([block[key] for block in blocks])[:length] for key in blocks[0]}
 
 
 def describe(source: Source) -> str:

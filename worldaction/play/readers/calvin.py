@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
@@ -34,6 +35,9 @@ ON_DISK: Final = {spec.ROBOT: "robot_obs", spec.SCENE: "scene_obs", spec.ACTION:
 PIECE: Final = 32
 """Frames that one thread reads at a time: two of them are decompressed side by side at native size."""
 THREADS: Final = 8
+ANNOTATIONS: Final = "auto_lang_ann.npy"
+SMALL_FILES: Final = ("ep_start_end_ids.npy", "ep_lens.npy", "scene_info.npy", "statistics.yaml")
+"""Files beside the frames that are read, or that are computed anew when the set is written again."""
 _FRAME = re.compile(r"episode_(\d+)\.npz")
 
 
@@ -48,6 +52,8 @@ class CalvinSplit(NamedTuple):
     """Annotated windows in frame numbers, stop exclusive."""
     digits: int
     """Digits in the name of a frame's file."""
+    not_read: tuple[str, ...] = ()
+    """Files and folders beside the frames of which nothing is read."""
 
     def path(self, number: int) -> Path:
         """The file of a frame."""
@@ -66,6 +72,7 @@ class CalvinSource:
     Attributes:
         splits: the folders, with their episodes in frame numbers.
         scenes: first and last frame number of each scene.
+        left_out: what the set holds and is not read: arrays of a frame, vectors of sentences, other files.
 
     Raises:
         UserError: the folder is no CALVIN set, a frame is missing, or its files contradict each other.
@@ -81,9 +88,11 @@ class CalvinSource:
         if language is not None and not any((self.path / name / language).is_dir() for name in names):
             found = {folder.name for name in names for folder in (self.path / name).glob("lang_*")}
             raise unknown(f"language folder in {self.path}", language, found)
+        _check_apart(self.splits)
         self.scenes = _read_scenes(self.path / "training" / "scene_info.npy")
         self._reader = _FrameReader(self.splits[0].path(self.splits[0].episodes[0][0]))
         images = self._reader.images
+        self.left_out = (*self._reader.left_out, *_left_out(self.splits))
         self.layout = replace(spec.CALVIN, cameras=tuple(images))
         self.image_size = min((side for shape in images.values() for side in shape[:2]), default=0)
         self._ranges = [(split, *bounds) for split in self.splits for bounds in split.episodes]
@@ -109,27 +118,33 @@ class CalvinSource:
             raise UserError(f"{self.path} has no folder {name}; get the whole set, or use the other split")
         return found
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`. Files are decompressed in threads; memory does not grow with the set."""
         split, first, last = self._ranges[episode]
         numbers = range(first + start, last + 1)
         pieces = [numbers[i : i + PIECE] for i in range(0, len(numbers), PIECE)]
         work = partial(self._reader.block, split, image_size=image_size)
         # at the size of the copies decompression is so quick that threads wait for each other
-        large = image_size > 0 and self.image_size > 64
+        large = image_size != 0 and self.image_size > 64
         threads = min(THREADS, len(os.sched_getaffinity(0))) if large else 1
         with ThreadPoolExecutor(threads) as pool:
             yield from in_order(pool, work, pieces, ahead=threads)
 
     def _recording(self, split: CalvinSplit, first: int, last: int) -> Recording:
         inside = tuple(
-            Segment(segment.task, segment.start - first, segment.stop - first)
+            replace(segment, start=segment.start - first, stop=segment.stop - first)
             for segment in split.segments
             if first <= segment.start and segment.stop <= last + 1
         )
         scene = next((name for name, (a, b) in self.scenes.items() if a <= first <= b), "")
         where = f"{split.path(first)} to {split.path(last).name}"
         return Recording(last - first + 1, where, "play", split.name, scene, inside)
+
+
+def _left_out(splits: Sequence[CalvinSplit]) -> tuple[str, ...]:
+    """What lies beside the frames and is not read, each name once."""
+    vectors = ("emb (vectors of the sentences)",) if any(split.segments for split in splits) else ()
+    return (*vectors, *dict.fromkeys(name for split in splits for name in split.not_read))
 
 
 def find_calvin(path: Path | str) -> CalvinSource:
@@ -147,13 +162,15 @@ class _FrameReader:
     def __init__(self, example: Path) -> None:
         with _opened(example) as arrays:
             self.images: dict[str, tuple[int, ...]] = {c: arrays[c].shape for c in spec.CAMERAS if c in arrays}
+            known = {*self.images, *ON_DISK.values(), "actions"}
+            self.left_out = tuple(name for name in arrays if name not in known)
         for camera, shape in self.images.items():
             if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
                 raise UserError(f"{example}: {camera} has shape {shape}, not (height, width, 3); get the file anew")
 
-    def block(self, split: CalvinSplit, numbers: Sequence[int], *, image_size: int) -> dict[str, np.ndarray]:
+    def block(self, split: CalvinSplit, numbers: Sequence[int], *, image_size: int | None) -> dict[str, np.ndarray]:
         """The frames of these numbers, as a writer takes them."""
-        cameras = list(self.images) if image_size else []
+        cameras = list(self.images) if image_size != 0 else []
         frames = [self._frame(split.path(number), cameras) for number in numbers]
         block = {key: np.stack([frame[key] for frame in frames]) for key in frames[0]}
         return block | {camera: area_mean(block[camera], image_size) for camera in cameras}
@@ -210,25 +227,53 @@ def _split_names(root: Path) -> list[spec.Split]:
 
 def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinSplit:
     episodes = _read_ranges(folder / "ep_start_end_ids.npy")
-    present, digits = set(), 0
+    present, digits, others = set(), 0, set()
     # half a million names: only their numbers are kept
     with os.scandir(folder) as entries:
         for entry in entries:
             if match := _FRAME.fullmatch(entry.name):
                 present.add(int(match[1]))
                 digits = len(match[1])
+            else:
+                others.add(entry.name)
     if not present:
         raise UserError(f"{folder} holds no frames (episode_0000000.npz and so on); copy the set again")
-    split = CalvinSplit(folder, name, episodes, _read_segments(folder, language), digits)
+    used = {*SMALL_FILES, *_languages(folder, language)[:1]}
+    segments = _read_segments(folder, language)
+    split = CalvinSplit(folder, name, episodes, segments, digits, tuple(sorted(others - used)))
     for first, last in episodes:
         absent = next((number for number in range(first, last + 1) if number not in present), None)
         if absent is not None:
             raise UserError(f"{split.path(absent)} is missing; copy the set again")
+    for (first, last), (start, stop) in pairwise(sorted(episodes)):
+        if start <= last:
+            both = f"episodes {first} to {last} and {start} to {stop}"
+            raise UserError(f"{folder}/ep_start_end_ids.npy: {both} share frames; fix the set")
     for segment in split.segments:
         if not any(first <= segment.start < segment.stop <= last + 1 for first, last in episodes):
             window = f"{segment.start} to {segment.stop - 1}"
             raise UserError(f"{folder}: the annotated window {window} ({segment.task}) lies in no episode; fix the set")
     return split
+
+
+def _check_apart(splits: Sequence[CalvinSplit]) -> None:
+    """No frame of training is one of validation; equal numbers alone are allowed, as in the published ABC_D."""
+    if len(splits) < 2:
+        return
+    one, other = splits
+    for first, last in one.episodes:
+        for start, stop in other.episodes:
+            # the ends of what they share, and its middle
+            low, high = max(first, start), min(last, stop)
+            shared = [] if low > high else [low, (low + high) // 2, high]
+            if shared and all(_same_frame(one.path(number), other.path(number)) for number in shared):
+                where = f"{one.folder.parent}: frames {low} to {high}"
+                raise UserError(f"{where} are in training and in validation; leave them out of one")
+
+
+def _same_frame(one: Path, other: Path) -> bool:
+    with _opened(one) as a, _opened(other) as b:
+        return all(name in a and name in b and np.array_equal(a[name], b[name]) for name in ON_DISK.values())
 
 
 def _read_ranges(path: Path) -> list[tuple[int, int]]:
@@ -243,18 +288,27 @@ def _read_ranges(path: Path) -> list[tuple[int, int]]:
     return [(int(first), int(last)) for first, last in ranges]
 
 
+def _languages(folder: Path, language: str | None) -> list[str]:
+    """Folders with annotations, the one that is read first."""
+    names = [language] if language else ["lang_annotations", *sorted(p.name for p in folder.glob("lang_*"))]
+    return [name for name in names if (folder / name / ANNOTATIONS).exists()]
+
+
 def _read_segments(folder: Path, language: str | None) -> list[Segment]:
     """Annotated windows: those of the folder that was chosen, else of `lang_annotations`, else of the first of all."""
-    names = [language] if language else ["lang_annotations", *sorted(p.name for p in folder.glob("lang_*"))]
-    paths = [folder / name / "auto_lang_ann.npy" for name in names]
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
+    if not (names := _languages(folder, language)):
         logger.warning("%s has no language annotations: its frames are play without segments", folder)
         return []
+    path = folder / names[0] / ANNOTATIONS
     content = load_object_array(path)
     try:
         tasks, windows = content["language"]["task"], content["info"]["indx"]
-        segments = [Segment(str(task), int(a), int(b) + 1) for task, (a, b) in zip(tasks, windows, strict=True)]
+        # some sets have tasks alone
+        said = content["language"].get("ann", [""] * len(tasks))
+        segments = [
+            Segment(str(task), int(a), int(b) + 1, sentence=str(sentence))
+            for task, sentence, (a, b) in zip(tasks, said, windows, strict=True)
+        ]
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UserError(f"{path} holds no annotations in CALVIN's form ({error!r}); get the file anew") from error
     logger.info("%s: %d annotated windows", path, len(segments))

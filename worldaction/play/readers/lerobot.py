@@ -111,10 +111,10 @@ class LeRobotSource:
         """Whether a folder looks like a LeRobot data set."""
         return (path / "meta" / "info.json").is_file()
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         place = self._places[episode]
-        cameras = self._cameras if image_size else []
+        cameras = self._cameras if image_size != 0 else []
         still = [camera for camera in cameras if not camera.video]
         films = {c.name: self._film(place, c, start) for c in cameras if c.video}
         size = piece(max((c.height * c.width * 3 for c in cameras), default=1))

@@ -99,11 +99,11 @@ class MinariSource:
         """Whether a folder looks like a Minari data set."""
         return any((path / part / "main_data.hdf5").is_file() for part in ("data", ""))
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         name, length = self._names[episode], self.episodes[episode].length
         where = f"{self._file}: {name}"
-        cameras = self._cameras if image_size else {}
+        cameras = self._cameras if image_size != 0 else {}
         size = piece(max((math.prod(leaf.shape) for leaf in cameras.values()), default=1))
         with hdf5.opened(self._file) as file:
             stored = file[name]

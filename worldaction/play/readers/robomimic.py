@@ -70,11 +70,11 @@ class RobomimicSource:
         """Whether a file looks like one of robomimic's."""
         return path.suffix.lower() in (".hdf5", ".h5") and hdf5.is_hdf5(path)
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         name, length = self._names[episode], self.episodes[episode].length
         where = f"{self.path}: data/{name}"
-        cameras = self._cameras if image_size else {}
+        cameras = self._cameras if image_size != 0 else {}
         with hdf5.opened(self.path) as file:
             demo = file["data"][name]
             obs = _observations(demo, where)

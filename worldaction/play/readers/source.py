@@ -65,12 +65,13 @@ class Source(Protocol):
     episodes: Sequence[Recording]
     origin: Origin
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """The frames of an episode in order, `BLOCK` at most at a time, as `StoreWriter.append` takes them.
 
         Args:
             episode: its number in `episodes`.
             image_size: side of the images in pixels, at most that of the source; smaller ones are averaged by area.
+                None gives every camera in its own size, as recorded (the largest square in the middle, but for CALVIN).
                 0 leaves the images out, and reads the vectors alone, which is much faster.
             start: the frame of the episode to begin with.
 

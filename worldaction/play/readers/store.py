@@ -43,10 +43,10 @@ class StoreSource:
         """Whether a folder looks like a play store."""
         return (path / "store.json").is_file()
 
-    def blocks(self, episode: int, *, image_size: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         whole = self._store.episodes[episode]
-        cameras = self.layout.cameras if image_size else ()
+        cameras = self.layout.cameras if image_size != 0 else ()
         for first in range(whole.start + start, whole.stop, BLOCK):
             rows = self._store.frames[first : min(first + BLOCK, whole.stop)]
             vectors = {key: rows[key].numpy() for key in self.layout.vectors}

@@ -218,7 +218,7 @@ def copy(
     source: Source,
     writer: DatasetWriter,
     *,
-    image_size: int,
+    image_size: int | None,
     order: Sequence[int] | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> None:
@@ -227,7 +227,7 @@ def copy(
     Args:
         source: what `open_source` gave.
         writer: for sets of the source's layout.
-        image_size: side of the images in pixels, at most that of the source.
+        image_size: side of the images in pixels, at most that of the source; None keeps each camera's own.
         order: numbers of the episodes to write; all in their order by default.
         progress: called with the number of frames just done.
 

@@ -9,6 +9,7 @@ import io
 import logging
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -46,7 +47,8 @@ class CalvinWriter(FolderWriter):
     Args:
         path: the folder to create; it must not exist.
         layout: what a frame holds; all but the cameras as in `spec.CALVIN`.
-        sentences: of each task, what a person would say; the task's name with spaces where none is given.
+        sentences: of each task, what a person would say where the recording does not say it; the task's name with
+            spaces where none is given.
         embed: sentences to vectors [N, 1, E] float32, such as upstream's MiniLM gives.
 
     Raises:
@@ -68,7 +70,7 @@ class CalvinWriter(FolderWriter):
         self._next = 0
         self._waiting: dict[str, np.ndarray] | None = None
         self._ranges: dict[str, list[tuple[int, int]]] = {split: [] for split in get_args(spec.Split)}
-        self._windows: dict[str, list[tuple[str, int, int]]] = {split: [] for split in get_args(spec.Split)}
+        self._windows: dict[str, list[Segment]] = {split: [] for split in get_args(spec.Split)}
         self._scenes: dict[str, tuple[int, int]] = {}
         self._scene = ""
         self._statistics = _Statistics()
@@ -95,8 +97,8 @@ class CalvinWriter(FolderWriter):
         self._ranges[episode.split].append((first, last))
         if episode.scene:
             self._scenes[episode.scene] = (self._scenes.get(episode.scene, (first, 0))[0], last)
-        # upstream's windows include their last frame
-        self._windows[episode.split] += [(s.task, first + s.start, first + s.stop - 1) for s in segments if s.success]
+        done = [replace(s, start=first + s.start, stop=first + s.stop) for s in segments if s.success]
+        self._windows[episode.split] += done
         if failed := sum(not segment.success for segment in segments):
             logger.debug("episode %d: %d failed segments are left out", self.episodes, failed)
 
@@ -127,12 +129,13 @@ class CalvinWriter(FolderWriter):
             scenes = {scene: list(span) for scene, span in self._scenes.items()}
             _save_object(self.partial / "training" / "scene_info.npy", scenes)
 
-    def _annotations(self, windows: Sequence[tuple[str, int, int]]) -> dict[str, Any]:
-        tasks = [task for task, _, _ in windows]
-        language: dict[str, Any] = {"ann": [self._sentences.get(t, t.replace("_", " ")) for t in tasks], "task": tasks}
-        if self._embed is not None and tasks:
-            language["emb"] = self._embed(language["ann"])
-        return {"language": language, "info": {"episodes": [], "indx": [(start, end) for _, start, end in windows]}}
+    def _annotations(self, windows: Sequence[Segment]) -> dict[str, Any]:
+        said = [s.sentence or self._sentences.get(s.task, s.task.replace("_", " ")) for s in windows]
+        language: dict[str, Any] = {"ann": said, "task": [s.task for s in windows]}
+        if self._embed is not None and windows:
+            language["emb"] = self._embed(said)
+        # upstream's windows include their last frame
+        return {"language": language, "info": {"episodes": [], "indx": [(s.start, s.stop - 1) for s in windows]}}
 
 
 def _reached(block: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -63,7 +63,8 @@ class LeRobotWriter(FolderWriter):
         video: how images are encoded, a name in `lerobot_video.CODECS`; "lossless" keeps them to the bit.
         source: what made the frames.
         renderer: what drew the images.
-        sentences: of each task, what a person would say; the task's name with spaces where none is given.
+        sentences: of each task, what a person would say where the recording does not say it; the task's name with
+            spaces where none is given.
 
     Raises:
         UserError: `path` exists or cannot be written, the rate is no whole number, or PyAV or PyArrow is missing.
@@ -153,7 +154,8 @@ class LeRobotWriter(FolderWriter):
         """The number of each frame's task, [T] int64."""
         names = np.full(length, PLAY, dtype=object)
         for segment in sorted((s for s in segments if s.success), key=lambda s: s.start):
-            names[segment.start : segment.stop] = self._sentences.get(segment.task, segment.task.replace("_", " "))
+            usual = self._sentences.get(segment.task, segment.task.replace("_", " "))
+            names[segment.start : segment.stop] = segment.sentence or usual
         return np.array([self._tasks.setdefault(name, len(self._tasks)) for name in names], np.int64)
 
     def _indexes(self, length: int, tasks: np.ndarray) -> dict[str, np.ndarray]:

@@ -68,6 +68,11 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
+def said(task: str, start: int, stop: int) -> Segment:
+    """A window with the sentence that was recorded."""
+    return Segment(task, start, stop, sentence=f"please {task}")
+
+
 def test_frames_episodes_windows_and_scenes_come_over(root: Path, tmp_path: Path) -> None:
     seen: list[int] = []
     store = convert(find_calvin(root), tmp_path / "s", image_size=4, progress=seen.append)
@@ -85,7 +90,7 @@ def test_frames_episodes_windows_and_scenes_come_over(root: Path, tmp_path: Path
         (4, 6, "training", "calvin_scene_A"),
         (10, 7, "validation", "calvin_scene_D"),
     ]
-    assert store.segments == [Segment("open_drawer", 1, 4), Segment("lift", 4, 7), Segment("lift", 10, 17)]
+    assert store.segments == [said("open_drawer", 1, 4), said("lift", 4, 7), said("lift", 10, 17)]
     assert sum(seen) == len(find_calvin(root)) == 17
 
 
@@ -110,7 +115,7 @@ def test_the_language_folder_can_be_chosen(root: Path) -> None:
     save_object(root / "training/lang_paraphrase/auto_lang_ann.npy", annotations(["push"], [(20, 25)]))
     assert [segment.task for segment in find_calvin(root).splits[0].segments] == ["open_drawer", "lift"]
     source = open_source(root, language="lang_paraphrase")
-    assert [episode.segments for episode in source.episodes] == [(), (Segment("push", 0, 6),), ()]
+    assert [episode.segments for episode in source.episodes] == [(), (said("push", 0, 6),), ()]
     assert source.origin.config["language"] == "lang_paraphrase"
     with pytest.raises(UserError, match=r"unknown language folder in .*; did you mean 'lang_paraphrase'"):
         CalvinSource(root, language="lang_paraphrases")

@@ -92,7 +92,10 @@ def test_the_reader_gives_back_splits_scenes_and_successful_segments(root: Path)
     assert [(e.length, e.split, e.scene) for e in found.episodes] == [
         (70, "training", "calvin_scene_D"), (31, "training", "calvin_scene_A"), (20, "validation", "calvin_scene_D"),
     ]  # fmt: skip
-    assert found.episodes[0].segments == (Segment("open_drawer", 3, 40), Segment("turn_on_led", 30, 65))
+    assert found.episodes[0].segments == (
+        Segment("open_drawer", 3, 40, sentence="pull the handle"),
+        Segment("turn_on_led", 30, 65, sentence="turn on led"),
+    )
 
 
 def test_annotations_name_only_what_old_and_new_numpy_know(root: Path) -> None:

@@ -1,0 +1,140 @@
+"""Recorded episodes of a task's policies over seeds: what each came to, from which start state, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.report.statistics import Estimate, paired_difference, success_rate
+from worldaction.io.artefact import read_json
+
+Json = Mapping[str, Any]
+STOCHASTIC = "stochastic"
+"""The sampler that a policy is trained with; in `Outcomes.policies`, the clone under it in every seed."""
+OTHER = "bc_other"
+"""The clone under the sampler that was not chosen."""
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Of one policy on one task, [n], the seeds laid end to end."""
+
+    seed: np.ndarray
+    start: np.ndarray
+    """Start states, by their number in the environment's list."""
+    success: np.ndarray
+    """[n] bool, within the time limit."""
+    steps: np.ndarray
+    """Control steps until success, or until the time limit."""
+
+    @classmethod
+    def read(cls, recorded: Sequence[tuple[int, Json]]) -> Episodes:
+        """From a seed and what its evaluation says of the policy: "index", "success" and "steps"."""
+        columns = {key: np.concatenate([np.array(one[key]) for _, one in recorded]) for key in ("index", "steps")}
+        success = np.concatenate([np.array(one["success"], bool) for _, one in recorded])
+        seeds = np.repeat([seed for seed, _ in recorded], [len(one["success"]) for _, one in recorded])
+        return cls(seeds, columns["index"], success, columns["steps"])
+
+    def within(self, steps: int | None = None) -> np.ndarray:
+        """[n] bool, success within so many control steps, or within the time limit."""
+        return self.success if steps is None else self.success & (self.steps <= steps)
+
+    def rate(self, steps: int | None = None) -> Estimate:
+        """Success within so many control steps, or within the time limit; a start state is a cluster."""
+        return success_rate(self.within(steps), self.start)
+
+    def over(self, other: Episodes, steps: int | None = None) -> Estimate:
+        """How much more often than another policy from the same start states and seeds."""
+        return paired_difference(self.within(steps), other.within(steps), self.start)
+
+    def time(self) -> float | None:
+        """Median of the control steps to success over all episodes; None where fewer than half succeed.
+
+        Episodes without success count as longer than any: among the successes alone, a policy would look the faster
+        the more of its slow episodes fail.
+        """
+        steps = np.where(self.success, self.steps, np.inf)
+        median = float(np.median(steps))
+        return median if np.isfinite(median) else None
+
+    def shared_with(self, other: Episodes) -> tuple[Episodes, Episodes]:
+        """The episodes of both whose seed and start state both have, in the same order."""
+        places = [{pair: i for i, pair in enumerate(zip(e.seed, e.start, strict=True))} for e in (self, other)]
+        common = [pair for pair in places[0] if pair in places[1]]
+        first, second = ([place[pair] for pair in common] for place in places)
+        return self._at(first), other._at(second)
+
+    def _at(self, index: Sequence[int]) -> Episodes:
+        return Episodes(self.seed[index], self.start[index], self.success[index], self.steps[index])
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Of all policies of a task in one simulator."""
+
+    policies: Mapping[str, Episodes]
+    """"bc", under the better sampler, and the improved policy, in this order; where two samplers were compared `OTHER`
+    and, if any seed's better one is not it, `STOCHASTIC`."""
+    samplers: Mapping[int, str]
+    """Of the clone, by seed."""
+    limit: int
+    """Time limit (control steps)."""
+
+    @classmethod
+    def read(cls, evaluations: Sequence[Json], names: Mapping[str, str]) -> Outcomes:
+        """What some seeds' evaluations of a task say.
+
+        Args:
+            evaluations: the content of evaluation.json, one a seed.
+            names: of BC and of the improved policy, and what the files call them.
+        """
+        policies = {name: Episodes.read([(e["seed"], e[own]) for e in evaluations]) for name, own in names.items()}
+        if all(e["bc_other"] is not None for e in evaluations):
+            policies[OTHER] = Episodes.read([(e["seed"], e["bc_other"]) for e in evaluations])
+            if any(e["sampler"] != STOCHASTIC for e in evaluations):
+                drawn = ((e, "bc" if e["sampler"] == STOCHASTIC else "bc_other") for e in evaluations)
+                policies[STOCHASTIC] = Episodes.read([(e["seed"], e[key]) for e, key in drawn])
+        return cls(policies, {e["seed"]: e["sampler"] for e in evaluations}, evaluations[0]["limit"])
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """What BC and the improved policy are called."""
+        bc, improved, *_ = self.policies
+        return bc, improved
+
+    @property
+    def improved(self) -> Episodes:
+        """Of the improved policy."""
+        return self.policies[self.pair[1]]
+
+    @property
+    def shown(self) -> dict[str, Episodes | None]:
+        """What tables and figures have: BC under both samplers, the second one None without it, and improved."""
+        bc, improved = self.pair
+        return {bc: self.policies[bc], OTHER: self.policies.get(OTHER), improved: self.policies[improved]}
+
+    def difference(self, steps: int | None = None, *, to: str = "bc") -> Estimate | None:
+        """Improved minus cloned policy, paired by seed and start state; None without that clone."""
+        return self.improved.over(self.policies[to], steps) if to in self.policies else None
+
+
+def recorded(folder: Path, task: str, seeds: Sequence[int], names: Mapping[str, str]) -> dict[str, Outcomes]:
+    """What the evaluations of a task say, by simulator: "" for the run's own, then others by their id.
+
+    Args:
+        folder: of the run.
+        task: the task.
+        seeds: that have been evaluated; in another simulator, some may not have been.
+        names: see `Outcomes.read`.
+    """
+    where = folder / "evaluation"
+    found = {"": [read_json(where / f"{task}-seed{seed}.json") for seed in seeds]}
+    for judge in sorted(where.glob("judged-*")):
+        files = [path for seed in seeds if (path := judge / f"{task}-seed{seed}.json").exists()]
+        for one in map(read_json, files):
+            found.setdefault(one["env"], []).append(one)
+    return {simulator: Outcomes.read(evaluations, names) for simulator, evaluations in found.items()}

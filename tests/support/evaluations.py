@@ -1,0 +1,94 @@
+"""Evaluations as runs record them, of policies of which is known how skilled and how fast they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.report.outcomes import recorded
+from experiments.report.summary import judged, over_tasks, pooled
+from worldaction.io.artefact import write_json
+
+Json = dict[str, Any]
+LIMIT, WITHIN, CALVIN = 152, (72, 110, 150), "worldaction/Calvin-v0"
+NAMES = {"bc": "bc", "ppo": "ppo"}
+
+
+class Policy(NamedTuple):
+    """How often it succeeds, and after how many steps in the median."""
+
+    rate: float
+    steps: float = 60.0
+
+
+class Task(NamedTuple):
+    """Policies of a task; "stochastic" and "deterministic" are the clone's."""
+
+    stochastic: Policy
+    ppo: Policy
+    deterministic: Policy | None = None
+    judged: float | None = None
+    """What is left of every rate in the other simulator."""
+    imagined: tuple[float, float] | None = None
+    """Of BC and PPO; as in the simulator if not given."""
+
+
+def evaluation(task: str, known: Task, seed: int, *, episodes: int = 100, share: float = 1.0) -> Json:
+    """What evaluation.json says of a task and seed; a start state is as hard for all policies and seeds."""
+    hard = np.random.default_rng(sum(map(ord, task))).random(episodes)
+    draws = np.random.default_rng([seed, episodes, int(100 * share)])
+
+    def episodes_of(policy: Policy) -> Json:
+        luck = draws.random(episodes)
+        success = np.where(luck < 0.5, hard, draws.random(episodes)) < share * policy.rate
+        steps = np.clip(policy.steps * np.exp(0.3 * draws.standard_normal(episodes)), 20, LIMIT).astype(int)
+        return {
+            "index": list(range(episodes)),
+            "success": success.astype(int).tolist(),
+            "steps": np.where(success, steps, LIMIT).tolist(),
+            "successes": int(success.sum()),
+            "n": episodes,
+        }
+
+    drawn = episodes_of(known.stochastic)
+    sure = None if known.deterministic is None else episodes_of(known.deterministic)
+    better = known.deterministic is not None and known.deterministic.rate >= known.stochastic.rate
+    return {
+        "task": task,
+        "seed": seed,
+        "limit": LIMIT,
+        "sampler": "deterministic" if better else "stochastic",
+        "choice": None,
+        "bc": sure if better else drawn,
+        "bc_other": drawn if better else sure,
+        "ppo": episodes_of(known.ppo),
+    }
+
+
+def write_evaluations(folder: Path, tasks: Mapping[str, Task], *, seeds: int = 1, episodes: int = 100) -> Json:
+    """Write them where a run publishes them, and return the summary's "tasks" and "average"."""
+    found = {}
+    for name, known in tasks.items():
+        for seed in range(seeds):
+            write_json(
+                folder / "evaluation" / f"{name}-seed{seed}.json", evaluation(name, known, seed, episodes=episodes)
+            )
+            if known.judged is not None:
+                there = evaluation(name, known, seed, episodes=episodes // 2, share=known.judged) | {"env": CALVIN}
+                write_json(folder / "evaluation" / "judged-Calvin-v0" / f"{name}-seed{seed}.json", there)
+        outcomes = recorded(folder, name, range(seeds), NAMES)
+        here = outcomes.pop("")
+        rates = {policy: here.policies[policy].rate().value for policy in NAMES}
+        dreams = dict(zip(NAMES, known.imagined or rates.values(), strict=True))
+        per_seed = [
+            {"seed": s, **rates, "difference": {"value": 0.0, "interval": [-0.1, 0.1]}, "stop_reason": "max_imagined"}
+            | {f"imagined_{policy}": value for policy, value in dreams.items()}
+            | {"iterations": 9, "kept": 8, "sampler": here.samplers[s]}
+            for s in range(seeds)
+        ]
+        found[name] = pooled(here, WITHIN, per_seed)
+        found[name]["judged"] = {env: judged(here, there, WITHIN) for env, there in outcomes.items()}
+    return {"tasks": found, "average": over_tasks(found)}
