@@ -255,6 +255,8 @@ class CloneConfig:
     """Weight decay of AdamW."""
     ema: Below1 = 0.995
     """Decay of the averaged weights, which are the policy."""
+    demos: Whole = 0
+    """Demonstrations of each task that are learned from, the first so many; 0: all that there are."""
     resamples: Count = 4
     """Posterior samples drawn of every demonstration, as augmentation."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ import envs
 from envs.benchmark import Observation, Start, refuse_stress, reset_all, retry_on_crash
 from envs.episodes import SEEDS
 from envs.tables import Tables, drawn_by, refuse_gym
-from worldaction.config import EnvConfig
+from worldaction.config import EnvConfig, StressConfig, stress_of_play
 
 if TYPE_CHECKING:
     from envs.episodes import Job
@@ -33,16 +33,20 @@ class Calvin(Tables):
 
     @classmethod
     def open(cls, config: EnvConfig, *, renderer: str | None = None) -> Calvin:
-        """See `Benchmark.open`: stress switches need the embedded table."""
+        """See `Benchmark.open`: all stress switches but these two need the embedded table."""
         refuse_gym(config)
-        refuse_stress(config)
+        refuse_stress(replace(config, stress=replace(config.stress, tolerance=0.0, positions=0.0)))
         return cls(drawn_by(config.table, renderer or config.table.renderer), config.stress, recorded=config.starts)
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
         """See `Benchmark.make`."""
-        from envs.calvin.env import calvin_renderer
+        return self._judged(task, self.stress, film=film)
 
-        return gym.make(
+    def _judged(self, task: str, stress: StressConfig, *, film: bool = False) -> gym.Env[Any, Any]:
+        from envs.calvin.env import calvin_renderer
+        from envs.playtable.stress import stressed
+
+        table = gym.make(
             envs.CALVIN_ID,
             task=task,
             image_size=self.table.image_size,
@@ -51,6 +55,7 @@ class Calvin(Tables):
             scene=self.table.scene,
             render_mode="rgb_array" if film else None,
         )
+        return stressed(table, stress)
 
     def starts(self, task: str) -> Sequence[Start]:
         """See `Benchmark.starts`: first frames of annotated windows, where a data set of them is given."""
@@ -64,12 +69,14 @@ class Calvin(Tables):
     def first_frames(self, task: str, count: int) -> list[Observation]:
         """See `Benchmark.first_frames`."""
         seeds = [SEEDS["dream_starts"] + n for n in range(count)]
-        return retry_on_crash(lambda: reset_all(self.make(task), seeds))
+        playing = stress_of_play(self.stress)
+        return retry_on_crash(lambda: reset_all(self._judged(task, playing), seeds))
 
     def generate(self, path: Path, jobs: Sequence[Job], *, data: PlayConfig) -> None:
         """See `Benchmark.generate`."""
         from envs.calvin.env import calvin_table
         from envs.playtable.generate import generate_shard
+        from envs.playtable.stress import stressed
 
         make = partial(
             generate_shard,
@@ -79,6 +86,6 @@ class Calvin(Tables):
             seed=data.seed,
             config=data,
             source="calvin simulator",
-            make=calvin_table,
+            make=lambda table: stressed(calvin_table(table), self.stress, playing=True),
         )
         retry_on_crash(make)

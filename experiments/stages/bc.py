@@ -27,7 +27,7 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     options, (head, head_options) = task_run.study.clone, task_run.head
-    ranges = demonstrated(task_run)
+    ranges = demonstrated(task_run)[: options.demos or None]
     episodes = encode(task_run.model, task_run.store.frames, ranges, resamples=options.resamples, seed=task_run.seed)
     features, chunks = demonstrations(task_run.model, task_run.store, episodes, chunk=task_run.study.policy.chunk)
     recorder.rewind(f"{task_run.prefix}/clone", 0)

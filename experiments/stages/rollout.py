@@ -35,6 +35,8 @@ class Evaluation:
     index: np.ndarray  # [n] start states
     success: np.ndarray  # [n] bool, at any time of the episode, which ends there
     steps: np.ndarray  # [n] control steps until success or the time limit
+    # [n] control steps until success by CALVIN's own oracle, 0 without; None where that is the judge
+    oracle_steps: np.ndarray | None = None
     frames: list[np.ndarray] = field(default_factory=list)  # of the filmed episodes, [T, H, W, 3] uint8
 
     @property
@@ -44,13 +46,14 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the pictures."""
-        return {
+        found = {
             "index": self.index.tolist(),
             "success": self.success.astype(int).tolist(),
             "steps": self.steps.tolist(),
             "successes": int(self.success.sum()),
             "n": len(self.success),
         }
+        return found if self.oracle_steps is None else found | {"oracle_steps": self.oracle_steps.tolist()}
 
 
 def evaluate(
@@ -92,8 +95,14 @@ def evaluate(
         index=np.concatenate([p.index for p in parts]),
         success=np.concatenate([p.success for p in parts]),
         steps=np.concatenate([p.steps for p in parts]),
+        oracle_steps=_joined([p.oracle_steps for p in parts]),
         frames=[f for p in parts for f in p.frames],
     )
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if known else None
 
 
 def _wave(
@@ -109,6 +118,7 @@ def _wave(
     reels = [[_picture(s)] for s in simulators[:films]]
     batches = [_Batch(policy, wave, places) for places in _placed(wave)]
     success, steps, running = np.zeros(len(wave), bool), np.zeros(len(wave), int), np.ones(len(wave), bool)
+    oracle: np.ndarray | None = None
     while running.any():
         commands = {i: action for batch in batches for i, action in batch.act(seen, running).items()}
         alive = np.flatnonzero(running).tolist()
@@ -117,10 +127,13 @@ def _wave(
             seen[i], _, terminated, truncated, info = simulators[i].step(commands[i])
             steps[i] += 1
             success[i] = info["is_success"]
+            if "is_success_calvin" in info:
+                oracle = np.zeros(len(wave), int) if oracle is None else oracle
+                oracle[i] = oracle[i] or info["is_success_calvin"] * steps[i]
             running[i] = not (terminated or truncated)
             if i < len(reels):
                 reels[i].append(_picture(simulators[i]))
-    return Evaluation(np.asarray(wave), success, steps, [np.stack(reel) for reel in reels])
+    return Evaluation(np.asarray(wave), success, steps, oracle, [np.stack(reel) for reel in reels])
 
 
 class _Batch:
