@@ -387,7 +387,7 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
 
 
 _ABOUT_WITHIN = (
-    "Success of the same episodes (%) within fewer control steps; 72 is the papers' limit, which measures speed as well."
+    "Success of the same episodes (%) within fewer control steps; 72 is the papers' limit, which measures speed too."
     " BC acts under that of its two samplers which did better on start states apart from these; beside it stands the"
     " other sampler within the whole time limit. Steps: the median until success over all episodes, those without it"
     " counted as longer than any; a dash where fewer than half succeed."
@@ -420,7 +420,7 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
     mean = (summary.get("average") or {}).get("judged", {}).get(env)
     total = ("average", *_judged_cells(summary["average"], mean, improved, "value")) if mean and len(tasks) > 1 else ()
     columns = ["task", f"here: BC, {who}", "points", "n", f"BC {there}", f"{who} {there}", "points"]
-    columns += ["BC, there - here", f"{who}, there - here"]
+    columns += ["BC gap", f"{who} gap"]
     kept = [i for i in range(len(columns)) if i != 2 or not brief]
     return Table(
         [columns[i] for i in kept],
@@ -434,7 +434,7 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
 
 _ABOUT_JUDGED = (
     "Success (%) in the run's own simulator, here, and of the same policies in {env}, of which they have seen nothing."
-    " There - here: in points, from the start states and seeds that both have."
+    " Gap: success there minus success here, in points, from the start states and seeds that both have."
 )
 
 
