@@ -50,7 +50,7 @@ def mean_curves(tasks: Sequence[Curves]) -> dict[str, list[Estimate]]:
     return {name: [average(at) for at in zip(*(task[name] for task in tasks), strict=True)] for name in names}
 
 
-def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int], *, home: str = "simulator") -> Plot:
+def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int], *, home: str = "here") -> Plot:
     """Success within so many control steps, with pointwise 95 % bands: the average above, a small panel a task below.
 
     Args:
@@ -123,7 +123,10 @@ def _panel(axis: Axes, drawn: Curves, limit: int, marks: Sequence[int], *, large
         axis.fill_between(x, low, high, color=style["color"], alpha=0.08 if policy == OTHER else 0.18, linewidth=0)
         axis.plot(x, rates, **style)
         if large and policy != OTHER:
-            axis.annotate(f"{rates[-1]:.0f}", (limit, rates[-1]), xytext=(3, -3), **_AT_END, color=style["color"])
+            ends = [100 * other[-1].value for name, other in drawn.items() if name not in (OTHER, policy)]
+            # labels that lie close make room for each other
+            down = -3 + (3 if all(rates[-1] > end for end in ends) else -3)
+            axis.annotate(f"{rates[-1]:.0f}", (limit, rates[-1]), xytext=(3, down), **_AT_END, color=style["color"])
     axis.grid(axis="x", visible=False)
     axis.set_xlim(0, limit)
     axis.set_ylim(-2, 102)

@@ -119,18 +119,18 @@ def effect(summary: Summary) -> str:
     """
     difference, told = overall(summary).difference, told_of(summary)
     if difference.interval.low > 0:
-        return "skill" if _sooner(told) else "raised"
+        return "skill" if sooner(told) else "raised"
     if _learned_nothing(summary):
         return "nothing"
     if difference.interval.high < 0:
         return "lowered"
-    if (sooner := _sooner(told)) and estimate_of(told["within"][sooner]["difference"]).interval.low > 0:
+    if (steps := sooner(told)) and estimate_of(told["within"][steps]["difference"]).interval.low > 0:
         return "speed"
     noise = told.get("difference_stochastic")
     return "noise" if noise and estimate_of(noise).interval.low > 0 else "unclear"
 
 
-def _sooner(told: Summary) -> str:
+def sooner(told: Summary) -> str:
     """The first horizon before the time limit, as a summary names it; empty if there is none."""
     return next((steps for steps in told.get("within") or {} if int(steps) < told["limit"]), "")
 
@@ -148,7 +148,7 @@ def _changed(doing: str, *, mark: str = "", after: str = "") -> Callable[[Summar
 
 def _speed(summary: Summary) -> str:
     told, improved = told_of(summary), improved_of(summary)
-    steps, key = _sooner(told), "value" if len(summary["tasks"]) > 1 else "rate"
+    steps, key = sooner(told), "value" if len(summary["tasks"]) > 1 else "rate"
     early = comparison_of(told["within"][steps], improved, key)
     whole = overall(summary)
     return (
