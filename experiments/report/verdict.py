@@ -290,7 +290,7 @@ def _idle_seed(seed: Mapping[str, Any], improved: str) -> str:
     """Why the update taught a seed's policy nothing; empty where it did."""
     before, after = seed.get("imagined_bc"), seed.get(f"imagined_{improved}")
     if before is not None and after is not None and max(before, after) <= NEAR_ZERO:
-        return f"its dreams stayed near 0 % ({shares(before, after)}), and there was no success to learn from"
+        return f"its dreams stayed near 0 % ({percent(before)}, then {percent(after)}), with no success to learn from"
     if kept_of(seed) == 0:
         return f"it ended before its first step ({STOPS.get(seed.get('stop_reason') or '', 'no iteration was kept')})"
     if before is not None and before == after and seed.get("bc") == seed.get(improved) not in (None, 1.0):
