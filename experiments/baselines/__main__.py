@@ -8,17 +8,16 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from experiments.baselines import BASELINES, REPLACED
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 
 if TYPE_CHECKING:
     from experiments.baselines.job import Job
     from experiments.study.run import Run
 
 INTERRUPTED = 130
-Name = TypeVar("Name", str, int)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -32,13 +31,14 @@ def main(arguments: Sequence[str]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.baselines.job import work
     from experiments.baselines.table import results, tables, write_csv
+    from experiments.study.finished import among, check_finished
     from experiments.study.pool import run_jobs
     from experiments.study.run import Run
     from worldaction.io.recorder import setup_logging
 
     run = Run.open(chosen.run)
-    tasks, seeds = _among(chosen.tasks, run.study.tasks, "task"), _among(chosen.seeds, run.study.seeds, "seed")
-    _check_finished(run, tasks, seeds)
+    tasks, seeds = among(chosen.tasks, run.study.tasks, "task"), among(chosen.seeds, run.study.seeds, "seed")
+    check_finished(run, tasks, seeds)
     jobs = _jobs(run, chosen, tasks, seeds)
     log = run.folder / "baselines" / "console.log"
     setup_logging(log)
@@ -72,27 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: the run's)")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     return parser
-
-
-def _among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> list[Name]:
-    for name in asked or ():
-        if name not in known:
-            raise unknown(f"{kind} of this run", str(name), map(str, known))
-    return list(dict.fromkeys(asked or known))
-
-
-def _check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:
-    from experiments.study.checks import learns
-
-    if arms := run.arms():
-        names = ", ".join(str(arm.folder) for arm in arms.values())
-        raise UserError(f"{run.folder} compares several settings; give the folder of one of them: {names}")
-    if not learns(run.study):
-        raise UserError(f"{run.folder} has learned no policies; give a run that has")
-    for seed in seeds:
-        for task in tasks:
-            if not run.task(seed, task, "evaluation").complete:
-                raise UserError(f"{run.folder} is not finished ({task}, seed {seed}); go on with it: {run.command}")
 
 
 def _jobs(run: Run, chosen: argparse.Namespace, tasks: Sequence[str], seeds: Sequence[int]) -> list[Job]:

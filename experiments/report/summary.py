@@ -65,12 +65,14 @@ def _seed(run: Run, task: str, seed: int) -> Json:
     """One task and seed."""
     evaluation = read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json")
     improved, update = run.study.improved, run.task(seed, task, "ppo").results
+    # dreams of the clone under the sampler by which it was evaluated
+    dreamed = {"bc": "bc_deterministic" if evaluation["sampler"] == "deterministic" else "bc", improved: improved}
     return {
         "seed": seed,
         "sampler": evaluation["sampler"],
         **{name: evaluation[name]["successes"] / evaluation[name]["n"] for name in ("bc", improved)},
         "difference": estimate(paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"])),
-        **{f"imagined_{name}": update["imagined"][name]["success"] for name in ("bc", improved)},
+        **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
         "iterations": update["iterations"],
         "kept": update.get("kept"),
         "stop_reason": update["stop_reason"],

@@ -18,6 +18,9 @@ from experiments.study.run import LOGGER
 from worldaction.io.artefact import write_json
 from worldaction.io.recorder import progress
 
+OTHER = "bc_other"
+"""The clone under the sampler that was not chosen."""
+
 
 def compare(task_run: TaskRun) -> None:
     """Improved policy --> evaluation: it and the cloned one from the same start states."""
@@ -31,20 +34,23 @@ def compare(task_run: TaskRun) -> None:
     indices = range(options.first, options.first + options.episodes)
     results = outcomes(task_run, found, task_run.benchmark, indices=indices, films=options.videos)
     write_json(artefact.folder / "evaluation.json", values(task_run, results))
-    _film(artefact.folder / "film.mp4", {name: result for name, result in results.items() if name != "bc_other"})
+    _film(artefact.folder / "film.mp4", results)
     artefact.finish({name: result.rate for name, result in results.items()})
     task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)
 
 
 def policies(task_run: TaskRun) -> dict[str, Policy]:
-    """What is compared: "bc", the clone under its better sampler; "bc_other", under the other one, if one was chosen
-    among two; and the improved policy, by its name."""
+    """What is compared: the clone by its better sampler and, if it had a choice, the other one; the improved policy.
+
+    Returns:
+        "bc", `OTHER`, and the improved policy by its name.
+    """
     chosen = task_run.run.task(task_run.seed, task_run.task, SAMPLER).results
     cloned, sampler = load_actor(task_run, "clone"), chosen["sampler"]
     found = {"bc": task_run.policy(cloned, sampler=sampler)}
     if chosen["choice"] is not None:
         (other,) = set(samplers(cloned)) - {sampler}
-        found["bc_other"] = task_run.policy(cloned, sampler=other)
+        found[OTHER] = task_run.policy(cloned, sampler=other)
     return found | {task_run.study.improved: task_run.policy(load_actor(task_run, STAGE))}
 
 
@@ -58,14 +64,18 @@ def outcomes(
         compared: the policies, by name.
         benchmark: the simulator.
         indices: start states of its fixed list.
-        films: how many of the first episodes are filmed.
+        films: how many of the first episodes are filmed, of all but `OTHER`.
     """
     results, where = {}, "" if benchmark is task_run.benchmark else f" in {benchmark.name}"
     with progress(len(compared) * len(indices), f"evaluation of {task_run.prefix}{where}", "episode") as bar:
         for name, policy in compared.items():
-            parallel = task_run.study.evaluation.parallel
             results[name] = evaluate(
-                policy, benchmark, indices=indices, parallel=parallel, films=films, progress=bar.update
+                policy,
+                benchmark,
+                indices=indices,
+                parallel=task_run.study.evaluation.parallel,
+                films=0 if name == OTHER else films,
+                progress=bar.update,
             )
     improved = task_run.study.improved
     LOGGER.info(
@@ -89,7 +99,7 @@ def values(task_run: TaskRun, results: Mapping[str, Evaluation]) -> dict[str, An
         "limit": task_run.study.table.max_steps,
         "sampler": chosen["sampler"],
         "choice": chosen["choice"],
-        "bc_other": None,
+        OTHER: None,
         **{name: result.to_dict() for name, result in results.items()},
     }
 
@@ -98,7 +108,8 @@ def _film(path: Path, results: Mapping[str, Evaluation]) -> None:
     rollouts = []
     for i in range(len(results["bc"].frames)):
         for name, result in results.items():
-            label = f"{name.upper()}, start {int(result.index[i])}"
-            rollouts.append(Rollout(label, result.frames[i], bool(result.success[i])))
+            if result.frames:
+                label = f"{name.upper()}, start {int(result.index[i])}"
+                rollouts.append(Rollout(label, result.frames[i], bool(result.success[i])))
     if rollouts:
         rollout_video(rollouts, path)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from agents.policies.base import ImprovedPolicy
-from agents.policies.diffusion import DiffusionPolicy
-from agents.policies.gaussian import GaussianPolicy
-from agents.policy import Actor, Policy, PolicyState
+from agents.policies.base import SAMPLERS, Sampler
+from agents.policy import Actor, Policy
 from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
 from experiments.stages.world_model import open_world_model
@@ -19,9 +16,6 @@ from experiments.study.run import Run
 from worldaction.play.store import Segment
 from worldaction.spec import SCENE
 from worldaction.world_model.latent import Latent
-from worldaction.world_model.model import WorldModel
-
-Sampler = Literal["stochastic", "deterministic"]
 
 
 class TaskRun:
@@ -53,25 +47,12 @@ class TaskRun:
 
     def policy(self, actor: Actor, *, sampler: Sampler = "stochastic") -> Policy:
         """An actor as it is used in the simulator."""
-        return _Sampled(self.model, actor.to(self.device), task=self.task, seed=self.seed, sampler=sampler)
-
-
-class _Sampled(Policy):
-    """A policy that draws its actions by one sampler, whoever calls it."""
-
-    def __init__(self, model: WorldModel, actor: Actor, *, task: str, seed: int, sampler: Sampler) -> None:
-        super().__init__(model, actor, task=task, seed=seed)
-        self.sampler = sampler
-
-    def act(self, *args: Any, deterministic: bool = False, **kwargs: Any) -> tuple[Tensor, PolicyState]:
-        """See `Policy.act`."""
-        return super().act(*args, deterministic=deterministic or self.sampler == "deterministic", **kwargs)
+        return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed, sampler=sampler)
 
 
 def samplers(actor: Actor) -> tuple[Sampler, ...]:
-    """The samplers that a head has, the one that it was trained for first."""
-    head = actor.base if isinstance(actor, ImprovedPolicy) else actor
-    return ("stochastic", "deterministic") if isinstance(head, (DiffusionPolicy, GaussianPolicy)) else ("stochastic",)
+    """The samplers that a policy has, the one that it was trained for first."""
+    return SAMPLERS if actor.has_deterministic else SAMPLERS[:1]
 
 
 def without_prefix(stage: str, figures: Mapping[str, float]) -> dict[str, float]:

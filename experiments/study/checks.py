@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from envs.benchmark import Benchmark, benchmark_class
+from envs.benchmark import Benchmark, benchmark_class, open_benchmark
 from experiments.study.settings import Study
 from worldaction.config import EvaluationConfig
 from worldaction.errors import UserError
-from worldaction.spec import Kind, Split
+from worldaction.spec import Kind, Layout, Split
 
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
 CONTEXT: Final = 8
@@ -61,6 +61,34 @@ def check_tasks(study: Study) -> None:
     # those of a recorded set are read when that set is
     if learns(study) and study.starts is None:
         check_start_states(study, benchmark)
+
+
+def check_judges(study: Study, layout: Layout, *, option: str = "--evaluate-in") -> None:
+    """Refuse simulators of `--evaluate-in` that are not here or are of another kind, before anything is computed.
+
+    Args:
+        study: the settings.
+        layout: what policies see and do.
+        option: what names them.
+
+    Raises:
+        UserError: names the option, and what is missing.
+    """
+    for env in study.evaluate_in:
+        try:
+            benchmark = open_benchmark(study.env_config_of_judge(env))
+            for task in study.tasks:
+                benchmark.check(task)
+            for name in ("robot", "action", "null_action", "binary"):
+                if (own := getattr(layout, name)) != (other := getattr(benchmark.layout, name)):
+                    raise UserError(f"policies of this study have {name} {own}, and there it is {other}; leave it out")
+            if missing := [camera for camera in study.world_model.cameras if camera not in benchmark.layout.cameras]:
+                raise UserError(f"policies of this study see {missing[0]}, which is not there; leave it out")
+            # only a simulator that has been started is known to be installed
+            benchmark.make(study.tasks[0]).close()
+        except UserError as error:
+            raise UserError(f"{option} {env}: {error}") from None
+        check_start_states(study, benchmark, judged=study.evaluation.judged_episodes)
 
 
 def check_paths(study: Study) -> None:

@@ -20,10 +20,11 @@ from experiments.report.run_page import console_table, write_report
 from experiments.report.summary import summarise
 from experiments.stages.all_of_task import STAGES, learn_stage, learn_task
 from experiments.stages.fidelity import measure_world_model
+from experiments.stages.judge import judge
 from experiments.stages.play import make_play
 from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
-from experiments.study.checks import check_lengths
+from experiments.study.checks import check_judges, check_lengths
 from experiments.study.pool import Job, run_jobs
 from experiments.study.resolve import check_resolved, open_recorded, resolve, seen_through
 from experiments.study.run import Run, is_run
@@ -75,7 +76,7 @@ def _conduct(study: Study, resume: Path | None, *, models_only: bool) -> Path:
     if (cameras := run.study.world_model.cameras) != study.world_model.cameras:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
-        _stages(run, models_only=models_only)
+        _stages(run, resumed=resume is not None, models_only=models_only)
     except (Interrupted, KeyboardInterrupt):
         LOGGER.warning("interrupted, nothing is lost; go on with: %s", run.command)
         raise KeyboardInterrupt from None
@@ -93,10 +94,20 @@ def _begin(study: Study) -> Run:
     return Run.create(study, None if study.arms else known)
 
 
-def _stages(run: Run, *, models_only: bool) -> None:
+def _check_judges(run: Run) -> None:
+    """Refuse to go on where another simulator has policies to judge and is not there; a new run is checked before."""
+    study = run.study
+    wanted = [(s, t, env) for s in study.seeds for t in study.tasks for env in study.evaluate_in]
+    if not all(run.judged(*one).complete for one in wanted):
+        check_judges(study, run.resolved.layout)
+
+
+def _stages(run: Run, *, resumed: bool, models_only: bool) -> None:
     """All stages, of the run or of the arms that it compares, side by side."""
     arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
     parts = arms or {"": run}
+    for part in parts.values() if resumed else ():
+        _check_judges(part)
     for name, part in parts.items() if run.study.cache else ():
         with log_prefix(name):
             _say_what_is_there(part)
@@ -194,6 +205,12 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         run_jobs(unmade(wanted, shared=True), workers, log=log)
     policies = [Wanted(r.task(s, t, "evaluation"), _job(name, learn_task, r, s, t)) for s, t, name, r in tasked]
     run_jobs(unmade(policies), workers, log=log)
+    judged = [
+        Wanted(r.judged(s, t, env), _job(name, judge, r, s, t, env))
+        for env in first.study.evaluate_in
+        for s, t, name, r in tasked
+    ]
+    run_jobs(unmade(judged), workers, log=log)
 
 
 def unmade(wanted: Sequence[Wanted], *, shared: bool = False) -> list[Job]:

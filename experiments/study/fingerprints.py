@@ -38,7 +38,8 @@ class Fingerprints:
     @property
     def all(self) -> list[str]:
         """Options with a path, and modules."""
-        return sorted({*self.paths, *self.losses, *self.cores, *self.envs, *self.policies, *self.updates})
+        judges = [module for env in self.study.evaluate_in for module in self.judge(env)]
+        return sorted({*self.paths, *self.losses, *self.cores, *self.envs, *judges, *self.policies, *self.updates})
 
     @property
     def paths(self) -> dict[str, str]:
@@ -72,6 +73,11 @@ class Fingerprints:
         env = BENCHMARKS.available().get(self.study.env, self.study.env)
         return _foreign((env, self.study.gym.success, self.study.gym.expert))
 
+    @staticmethod
+    def judge(env: str) -> list[str]:
+        """Modules of another simulator in which policies are evaluated."""
+        return _foreign((BENCHMARKS.available().get(env, env),))
+
     def _modules(self, family: Family, texts: Callable[[Study], Iterable[str]]) -> list[str]:
         """Modules of the plug-ins of the study and of its arms, whether they go by a name or not."""
         known = family.available()
@@ -86,6 +92,11 @@ class Fingerprints:
     def part(self, *names: str) -> dict[str, Any]:
         """For what made an artefact: the hashes from when the run began, and nothing where no such name is used."""
         found = {name: self._then[name] for name in names if name in self._then}
+        return {"content": found} if found else {}
+
+    def part_of_judge(self, env: str) -> dict[str, Any]:
+        """As `part`, for a simulator that may have been thought of only when the run had ended."""
+        found = {name: self._then.get(name) or self._look(name) for name in self.judge(env)}
         return {"content": found} if found else {}
 
     def refuse_changed(self, names: Iterable[str]) -> None:

@@ -31,7 +31,10 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 --resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
 
 LOGGER = logging.getLogger("worldaction")
-RESERVED: Final = ("bc", "task", "seed", "average", "n", "difference", "imagined", "per_seed")
+RESERVED: Final = (
+    *("bc", "bc_other", "bc_deterministic", "task", "seed", "env", "limit", "sampler", "choice", "samplers"),
+    *("average", "n", "difference", "difference_stochastic", "imagined", "within", "time", "judged", "gap", "per_seed"),
+)
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
 _RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.open-loop"}
@@ -203,12 +206,18 @@ def _checked(study: Study) -> Study:
         raise UserError(f"--tasks {' '.join(study.tasks)} names tasks beside all; leave them out, or leave out all")
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
     lists["world-model.cameras"] = study.world_model.cameras
+    lists["evaluate-in"] = study.evaluate_in
     for name, values in lists.items():
         # other environments may have nothing to look through
-        if not values and (name != "world-model.cameras" or benchmark_class(study.env).needs_cameras):
+        may_be_empty = name == "evaluate-in" or (
+            name == "world-model.cameras" and not benchmark_class(study.env).needs_cameras
+        )
+        if not values and not may_be_empty:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    if study.env in study.evaluate_in:
+        raise UserError(f"--evaluate-in {study.env} is where the study is evaluated anyway; leave it out")
     for family, text in (
         (POLICIES, study.policy.name),
         (UPDATES, study.update.name),

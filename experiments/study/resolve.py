@@ -17,7 +17,7 @@ from agents.policies.registry import POLICIES
 from agents.updates.base import Update
 from agents.updates.registry import UPDATES
 from envs.benchmark import Benchmark, open_benchmark
-from experiments.study.checks import check_lengths, check_start_states, check_tasks, learns
+from experiments.study.checks import check_judges, check_lengths, check_start_states, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
 from worldaction.config import sizes_of
@@ -135,6 +135,9 @@ def check_resolved(study: Study, resolved: Resolved) -> None:
     check_tasks(study)
     if resolved.learns:
         check_start_states(study, resolved.benchmark)
+        check_judges(study, resolved.layout)
+    elif study.evaluate_in:
+        raise UserError(f"--evaluate-in {study.evaluate_in[0]}: this study learns no policies; leave it out")
     source = resolved.source
     if source is not None:
         check_lengths(study, source.episodes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ ARMS: Final = "arms"
 """The folder in a run in which its arms are runs of their own."""
 STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
+JUDGED: Final = "judged-"
+"""What the places of evaluations in other simulators begin with."""
 FREE = {
     "world_model": ("save_every",),
     "evaluation": ("parallel", "probes", "horizon", "within", "judged_episodes"),
@@ -144,6 +147,8 @@ class Run:
         if learns(self.study):
             places = [(s, t, g) for s in self.study.seeds for t in self.study.tasks for g in STAGES]
             found |= {f"seed{s}/{task}/{stage}": self.task(s, task, stage) for s, task, stage in places}
+            judged = [(s, t, env) for s in self.study.seeds for t in self.study.tasks for env in self.study.evaluate_in]
+            found |= {f"seed{s}/{task}/{judged_in(env)}": self.judged(s, task, env) for s, task, env in judged}
         return found
 
     def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
@@ -259,6 +264,31 @@ class Run:
             **self.fingerprints.part(STARTS),
         }
 
+    def judged(self, seed: int, task: str, env: str, *, episodes: int | None = None) -> Artefact:
+        """The evaluation of a task's policies in another simulator.
+
+        Args:
+            seed: whose policies.
+            task: which of them.
+            env: the simulator, as `--evaluate-in` names it.
+            episodes: start states; by default as many as the settings say.
+        """
+        made_by = {
+            "seed": seed,
+            "task": task,
+            "ppo": self.task(seed, task, "ppo").digest,
+            "sampler": self.task(seed, task, "sampler").digest,
+            "env": env,
+            "table": to_dict(self.study.env_config_of_judge(env).table),
+            "gym": to_dict(self.study.gym),
+            "episodes": episodes or self.study.evaluation.judged_episodes,
+            "first": self.study.evaluation.first,
+            "stress": self._stress,
+            **self._starts,
+            **self.fingerprints.part(STARTS),
+        }
+        return self._artefact(f"seed{seed}/{task}/{judged_in(env)}", made_by | self.fingerprints.part_of_judge(env))
+
     def _section(self, name: str) -> dict[str, Any]:
         """A section of the settings, without those on which no result depends."""
         return {k: v for k, v in to_dict(getattr(self.study, name)).items() if k not in FREE.get(name, ())}
@@ -333,6 +363,12 @@ class Run:
         return f"{program} --resume {self.folder}"
 
 
+def judged_in(env: str) -> str:
+    """The place of an evaluation in another simulator, beside a task's stages: the simulator's id, after its slash."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", env.rpartition("/")[2])
+    return f"{JUDGED}{name}"
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is one of a run."""
     return (folder / "config.json").exists()
@@ -361,6 +397,8 @@ def _published(place: str, path: Path) -> Iterator[tuple[Path, str]]:
     if parts[-1] == "fidelity":
         for film in sorted(path.glob("open_loop-*")):
             yield film, f"videos/{film.name.replace('open_loop-', f'open_loop-{parts[0]}-', 1)}"
+    elif parts[-1].startswith(JUDGED):
+        yield path / "evaluation.json", f"evaluation/{parts[-1]}/{parts[1]}-{parts[0]}.json"
     elif parts[-1] == "evaluation":
         name = f"{parts[1]}-{parts[0]}"
         yield path / "evaluation.json", f"evaluation/{name}.json"

@@ -63,6 +63,8 @@ class Study:
     """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
     starts: str | None = None
     """A CALVIN set whose annotated validation windows give the start states in worldaction/Calvin-v0, as in DiWA."""
+    evaluate_in: tuple[str, ...] = ()
+    """Other simulators, as --env names them, in which the same policies are evaluated from the same start states."""
     arms: tuple[str, ...] = ()
     """Settings to compare, as changes of this one: [NAME:]LOSS+LOSS...,SECTION.OPTION=VALUE...; see docs/arms.md."""
     run_dir: str | None = None
@@ -91,6 +93,10 @@ class Study:
     def env_config(self) -> EnvConfig:
         """The parts that the environment depends on."""
         return EnvConfig(self.env, self.table, self.gym, self.stress, self.starts)
+
+    def env_config_of_judge(self, env: str) -> EnvConfig:
+        """The same for a simulator of `evaluate_in`, which is drawn by what it draws with itself."""
+        return replace(self.env_config, env=env, table=replace(self.table, renderer="auto"))
 
     @property
     def dream_steps(self) -> int:

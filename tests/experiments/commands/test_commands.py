@@ -239,6 +239,11 @@ def checks_the_readme_s_loss(command: str) -> None:
     assert "keeps to the contract" in result.stdout
 
 
+def evaluates(command: str) -> None:
+    """The verb has these options; what it does is tested with the judge."""
+    prints(*(word for word in command.split() if word.startswith("--")))("worldaction eval --help")
+
+
 def has_markers(command: str) -> None:
     """This suite; what it leaves out is marked as the document says."""
     assert "markers" in (ROOT / "pyproject.toml").read_text()
@@ -276,13 +281,21 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --table.scene B": means("quick", table=replace(PRESETS["quick"].table, scene="B")),
     f"{STUDY} quick --env worldaction/Calvin-v0": means("quick", env=CALVIN_ID),
     f"{STUDY} small --env worldaction/Calvin-v0 --play path/to/task_D_D --starts path/to/task_D_D"
-    " --evaluation.episodes 20 --evaluation.curve-episodes 5": means(
+    " --evaluation.episodes 20 --evaluation.curve-episodes 5 --evaluation.sampler-episodes 5": means(
         "small",
         env=CALVIN_ID,
         play="path/to/task_D_D",
         starts="path/to/task_D_D",
-        evaluation=replace(PRESETS["small"].evaluation, episodes=20, curve_episodes=5),
+        evaluation=replace(PRESETS["small"].evaluation, episodes=20, curve_episodes=5, sampler_episodes=5),
     ),
+    f"{STUDY} quick --evaluate-in worldaction/Calvin-v0": means("quick", evaluate_in=(CALVIN_ID,)),
+    f"{STUDY} quick --evaluate-in worldaction/Calvin-v0 --evaluation.judged-episodes 50": means(
+        "quick", evaluate_in=(CALVIN_ID,)
+    ),
+    "worldaction eval runs/calvin/quick-... --in worldaction/Calvin-v0": evaluates,
+    "worldaction eval runs/calvin/quick-... --in worldaction/Calvin-v0 --episodes 50": evaluates,
+    f"{STUDY} small --evaluation.first 600": means("small", evaluation=replace(PRESETS["small"].evaluation, first=600)),
+    f"{STUDY} small-72": means("small-72"),
     f"{STUDY} small --arms reconstruction+kl reconstruction+kl+inverse_dynamics --tasks all --seeds 0 1 2": means(
         "small", arms=("reconstruction+kl", "reconstruction+kl+inverse_dynamics"), seeds=(0, 1, 2)
     ),

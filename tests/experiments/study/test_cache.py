@@ -22,6 +22,7 @@ from worldaction.errors import UserError
 from worldaction.io.artefact import Artefact, Cache
 
 TASK = "seed0/turn_on_led"
+BEFORE_PPO = ("success", "clone", "sampler")
 
 
 def conducted(folder: Path, *more: str, **changes: Any) -> Path:
@@ -94,7 +95,7 @@ def test_a_run_can_be_moved_with_its_artefacts(tmp_path: Path) -> None:
 def test_only_what_depends_on_a_changed_setting_is_made_anew(other_ppo: Path, shared: Path) -> None:
     assert new_stages(shared) == ["evaluation", "ppo"]
     reused = json.loads((other_ppo / "summary.json").read_text())["reused"]
-    assert set(reused) == {"play", "seed0/world_model", "seed0/fidelity", f"{TASK}/success", f"{TASK}/clone"}
+    assert set(reused) == {"play", "seed0/world_model", "seed0/fidelity", *(f"{TASK}/{s}" for s in BEFORE_PPO)}
     prefixes = [line["prefix"] for line in metrics(other_ppo)]
     assert {"seed0/world_model", f"{TASK}/clone", TASK} <= set(prefixes)
     # its own PPO, not that of the other run too

@@ -39,6 +39,7 @@ STAGES = {
     ),
     "success": ("artefacts/seed0/fidelity/manifest.json", f"{TASK}/success", signal.SIGKILL),
     "clone": (f"{TASK}/success/manifest.json", f"{TASK}/clone", signal.SIGKILL),
+    "sampler": (f"{TASK}/clone/manifest.json", f"{TASK}/sampler", signal.SIGKILL),
     "ppo": (f"{TASK}/ppo/checkpoint.safetensors", f"{TASK}/ppo", signal.SIGKILL),
     "evaluation": (f"{TASK}/evaluation/policies/ppo/config.json", f"{TASK}/evaluation", signal.SIGINT),
 }

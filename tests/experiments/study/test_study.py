@@ -150,6 +150,7 @@ def test_a_policy_can_be_loaded_and_acts_in_the_table(run: Path, name: str) -> N
     table = PlayTable(TableConfig(image_size=32, supersample=2, max_steps=16)).make("turn_on_led")
     observation, _ = table.reset(seed=SEEDS["evaluation"])
     action, state = policy.predict(observation)
+    policy.reset(seed=policy.seed)
     again, _ = policy.predict(observation)
     table.close()
     assert action.shape == (7,)
