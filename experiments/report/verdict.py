@@ -293,11 +293,7 @@ def _idle_seed(seed: Mapping[str, Any], improved: str) -> str:
         return f"its dreams stayed near 0 % ({percent(before)}, then {percent(after)}), with no success to learn from"
     if kept_of(seed) == 0:
         return f"it ended before its first step ({STOPS.get(seed.get('stop_reason') or '', 'no iteration was kept')})"
-    if before is not None and before == after and seed.get("bc") == seed.get(improved) not in (None, 1.0):
-        return (
-            f"it succeeds as often as the clone, {percent(after)} in dreams and {percent(seed['bc'])} in the simulator"
-        )
-    return ""
+    return "its episodes are those of the clone, step for step" if seed.get("unchanged") else ""
 
 
 def kept_of(seed: Mapping[str, Any]) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evaluations import CALVIN, LIMIT, NAMES, WITHIN, Policy, Task, evaluation, write_evaluations
 
-from experiments.report.outcomes import OTHER, STOCHASTIC, Episodes, Outcomes, recorded
+from experiments.report.outcomes import OTHER, STOCHASTIC, Episodes, Outcomes, recorded, same_episodes
 from experiments.report.statistics import average, paired_difference, success_rate
 from experiments.report.summary import estimate, pooled
 from experiments.report.verdict import estimate_of
@@ -87,6 +87,14 @@ def test_seeds_may_differ_in_which_sampler_is_better() -> None:
     assert dict(found.samplers) == {0: "deterministic", 1: "stochastic"}
     expected = [*sure["bc_other"]["success"], *drawn["bc"]["success"]]
     assert found.policies[STOCHASTIC].success.tolist() == [bool(s) for s in expected]
+
+
+def test_a_policy_that_did_what_the_clone_did_with_the_same_random_actions_was_not_changed() -> None:
+    found = evaluation("open_drawer", FAIR, 0)
+    assert found["sampler"] == "deterministic"
+    assert not same_episodes(found, "ppo")
+    assert same_episodes(found | {"ppo": dict(found["bc_other"])}, "ppo")
+    assert not same_episodes(found | {"ppo": dict(found["bc"])}, "ppo")
 
 
 def test_a_head_with_one_sampler_has_no_other() -> None:
