@@ -9,12 +9,16 @@ What it reads (each may be missing; then its part is left out):
                       "ppo": {"successes": int, "rate", "interval"},  under the name of its update, see "improved"
                       "difference": {"value", "interval"},          PPO - BC, paired by start state
                       "imagined": {"bc", "ppo"},                    in the world model
+                      "limit"?, "within"?, "time"?, "bc_other"?, "difference_stochastic"?, "samplers"?, "judged"?:
+                                                                    see docs/metrics.md, "Success of policies"
                       "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
                                     "iterations",                   of the update, the last of which learned nothing
                                     "kept": int | None,             of them, those that the policy learned from
+                                    "unchanged"?: bool,             whether it did what the clone does, step for step
                                     "stop_reason"}]}},
      "average": {"bc", "ppo", "difference": {"value", "interval"}, "imagined": {"bc", "ppo"}},
      "world_model": {"psnr": {camera: [by horizon, from 1]}, "ssim"?: the same,
+                     "moving"?: {camera: {"share", "model", "still", "average": [by horizon]}},
                      "per_seed"?: [{"probes": {where the latent comes from: {probe: score}}}],
                      "losses": [specification]},
      "improved": what the improved policy is called, "ppo" by default,
