@@ -122,6 +122,17 @@ class Outcomes:
         return self.improved.over(self.policies[to], steps) if to in self.policies else None
 
 
+def same_episodes(evaluation: Json, improved: str) -> bool:
+    """Whether an improved policy did, step for step, what the clone did with the same random actions.
+
+    Args:
+        evaluation: the content of evaluation.json.
+        improved: what it calls the improved policy.
+    """
+    clone = evaluation["bc" if evaluation["sampler"] == STOCHASTIC else OTHER]
+    return all(evaluation[improved][key] == clone[key] for key in ("success", "steps"))
+
+
 def recorded(folder: Path, task: str, seeds: Sequence[int], names: Mapping[str, str]) -> dict[str, Outcomes]:
     """What the evaluations of a task say, by simulator: "" for the run's own, then others by their id.
 

@@ -21,6 +21,8 @@ from experiments.report.statistics import Estimate, average
 from experiments.report.table import words
 from experiments.report.verdict import label
 
+ROW = 3
+"""Panels that fit into one row as large ones."""
 EVERY = 2
 """Control steps between two points of a curve."""
 AVERAGE = "average"
@@ -48,7 +50,7 @@ def mean_curves(tasks: Sequence[Curves]) -> dict[str, list[Estimate]]:
     return {name: [average(at) for at in zip(*(task[name] for task in tasks), strict=True)] for name in names}
 
 
-def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int], *, home: str = "simulator") -> Plot:
+def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int], *, home: str = "here") -> Plot:
     """Success within so many control steps, with pointwise 95 % bands: the average above, a small panel a task below.
 
     Args:
@@ -62,10 +64,11 @@ def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int],
     rows = {AVERAGE: _mean_of_tasks(found, simulators)} | found if len(found) > 1 else found
     figure, axes = _axes(list(rows), len(simulators))
     data: list[Row] = []
+    large = set(axes if len(axes) <= ROW else [key for key in axes if key[0] == next(iter(rows))])
     for (name, simulator), axis in axes.items():
         drawn = rows[name].get(simulators[simulator], {})
         where = home if not simulators[simulator] else simulators[simulator].rpartition("/")[2]
-        _panel(axis, drawn, limit, marks, large=name == AVERAGE or len(rows) == 1)
+        _panel(axis, drawn, limit, marks, large=(name, simulator) in large)
         axis.set_title(words(name) + (f", {where}" if len(simulators) > 1 else ""), **_TITLE)
         data += _rows(name, where, drawn, limit)
     shown = list(dict.fromkeys(policy for parts in rows.values() for drawn in parts.values() for policy in drawn))
@@ -83,11 +86,11 @@ def _mean_of_tasks(found: Mapping[str, Mapping[str, Curves]], simulators: Sequen
 
 
 def _axes(names: Sequence[str], simulators: int) -> tuple[Figure, dict[tuple[str, int], Axes]]:
-    """A panel for each name and simulator: the first name in a row of its own and larger, the others four in a row."""
-    columns = 4
-    first, *others = [(name, simulator) for name in names for simulator in range(simulators)]
-    top = [first, *others[: simulators - 1]]
-    below = others[simulators - 1 :]
+    """A panel for each name and simulator: larger ones in the first row, of the first name or of all."""
+    every = [(name, simulator) for name in names for simulator in range(simulators)]
+    top = every if len(every) <= ROW else every[:simulators]
+    below = every[len(top) :]
+    columns = len(top) * (4 // len(top)) if below and len(top) <= 4 else len(top)
     lines = -(-len(below) // columns)
     heights = [2.7] + [1.75] * lines
     with matplotlib.rc_context(STYLE):
@@ -109,7 +112,7 @@ def _axes(names: Sequence[str], simulators: int) -> tuple[Figure, dict[tuple[str
 def _panel(axis: Axes, drawn: Curves, limit: int, marks: Sequence[int], *, large: bool) -> None:
     x = [0, *places(limit)]
     for steps in marks:
-        axis.axvline(steps, color="#999999", linewidth=0.8, linestyle=":")
+        axis.axvline(steps, color="#777777", linewidth=0.9, linestyle=":")
         if large:
             axis.annotate(
                 str(steps), (steps, 0), xytext=(2, 1), textcoords="offset points", fontsize=7.5, color="#777777"
@@ -120,7 +123,11 @@ def _panel(axis: Axes, drawn: Curves, limit: int, marks: Sequence[int], *, large
         axis.fill_between(x, low, high, color=style["color"], alpha=0.08 if policy == OTHER else 0.18, linewidth=0)
         axis.plot(x, rates, **style)
         if large and policy != OTHER:
-            axis.annotate(f"{rates[-1]:.0f}", (limit, rates[-1]), xytext=(3, -3), **_AT_END, color=style["color"])
+            ends = [100 * other[-1].value for name, other in drawn.items() if name not in (OTHER, policy)]
+            # labels that lie close make room for each other
+            down = -3 + (3 if all(rates[-1] > end for end in ends) else -3)
+            axis.annotate(f"{rates[-1]:.0f}", (limit, rates[-1]), xytext=(3, down), **_AT_END, color=style["color"])
+    axis.grid(axis="x", visible=False)
     axis.set_xlim(0, limit)
     axis.set_ylim(-2, 102)
     axis.set_yticks(range(0, 101, 25))

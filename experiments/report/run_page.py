@@ -9,12 +9,16 @@ What it reads (each may be missing; then its part is left out):
                       "ppo": {"successes": int, "rate", "interval"},  under the name of its update, see "improved"
                       "difference": {"value", "interval"},          PPO - BC, paired by start state
                       "imagined": {"bc", "ppo"},                    in the world model
+                      "limit"?, "within"?, "time"?, "bc_other"?, "difference_stochastic"?, "samplers"?, "judged"?:
+                                                                    see docs/metrics.md, "Success of policies"
                       "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
                                     "iterations",                   of the update, the last of which learned nothing
                                     "kept": int | None,             of them, those that the policy learned from
+                                    "unchanged"?: bool,             whether it did what the clone does, step for step
                                     "stop_reason"}]}},
      "average": {"bc", "ppo", "difference": {"value", "interval"}, "imagined": {"bc", "ppo"}},
      "world_model": {"psnr": {camera: [by horizon, from 1]}, "ssim"?: the same,
+                     "moving"?: {camera: {"share", "model", "still", "average": [by horizon]}},
                      "per_seed"?: [{"probes": {where the latent comes from: {probe: score}}}],
                      "losses": [specification]},
      "improved": what the improved policy is called, "ppo" by default,
@@ -40,6 +44,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from experiments.report.comparison.numbers import mean
 from experiments.report.comparison.page import write_comparison
 from experiments.report.figures import (
     Plot,
@@ -55,7 +60,7 @@ from experiments.report.outcomes import recorded
 from experiments.report.over_time import over_time
 from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
 from experiments.report.statistics import wilson
-from experiments.report.table import DASH, Cell, Table, percent, words
+from experiments.report.table import DASH, Cell, Table, number, percent, words
 from experiments.report.verdict import (
     STOPS,
     comparisons,
@@ -74,8 +79,8 @@ from worldaction.io.recorder import OWN_KEYS, read_metrics
 
 __all__ = ["RunFiles", "console_table", "verdict", "write_report"]
 
-_ABOUT_RESULTS = """Success in the simulator. Both policies start from the same n start states, which neither training
-nor the choice of the policy has seen."""
+_ABOUT_RESULTS = """Success in the simulator{within}. Both policies start from the same n start states, which neither
+training nor the choice of the policy has seen."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
 square-and-add for averages, with episodes of several seeds from one start state counted as the cluster that they are.
 They speak for these trained policies on other start states, not for other seeds."""
@@ -86,6 +91,8 @@ the task. The horizontal axis counts the iterations of learning that are behind 
 blue dots; their start states are not those of the final policy's."""
 _ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by the recorded actions alone, against the
 true frames of play that the model was not trained on."""
+_ABOUT_MOVING = """Likeness of imagined frames on those pixels that changed since the last frame that was seen, beside
+two pictures that need no model. A model that is no better than they are does not draw what moves."""
 _ABOUT_PROBES = """What a linear probe reads off the latents: R2, of which 1 is perfect and 0 no better than the mean,
 and AUROC, of which 1 is perfect and 0.5 a guess."""
 
@@ -171,15 +178,15 @@ def _results(run: RunFiles) -> str:
     tasks = comparisons(run.summary)
     if not tasks:
         return ""
-    mean = overall(run.summary) if len(tasks) > 1 else None
+    whole = overall(run.summary) if len(tasks) > 1 else None
     who = label(run.improved)
     pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
     first, *more = result_tables(run.summary, unit="", spell=words)
     title = f"Success of BC and {who} against control steps, with 95 % bands"
-    plot = comparison(pairs, (mean.bc, mean.improved) if mean else None, policy=run.improved)
+    plot = comparison(pairs, (whole.bc, whole.improved) if whole else None, policy=run.improved)
     return section(
         f"BC against {who} in imagination",
-        f"<p>{_ABOUT_RESULTS}</p>",
+        f"<p>{_ABOUT_RESULTS.format(within=_within(run.tasks))}</p>",
         first.html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
         figure(run.folder, "over_time", timed, title, _ABOUT_TIME) if (timed := _over_time(run)) else "",
@@ -187,6 +194,11 @@ def _results(run: RunFiles) -> str:
         *(f"<h3>{escape(table.title)}</h3><p>{escape(table.about)}</p>{table.html('folded')}" for table in more),
         _seeds_table(run),
     )
+
+
+def _within(tasks: Mapping[str, Json]) -> str:
+    limits = sorted({task["limit"] for task in tasks.values() if "limit" in task})
+    return f" within {' or '.join(map(str, limits))} control steps" if limits else ""
 
 
 def _over_time(run: RunFiles) -> Plot | None:
@@ -277,8 +289,22 @@ def _world_model(run: RunFiles) -> str:
         if series:
             plot = panels(series, x_label="gradient step")
             parts.append(f"<h3>{title}</h3>" + figure(run.folder, kind, plot, f"{title} by gradient step"))
+    parts.append(_moving(model.get("moving") or {}))
     parts.append(_probes([s["probes"] for s in model.get("per_seed") or [] if s.get("probes")]))
     return section("World model", *parts)
+
+
+def _moving(cameras: Mapping[str, Mapping[str, Sequence[float | None]]]) -> str:
+    """A row a camera: likeness on the pixels that move, means over the horizon, of the model and of two guesses."""
+    if not cameras:
+        return ""
+    names = ("model", "still", "average")
+    rows = [
+        (words(camera), percent(mean(found["share"])), *(number(mean(found[name]), 1) for name in names))
+        for camera, found in cameras.items()
+    ]
+    columns = ("PSNR on pixels that move, dB", "of all pixels", "model", "last frame seen", "average frame")
+    return f"<h3>Where something moves</h3><p>{_ABOUT_MOVING}</p>{Table(columns, rows).html()}"
 
 
 def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
@@ -371,6 +397,5 @@ def _outcomes(value: Json, name: str) -> list[tuple[str, list[bool]]]:
 
 def _score(values: Sequence[float | None]) -> str:
     """Mean of a probe's scores; how far an R2 is below 0 says nothing but that it is."""
-    known = [value for value in values if value is not None]
-    mean = sum(known) / len(known) if known else None
-    return DASH if mean is None else "below 0" if mean < 0 else f"{mean:.2f}"
+    known = mean(values)
+    return DASH if known is None else "below 0" if known < 0 else f"{known:.2f}"

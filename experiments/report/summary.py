@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.outcomes import STOCHASTIC, Episodes, Outcomes, recorded
+from experiments.report.outcomes import STOCHASTIC, Episodes, Outcomes, recorded, same_episodes
 from experiments.report.statistics import Estimate, average, paired_difference
 from experiments.report.verdict import estimate_of
 from experiments.study.checks import learns
@@ -73,6 +73,7 @@ def _seed(run: Run, task: str, seed: int) -> Json:
         **{name: evaluation[name]["successes"] / evaluation[name]["n"] for name in ("bc", improved)},
         "difference": estimate(paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"])),
         **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
+        "unchanged": same_episodes(evaluation, improved),
         "iterations": update["iterations"],
         "kept": update.get("kept"),
         "stop_reason": update["stop_reason"],

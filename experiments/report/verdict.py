@@ -119,18 +119,18 @@ def effect(summary: Summary) -> str:
     """
     difference, told = overall(summary).difference, told_of(summary)
     if difference.interval.low > 0:
-        return "skill" if _sooner(told) else "raised"
+        return "skill" if sooner(told) else "raised"
     if _learned_nothing(summary):
         return "nothing"
     if difference.interval.high < 0:
         return "lowered"
-    if (sooner := _sooner(told)) and estimate_of(told["within"][sooner]["difference"]).interval.low > 0:
+    if (steps := sooner(told)) and estimate_of(told["within"][steps]["difference"]).interval.low > 0:
         return "speed"
     noise = told.get("difference_stochastic")
     return "noise" if noise and estimate_of(noise).interval.low > 0 else "unclear"
 
 
-def _sooner(told: Summary) -> str:
+def sooner(told: Summary) -> str:
     """The first horizon before the time limit, as a summary names it; empty if there is none."""
     return next((steps for steps in told.get("within") or {} if int(steps) < told["limit"]), "")
 
@@ -148,7 +148,7 @@ def _changed(doing: str, *, mark: str = "", after: str = "") -> Callable[[Summar
 
 def _speed(summary: Summary) -> str:
     told, improved = told_of(summary), improved_of(summary)
-    steps, key = _sooner(told), "value" if len(summary["tasks"]) > 1 else "rate"
+    steps, key = sooner(told), "value" if len(summary["tasks"]) > 1 else "rate"
     early = comparison_of(told["within"][steps], improved, key)
     whole = overall(summary)
     return (
@@ -290,14 +290,10 @@ def _idle_seed(seed: Mapping[str, Any], improved: str) -> str:
     """Why the update taught a seed's policy nothing; empty where it did."""
     before, after = seed.get("imagined_bc"), seed.get(f"imagined_{improved}")
     if before is not None and after is not None and max(before, after) <= NEAR_ZERO:
-        return f"its dreams stayed near 0 % ({shares(before, after)}), and there was no success to learn from"
+        return f"its dreams stayed near 0 % ({percent(before)}, then {percent(after)}), with no success to learn from"
     if kept_of(seed) == 0:
         return f"it ended before its first step ({STOPS.get(seed.get('stop_reason') or '', 'no iteration was kept')})"
-    if before is not None and before == after and seed.get("bc") == seed.get(improved) not in (None, 1.0):
-        return (
-            f"it succeeds as often as the clone, {percent(after)} in dreams and {percent(seed['bc'])} in the simulator"
-        )
-    return ""
+    return "its episodes are those of the clone, step for step" if seed.get("unchanged") else ""
 
 
 def kept_of(seed: Mapping[str, Any]) -> int | None:
@@ -387,7 +383,7 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
 
 
 _ABOUT_WITHIN = (
-    "Success of the same episodes (%) within fewer control steps; 72 is the papers' limit, which measures speed, too."
+    "Success of the same episodes (%) within fewer control steps; 72 is the papers' limit, which measures speed too."
     " BC acts under that of its two samplers which did better on start states apart from these; beside it stands the"
     " other sampler within the whole time limit. Steps: the median until success over all episodes, those without it"
     " counted as longer than any; a dash where fewer than half succeed."
@@ -420,7 +416,7 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
     mean = (summary.get("average") or {}).get("judged", {}).get(env)
     total = ("average", *_judged_cells(summary["average"], mean, improved, "value")) if mean and len(tasks) > 1 else ()
     columns = ["task", f"here: BC, {who}", "points", "n", f"BC {there}", f"{who} {there}", "points"]
-    columns += ["BC, there - here", f"{who}, there - here"]
+    columns += ["BC gap", f"{who} gap"]
     kept = [i for i in range(len(columns)) if i != 2 or not brief]
     return Table(
         [columns[i] for i in kept],
@@ -434,7 +430,7 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
 
 _ABOUT_JUDGED = (
     "Success (%) in the run's own simulator, here, and of the same policies in {env}, of which they have seen nothing."
-    " There - here: in points, from the start states and seeds that both have."
+    " Gap: success there minus success here, in points, from the start states and seeds that both have."
 )
 
 

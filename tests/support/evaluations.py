@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.report.outcomes import recorded
-from experiments.report.summary import judged, over_tasks, pooled
+from experiments.report.outcomes import Outcomes, recorded
+from experiments.report.statistics import paired_difference
+from experiments.report.summary import estimate, judged, over_tasks, pooled
 from worldaction.io.artefact import write_json
 
 Json = dict[str, Any]
@@ -68,6 +69,23 @@ def evaluation(task: str, known: Task, seed: int, *, episodes: int = 100, share:
     }
 
 
+def _seed(outcomes: Outcomes, known: Task, seed: int) -> Json:
+    """What a summary says of a seed."""
+    of = {policy: outcomes.policies[policy].success[outcomes.policies[policy].seed == seed] for policy in NAMES}
+    rates = {policy: float(success.mean()) for policy, success in of.items()}
+    dreams = known.imagined or tuple(rates.values())
+    return {
+        "seed": seed,
+        "sampler": outcomes.samplers[seed],
+        **rates,
+        "difference": estimate(paired_difference(of["ppo"], of["bc"])),
+        **{f"imagined_{policy}": dream for policy, dream in zip(NAMES, dreams, strict=True)},
+        "iterations": 9,
+        "kept": 8,
+        "stop_reason": "max_imagined",
+    }
+
+
 def write_evaluations(folder: Path, tasks: Mapping[str, Task], *, seeds: int = 1, episodes: int = 100) -> Json:
     """Write them where a run publishes them, and return the summary's "tasks" and "average"."""
     found = {}
@@ -81,14 +99,7 @@ def write_evaluations(folder: Path, tasks: Mapping[str, Task], *, seeds: int = 1
                 write_json(folder / "evaluation" / "judged-Calvin-v0" / f"{name}-seed{seed}.json", there)
         outcomes = recorded(folder, name, range(seeds), NAMES)
         here = outcomes.pop("")
-        rates = {policy: here.policies[policy].rate().value for policy in NAMES}
-        dreams = dict(zip(NAMES, known.imagined or rates.values(), strict=True))
-        per_seed = [
-            {"seed": s, **rates, "difference": {"value": 0.0, "interval": [-0.1, 0.1]}, "stop_reason": "max_imagined"}
-            | {f"imagined_{policy}": value for policy, value in dreams.items()}
-            | {"iterations": 9, "kept": 8, "sampler": here.samplers[s]}
-            for s in range(seeds)
-        ]
+        per_seed = [_seed(here, known, seed) for seed in range(seeds)]
         found[name] = pooled(here, WITHIN, per_seed)
         found[name]["judged"] = {env: judged(here, there, WITHIN) for env, there in outcomes.items()}
     return {"tasks": found, "average": over_tasks(found)}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.report.statistics import FEWEST_SEEDS, Estimate, Interval
-from experiments.report.table import DASH, Table, change, number, percent, rate, words
+from experiments.report.table import DASH, Table, change, number, percent, rate, shares, words
 from experiments.report.verdict import (
     ANY_UPDATE,
     FEW,
@@ -18,6 +18,7 @@ from experiments.report.verdict import (
     label,
     result_cells,
     scope,
+    sooner,
 )
 
 Json = Mapping[str, Any]
@@ -88,11 +89,12 @@ def cautions(summary: Json) -> list[str]:
         doubtful = [label(p) for p in policies_of(summary) if _only_by_starts(arm.get("against_first") or {}, p)]
         if doubtful:
             notes.append(f"{name} differs in {' and '.join(doubtful)} as trained; other seeds could turn it around.")
-        if (
-            arm.get("average")
-            and (gap := comparison_of(arm["average"], improved_of(summary), "value").gap or 0.0) > WIDE_GAP
-        ):
-            notes.append(f"{name}: dreams of the final policies succeed {percent(gap, '')} points more than real ones.")
+        gap = comparison_of(arm["average"], improved_of(summary), "value").gap if arm.get("average") else None
+        if gap is not None and abs(gap) > WIDE_GAP:
+            how = "more" if gap > 0 else "less"
+            notes.append(
+                f"{name}: dreams of the final policies succeed {percent(abs(gap), '')} points {how} than real ones."
+            )
     return notes
 
 
@@ -129,13 +131,20 @@ def _averages(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
     seeded = any(arm.get("iqm") for arm in arms.values())
     bc, who = map(label, policies)
     columns = ["arm", f"{bc} %", f"{who} %", f"{who} - {bc}, points", f"imagined {bc}, {who} %"]
-    columns += [f"imagined - real {who}", *([f"IQM {bc} %", f"IQM {who} %"] if seeded else [])]
+    steps = sooner(next((arm["average"] for arm in arms.values() if arm.get("average")), {}))
+    columns += [
+        f"imagined - real {who}",
+        *([f"in {steps}: {bc}, {who}"] if steps else []),
+        *([f"IQM {bc} %", f"IQM {who} %"] if seeded else []),
+    ]
     rows = []
     for name, arm in arms.items():
         if average := arm.get("average"):
             _, *cells = result_cells(comparison_of(average, policies[1], "value"))
+            cells += [shares(*(average["within"][steps][policy]["value"] for policy in policies))] if steps else []
             rows.append((name, *cells, *(_rate(arm["iqm"][policy]) for policy in (policies if seeded else ()))))
     about = "Success in the simulator, averaged over the tasks, and in dreams of the same policies."
+    about += f" In {steps}: success (%) within so many control steps, which measures speed as well." if steps else ""
     about += " IQM: the mean of the middle half of all seeds and tasks." if seeded else ""
     return Table(columns, rows, title="Arms", about=about, key="averages")
 

@@ -1,0 +1,146 @@
+"""What a summary says of recorded episodes: sooner, under both samplers, how fast, and in another simulator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from evaluations import CALVIN, LIMIT, NAMES, WITHIN, Policy, Task, evaluation, write_evaluations
+
+from experiments.report.outcomes import OTHER, STOCHASTIC, Episodes, Outcomes, recorded, same_episodes
+from experiments.report.statistics import average, paired_difference, success_rate
+from experiments.report.summary import estimate, pooled
+from experiments.report.verdict import estimate_of
+from worldaction.io.artefact import read_json
+
+FAIR = Task(Policy(0.6, 80), Policy(0.9, 50), Policy(0.8, 60), judged=0.7)
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Json]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, write_evaluations(folder, {"open_drawer": FAIR, "turn_on_led": FAIR}, seeds=3)
+
+
+def _files(folder: Path, policy: str, where: str = "") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Successes, steps and start states of the drawer over the seeds, read from the files."""
+    parts = [read_json(path)[policy] for path in sorted((folder / "evaluation" / where).glob("open_drawer-seed*"))]
+    success, steps, index = (np.concatenate([p[key] for p in parts]) for key in ("success", "steps", "index"))
+    return success.astype(bool), steps, index
+
+
+def test_success_within_fewer_steps_is_that_of_the_same_episodes(run: tuple[Path, Json]) -> None:
+    folder, found = run
+    task = found["tasks"]["open_drawer"]
+    assert list(task["within"]) == ["72", "110", "150"]
+    success, steps, start = _files(folder, "ppo")
+    cloned, slow, _ = _files(folder, "bc")
+    for within in WITHIN:
+        here = task["within"][str(within)]
+        expected = success_rate(success & (steps <= within), start)
+        assert (here["ppo"]["rate"], tuple(here["ppo"]["interval"])) == (expected.value, tuple(expected.interval))
+        pair = paired_difference(success & (steps <= within), cloned & (slow <= within), start)
+        assert here["difference"] == estimate(pair)
+    rates = [task["within"][str(within)]["bc"]["rate"] for within in WITHIN] + [task["bc"]["rate"]]
+    assert rates == sorted(rates)
+    assert task["limit"] == LIMIT
+
+
+def test_horizons_beyond_the_time_limit_are_not_told() -> None:
+    one = Outcomes.read([evaluation("open_drawer", FAIR, 0) | {"limit": 110}], NAMES)
+    assert list(pooled(one, WITHIN, [_dreams()])["within"]) == ["72", "110"]
+
+
+def _dreams() -> Json:
+    return {"imagined_bc": 0.5, "imagined_ppo": 0.5}
+
+
+def test_time_to_success_counts_failures_as_longer_than_any() -> None:
+    def episodes(success: list[int], steps: list[int]) -> Episodes:
+        return Episodes.read([(0, {"index": list(range(len(steps))), "success": success, "steps": steps})])
+
+    assert episodes([1, 1, 1, 0, 0], [40, 60, 50, 152, 152]).time() == 60
+    # of the successes alone it would be 45
+    assert episodes([1, 1, 0, 0, 0], [40, 50, 152, 152, 152]).time() is None
+
+
+def test_the_clone_under_both_samplers_is_told_and_the_better_one_is_the_baseline(run: tuple[Path, Json]) -> None:
+    folder, found = run
+    task = found["tasks"]["open_drawer"]
+    assert task["samplers"] == {"0": "deterministic", "1": "deterministic", "2": "deterministic"}
+    assert task["bc"]["rate"] > task["bc_other"]["rate"]
+    success, _, start = _files(folder, "ppo")
+    drawn, *_ = _files(folder, "bc_other")
+    assert task["difference_stochastic"] == estimate(paired_difference(success, drawn, start))
+
+
+def test_seeds_may_differ_in_which_sampler_is_better() -> None:
+    sure, drawn = (
+        evaluation("open_drawer", FAIR, 0),
+        evaluation("open_drawer", FAIR._replace(deterministic=Policy(0)), 1),
+    )
+    found = Outcomes.read([sure, drawn], NAMES)
+    assert dict(found.samplers) == {0: "deterministic", 1: "stochastic"}
+    expected = [*sure["bc_other"]["success"], *drawn["bc"]["success"]]
+    assert found.policies[STOCHASTIC].success.tolist() == [bool(s) for s in expected]
+
+
+def test_a_policy_that_did_what_the_clone_did_with_the_same_random_actions_was_not_changed() -> None:
+    found = evaluation("open_drawer", FAIR, 0)
+    assert found["sampler"] == "deterministic"
+    assert not same_episodes(found, "ppo")
+    assert same_episodes(found | {"ppo": dict(found["bc_other"])}, "ppo")
+    assert not same_episodes(found | {"ppo": dict(found["bc"])}, "ppo")
+
+
+def test_a_head_with_one_sampler_has_no_other() -> None:
+    found = Outcomes.read([evaluation("open_drawer", FAIR._replace(deterministic=None), 0)], NAMES)
+    assert not {OTHER, STOCHASTIC} & found.policies.keys()
+    task = pooled(found, WITHIN, [_dreams()])
+    assert task["bc_other"] is None
+    assert task["difference_stochastic"] is None
+    assert task["within"]["72"]["bc_other"] is None
+
+
+def test_another_simulator_is_set_against_this_one_on_the_starts_that_both_have(run: tuple[Path, Json]) -> None:
+    folder, found = run
+    there = found["tasks"]["open_drawer"]["judged"][CALVIN]
+    success, _, start = _files(folder, "ppo")
+    judged, _, starts = _files(folder, "ppo", "judged-Calvin-v0")
+    assert there["n"] == len(judged) == 150
+    assert there["ppo"]["rate"] == judged.mean()
+    assert there["gap"]["ppo"] == estimate(paired_difference(judged, success[start < 50], starts))
+    assert there["within"]["72"]["bc"]["rate"] < there["bc"]["rate"]
+
+
+def test_the_average_tells_all_that_its_tasks_tell(run: tuple[Path, Json]) -> None:
+    mean, tasks = run[1]["average"], list(run[1]["tasks"].values())
+    for pick, key in (
+        (lambda told: told["bc_other"], "rate"),
+        (lambda told: told["within"]["72"]["ppo"], "rate"),
+        (lambda told: told["within"]["110"]["difference"], "value"),
+        (lambda told: told["judged"][CALVIN]["ppo"], "rate"),
+        (lambda told: told["judged"][CALVIN]["gap"]["bc"], "value"),
+        (lambda told: told["difference_stochastic"], "value"),
+    ):
+        assert pick(mean) == estimate(average([estimate_of(pick(task), key) for task in tasks]))
+    assert mean["time"]["ppo"] == np.mean([task["time"]["ppo"] for task in tasks])
+    assert mean["limit"] == LIMIT
+
+
+def test_an_average_says_nothing_of_what_one_task_lacks(tmp_path: Path) -> None:
+    apart = FAIR._replace(judged=None, deterministic=None, ppo=Policy(0.2))
+    mean = write_evaluations(tmp_path, {"open_drawer": FAIR, "turn_on_led": apart})["average"]
+    assert (mean["bc_other"], mean["judged"], mean["time"]["ppo"]) == (None, {}, None)
+    assert mean["within"]["72"]["bc_other"] is None
+
+
+def test_a_summary_goes_into_json_and_a_simulator_may_have_judged_some_seeds_only(run: tuple[Path, Json]) -> None:
+    folder, found = run
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    (folder / "evaluation" / "judged-Calvin-v0" / "turn_on_led-seed1.json").unlink()
+    assert set(recorded(folder, "turn_on_led", range(3), NAMES)[CALVIN].samplers) == {0, 2}

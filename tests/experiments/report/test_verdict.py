@@ -1,0 +1,192 @@
+"""The verdict names what changed, and the warnings what a careful reader would ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluations import CALVIN, Policy, Task, write_evaluations
+
+from experiments.report.verdict import console_table, effect, judged_table, verdict, warnings, within_table
+
+Json = dict[str, Any]
+KINDS = {
+    "skill": Task(Policy(0.5), Policy(0.9), Policy(0.6)),
+    "speed": Task(Policy(0.9, 90), Policy(0.93, 50), Policy(0.93, 90)),
+    "noise": Task(Policy(0.6, 50), Policy(0.9, 50), Policy(0.92, 50)),
+    "unclear": Task(Policy(0.8), Policy(0.8)),
+    "lowered": Task(Policy(0.9), Policy(0.4)),
+}
+
+
+def _summary(folder: Path, *tasks: Task, seeds: int = 1, world_model: Json | None = None) -> Json:
+    names = ("open_drawer", "move_slider_left", "turn_on_led")
+    found = write_evaluations(folder, dict(zip(names, tasks, strict=False)), seeds=seeds)
+    return found | {"improved": "ppo", "world_model": world_model or {}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("tasks", [1, 2])
+def test_the_verdict_names_what_changed(kind: str, tasks: int, tmp_path: Path) -> None:
+    summary = _summary(tmp_path, *[KINDS[kind]] * tasks)
+    assert effect(summary) == kind
+    said = {
+        "skill": "raised success in the simulator from",
+        "speed": "come sooner, not more often: speed, not skill. Within 72 steps it rises from",
+        "noise": "less noise, not skill",
+        "unclear": "no clear effect on success in the simulator: from",
+        "lowered": "lowered success in the simulator: from",
+    }
+    sentence = verdict(summary)
+    assert sentence.startswith("PPO in imagination ")
+    assert said[kind] in sentence
+    assert "within 152" in sentence
+    assert ("skill, not only speed" in sentence) == (kind == "skill")
+    assert sentence.endswith(
+        "average of 2 tasks, 100 episodes each, 1 seed." if tasks > 1 else "100 episodes each, 1 seed."
+    )
+
+
+def test_numbers_of_the_verdict_are_those_of_the_table(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"])
+    task = summary["tasks"]["open_drawer"]
+    low, high = (f"{100 * end:+.0f}" for end in task["difference"]["interval"])
+    rates = f"from {100 * task['bc']['rate']:.0f} % to {100 * task['ppo']['rate']:.0f} % within 152 steps"
+    by = f"({100 * task['difference']['value']:+.0f} points, 95 % interval {low} to {high})"
+    assert f"{rates} {by}: skill, not only speed." in verdict(summary)
+
+
+def test_a_limit_that_leaves_no_time_cannot_tell_skill_from_speed(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"])
+    task = summary["tasks"]["open_drawer"]
+    task["limit"], task["within"] = 72, {"72": task["within"]["72"]}
+    assert effect(summary) == "raised"
+    assert "skill" not in verdict(summary)
+
+
+# Nothing was learned --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seed", "said"),
+    [
+        ({"kept": 0, "iterations": 1, "stop_reason": "max_imagined"}, "ended before its first step (nearly all dreams"),
+        (
+            {"kept": None, "iterations": 2, "stop_reason": "max_divergence"},
+            "ended before its first step (the policy had",
+        ),
+        ({"imagined_bc": 0.0, "imagined_ppo": 0.02}, "dreams stayed near 0 % (0 %, then 2 %)"),
+        ({"unchanged": True}, "its episodes are those of the clone, step for step"),
+    ],
+)
+def test_an_update_that_learned_nothing_is_named_and_is_not_no_clear_effect(
+    seed: Json, said: str, tmp_path: Path
+) -> None:
+    summary = _summary(tmp_path, KINDS["unclear"], seeds=2)
+    for one in summary["tasks"]["open_drawer"]["per_seed"]:
+        one |= seed
+    assert effect(summary) == "nothing"
+    assert verdict(summary).startswith("PPO in imagination learned nothing: ")
+    assert said in verdict(summary)
+    assert "no clear effect" not in verdict(summary)
+
+
+def test_a_seed_that_learned_nothing_among_others_is_a_warning(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["unclear"], seeds=2)
+    summary["tasks"]["open_drawer"]["per_seed"][1] |= {"kept": 0, "stop_reason": "min_time"}
+    assert effect(summary) == "unclear"
+    assert any("PPO learned nothing on open drawer (seed 1: it ended before" in note for note in warnings(summary))
+
+
+def test_a_policy_that_is_perfect_in_dreams_and_in_the_simulator_has_not_learned_nothing_by_that(
+    tmp_path: Path,
+) -> None:
+    summary = _summary(tmp_path, Task(Policy(1.0), Policy(1.0)))
+    assert effect(summary) == "unclear"
+
+
+# Warnings -------------------------------------------------------------------------------------------------------------
+
+
+def test_dreams_that_promise_too_little_are_warned_of_like_those_that_promise_too_much(tmp_path: Path) -> None:
+    modest = Task(Policy(0.5), Policy(0.9), imagined=(0.3, 0.4))
+    loud = Task(Policy(0.5), Policy(0.6), imagined=(0.5, 0.99))
+    fair = Task(Policy(0.5), Policy(0.9))
+    notes = warnings(_summary(tmp_path, modest, loud, fair))
+    less, more = (next(n for n in notes if f"succeed {how} often" in n) for how in ("less", "more"))
+    assert "open drawer (-" in less
+    assert "move slider left (+" in more
+    assert not any("turn on led" in note for note in notes)
+
+
+def test_success_that_another_simulator_takes_is_named_with_its_points(tmp_path: Path) -> None:
+    lost, kept = KINDS["skill"]._replace(judged=0.5), KINDS["skill"]._replace(judged=1.0)
+    summary = _summary(tmp_path, lost, kept, seeds=2)
+    (note,) = [note for note in warnings(summary) if "Transfer" in note]
+    gap = summary["tasks"]["open_drawer"]["judged"][CALVIN]["gap"]["ppo"]["value"]
+    assert note.startswith(f"Transfer loses success in {CALVIN}, in points, on open drawer (BC -")
+    assert f"PPO {100 * gap:+.0f})" in note
+    assert "move slider left" not in note
+
+
+def _moving(model: float) -> Json:
+    scores = {"share": [0.1, 0.2, 0.0], "still": [10.0, 10.0, None], "average": [13.0, 12.0, None]}
+    return {"moving": {"rgb_static": scores | {"model": [model, model, None]}}}
+
+
+def test_a_world_model_that_draws_what_moves_no_better_than_the_background_is_warned_of(tmp_path: Path) -> None:
+    (note,) = warnings(_summary(tmp_path, KINDS["skill"], world_model={"per_seed": [_moving(12.4), _moving(15.0)]}))
+    assert "rgb static in 1 of 2 seeds (12.4 dB; 10.0 the last frame seen, 12.5 the average frame)" in note
+    assert not warnings(_summary(tmp_path, KINDS["skill"], world_model={"per_seed": [_moving(12.6)]}))
+    # of runs from before it was measured nothing is said
+    assert not warnings(_summary(tmp_path, KINDS["skill"], world_model={"per_seed": [{"probes": {}}]}))
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_sooner_success_has_both_policies_at_every_horizon(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["noise"], KINDS["unclear"])
+    table = within_table(summary)
+    assert table.columns[:4] == ["task", "other sampler", "in 72: BC, PPO", "points"]
+    assert len(table.columns) == 9
+    row, one_sampler = table.rows
+    early = summary["tasks"]["open_drawer"]["within"]["72"]
+    assert row[2] == f"{100 * early['bc']['rate']:.0f}, {100 * early['ppo']['rate']:.0f}"
+    assert one_sampler[1] == "-"
+    time = summary["tasks"]["open_drawer"]["time"]
+    assert row[-1] == f"{time['bc']:.0f}, {time['ppo']:.0f}"
+    assert table.total[0] == "average"
+
+
+def test_both_simulators_stand_side_by_side_with_the_gap(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"]._replace(judged=0.8), KINDS["skill"])
+    table = judged_table(summary, CALVIN)
+    assert [row[0] for row in table.rows] == ["open_drawer"]
+    assert not table.total
+    assert table.rows[0][3] == "50"
+    there = summary["tasks"]["open_drawer"]["judged"][CALVIN]
+    assert table.rows[0][5].startswith(f"{100 * there['ppo']['rate']:.0f} [")
+    assert table.rows[0][-1].startswith(f"{100 * there['gap']['ppo']['value']:+.0f} [")
+    assert CALVIN in table.title
+
+
+def test_what_ends_a_run_fits_a_terminal(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, *[KINDS["skill"]._replace(judged=0.8)] * 3, seeds=3)
+    lines = console_table(summary).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert sum(line.startswith("task") for line in lines) == 3
+    assert sum(line.startswith("average") for line in lines) == 3
+
+
+def test_a_summary_from_before_has_its_one_table_and_no_word_of_skill(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"])
+    new = ("limit", "within", "time", "bc_other", "samplers", "judged", "difference_stochastic")
+    for told in (*summary["tasks"].values(), summary["average"]):
+        for key in new:
+            told.pop(key, None)
+    assert effect(summary) == "raised"
+    assert "PPO in imagination raised success in the simulator: from" in verdict(summary)
+    assert sum(line.startswith("task") for line in console_table(summary).splitlines()) == 1
+    assert warnings(summary) == []
