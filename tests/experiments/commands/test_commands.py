@@ -351,6 +351,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction gpu-check --out runs/gpu_check --parts train": has_options,
     "worldaction build-kernels --arch sm_80 sm_90 sm_100": has_options,
     "worldaction table record": has_options,
+    "worldaction table upstream": has_options,
     "worldaction table upstream --out path/to/folder": has_options,
     "worldaction table record --out recording.npz --episodes 5": has_options,
     "worldaction table record --scene A --noise 0.2 --seed 700 --episodes 5 --out recording.npz": has_options,
