@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 
@@ -14,10 +14,11 @@ import envs
 from envs.benchmark import Observation, Start, refuse_stress, reset_all, retry_on_crash
 from envs.episodes import SEEDS
 from envs.tables import Tables, drawn_by, refuse_gym
-from worldaction.config import EnvConfig, StressConfig, stress_of_play
+from worldaction.config import EnvConfig, StressConfig, TableConfig, stress_of_play
 
 if TYPE_CHECKING:
     from envs.episodes import Job
+    from envs.table import Table
     from worldaction.config import PlayConfig
 
 
@@ -78,6 +79,10 @@ class Calvin(Tables):
         from envs.playtable.generate import generate_shard
         from envs.playtable.stress import stressed
 
+        def harder(config: TableConfig) -> Table:
+            table: Any = stressed(calvin_table(config), self.stress, playing=True)
+            return cast("Table", table)
+
         make = partial(
             generate_shard,
             path,
@@ -86,6 +91,6 @@ class Calvin(Tables):
             seed=data.seed,
             config=data,
             source="calvin simulator",
-            make=lambda table: stressed(calvin_table(table), self.stress, playing=True),
+            make=harder,
         )
         retry_on_crash(make)
