@@ -30,6 +30,8 @@ class Episodes:
     """[n] bool, within the time limit."""
     steps: np.ndarray
     """Control steps until success, or until the time limit."""
+    oracle: np.ndarray | None = None
+    """Control steps until success by CALVIN's own oracle, 0 without it; None where that is what judges."""
 
     @classmethod
     def read(cls, recorded: Sequence[tuple[int, Json]]) -> Episodes:
@@ -37,7 +39,13 @@ class Episodes:
         columns = {key: np.concatenate([np.array(one[key]) for _, one in recorded]) for key in ("index", "steps")}
         success = np.concatenate([np.array(one["success"], bool) for _, one in recorded])
         seeds = np.repeat([seed for seed, _ in recorded], [len(one["success"]) for _, one in recorded])
-        return cls(seeds, columns["index"], success, columns["steps"])
+        lenient = [np.array(one["oracle_steps"]) for _, one in recorded if "oracle_steps" in one]
+        oracle = np.concatenate(lenient) if len(lenient) == len(recorded) else None
+        return cls(seeds, columns["index"], success, columns["steps"], oracle)
+
+    def by_oracle(self) -> Episodes | None:
+        """The same episodes as CALVIN's own oracle judges them; None where that is what judges already."""
+        return None if self.oracle is None else Episodes(self.seed, self.start, self.oracle > 0, self.oracle)
 
     def within(self, steps: int | None = None) -> np.ndarray:
         """[n] bool, success within so many control steps, or within the time limit."""
@@ -69,7 +77,8 @@ class Episodes:
         return self._at(first), other._at(second)
 
     def _at(self, index: Sequence[int]) -> Episodes:
-        return Episodes(self.seed[index], self.start[index], self.success[index], self.steps[index])
+        oracle = None if self.oracle is None else self.oracle[index]
+        return Episodes(self.seed[index], self.start[index], self.success[index], self.steps[index], oracle)
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,12 @@ class Outcomes:
         """What tables and figures have: BC under both samplers, the second one None without it, and improved."""
         bc, improved = self.pair
         return {bc: self.policies[bc], OTHER: self.policies.get(OTHER), improved: self.policies[improved]}
+
+    def by_oracle(self) -> Outcomes | None:
+        """The same episodes as CALVIN's own oracle judges them; None where that is what judges already."""
+        found = {name: episodes.by_oracle() for name, episodes in self.policies.items()}
+        known = {name: episodes for name, episodes in found.items() if episodes is not None}
+        return Outcomes(known, self.samplers, self.limit) if len(known) == len(found) else None
 
     def difference(self, steps: int | None = None, *, to: str = "bc") -> Estimate | None:
         """Improved minus cloned policy, paired by seed and start state; None without that clone."""

@@ -59,20 +59,10 @@ from experiments.report.figures import (
 from experiments.report.outcomes import recorded
 from experiments.report.over_time import over_time
 from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
+from experiments.report.results import console_table, result_tables
 from experiments.report.statistics import wilson
 from experiments.report.table import DASH, Cell, Table, number, percent, words
-from experiments.report.verdict import (
-    STOPS,
-    comparisons,
-    console_table,
-    improved_of,
-    kept_of,
-    label,
-    overall,
-    result_tables,
-    verdict,
-    warnings,
-)
+from experiments.report.verdict import STOPS, comparisons, improved_of, kept_of, label, overall, verdict, warnings
 from worldaction.errors import UserError
 from worldaction.io.artefact import read_json
 from worldaction.io.recorder import OWN_KEYS, read_metrics

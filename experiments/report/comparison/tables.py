@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.report.results import result_cells
 from experiments.report.statistics import FEWEST_SEEDS, Estimate, Interval
 from experiments.report.table import DASH, Table, change, number, percent, rate, shares, words
 from experiments.report.verdict import (
@@ -16,7 +17,6 @@ from experiments.report.verdict import (
     estimate_of,
     improved_of,
     label,
-    result_cells,
     scope,
     sooner,
 )

@@ -378,6 +378,7 @@ def test_a_change_that_calvin_accepts_is_not_enough_when_it_is_tight() -> None:
         loosely += bool(get_task("open_drawer").achieved(env._start, now)) and not terminated
         tightly += terminated
         assert reward == terminated == info["success"] == info["is_success"]
+        assert info["is_success_calvin"] == get_task("open_drawer").achieved(env._start, now)
     assert loosely > 0
     assert tightly == 1
 

@@ -144,3 +144,20 @@ def test_a_summary_goes_into_json_and_a_simulator_may_have_judged_some_seeds_onl
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     (folder / "evaluation" / "judged-Calvin-v0" / "turn_on_led-seed1.json").unlink()
     assert set(recorded(folder, "turn_on_led", range(3), NAMES)[CALVIN].samplers) == {0, 2}
+
+
+def test_calvins_own_oracle_is_told_beside_a_stricter_success() -> None:
+    def strict(seed: int) -> Json:
+        found = evaluation("open_drawer", FAIR, seed)
+        for name in ("bc", "bc_other", "ppo"):
+            # CALVIN is content with every episode, ten steps before a stricter success
+            found[name]["oracle_steps"] = [steps - 10 for steps in found[name]["steps"]]
+        return found
+
+    outcomes = Outcomes.read([strict(0), strict(1)], NAMES)
+    told = pooled(outcomes, WITHIN, [_dreams()])["oracle"]
+    assert list(told) == ["72", str(LIMIT)]
+    assert told[str(LIMIT)]["ppo"]["rate"] == 1.0
+    steps = outcomes.improved.steps
+    assert told["72"]["ppo"]["rate"] == (steps <= 82).mean()
+    assert pooled(Outcomes.read([evaluation("open_drawer", FAIR, 0)], NAMES), WITHIN, [_dreams()])["oracle"] == {}

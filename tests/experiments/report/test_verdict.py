@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from evaluations import CALVIN, Policy, Task, write_evaluations
 
-from experiments.report.verdict import console_table, effect, judged_table, verdict, warnings, within_table
+from experiments.report.results import console_table, judged_table, within_table
+from experiments.report.verdict import effect, verdict, warnings
 
 Json = dict[str, Any]
 KINDS = {

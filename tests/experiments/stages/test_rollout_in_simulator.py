@@ -19,13 +19,13 @@ from envs.episodes import ATTEMPTS, SEEDS
 from envs.playtable.benchmark import PlayTable
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.generate import demo_episode, plan
-from envs.tasks import TASKS
+from envs.tasks import TASKS, get_task
 from experiments.stages import improve as learn
 from experiments.stages.rollout import NOBODY, Evaluation, evaluate
 from experiments.study.checks import check_start_states, start_states
 from experiments.study.resolve import model_config
 from experiments.study.settings import PRESETS, Study
-from worldaction.config import TableConfig
+from worldaction.config import StressConfig, TableConfig
 from worldaction.errors import UserError
 from worldaction.spec import CALVIN, CAMERAS, NULL_ACTION, ROBOT
 from worldaction.world_model.model import ModelConfig, WorldModel
@@ -215,6 +215,23 @@ def test_success_is_counted_once_and_ends_the_episode_while_the_others_go_on() -
     # the film has the start and what every step led to, and no more
     assert [len(film) for film in result.frames] == (result.steps[:2] + 1).tolist()
     assert sum(told) == 3
+
+
+def test_under_a_tight_tolerance_the_step_at_which_calvins_oracle_is_content_is_kept_too() -> None:
+    blind = PlayTableEnv(cameras=False)
+    demos = ((index, *demo_episode(blind, TASK, start_seed(index, NUMBER), 0.05)) for index in range(20))
+    first, arrays = next((index, arrays) for index, arrays, success in demos if success)
+    scenes = arrays["scene_obs"]
+    done = int(TASKS[TASK].achieved(scenes[0], scenes).argmax())
+    # time is up before the part is where the tolerance wants it
+    assert not get_task(TASK, tolerance=1.0).achieved(scenes[0], scenes[: done + 2]).any()
+    table = TableConfig(image_size=16, max_steps=done + 1)
+    policy: Any = Replay(arrays["action"])
+    strict = PlayTable(table, StressConfig(tolerance=1.0))
+    result = evaluate(policy, strict, indices=[first], parallel=1)
+    assert not result.success[0]
+    assert result.to_dict()["oracle_steps"] == [done]
+    assert "oracle_steps" not in evaluate(policy, PlayTable(table), indices=[first], parallel=1).to_dict()
 
 
 def test_every_task_has_its_own_start_states() -> None:
