@@ -73,6 +73,8 @@ class Benchmark(ABC):
     """Whether tasks, start states and jobs can be looked up without a simulator, when a command line is read."""
     limits_play: ClassVar[bool] = True
     """Whether the time limit ends what is recorded, too, and so is a part of what made it."""
+    takes_stress: ClassVar[bool] = False
+    """Whether there are stress switches."""
     takes_recordings: ClassVar[bool] = False
     """Whether policies can be learned from play that was recorded elsewhere."""
 

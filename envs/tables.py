@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.benchmark import START_STATES, Benchmark, Start, start_seed
 from envs.episodes import plan
-from envs.tasks import EIGHT, TASKS, extra_skills, get_task
+from envs.tasks import TASKS, extra_skills, get_task
 from worldaction.config import EnvConfig, GymConfig, Renderer, StressConfig, TableConfig
 from worldaction.errors import UserError, unknown
 
@@ -33,12 +33,13 @@ class Tables(Benchmark):
     program = "calvin"
     needs_cameras = True
     knows_itself = True
+    takes_stress = True
     limits_play = False
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """See `Benchmark.tasks`: the eight. Those of blocks are asked for by name."""
-        return EIGHT
+        """See `Benchmark.tasks`: all that the oracle knows."""
+        return tuple(TASKS)
 
     @property
     def layout(self) -> Layout:

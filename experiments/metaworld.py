@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 
 from experiments.study.settings import PRESETS, Study
-from worldaction.config import GymConfig
+from worldaction.config import GymConfig, StressConfig
 
 STEPS = 120
 """Time limit of an episode (control steps of 1/80 s): scripted experts need 60 to 100."""
@@ -27,6 +27,7 @@ def _in_metaworld(study: Study) -> Study:
         tasks=TASKS,
         table=replace(study.table, max_steps=STEPS, supersample=1),
         gym=GymConfig(camera="render"),
+        stress=StressConfig(),
         data=replace(study.data, demo_noise=0.2),
         world_model=replace(study.world_model, cameras=("render",)),
         update=replace(study.update, horizon=0),

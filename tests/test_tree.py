@@ -21,7 +21,7 @@ MAY_IMPORT = {
 }
 MAY_PRINT = ("experiments/", "envs/playtable/tools/")
 MAY_UNPICKLE = "worldaction/play/readers/restricted.py"
-RUNS_ELSEWHERE = {"envs/calvin/server.py": {"calvin_env", "git", "hydra"}}
+RUNS_ELSEWHERE = {"envs/calvin/server.py": {"calvin_env", "git", "hydra", "omegaconf"}}
 """Files that run in an interpreter of the user's, and what they find there."""
 NOT_OURS = {"tests", "conftest"}
 EXECUTE_CODE = {"torch.load", "torch.save", "eval", "exec", "pickle.load", "pickle.loads", "yaml.load"}

@@ -26,6 +26,9 @@ SENTENCES: Final = {
     "turn_off_lightbulb": "use the switch to turn off the light bulb",
     "turn_on_led": "press the button to turn on the led light",
     "turn_off_led": "press the button to turn off the led light",
+    "push_pink_block_right": "go push the pink block right",
+    "push_pink_block_left": "go push the pink block left",
+    "lift_blue_block_table": "grasp and lift the blue block",
 }
 """What CALVIN's validation annotations call each task (new_playtable_validation.yaml)."""
 

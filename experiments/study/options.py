@@ -18,7 +18,7 @@ from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_tasks
 from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
-from worldaction.config import PolicyConfig, UpdateConfig, check_ranges, check_stress
+from worldaction.config import PolicyConfig, StressConfig, UpdateConfig, check_ranges, check_stress
 from worldaction.errors import UserError, unknown
 from worldaction.extension import Family, Spec, from_text
 from worldaction.losses.registry import LOSSES, merge
@@ -122,6 +122,8 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         asked: the options that the user gave, such as "--tasks".
     """
     benchmark = benchmark_class(study.env)
+    if study.play is not None or not benchmark.takes_stress:
+        study = _without_stress(study, asked)
     config = study.env_config
     benchmark.open(config)
     if study.env == preset.env:
@@ -145,6 +147,12 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
         study = replace(study, evaluation=replace(study.evaluation, videos=0))
     return study
+
+
+def _without_stress(study: Study, asked: set[str]) -> Study:
+    """Without the switches that the preset has on for its own play: people who recorded theirs did not know of them."""
+    kept = {name: value for name, value in vars(study.stress).items() if f"--stress.{name.replace('_', '-')}" in asked}
+    return replace(study, stress=replace(StressConfig(), **kept))
 
 
 def _take(arguments: list[str], option: str) -> str | None:

@@ -85,6 +85,11 @@ def means(preset: str, **changed: Any) -> Callable[[str], None]:
     return check
 
 
+def harder(**switches: Any) -> StressConfig:
+    """The switches of `quick`, and these."""
+    return replace(PRESETS["quick"].stress, **switches)
+
+
 def runs_at_a_small_size(command: str) -> None:
     """`finished_run` is this command with smaller numbers."""
     means("debug")(command)
@@ -96,6 +101,7 @@ def fits_pendulum(command: str) -> None:
     found = {"tasks": ("Pendulum_v1",), "env": "Pendulum-v1"}
     preset = PRESETS["debug"]
     found["gym"] = GymConfig(expert="sac", success_reward=-0.02)
+    found["stress"] = StressConfig()
     found["table"] = replace(preset.table, max_steps=200)
     found["world_model"] = replace(preset.world_model, cameras=())
     study, _, _ = parse_study(command.removeprefix("worldaction train").split())
@@ -258,26 +264,26 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --losses reconstruction kl": means("quick", losses=PRESETS["quick"].losses[:2]),
     f"{STUDY} small --print-config": means("small"),
     f"{STUDY} --resume runs/calvin/quick-...": goes_on,
-    f"{STUDY} debug --play path/to/task_D_D": means("debug", play="path/to/task_D_D"),
+    f"{STUDY} debug --play path/to/task_D_D": means("debug", play="path/to/task_D_D", stress=StressConfig()),
     f"{STUDY} quick --help": helps,
     f"{STUDY} debug --losses reconstruction kl my_losses:Mine=0.1": means(
         "debug", losses=(*PRESETS["debug"].losses[:2], "my_losses:Mine=0.1")
     ),
-    f"{STUDY} quick --stress.distractors 0.5": means("quick", stress=StressConfig(distractors=0.5)),
-    f"{STUDY} quick --stress.positions 1": means("quick", stress=StressConfig(positions=1)),
-    f"{STUDY} quick --stress.colours 0.5": means("quick", stress=StressConfig(colours=0.5)),
-    f"{STUDY} quick --stress.pushes 1": means("quick", stress=StressConfig(pushes=1)),
-    f"{STUDY} quick --stress.hidden-actions 0.9": means("quick", stress=StressConfig(hidden_actions=0.9)),
+    f"{STUDY} quick --stress.distractors 0.5": means("quick", stress=harder(distractors=0.5)),
+    f"{STUDY} quick --stress.positions 1": means("quick", stress=harder(positions=1)),
+    f"{STUDY} quick --stress.colours 0.5": means("quick", stress=harder(colours=0.5)),
+    f"{STUDY} quick --stress.pushes 1": means("quick", stress=harder(pushes=1)),
+    f"{STUDY} quick --stress.hidden-actions 0.9": means("quick", stress=harder(hidden_actions=0.9)),
     f"{STUDY} quick --stress.hidden-actions 0.9 --world-model.named-by {NAMING}": means(
         "quick",
-        stress=StressConfig(hidden_actions=0.9),
+        stress=harder(hidden_actions=0.9),
         world_model=replace(PRESETS["quick"].world_model, named_by=NAMING),
     ),
     f"{STUDY} quick --data.demos 10": means("quick", data=replace(PRESETS["quick"].data, demos=10)),
-    f"{STUDY} quick --stress.tolerance 0.5": means("quick", stress=StressConfig(tolerance=0.5)),
-    f"{STUDY} quick --stress.frame-turn 30": means("quick", stress=StressConfig(frame_turn=30)),
+    f"{STUDY} quick --stress.tolerance 0.5": means("quick", stress=harder(tolerance=0.5)),
+    f"{STUDY} quick --stress.frame-turn 30": means("quick", stress=harder(frame_turn=30)),
     f"{STUDY} quick --stress.frame-scale 0.5 --stress.frame-play": means(
-        "quick", stress=StressConfig(frame_scale=0.5, frame_play=True)
+        "quick", stress=harder(frame_scale=0.5, frame_play=True)
     ),
     f"{STUDY} quick --table.scene B": means("quick", table=replace(PRESETS["quick"].table, scene="B")),
     f"{STUDY} quick --env worldaction/Calvin-v0": means("quick", env=CALVIN_ID),
@@ -287,6 +293,7 @@ TABLE: dict[str, Callable[[str], None]] = {
         env=CALVIN_ID,
         play="path/to/task_D_D",
         starts="path/to/task_D_D",
+        stress=StressConfig(),
         evaluation=replace(PRESETS["small"].evaluation, episodes=20, curve_episodes=5, sampler_episodes=5),
     ),
     f"{STUDY} quick --evaluate-in worldaction/Calvin-v0": means("quick", evaluate_in=(CALVIN_ID,)),
@@ -369,7 +376,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction data inspect PATH": data_has_options,
     "worldaction data convert PATH OUT": data_has_options,
     f"{STUDY} quick --stress.frame-extra 1 --stress.frame-play": means(
-        "quick", stress=StressConfig(frame_extra=1, frame_play=True)
+        "quick", stress=harder(frame_extra=1, frame_play=True)
     ),
     "worldaction table looks": looks_at_fewer,
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,

@@ -21,12 +21,13 @@ from tensordict import TensorDict
 from tiny_study import command, environment, options
 
 from envs.playtable import render
+from envs.tasks import BLOCK_TASKS as TASKS_OF_BLOCKS
 from envs.tasks import EIGHT, TASKS
 from experiments.calvin import main
 from experiments.guard import guarded
 from experiments.study.options import parse_study
 from experiments.study.resolve import model_config
-from experiments.study.settings import DEFAULT, EIGHT_TASKS, PRESETS, Study, from_dict
+from experiments.study.settings import BLOCK_TASKS, DEFAULT, EIGHT_TASKS, PRESETS, Study, from_dict
 from worldaction.config import ranges_of, to_dict
 from worldaction.errors import UserError
 from worldaction.spec import ACTION, CALVIN, CAMERAS, IS_INIT, PREVIOUS_ACTION, ROBOT
@@ -63,13 +64,15 @@ def test_losses_named_on_the_command_line_keep_the_options_of_the_preset() -> No
 def test_presets_know_the_tasks_of_the_table() -> None:
     assert set(EIGHT_TASKS) == set(EIGHT)
     assert len(EIGHT_TASKS) == len(EIGHT) == 8
+    assert BLOCK_TASKS == TASKS_OF_BLOCKS
+    assert PRESETS["small"].tasks == tuple(TASKS)
     for study in PRESETS.values():
         assert set(study.tasks) <= set(TASKS)
 
 
 @pytest.mark.parametrize(
     ("arguments", "tasks"),
-    [(["debug"], EIGHT_TASKS), (["debug", "--env", "Pendulum-v1", "--gym.expert", "sac"], ("Pendulum_v1",))],
+    [(["debug"], tuple(TASKS)), (["debug", "--env", "Pendulum-v1", "--gym.expert", "sac"], ("Pendulum_v1",))],
 )
 def test_all_tasks_are_those_of_the_environment(arguments: list[str], tasks: tuple[str, ...]) -> None:
     assert parse_study([*arguments, "--tasks", "all"])[0].tasks == tasks
