@@ -138,7 +138,7 @@ def observation(side: int = 200) -> dict[str, Any]:
 def test_the_sentence_or_name_of_a_task_chooses_its_policy() -> None:
     assert set(SENTENCES) == set(TASKS)
     seen: list[Any] = []
-    model = UpstreamModel({name: Counter(name, seen) for name in EIGHT}, image_size=20, deterministic=True)
+    model = UpstreamModel({name: Counter(name, seen) for name in TASKS}, image_size=20, deterministic=True)
     for name, sentence in SENTENCES.items():
         model.reset()
         for goal in (name, sentence):

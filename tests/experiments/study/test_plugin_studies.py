@@ -105,7 +105,7 @@ def test_plug_ins_are_examined_without_options(target: str) -> None:
         command(["check", kind, text])
 
 
-@pytest.mark.parametrize(("kind", "name", "checks"), [("policy", "diffusion", 9), ("update", "reinforce", 6)])
+@pytest.mark.parametrize(("kind", "name", "checks"), [("policy", "diffusion", 10), ("update", "reinforce", 6)])
 def test_the_verdict_names_what_was_checked(
     kind: str, name: str, checks: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
