@@ -132,7 +132,8 @@ def oracle_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Tabl
     rows = [(spell(name), *_oracle_cells(task["oracle"], horizons, improved, "rate")) for name, task in tasks.items()]
     mean = (summary.get("average") or {}).get("oracle")
     total = ("average", *_oracle_cells(mean, horizons, improved, "value")) if mean and len(tasks) > 1 else ()
-    columns = ["task", *(head for h in horizons for head in (f"BC in {h}", f"{label(improved)} in {h}", "points"))]
+    pair = f"BC, {label(improved)}"
+    columns = ["task", *(head for h in horizons for head in (f"by CALVIN, in {h}: {pair}", "points"))]
     return Table(columns, rows, total, title="By CALVIN's own oracle", about=_ABOUT_ORACLE)
 
 
@@ -147,7 +148,7 @@ def _oracle_cells(told: Summary, horizons: Iterable[str], improved: str, key: st
     cells: list[str] = []
     for steps in horizons:
         found = told[steps]
-        cells += [rate(estimate_of(found[name], key)) for name in ("bc", improved)]
+        cells.append(shares(*(found[name][key] for name in ("bc", improved)), unit=""))
         cells.append(change(estimate_of(found["difference"])))
     return cells
 
