@@ -37,7 +37,7 @@ def run(chosen: argparse.Namespace) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from experiments.report.run_page import console_table
     from experiments.stages.judge import judge
-    from experiments.study.conduct import finish
+    from experiments.study.conduct import chosen_kernels, finish
     from experiments.study.finished import among, check_finished
     from experiments.study.pool import run_jobs
     from experiments.study.run import Run
@@ -52,7 +52,8 @@ def run(chosen: argparse.Namespace) -> None:
     jobs = [partial(judge, found, seed, task, chosen.env, episodes=episodes) for seed in seeds for task in tasks]
     _forget_links(found, chosen.env, tasks, seeds)
     try:
-        run_jobs(jobs, chosen.workers or found.study.workers, log=found.log)
+        with chosen_kernels(found.study.kernels):
+            run_jobs(jobs, chosen.workers or found.study.workers, log=found.log)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on with what is not done yet\n")
         raise SystemExit(INTERRUPTED) from None

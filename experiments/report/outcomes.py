@@ -60,7 +60,7 @@ class Episodes:
         return paired_difference(self.within(steps), other.within(steps), self.start)
 
     def time(self) -> float | None:
-        """Median of the control steps to success over all episodes; None where fewer than half succeed.
+        """Median of the control steps to success over all episodes; None where no more than half succeed.
 
         Episodes without success count as longer than any: among the successes alone, a policy would look the faster
         the more of its slow episodes fail.
@@ -92,6 +92,8 @@ class Outcomes:
     """Of the clone, by seed."""
     limit: int
     """Time limit (control steps)."""
+    fair: bool = True
+    """Whether the clone acts by the better of its samplers, or has but one."""
 
     @classmethod
     def read(cls, evaluations: Sequence[Json], names: Mapping[str, str]) -> Outcomes:
@@ -107,7 +109,9 @@ class Outcomes:
             if any(e["sampler"] != STOCHASTIC for e in evaluations):
                 drawn = ((e, "bc" if e["sampler"] == STOCHASTIC else "bc_other") for e in evaluations)
                 policies[STOCHASTIC] = Episodes.read([(e["seed"], e[key]) for e, key in drawn])
-        return cls(policies, {e["seed"]: e["sampler"] for e in evaluations}, evaluations[0]["limit"])
+        # those from before samplers were chosen do not say which there are
+        fair = all(e["bc_other"] is not None or len(e.get("samplers", "12")) < 2 for e in evaluations)
+        return cls(policies, {e["seed"]: e["sampler"] for e in evaluations}, evaluations[0]["limit"], fair)
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -130,7 +134,13 @@ class Outcomes:
         """The same episodes as CALVIN's own oracle judges them; None where that is what judges already."""
         found = {name: episodes.by_oracle() for name, episodes in self.policies.items()}
         known = {name: episodes for name, episodes in found.items() if episodes is not None}
-        return Outcomes(known, self.samplers, self.limit) if len(known) == len(found) else None
+        return Outcomes(known, self.samplers, self.limit, self.fair) if len(known) == len(found) else None
+
+    def over_stochastic(self) -> Estimate | None:
+        """Improved minus stochastic clone; None where there is no other sampler to tell it from."""
+        return (
+            self.difference(to=STOCHASTIC if STOCHASTIC in self.policies else "bc") if OTHER in self.policies else None
+        )
 
     def difference(self, steps: int | None = None, *, to: str = "bc") -> Estimate | None:
         """Improved minus cloned policy, paired by seed and start state; None without that clone."""
@@ -140,12 +150,14 @@ class Outcomes:
 def same_episodes(evaluation: Json, improved: str) -> bool:
     """Whether an improved policy did, step for step, what the clone did with the same random actions.
 
+    Where neither ever succeeds all episodes end at the time limit, and nothing can be said.
+
     Args:
         evaluation: the content of evaluation.json.
         improved: what it calls the improved policy.
     """
     clone = evaluation["bc" if evaluation["sampler"] == STOCHASTIC else OTHER]
-    return all(evaluation[improved][key] == clone[key] for key in ("success", "steps"))
+    return any(clone["success"]) and all(evaluation[improved][key] == clone[key] for key in ("success", "steps"))
 
 
 def recorded(folder: Path, task: str, seeds: Sequence[int], names: Mapping[str, str]) -> dict[str, Outcomes]:

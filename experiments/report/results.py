@@ -88,7 +88,7 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
         spell: how a task's name is written.
         brief: without horizons close to the time limit.
     """
-    tasks = {name: task for name, task in summary["tasks"].items() if task.get("within")}
+    tasks = {name: task for name, task in summary["tasks"].items() if "time" in task}
     first: Summary = next(iter(tasks.values()), {"within": ()})
     horizons = [steps for steps in first["within"] if not brief or int(steps) <= 0.9 * first["limit"]]
     improved = improved_of(summary)
@@ -101,10 +101,10 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
 
 
 _ABOUT_WITHIN = (
-    "Success of the same episodes (%) within fewer control steps; 72 is the papers' limit, which measures speed too."
+    "Success of the same episodes (%) within fewer control steps; 72 is the limit of papers on CALVIN, which measures speed too."
     " BC acts under that of its two samplers which did better on start states apart from these; beside it stands the"
     " other sampler within the whole time limit. Steps: the median until success over all episodes, those without it"
-    " counted as longer than any; a dash where fewer than half succeed."
+    " counted as longer than any; a dash where no more than half succeed."
 )
 
 

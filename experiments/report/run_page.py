@@ -75,7 +75,7 @@ _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe'
 square-and-add for averages, with episodes of several seeds from one start state counted as the cluster that they are.
 They speak for these trained policies on other start states, not for other seeds."""
 _ABOUT_TIME = """Where a line ends higher there is more skill; where it only rises earlier, more speed. Dotted: the
-horizons of the table of sooner success, of which 72 steps is the papers' limit. Bands are pointwise."""
+horizons of the table of sooner success, of which 72 steps is the limit of papers on CALVIN. Bands are pointwise."""
 _ABOUT_CURVES = """Where the orange line leaves the blue dots behind, the policy learns to please the model, not to do
 the task. The horizontal axis counts the iterations of learning that are behind the policy. Nothing was decided by the
 blue dots; their start states are not those of the final policy's."""
@@ -195,7 +195,8 @@ def _over_time(run: RunFiles) -> Plot | None:
     """None for runs from before steps were told within a limit."""
     names = {name: name for name in ("bc", run.improved)}
     told = {name: [s["seed"] for s in task["per_seed"]] for name, task in run.tasks.items() if task.get("within")}
-    if not told:
+    where = run.folder / "evaluation"
+    if not told or not all((where / f"{name}-seed{seed}.json").exists() for name in told for seed in told[name]):
         return None
     tasks = {name: recorded(run.folder, name, seeds, names) for name, seeds in told.items()}
     return over_time(tasks, [int(steps) for steps in next(iter(run.tasks.values()))["within"]])

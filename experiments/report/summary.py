@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.report.outcomes import STOCHASTIC, Episodes, Outcomes, recorded, same_episodes
+from experiments.report.outcomes import Episodes, Outcomes, recorded, same_episodes
 from experiments.report.statistics import Estimate, average, paired_difference
 from experiments.report.verdict import estimate_of
 from experiments.study.checks import learns
@@ -118,11 +118,12 @@ def judged(here: Outcomes, there: Outcomes, within: Iterable[int]) -> Json:
 
 def _success(found: Outcomes, within: Iterable[int]) -> Json:
     """Rates and differences in one simulator, within the time limit and sooner."""
-    told = [steps for steps in within if steps <= found.limit]
+    told = sorted({steps for steps in within if steps <= found.limit})
     return {
         "n": len(found.improved.start),
         **_rates(found),
-        "difference_stochastic": _known(found.difference(to=STOCHASTIC)),
+        "difference_stochastic": _known(found.over_stochastic()),
+        "fair": found.fair,
         "within": {str(steps): _rates(found, steps) for steps in told},
         "oracle": _oracle(found, told),
     }
@@ -175,7 +176,9 @@ def _means(parts: Sequence[Json]) -> Json:
     found: Json = {}
     for name, first in parts[0].items():
         values = [part[name] for part in parts]
-        if any(value is None for value in values):
+        if name == "fair":
+            found[name] = all(values)
+        elif any(value is None for value in values):
             found[name] = None
         elif name == "gap":
             found[name] = _means(values)

@@ -16,6 +16,8 @@ FEW = 20
 """Episodes a task below which nothing can be concluded."""
 WIDE_GAP = 0.15
 """Imagined minus real success, either way, from which dreams are not to be trusted."""
+TIME_TO_SPARE = 1.5
+"""How much longer than the first horizon a time limit has to be, so that success within it is not a matter of pace."""
 NEAR_ZERO = 0.05
 """Success in dreams up to which there is next to nothing to learn from."""
 STOPS = {
@@ -107,9 +109,9 @@ def verdict(summary: Summary) -> str:
 def effect(summary: Summary) -> str:
     """What improving the policy changed, in a word.
 
-    "skill": it succeeds more often than the better clone within the whole time limit; "raised": so it does, but the
-    summary does not tell skill from speed, for want of a sooner horizon; "lowered"; "speed": more often within the
-    first horizon only; "noise": more often only than the clone with random actions, not than the clone under its better
+    "skill": it succeeds more often than the better clone within a time limit that leaves time; "raised": so it does, but
+    skill cannot be told from speed, for want of a horizon far enough before the limit, or from less noise, for want of
+    the clone's other sampler; "lowered"; "speed": more often within the first horizon only; "noise": more often only than the clone with random actions, not than the clone under its better
     sampler; "nothing": no update changed the policy for the better; "unclear": none of them.
 
     Args:
@@ -117,11 +119,11 @@ def effect(summary: Summary) -> str:
     """
     difference, told = overall(summary).difference, told_of(summary)
     if difference.interval.low > 0:
-        return "skill" if sooner(told) else "raised"
-    if _learned_nothing(summary):
-        return "nothing"
+        return "skill" if _leaves_time(told) and told.get("fair", True) else "raised"
     if difference.interval.high < 0:
         return "lowered"
+    if _learned_nothing(summary):
+        return "nothing"
     if (steps := sooner(told)) and estimate_of(told["within"][steps]["difference"]).interval.low > 0:
         return "speed"
     noise = told.get("difference_stochastic")
@@ -131,6 +133,12 @@ def effect(summary: Summary) -> str:
 def sooner(told: Summary) -> str:
     """The first horizon before the time limit, as a summary names it; empty if there is none."""
     return next((steps for steps in told.get("within") or {} if int(steps) < told["limit"]), "")
+
+
+def _leaves_time(told: Summary) -> bool:
+    """Whether the time limit is so far beyond the first horizon that who is merely late succeeds, too."""
+    steps = sooner(told)
+    return bool(steps) and told["limit"] >= TIME_TO_SPARE * int(steps)
 
 
 def _changed(doing: str, *, mark: str = "", after: str = "") -> Callable[[Summary], str]:
@@ -168,7 +176,11 @@ def _noise(summary: Summary) -> str:
 
 def _nothing(summary: Summary) -> str:
     reasons = "; ".join(_learned_nothing(summary))
-    return f"{label(improved_of(summary))} in imagination learned nothing: {reasons}."
+    result = overall(summary)
+    return (
+        f"{label(improved_of(summary))} in imagination learned nothing: {reasons}. In the simulator success goes"
+        f" {_from_to(result)} {_by(result.difference)}."
+    )
 
 
 _SAY: Mapping[str, Callable[[Summary], str]] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from agents.policy import Policy
 from envs.benchmark import Benchmark
+from experiments.report.outcomes import OTHER
 from experiments.report.video import Rollout, rollout_video
 from experiments.stages.bc import load_actor
 from experiments.stages.improve import STAGE
@@ -17,9 +18,6 @@ from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.run import LOGGER
 from worldaction.io.artefact import write_json
 from worldaction.io.recorder import progress
-
-OTHER = "bc_other"
-"""The clone under the sampler that was not chosen."""
 
 
 def compare(task_run: TaskRun) -> None:
@@ -99,6 +97,7 @@ def values(task_run: TaskRun, results: Mapping[str, Evaluation]) -> dict[str, An
         "limit": task_run.study.table.max_steps,
         "sampler": chosen["sampler"],
         "choice": chosen["choice"],
+        "samplers": list(samplers(load_actor(task_run, "clone"))),
         OTHER: None,
         **{name: result.to_dict() for name, result in results.items()},
     }

@@ -49,12 +49,12 @@ def conduct(study: Study, resume: Path | None, *, models_only: bool = False) -> 
     Returns:
         the run's folder.
     """
-    with _kernels(study.kernels):
+    with chosen_kernels(study.kernels):
         return _conduct(study, resume, models_only=models_only)
 
 
 @contextmanager
-def _kernels(text: str) -> Iterator[None]:
+def chosen_kernels(text: str) -> Iterator[None]:
     """The implementations that are asked for, in the environment, so that the processes of a study have them, too."""
     before = os.environ.get(VARIABLE)
     if text:

@@ -34,6 +34,7 @@ LOGGER = logging.getLogger("worldaction")
 RESERVED: Final = (
     *("bc", "bc_other", "bc_deterministic", "task", "seed", "env", "limit", "sampler", "choice", "samplers"),
     *("average", "n", "difference", "difference_stochastic", "imagined", "within", "time", "judged", "gap", "per_seed"),
+    *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
 )
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
@@ -152,7 +153,10 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
 def _without_stress(study: Study, asked: set[str]) -> Study:
     """Without the switches that the preset has on for its own play: people who recorded theirs did not know of them."""
     kept = {name: value for name, value in vars(study.stress).items() if f"--stress.{name.replace('_', '-')}" in asked}
-    return replace(study, stress=replace(StressConfig(), **kept))
+    plain = replace(StressConfig(), **kept)
+    if plain != study.stress:
+        LOGGER.warning("the preset's stress switches are for its own play and environment, and are off here")
+    return replace(study, stress=plain)
 
 
 def _take(arguments: list[str], option: str) -> str | None:

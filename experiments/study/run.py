@@ -178,6 +178,7 @@ class Run:
             "world_model": self._section("world_model"),
             "losses": self.study.losses,
             "hidden_actions": self.study.stress.hidden_actions,
+            **self._hidden,
             "seed": seed,
             "threads": self.threads,
             **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses, *self.fingerprints.cores),
@@ -206,8 +207,10 @@ class Run:
         return self._artefact(f"seed{seed}/{task}/{stage}", made_by)
 
     def _success(self, seed: int, task: str) -> dict[str, Any]:
-        # recorded play does not say who labels it
+        # recorded play does not say who labels it, nor how strictly
+        stress = switched_on(stress_of_play(self.study.stress)) if self.study.play is not None else {}
         return {
+            **({"stress": stress} if stress else {}),
             "world_model": self.world_model(seed).digest,
             "success": self._section("success"),
             "scene": self.study.table.scene,
@@ -242,7 +245,8 @@ class Run:
         made_by = {
             "success": self.task(seed, task, "success").digest,
             "clone": self.task(seed, task, "clone").digest,
-            "update": self._section("update"),
+            # settings of more control steps than an episode has come to the same
+            "update": self._section("update") | {"horizon": self.study.dream_steps},
             "table": to_dict(self.study.table),
             "curve": self.study.evaluation.curve_episodes,
             **self._env,
@@ -300,6 +304,12 @@ class Run:
         if not benchmark_class(self.study.env).limits_play:
             del table["max_steps"]
         return table
+
+    @property
+    def _hidden(self) -> dict[str, Any]:
+        """The seed that says which episodes' actions are hidden, where play was not made by it."""
+        study = self.study
+        return {"hidden_by": study.data.seed} if study.play is not None and study.stress.hidden_actions else {}
 
     @property
     def _env(self) -> dict[str, Any]:

@@ -141,12 +141,18 @@ def _averages(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
     for name, arm in arms.items():
         if average := arm.get("average"):
             _, *cells = result_cells(comparison_of(average, policies[1], "value"))
-            cells += [shares(*(average["within"][steps][policy]["value"] for policy in policies))] if steps else []
+            cells += [_sooner(average, steps, policies)] if steps else []
             rows.append((name, *cells, *(_rate(arm["iqm"][policy]) for policy in (policies if seeded else ()))))
     about = "Success in the simulator, averaged over the tasks, and in dreams of the same policies."
     about += f" In {steps}: success (%) within so many control steps, which measures speed as well." if steps else ""
     about += " IQM: the mean of the middle half of all seeds and tasks." if seeded else ""
     return Table(columns, rows, title="Arms", about=about, key="averages")
+
+
+def _sooner(average: Json, steps: str, policies: Sequence[str]) -> str:
+    """Success within so many control steps; a dash for an arm whose limit or settings are others."""
+    found = (average.get("within") or {}).get(steps)
+    return shares(*(found[policy]["value"] for policy in policies)) if found else DASH
 
 
 def _differences(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
