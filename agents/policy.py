@@ -216,7 +216,8 @@ class Policy(TensorDictModuleBase):
         Args:
             seed: as in Gymnasium's `reset`, begins the sequence of episodes that has this number: the next episode has
                 the same noise whenever this is called, and so have those after it. All ways of calling draw from the
-                sequence. A policy that was just loaded is at the beginning of the sequence of its own seed.
+                sequence. A policy that was just loaded is at the beginning of the sequence of its own seed, and so is
+                every copy in another process: give each a seed of its own.
 
         Raises:
             UserError: the seed is below 0.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.bc import demonstration_chunks
+from agents.policies.base import Sampler
 from agents.policy import Policy
 from envs.episodes import SEEDS
 from experiments.stages.demonstrations import demonstrated
@@ -101,11 +102,13 @@ class Greedy(nn.Module):
         return self.act(feature)
 
 
-def policy_of(task_run: TaskRun, learned: Learned) -> Policy:
+def policy_of(task_run: TaskRun, learned: Learned, *, sampler: Sampler = "stochastic") -> Policy:
     """What was learned as it is tested: by the code that acts for the run's own policies."""
     # Policy names the two classes it was written for; it asks no more than Sees and Acts
     model, actor = cast(Any, learned.model), cast(Any, learned.actor)
-    return Policy(model.to(task_run.device), actor.to(task_run.device), task=task_run.task, seed=task_run.seed)
+    return Policy(
+        model.to(task_run.device), actor.to(task_run.device), task=task_run.task, seed=task_run.seed, sampler=sampler
+    )
 
 
 class Demonstrations(NamedTuple):

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agents.policies.base import PolicyHead
 from experiments.baselines import BASELINES
 from experiments.baselines.base import Baseline, demonstrated_frames, policy_of
 from experiments.report.statistics import success_rate
 from experiments.stages.rollout import evaluate
-from experiments.stages.task_run import TaskRun
+from experiments.stages.samplers import better, compared
+from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.run import LOGGER, Run
 from worldaction.io.artefact import Artefact
 from worldaction.io.fingerprint import code_of
@@ -74,7 +76,11 @@ def work(job: Job) -> None:
         before = time.process_time()
         learned = baseline.learn(task_run, budget=job.budget, record=record)
         seconds = time.process_time() - before
-    policy, options = policy_of(task_run, learned), task_run.study.evaluation
+    # a clone is as good as its better sampler, as the run's own is
+    known = samplers(learned.actor) if isinstance(learned.actor, PolicyHead) else ()
+    choice = compared(task_run, known, lambda sampler: policy_of(task_run, learned, sampler=sampler))
+    sampler = better({name: result.rate for name, result in choice.items()})
+    policy, options = policy_of(task_run, learned, sampler=sampler), task_run.study.evaluation
     indices = range(options.first, options.first + job.episodes)
     with progress(job.episodes, name, "episode") as bar:
         result = evaluate(policy, task_run.benchmark, indices=indices, parallel=options.parallel, progress=bar.update)
@@ -85,6 +91,7 @@ def work(job: Job) -> None:
             "task": job.task,
             "seed": job.seed,
             "sees": baseline.sees,
+            "sampler": sampler,
             "acts_in": baseline.acts_in,
             "rate": found.value,
             "interval": found.interval,

@@ -101,10 +101,10 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
 
 
 _ABOUT_WITHIN = (
-    "Success of the same episodes (%) within fewer control steps; 72 is the limit of papers on CALVIN, which measures speed too."
-    " BC acts under that of its two samplers which did better on start states apart from these; beside it stands the"
-    " other sampler within the whole time limit. Steps: the median until success over all episodes, those without it"
-    " counted as longer than any; a dash where no more than half succeed."
+    "Success of the same episodes (%) within fewer control steps; 72 is the limit of papers on CALVIN, which measures"
+    " speed too. BC acts under that of its two samplers which did better on start states apart from these; beside it"
+    " stands the other sampler within the whole time limit. Steps: the median until success over all episodes, those"
+    " without it counted as longer than any; a dash where no more than half succeed."
 )
 
 

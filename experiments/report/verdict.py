@@ -109,10 +109,11 @@ def verdict(summary: Summary) -> str:
 def effect(summary: Summary) -> str:
     """What improving the policy changed, in a word.
 
-    "skill": it succeeds more often than the better clone within a time limit that leaves time; "raised": so it does, but
-    skill cannot be told from speed, for want of a horizon far enough before the limit, or from less noise, for want of
-    the clone's other sampler; "lowered"; "speed": more often within the first horizon only; "noise": more often only than the clone with random actions, not than the clone under its better
-    sampler; "nothing": no update changed the policy for the better; "unclear": none of them.
+    "skill": it succeeds more often than the better clone within a time limit that leaves time; "raised": so it does,
+    but skill cannot be told from speed, for want of a horizon far enough before the limit, or from less noise, for want
+    of the clone's other sampler; "lowered"; "speed": more often within the first horizon only; "noise": more often only
+    than the clone with random actions, not than the clone under its better sampler; "nothing": no update changed the
+    policy for the better; "unclear": none of them.
 
     Args:
         summary: with one evaluated task at least.

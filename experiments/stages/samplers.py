@@ -7,6 +7,11 @@ the sampler's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agents.policies.base import Sampler
+from agents.policy import Policy
 from experiments.stages.bc import load_actor
 from experiments.stages.rollout import Evaluation, evaluate
 from experiments.stages.task_run import TaskRun, samplers
@@ -22,22 +27,37 @@ def choose_sampler(task_run: TaskRun, recorder: Recorder) -> None:
     artefact = task_run.run.task(task_run.seed, task_run.task, STAGE)
     if artefact.complete:
         return
-    options, cloned = task_run.study.evaluation, load_actor(task_run, "clone")
-    indices = start_states(options, len(task_run.benchmark.starts(task_run.task))).sampler
-    known = samplers(cloned) if options.sampler_episodes else ()
-    found: dict[str, Evaluation] = {}
-    name = f"samplers of {task_run.task}, seed {task_run.seed}"
-    with progress(len(known) * len(indices), name, "episode") as bar:
-        for sampler in known if len(known) > 1 else ():
-            policy = task_run.policy(cloned, sampler=sampler)
-            found[sampler] = evaluate(
-                policy, task_run.benchmark, indices=indices, parallel=options.parallel, progress=bar.update
-            )
-    rates = {sampler: result.rate for sampler, result in found.items()}
+    cloned = load_actor(task_run, "clone")
+    found = compared(task_run, samplers(cloned), lambda sampler: task_run.policy(cloned, sampler=sampler))
+    rates: dict[str, Any] = {sampler: result.rate for sampler, result in found.items()}
     write_json(artefact.folder / "sampler.json", {sampler: result.to_dict() for sampler, result in found.items()})
-    artefact.finish({"sampler": better(rates), "choice": rates | {"n": len(indices)} if rates else None})
+    choice = rates | {"n": task_run.study.evaluation.sampler_episodes} if rates else None
+    artefact.finish({"sampler": better(rates), "choice": choice})
 
 
-def better(rates: dict[str, float]) -> str:
+def compared(
+    task_run: TaskRun, known: Sequence[Sampler], policy: Callable[[Sampler], Policy]
+) -> dict[Sampler, Evaluation]:
+    """Episodes of a policy by each of its samplers, from start states that the evaluation does not use.
+
+    Args:
+        task_run: the task and seed.
+        known: the samplers that the policy has; with one there is nothing to compare, and nothing is done.
+        policy: the one that acts by a sampler.
+    """
+    options = task_run.study.evaluation
+    indices = start_states(options, len(task_run.benchmark.starts(task_run.task))).sampler
+    if len(known) < 2 or not indices:
+        return {}
+    found = {}
+    with progress(len(known) * len(indices), f"samplers of {task_run.prefix}", "episode") as bar:
+        for sampler in known:
+            found[sampler] = evaluate(
+                policy(sampler), task_run.benchmark, indices=indices, parallel=options.parallel, progress=bar.update
+            )
+    return found
+
+
+def better(rates: Mapping[str, float]) -> Sampler:
     """The sampler with the higher success rate; stochastic, as the policy was trained, if none is better."""
     return "deterministic" if rates.get("deterministic", 0.0) > rates.get("stochastic", 0.0) else "stochastic"

@@ -63,6 +63,7 @@ def evaluation(task: str, known: Task, seed: int, *, episodes: int = 100, share:
         "limit": LIMIT,
         "sampler": "deterministic" if better else "stochastic",
         "choice": None,
+        "samplers": ["stochastic", "deterministic"][: 1 if sure is None else 2],
         "bc": sure if better else drawn,
         "bc_other": drawn if better else sure,
         "ppo": episodes_of(known.ppo),

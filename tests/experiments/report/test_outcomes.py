@@ -97,11 +97,23 @@ def test_a_policy_that_did_what_the_clone_did_with_the_same_random_actions_was_n
     assert not same_episodes(found | {"ppo": dict(found["bc"])}, "ppo")
 
 
+def test_of_policies_that_never_succeed_nobody_can_say_that_they_do_the_same() -> None:
+    never = evaluation("open_drawer", Task(Policy(0.0), Policy(0.0)), 0)
+    assert never["bc"]["steps"] == never["ppo"]["steps"]
+    assert not same_episodes(never, "ppo")
+
+
+def test_the_order_in_which_horizons_are_given_does_not_matter() -> None:
+    one = Outcomes.read([evaluation("open_drawer", FAIR, 0)], NAMES)
+    assert list(pooled(one, (150, 72, 110, 72), [_dreams()])["within"]) == ["72", "110", "150"]
+
+
 def test_a_head_with_one_sampler_has_no_other() -> None:
     found = Outcomes.read([evaluation("open_drawer", FAIR._replace(deterministic=None), 0)], NAMES)
     assert not {OTHER, STOCHASTIC} & found.policies.keys()
     task = pooled(found, WITHIN, [_dreams()])
     assert task["bc_other"] is None
+    assert task["fair"]
     assert task["difference_stochastic"] is None
     assert task["within"]["72"]["bc_other"] is None
 

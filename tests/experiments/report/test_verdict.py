@@ -66,6 +66,33 @@ def test_a_limit_that_leaves_no_time_cannot_tell_skill_from_speed(tmp_path: Path
     assert "skill" not in verdict(summary)
 
 
+@pytest.mark.parametrize("limit", [76, 100])
+def test_a_limit_that_hardly_leaves_time_cannot_either(limit: int, tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"])
+    summary["tasks"]["open_drawer"]["limit"] = limit
+    assert effect(summary) == "raised"
+
+
+def test_without_the_other_sampler_less_noise_is_not_ruled_out(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"])
+    assert summary["average"]["fair"]
+    summary["average"]["fair"] = False
+    assert effect(summary) == "raised"
+    assert "skill" not in verdict(summary)
+
+
+def test_less_noise_is_told_where_the_better_sampler_differs_by_task(tmp_path: Path) -> None:
+    stochastic = Task(Policy(0.9, 50), Policy(0.9, 50), Policy(0.3, 50))
+    summary = _summary(tmp_path, KINDS["noise"], stochastic)
+    assert set(summary["tasks"]["move_slider_left"]["samplers"].values()) == {"stochastic"}
+    assert effect(summary) == "noise"
+
+
+def test_harm_is_named_though_dreams_had_nothing_to_teach(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["lowered"]._replace(imagined=(0.03, 0.04)))
+    assert effect(summary) == "lowered"
+
+
 # Nothing was learned --------------------------------------------------------------------------------------------------
 
 
@@ -90,6 +117,7 @@ def test_an_update_that_learned_nothing_is_named_and_is_not_no_clear_effect(
     assert effect(summary) == "nothing"
     assert verdict(summary).startswith("PPO in imagination learned nothing: ")
     assert said in verdict(summary)
+    assert "In the simulator success goes from" in verdict(summary)
     assert "no clear effect" not in verdict(summary)
 
 

@@ -180,9 +180,18 @@ def test_noise_that_repeats_itself_would_be_noticed(measure: Callable[..., float
     assert measure(make(coin, Repeating), 8) in (0.0, 1.0)
 
 
+class TwoSidedCoin(Coin):
+    """Always heads where no noise is asked for."""
+
+    has_deterministic = True
+
+    def sample(self, feature: Tensor, noise: Tensor, *, deterministic: bool = False) -> Tensor:
+        return super().sample(feature, torch.ones_like(noise) if deterministic else noise)
+
+
 def test_the_flag_of_stable_baselines3_does_not_change_which_policy_is_measured() -> None:
     rates = [
-        evaluate_policy(make(Coin), Toss(), 8, deterministic=flag, warn=False, return_episode_rewards=True)[0]  # type: ignore[arg-type]
+        evaluate_policy(make(TwoSidedCoin), Toss(), 8, deterministic=flag, warn=False, return_episode_rewards=True)[0]  # type: ignore[arg-type]
         for flag in (True, False)
     ]
     assert rates[0] == rates[1]
