@@ -123,7 +123,7 @@ QUICK = Study(
     tasks=("open_drawer", "move_slider_left"),
     losses=("reconstruction=1,proprio=100,share=0.25", "kl=0.1,free_nats=1", "inverse_dynamics=100,hidden=256"),
     table=TableConfig(image_size=64, max_steps=LIMIT),
-    # CALVIN's own success leaves a clone that has time little to learn: see docs/experiments.md, E26
+    # CALVIN's own success leaves a clone that has time little to learn; chosen by cloning alone (experiments.md, E26)
     stress=StressConfig(tolerance=1.0),
     data=PlayConfig(frames=40_000, near_misses=300, demos=50, demo_noise=0.35, demo_pace=0.5, demo_limit=LIMIT),
     world_model=WorldModelConfig(
@@ -143,7 +143,8 @@ QUICK = Study(
         weight_decay=0.01,
     ),
     policy=PolicyConfig(denoising_steps=10, width=256),
-    clone=CloneConfig(steps=1_000),
+    # so few for the same reason
+    clone=CloneConfig(steps=1_000, demos=10),
     update=UpdateConfig(
         iterations=20,
         dreams=256,
@@ -181,7 +182,7 @@ BASE = replace(
     data=replace(QUICK.data, frames=200_000),
     world_model=WorldModelConfig(burn_in=5, open_loop=0.5, batch=32, length=50, steps=50_000, bf16=True),
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
-    clone=CloneConfig(steps=5_000),
+    clone=CloneConfig(steps=5_000, demos=10),
     update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096),
     evaluation=EvaluationConfig(episodes=200, parallel=20),
 )
@@ -212,7 +213,7 @@ DEBUG = replace(
     ),
     success=SuccessConfig(hidden=64, steps=200, batch=128),
     policy=PolicyConfig(denoising_steps=5, width=64),
-    clone=CloneConfig(steps=400, batch=64, resamples=2),
+    clone=CloneConfig(steps=400, batch=64, demos=8, resamples=2),
     update=replace(
         QUICK.update,
         iterations=6,
@@ -249,6 +250,7 @@ def _in_72_steps(study: Study, tasks: tuple[str, ...], *, play: PlayConfig, step
         stress=StressConfig(),
         data=play,
         world_model=replace(study.world_model, steps=steps),
+        clone=replace(study.clone, demos=0),
         update=replace(study.update, horizon=72),
         evaluation=EvaluationConfig(episodes=episodes, within=(72,), curve_episodes=20, sampler_episodes=0),
     )
