@@ -279,7 +279,7 @@ TABLE: dict[str, Callable[[str], None]] = {
         stress=harder(hidden_actions=0.9),
         world_model=replace(PRESETS["quick"].world_model, named_by=NAMING),
     ),
-    f"{STUDY} quick --data.demos 10": means("quick", data=replace(PRESETS["quick"].data, demos=10)),
+    f"{STUDY} quick --clone.demos 5": means("quick", clone=replace(PRESETS["quick"].clone, demos=5)),
     f"{STUDY} quick --stress.tolerance 0.5": means("quick", stress=harder(tolerance=0.5)),
     f"{STUDY} quick --stress.frame-turn 30": means("quick", stress=harder(frame_turn=30)),
     f"{STUDY} quick --stress.frame-scale 0.5 --stress.frame-play": means(
