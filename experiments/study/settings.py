@@ -148,7 +148,6 @@ QUICK = Study(
     update=UpdateConfig(
         iterations=20,
         dreams=256,
-        horizon=72,
         trained_steps=5,
         epochs=5,
         minibatch=1_024,
