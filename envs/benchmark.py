@@ -120,6 +120,11 @@ class Benchmark(ABC):
             UserError: says which there are.
         """
 
+    @classmethod
+    def labels_recordings(cls, task: str) -> bool:
+        """Whether a frame of play that was recorded elsewhere says if the task is done in it."""
+        return True
+
     @abstractmethod
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
         """A simulator as it is used to test policies: observations with the keys of the layout, `info["is_success"]`.
