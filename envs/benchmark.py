@@ -237,7 +237,8 @@ def refuse_stress(config: EnvConfig) -> None:
     """
     if on := switched_on(replace(config.stress, hidden_actions=0.0)):
         option = next(iter(on)).replace("_", "-")
-        raise UserError(f"--stress.{option} works at the embedded play table only; leave out --env {config.env}")
+        remedy = "set it to its default, or leave out that environment"
+        raise UserError(f"--stress.{option} works at the embedded play table only; {remedy}")
 
 
 def refuse_starts(config: EnvConfig) -> None:

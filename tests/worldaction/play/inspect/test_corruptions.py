@@ -12,6 +12,7 @@ from listed_source import ListedSource, robot
 from spoilt_set import DATA, SAMPLES, change, converted, copied, frame, shift, swap
 
 from envs.labels import done_instead
+from envs.tasks import BLOCK_TASKS, LYING
 from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.play.convert import convert
@@ -327,6 +328,16 @@ def test_a_label_that_contradicts_what_was_done_is_a_problem() -> None:
         found = check_frames(source, lambda _: None, judge=done_instead).problems
         said = "the window is labelled close_drawer, what was done is open_drawer: episode 0, frames 2 to 29"
         assert found == ([said] if wrong else [])
+    # blocks lie in another order in each scene: neither as a label nor as what was done they are judged
+    run[spec.SCENE][:, [8, 14, 20]] = LYING
+    run[spec.SCENE][20:, 14] += 0.1
+    for task in BLOCK_TASKS:
+        source = ListedSource([run], [Recording(40, "list", segments=(Segment(task, 2, 30),))])
+        assert check_frames(source, lambda _: None, judge=done_instead).problems == []
+    run[spec.SCENE][:, :6] = 0
+    source = ListedSource([run], [Recording(40, "list", segments=(Segment("open_drawer", 2, 30),))])
+    assert check_frames(source, lambda _: None, judge=done_instead).problems == []
+    run[spec.SCENE][20:, 1] = 0.2
     cut = ListedSource([run], [Recording(40, "list", segments=(Segment("close_drawer", 2, 15),))])
     assert check_frames(cut, lambda _: None, judge=done_instead).problems == []
 
