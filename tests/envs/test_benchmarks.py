@@ -141,7 +141,7 @@ def test_labels_are_those_of_the_scene_and_of_the_tolerance() -> None:
 
 def test_an_environment_that_does_not_exist_is_named() -> None:
     with pytest.raises(UserError, match=r"--env Pendulom-v1: .*Pendulum"):
-        open_benchmark(replace(PRESETS["debug"], env="Pendulom-v1"))
+        open_benchmark(replace(PRESETS["debug"], env="Pendulom-v1", stress=StressConfig()))
 
 
 # Whole studies --------------------------------------------------------------------------------------------------------
