@@ -120,6 +120,11 @@ class Benchmark(ABC):
             UserError: says which there are.
         """
 
+    @classmethod
+    def labels_recordings(cls, task: str) -> bool:
+        """Whether a frame of play that was recorded elsewhere says if the task is done in it."""
+        return True
+
     @abstractmethod
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
         """A simulator as it is used to test policies: observations with the keys of the layout, `info["is_success"]`.
@@ -232,7 +237,8 @@ def refuse_stress(config: EnvConfig) -> None:
     """
     if on := switched_on(replace(config.stress, hidden_actions=0.0)):
         option = next(iter(on)).replace("_", "-")
-        raise UserError(f"--stress.{option} works at the embedded play table only; leave out --env {config.env}")
+        remedy = "set it to its default, or leave out that environment"
+        raise UserError(f"--stress.{option} works at the embedded play table only; {remedy}")
 
 
 def refuse_starts(config: EnvConfig) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.benchmark import START_STATES, Benchmark, Start, start_seed
 from envs.episodes import plan
-from envs.tasks import TASKS, extra_skills, get_task
+from envs.tasks import BLOCK_TASKS, TASKS, extra_skills, get_task
 from worldaction.config import EnvConfig, GymConfig, Renderer, StressConfig, TableConfig
 from worldaction.errors import UserError, unknown
 
@@ -51,6 +51,11 @@ class Tables(Benchmark):
     def check(self, task: str) -> None:
         """See `Benchmark.check`."""
         get_task(task)
+
+    @classmethod
+    def labels_recordings(cls, task: str) -> bool:
+        """See `Benchmark.labels_recordings`: what a block's place says depends on where it lay at the start."""
+        return task not in BLOCK_TASKS
 
     def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
         """See `Benchmark.label`."""

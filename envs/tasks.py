@@ -128,9 +128,10 @@ class BlockTask(Task):
     CALVIN asks what the block is in contact with, which `scene_obs` does not say; here its height answers.
 
     *Pushed*: CALVIN wants the block to touch the same bodies, but for the robot, as at the start; here it has to lie on
-    the table at the start and now. They differ where a block stands on its small end or has fallen into the drawer,
-    which is a part of CALVIN's table (there: pushed), and where it touches another block that it did not touch at the
-    start, or no longer touches it (there: not pushed).
+    the table at the start and now. They differ where the largest block stands on its small end or a block has fallen
+    into the drawer, which is a part of CALVIN's table (there: pushed), and where it touches another block that it did
+    not touch at the start, or no longer touches it (there: not pushed). The middle-sized block on its small end is
+    8 mm higher than lying, which is within `SLACK`: it counts here as well.
 
     *Lifted*: CALVIN wants the block to have touched the table and not the robot at the start, and to touch the robot
     alone now; here it has to lie on the table at the start, and to have risen by as much. They differ where it flies or

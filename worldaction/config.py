@@ -88,10 +88,12 @@ class PlayConfig:
     demo_noise: NonNegative = 0.35
     """Standard deviation of the demonstrator's correlated action noise, in units of the action."""
     demo_pace: Pace = 1.0
-    """The demonstrator's share of the scripts' full speed: half of it is about what people are in CALVIN's play."""
+    """The demonstrator's share of the scripts' full speed: half of it is about what people are in CALVIN's play. Of the
+    two tables; other demonstrators go at their own pace."""
     demo_limit: Whole = 0
     """Control steps of a demonstration, in which a demonstrator whose script ends without success begins it again; 0:
-    one script, of 90 steps (tasks of blocks: 150) at most."""
+    one script, of 90 steps (tasks of blocks: 150) at most. Of the two tables; elsewhere it is ignored, and
+    --table.max-steps ends demonstrations."""
     seed: Whole = 0
     """Seed of the play data. All seeds of a study share one data set."""
 

@@ -1,4 +1,4 @@
-"""CALVIN's eight tasks in CALVIN's own simulator, as the user has installed it."""
+"""CALVIN's tasks in CALVIN's own simulator, as the user has installed it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from envs.benchmark import Observation, Start, refuse_stress, reset_all, retry_o
 from envs.episodes import SEEDS
 from envs.tables import Tables, drawn_by, refuse_gym
 from worldaction.config import EnvConfig, StressConfig, TableConfig, stress_of_play
+from worldaction.errors import UserError
 
 if TYPE_CHECKING:
     from envs.episodes import Job
@@ -37,6 +38,8 @@ class Calvin(Tables):
         """See `Benchmark.open`: all stress switches but these two need the embedded table."""
         refuse_gym(config)
         refuse_stress(replace(config, stress=replace(config.stress, tolerance=0.0, positions=0.0)))
+        if config.starts is not None and config.stress.positions:
+            raise UserError("--stress.positions draws starts, --starts gives them; leave one out")
         return cls(drawn_by(config.table, renderer or config.table.renderer), config.stress, recorded=config.starts)
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:

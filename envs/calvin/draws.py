@@ -13,15 +13,13 @@ from envs.playtable.env import draw_arm, draw_scene
 from envs.playtable.ik import kinematics
 from envs.playtable.rotation import to_euler
 from envs.playtable.scenes import Scene, get_scene
-from envs.tasks import RANGES, TASKS, Task
+from envs.tasks import LYING, RANGES, TASKS, Task
 from worldaction.errors import UserError, unknown
 from worldaction.spec import ROBOT_SIZE, SCENE_FIELDS, SCENE_SIZE
 
 Array = NDArray[np.float64]
 
 OPEN_WIDTH = 0.08
-# of every block's centre on the table (m)
-BLOCK_HEIGHT = 0.46
 
 
 class Start(NamedTuple):
@@ -52,7 +50,7 @@ def draw_start(task: Task, seed: int, values: Mapping[str, float] | None = None,
         scene_obs[SCENE_FIELDS[name]] = value
     scene_obs[SCENE_FIELDS["lightbulb"]] = parts["switch"] > RANGES["switch"] / 2
     for number, (x, y, yaw) in enumerate(draw_blocks(rng, place, task)):
-        scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, BLOCK_HEIGHT, 0, 0, yaw
+        scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, LYING, 0, 0, yaw
     return Start(task.name, _robot_obs(joints), scene_obs)
 
 

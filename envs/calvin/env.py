@@ -39,7 +39,7 @@ EGL_RESETS: Final = 50
 
 
 class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """Eight tasks at CALVIN's own table, simulated by the user's installation of calvin_env.
+    """The tasks of `envs.tasks` at CALVIN's own table, simulated by the user's installation of calvin_env.
 
     Observation, action, reward and `info` are those of `envs.playtable.env.PlayTableEnv`. An episode depends on its
     start and its actions alone: the scene is built anew at every reset, which takes bullet's memory of contacts away.

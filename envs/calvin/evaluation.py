@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Final, get_args
@@ -56,14 +57,12 @@ def write_configuration(folder: Path, *, scene: Scene = "D", renderer: Renderer 
         renderer: what draws its images.
 
     Raises:
-        UserError: the simulator does not start.
+        UserError: the folder cannot be written, or the simulator does not start.
     """
-    simulator = Simulator(Settings(scene=scene, renderer=renderer))
     path = folder / CONFIGURATION
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
+    # first the folder, which costs nothing
+    with replacing(path) as temporary, closing(Simulator(Settings(scene=scene, renderer=renderer))) as simulator:
         temporary.write_text(simulator.configuration())
-    simulator.close()
     return path
 
 
@@ -76,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--scene", choices=get_args(Scene), default="D", help="which of CALVIN's tables")
     parser.add_argument("--renderer", choices=get_args(Renderer), default="tiny", help="what draws the images")
     options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         path = write_configuration(options.out, scene=options.scene, renderer=options.renderer)
     except UserError as error:

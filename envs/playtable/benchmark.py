@@ -1,4 +1,4 @@
-"""CALVIN's eight tasks at the embedded play table."""
+"""CALVIN's tasks at the embedded play table."""
 
 from __future__ import annotations
 

@@ -21,13 +21,13 @@ from envs.playtable.looks import Look
 from envs.playtable.render import choose, renderer
 from envs.playtable.robot import FASTEST, FINGER_CLOSED, FINGER_OPEN, HOME, MOTORS, OPENING_ACCELERATION, RATE
 from envs.playtable.rotation import Array, to_euler, to_matrix, wrap
-from envs.playtable.scene import BUTTON_TRIGGER, SUBSTEPS, SWITCH_TRIGGER, TABLE_TOP, TIMESTEP
+from envs.playtable.scene import BUTTON_TRIGGER, SUBSTEPS, SWITCH_TRIGGER, TIMESTEP
 from envs.playtable.scene import CAMERAS as VIEWS
 from envs.playtable.scene import model as table
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.playtable.state import PARTS, Start, with_robot, with_scene
 from envs.table import checked_start, observation_space
-from envs.tasks import RANGES, TASKS, BlockTask, Task, get_task
+from envs.tasks import LYING, RANGES, TASKS, BlockTask, Task, get_task
 from worldaction.errors import UserError, unknown
 from worldaction.spec import (
     ACTION_SIZE,
@@ -55,7 +55,7 @@ OPTIONS: Final = ("task", "scene", "robot_obs", "scene_obs")
 
 
 class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """Eleven tasks at CALVIN's table.
+    """The tasks of `envs.tasks` at CALVIN's table.
 
     Observation: `rgb_static`, `rgb_gripper` [s, s, 3] uint8, `robot_obs` [15] and `scene_obs` [24] float32.
     Action: [7] in [-1, 1], relative: 0.02 m, 0.05 rad of Euler angle per unit in the world frame, gripper open above 0.
@@ -232,7 +232,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         parts = {**values, "button": 0.0}
         lit = {"led": bool(values["led"]), "lightbulb": values["switch"] > SWITCH_TRIGGER}
         joints = draw_arm(rng)
-        blocks = np.array([[x, y, TABLE_TOP + 0.02, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+        blocks = np.array([[x, y, LYING, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
                            for x, y, yaw in draw_blocks(rng, self.scene, self.task)])  # fmt: skip
         start = Start(joints, 2 * FINGER_OPEN, 1.0, {name: parts[name] for name in PARTS}, blocks=blocks, **lit)
         if options.get("robot_obs") is not None:

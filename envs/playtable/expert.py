@@ -33,9 +33,10 @@ AT_THE_PANEL: Final = -0.08
 MOVED, EMPTY, ATTEMPTS = 0.012, 0.018, 4
 # half the width of the closed fingers, and where their tips' middle touches a block above its own (m)
 FINGERS, PUSH_HEIGHT = 0.0125, 0.006
-# how far a block is pushed and lifted: somewhat further than the tightest success asks (m)
-STAY: Final = np.zeros(3)
+# how far a block is pushed and lifted, somewhat further than the tightest success asks, and where it is held (m)
 PUSH, LIFT, GRIP_HEIGHT = 0.145, 0.12, 0.003
+# a relative waypoint at which the hand only opens or closes
+STAY: Final = np.zeros(3)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,8 @@ EYE: Final = np.array([2.871459, -2.166602, 2.555160])
 AIM: Final = np.array([-0.026242, -0.030233, 0.392])
 UP: Final = np.array([0.404140, 0.226298, 0.886262])
 FIELD_OF_VIEW: Final = 10.0
-# how far CALVIN's cameras see (m); beyond, where the floor would go on, they see nothing
+# how far cameras see (m); beyond, where the floor would go on, they see nothing. The one in the hand is as CALVIN's,
+# whose static camera ends at 10 m: all that is in its view lies within 6
 FARTHEST: Final = {"static": 20.0, "gripper": 2.0}
 # its renderer samples pixels of 200 and 84 at a corner: half a pixel up and to the right, in sides of the image
 OFFSET: Final = {"static": 0.5 / 200, "gripper": 0.5 / 84}
@@ -66,7 +67,6 @@ BLOCK_CONTACT: Final = {"contype": 4, "conaffinity": 7}
 Range = tuple[float, float]
 
 
-@lru_cache(maxsize=2 * len(SCENES))
 def model(name: str = "D", *, gripping: bool = False) -> Any:
     """The compiled model of a scene, one per process. Only its look may be changed, and only to render.
 
@@ -74,6 +74,11 @@ def model(name: str = "D", *, gripping: bool = False) -> Any:
         name: of the scene.
         gripping: with fingers that can hold a block, for the tasks of blocks.
     """
+    return _compiled(name, gripping)
+
+
+@lru_cache(maxsize=2 * len(SCENES))
+def _compiled(name: str, gripping: bool) -> Any:
     return build(get_scene(name), gripping=gripping).compile()
 
 

@@ -20,8 +20,7 @@ from envs.playtable.ik import kinematics
 from envs.playtable.looks import Look, Vector, look_of
 from envs.playtable.robot import HOME
 from envs.playtable.rotation import Array, to_matrix
-from envs.playtable.scene import TABLE_TOP
-from envs.tasks import BlockTask, get_task
+from envs.tasks import LYING, BlockTask, get_task
 from worldaction.config import StressConfig, check_share, check_stress
 from worldaction.errors import UserError
 from worldaction.spec import ACTION_SIZE, CALVIN, METRES_PER_UNIT, ROBOT_FIELDS, ROBOT_SIZE, Layout
@@ -218,7 +217,7 @@ class UnseenStarts(Stressed):
             if rng.random() < self.setting and number != needed:
                 middle = low + (high - low) * (third + 0.5) / 3
                 x, y = middle + rng.uniform(-0.03, 0.03), rng.uniform(*SHELF_Y)
-                scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, TABLE_TOP + 0.02, 0, 0, 0
+                scene_obs[6 + 6 * number : 12 + 6 * number] = x, y, LYING, 0, 0, 0
         return scene_obs
 
 

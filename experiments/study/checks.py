@@ -54,6 +54,11 @@ def check_tasks(study: Study) -> None:
     benchmark = benchmark_class(study.env).open(study.env_config)
     for task in study.tasks:
         benchmark.check(task)
+        if study.play is not None and not benchmark.labels_recordings(task):
+            raise UserError(
+                f"{task} cannot be learned from recorded play: the label of a frame needs the starts of our own table; "
+                "leave it out of --tasks"
+            )
     if study.play is None:
         # attempts may be of any length until they are made
         jobs = benchmark.jobs(study.data, study.tasks)

@@ -76,6 +76,7 @@ def parse_study(
     study = fitted(_checked(_parse_options(presets[name], rest, program)), presets[name], asked)
     if study.tasks == ("all",):
         study = replace(study, tasks=benchmark_class(study.env).open(study.env_config).tasks)
+        study = study if study.play is None else _labelled_by_frames(study)
     for one in [study, *(arm.study for arm in arms_of(study))]:
         check(one)
     return study, None, only_print
@@ -125,6 +126,8 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
     benchmark = benchmark_class(study.env)
     if study.play is not None or not benchmark.takes_stress:
         study = _without_stress(study, asked)
+    if study.play is not None and "--tasks" not in asked:
+        study = _labelled_by_frames(study)
     config = study.env_config
     benchmark.open(config)
     if study.env == preset.env:
@@ -157,6 +160,14 @@ def _without_stress(study: Study, asked: set[str]) -> Study:
     if plain != study.stress:
         LOGGER.warning("the preset's stress switches are for its own play and environment, and are off here")
     return replace(study, stress=plain)
+
+
+def _labelled_by_frames(study: Study) -> Study:
+    """Without the tasks that cannot be learned from recorded play."""
+    kept = tuple(task for task in study.tasks if benchmark_class(study.env).labels_recordings(task))
+    if left_out := [task for task in study.tasks if task not in kept]:
+        LOGGER.warning("tasks that cannot be learned from recorded play are left out: %s", ", ".join(left_out))
+    return replace(study, tasks=kept)
 
 
 def _take(arguments: list[str], option: str) -> str | None:

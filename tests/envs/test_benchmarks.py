@@ -24,7 +24,8 @@ from envs.calvin.benchmark import Calvin
 from envs.episodes import Job
 from envs.general.benchmark import General
 from envs.playtable.benchmark import PlayTable
-from envs.tasks import TASKS
+from envs.playtable.scenes import SCENES
+from envs.tasks import EIGHT, LYING, TASKS, get_task
 from experiments.stages.rollout import Evaluation, evaluate
 from experiments.study.settings import PRESETS
 from worldaction.config import GymConfig, StressConfig, TableConfig
@@ -102,6 +103,34 @@ def test_switches_of_the_play_table_are_refused_elsewhere() -> None:
         open_benchmark(replace(hard, stress=StressConfig(hidden_actions=0.5)))
 
 
+def test_a_switch_that_works_at_the_table_alone_is_refused_for_a_judge_with_words_that_fit_it() -> None:
+    with pytest.raises(UserError, match="set it to its default, or leave out that environment"):
+        open_benchmark(replace(PRESETS["debug"], env=CALVIN_ID, stress=StressConfig(pushes=0.5)))
+
+
+def test_starts_are_drawn_or_given_and_not_both(root: Path) -> None:
+    asked = replace(PRESETS["debug"], env=CALVIN_ID, starts=str(root), stress=StressConfig(positions=0.5))
+    with pytest.raises(UserError, match=r"--stress.positions draws starts, --starts gives them; leave one out"):
+        open_benchmark(asked)
+    open_benchmark(replace(asked, starts=None))
+    open_benchmark(replace(asked, stress=StressConfig()))
+
+
+@pytest.mark.parametrize("where", SCENES)
+def test_a_block_is_labelled_by_its_place_in_the_scene_s_own_order(where: Any) -> None:
+    place = PlayTable(replace(TABLE, scene=where))
+    task = get_task("push_pink_block_right", where)
+    scene = np.zeros((2, 24))
+    scene[:, [8, 14, 20]] = LYING
+    for entry in (6, 12, 18):
+        scene[:] = np.where(np.arange(24) == entry, -0.5, scene)
+    scene[1, task.entry()] = task.limit + 0.01
+    assert place.label("push_pink_block_right", scene).tolist() == [False, True]
+    assert all(place.shows("push_pink_block_right", other) for other in SCENES)
+    assert not place.labels_recordings("push_pink_block_right")
+    assert all(place.labels_recordings(name) for name in EIGHT)
+
+
 def test_labels_are_those_of_the_scene_and_of_the_tolerance() -> None:
     scene = np.zeros((2, 24))
     scene[:, 1] = [0.05, 0.14]
@@ -112,7 +141,7 @@ def test_labels_are_those_of_the_scene_and_of_the_tolerance() -> None:
 
 def test_an_environment_that_does_not_exist_is_named() -> None:
     with pytest.raises(UserError, match=r"--env Pendulom-v1: .*Pendulum"):
-        open_benchmark(replace(PRESETS["debug"], env="Pendulom-v1"))
+        open_benchmark(replace(PRESETS["debug"], env="Pendulom-v1", stress=StressConfig()))
 
 
 # Whole studies --------------------------------------------------------------------------------------------------------

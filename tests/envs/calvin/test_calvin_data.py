@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import importlib
+import logging
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from paths import ROOT
 from test_calvin_env import Maker, interpreter, make
 
+from envs.calvin import evaluation
 from envs.calvin.env import CalvinEnv, calvin_table
 from envs.calvin.evaluation import fnv1_32, stand_in_for_pyhash
 from envs.calvin.record import main as recorder
@@ -102,12 +105,31 @@ def test_the_examples_of_the_document_run_as_they_stand(
     modules = [node.module for node in ast.walk(ast.parse(third + fourth)) if isinstance(node, ast.ImportFrom)]
     # what of CALVIN's they import is there with a simulator alone
     theirs = {"calvin_agent.evaluation", "calvin_agent.evaluation.multistep_sequences"}
-    ours = {"agents.policy", "envs.calvin.evaluation", "envs.calvin.upstream"}
+    ours = {"agents.policy", "envs.calvin.evaluation", "envs.calvin.upstream", "envs.tasks"}
     assert set(modules) == {*ours, *theirs, "itertools"}
     (command,) = re.findall(r"^worldaction table record (.*)$", text, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     recorder([*command.replace("5", "1").split(), "--tasks", "close_drawer"])
     assert len(load_recording("recording.npz").windows) == 1
+
+
+def test_what_eight_perfect_policies_would_do_is_counted_over_the_eight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chains = [
+        ("open_drawer", "turn_on_led", "lift_red_block_table", "close_drawer", "turn_off_led"),
+        ("turn_on_led", "push_pink_block_right", "open_drawer", "close_drawer", "turn_off_led"),
+        ("lift_blue_block_table", "open_drawer", "turn_on_led", "close_drawer", "turn_off_led"),
+        EIGHT[:5],
+    ]
+    sequences = ModuleType("calvin_agent.evaluation.multistep_sequences")
+    vars(sequences)["get_sequences"] = lambda count: [({}, chain) for chain in chains]
+    for name in ("calvin_agent", "calvin_agent.evaluation"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, sequences.__name__, sequences)
+    *_, counting = re.findall(r"```python\n(.*?)```", (ROOT / "docs/calvin.md").read_text(), re.DOTALL)
+    exec(counting, {})
+    assert capsys.readouterr().out == "2.0 [0.75, 0.5, 0.25, 0.25, 0.25]\n"
 
 
 # ---- CALVIN's model API
@@ -279,6 +301,44 @@ def test_the_recorder_says_what_is_wrong_in_one_line(
 
 
 # ---- CALVIN's own evaluation
+
+
+class Composing:
+    """A simulator that says what it was composed of, or cannot."""
+
+    made: ClassVar[list[Composing]] = []
+
+    def __init__(self, settings: Any) -> None:
+        self.closed = False
+        self.made.append(self)
+
+    def configuration(self) -> str:
+        if len(self.made) > 1:
+            raise UserError("the simulator ended")
+        return "scene: D"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_the_configuration_is_written_with_the_next_step_said_and_no_simulator_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluation, "Simulator", Composing)
+    monkeypatch.setattr(Composing, "made", [])
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    evaluation.main(["--out", str(tmp_path / "set")])
+    assert (tmp_path / "set" / evaluation.CONFIGURATION).read_text() == "scene: D"
+    assert f"give CALVIN's make_env the folder {tmp_path / 'set'}" in capsys.readouterr().err
+    (tmp_path / "file").touch()
+    for folder, said in (("other", "error: the simulator ended"), ("file/set", "error: cannot write ")):
+        with pytest.raises(SystemExit):
+            evaluation.main(["--out", str(tmp_path / folder)])
+        assert capsys.readouterr().err.startswith(said)
+    # the folder that cannot be written was refused before a third one started
+    assert [simulator.closed for simulator in Composing.made] == [True, True]
+    assert not list((tmp_path / "other").rglob("*.yaml"))
 
 
 def test_the_stand_in_for_pyhash_gives_the_values_that_pyhash_and_fnv_publish() -> None:

@@ -24,6 +24,7 @@ from envs.playtable.generate import play_episode
 from envs.playtable.ik import kinematics
 from envs.playtable.robot import HOME
 from envs.playtable.rotation import to_euler, to_matrix, wrap
+from envs.playtable.scene import model
 from envs.playtable.tools.check import measure_expert
 from envs.tasks import BLOCK_TASKS, TASKS
 from worldaction.errors import UserError
@@ -457,6 +458,29 @@ def test_only_tasks_of_blocks_have_fingers_that_hold_them(blind: PlayTableEnv) -
     for task in ("open_drawer", "lift_blue_block_table", "turn_on_led"):
         blind.reset(seed=0, options={"task": task})
         assert (blind._model.pair_margin.max() > 0) == (task in BLOCK_TASKS)
+
+
+def test_an_episode_of_the_eight_is_the_same_after_one_of_blocks(blind: PlayTableEnv) -> None:
+    def episode() -> np.ndarray:
+        blind.reset(seed=5, options={"task": "close_drawer"})
+        expert = Expert(blind, "close_drawer")
+        rows = []
+        for _ in range(40):
+            blind.step(expert.act())
+            rows.append(np.concatenate([blind.robot_obs(), blind.scene_obs()]))
+        return np.array(rows)
+
+    before = episode()
+    blind.reset(seed=1, options={"task": "lift_blue_block_table"})
+    expert = Expert(blind, "lift_blue_block_table")
+    for _ in range(60):
+        blind.step(expert.act())
+    np.testing.assert_array_equal(episode(), before)
+
+
+def test_a_model_is_compiled_once_however_it_is_asked_for() -> None:
+    assert model("D") is model() is model(name="D", gripping=False)
+    assert model("D", gripping=True) is not model("D")
 
 
 def test_an_expert_with_random_offsets_needs_a_generator(blind: PlayTableEnv) -> None:

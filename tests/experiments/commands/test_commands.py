@@ -22,6 +22,7 @@ from tiny_study import ROOT, copied, environment, files, finished_run, study, su
 from envs import CALVIN_ID, METAWORLD_ID
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.tools import fidelity, looks
+from envs.tasks import EIGHT
 from experiments import __main__ as cli
 from experiments import losses, metaworld
 from experiments.calvin import main
@@ -293,6 +294,7 @@ TABLE: dict[str, Callable[[str], None]] = {
         env=CALVIN_ID,
         play="path/to/task_D_D",
         starts="path/to/task_D_D",
+        tasks=EIGHT,
         stress=StressConfig(),
         evaluation=replace(PRESETS["small"].evaluation, episodes=20, curve_episodes=5, sampler_episodes=5),
     ),

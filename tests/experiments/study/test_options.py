@@ -56,6 +56,19 @@ def test_no_preset_means_the_default_one_and_options_change_only_what_they_name(
     assert (resume, only_print) == (None, False)
 
 
+@pytest.mark.parametrize("env", [[], ["--env", "worldaction/Calvin-v0"]])
+@pytest.mark.parametrize(("asked", "warned"), [([], True), (["--tasks", "all"], True), (["--tasks", *EIGHT], False)])
+def test_recorded_play_teaches_no_task_of_blocks(
+    env: list[str], asked: list[str], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        study, *_ = parse_study(["small", *env, "--play", str(SAMPLE), *asked])
+    assert study.tasks == EIGHT
+    said = "tasks that cannot be learned from recorded play are left out: push_pink_block_right, "
+    assert any(said in message for message in caplog.messages) == warned
+    assert set(TASKS_OF_BLOCKS) < set(parse_study(["small", *env])[0].tasks)
+
+
 def test_losses_named_on_the_command_line_keep_the_options_of_the_preset() -> None:
     study, *_ = parse_study(["debug", "--losses", "reconstruction", "kl=2", "my_losses:Mine=0.1"])
     assert study.losses == ("reconstruction=1,proprio=50,share=0.25", "kl=2,free_nats=1", "my_losses:Mine=0.1")
@@ -212,6 +225,11 @@ def refusal(
         (["debug", "--world-model.lr", "-1"], "--world-model.lr -1", "give a finite number above 0"),
         (["debug", "--data.demo-pace", "2"], "--data.demo-pace 2", "give a number above 0, up to 1"),
         (["debug", "--arms", "base:", "update.bc=nan"], "--update.bc nan", "give a finite number of 0 or more"),
+        (
+            ["small", "--play", str(SAMPLE), "--tasks", "open_drawer", "push_pink_block_right"],
+            "push_pink_block_right cannot be learned from recorded play: the label of a frame needs the starts of our",
+            "leave it out of --tasks",
+        ),
         (["debug", "--play", "nowhere"], "nowhere", "give the folder or the file of a data set"),
         (["debug", "--play", "."], "has none of the formats", "docs/data.md"),
         (["--resume", "nowhere"], "nowhere", "give the folder of a run"),

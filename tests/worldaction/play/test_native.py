@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 
 from experiments import __main__ as cli
 from worldaction import spec
+from worldaction.play.action_scaling import Scaled
 from worldaction.play.readers.calvin import CalvinSource
 from worldaction.play.readers.restricted import load_object_array
-from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore
 
 NATIVE = Path(__file__).resolve().parents[2] / "data/calvin_sample_native"
@@ -84,4 +85,14 @@ def test_what_is_not_carried_over_is_named(tmp_path: Path, capsys: pytest.Captur
     np.savez(folder / "training/episode_0000000.npz", **frame, depth_static=np.zeros((2, 2), np.float32))
     np.save(folder / "training/ep_start_end_ids.npy", [[0, 0]])
     assert CalvinSource(folder).left_out == ("depth_static", ".hydra")
-    assert open_source(tmp_path / "again").left_out == ("emb (vectors of the sentences)",)  # type: ignore[attr-defined]
+    # what we write has neither
+    assert CalvinSource(tmp_path / "again").left_out == ()
+
+
+def test_files_beside_the_annotations_are_named_and_through_a_scale_too(tmp_path: Path) -> None:
+    shutil.copytree(NATIVE, tmp_path / "set")
+    np.save(tmp_path / "set/training/lang_annotations/embeddings.npy", np.zeros(3))
+    named = ("emb (vectors of the sentences)", "lang_annotations/embeddings.npy")
+    source = CalvinSource(tmp_path / "set")
+    assert source.left_out == named
+    assert Scaled(source, np.full(7, -1.0), np.full(7, 0.5)).left_out == named

@@ -24,6 +24,10 @@ NEAR: Final = 0.25
 SATURATED: Final = 0.3
 TRIMMED: Final = 0.05
 """Share of the rows, those that fit worst, on which no verdict depends."""
+STILL: Final = 0.01
+"""Parts of the largest command and of the largest move, below which neither is one."""
+ROWS: Final = 20
+"""Commands or moves from which a slope can be told."""
 ROUNDS: Final = 20
 """Of the trimmed fit, which settles in a few."""
 CLEARLY: Final = 0.02
@@ -81,6 +85,9 @@ def detect(runs: Sequence[Run], layout: Layout) -> Actions:
         runs: consecutive frames of one episode each: `action` [T, A] and `robot_obs` [T, P].
         layout: what a frame holds; a pose is looked for before its Euler angles.
     """
+    runs = finite(runs)
+    if not runs:
+        return Actions("unknown", ["every frame holds NaN or infinity"], "unknown", [], False)
     action = np.concatenate([run[ACTION] for run in runs]).astype(np.float64)
     suspicions = _suspicions(action)
     if is_on_poses(layout):
@@ -92,6 +99,17 @@ def detect(runs: Sequence[Run], layout: Layout) -> Actions:
         kind: Literal["clipped", "other"] = "clipped" if convention.startswith("absolute, clipped") else "other"
         return Actions(convention, evidence, _gripper(runs, layout), suspicions, False, kind)
     return Actions("unknown", ["there is no proprioception to compare with"], "unknown", suspicions, False)
+
+
+def finite(runs: Sequence[Run]) -> list[Run]:
+    """Runs without the frames that hold NaN or infinity: those before and after are runs of their own."""
+    parts: list[Run] = []
+    for run in runs:
+        keys = [key for key in (ACTION, ROBOT) if key in run]
+        whole = np.all([np.isfinite(run[key]).all(1) for key in keys], axis=0)
+        edges = np.flatnonzero(np.diff(np.pad(whole.astype(int), 1)))
+        parts += [{key: run[key][a:b] for key in run} for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    return parts
 
 
 def is_on_poses(layout: Layout) -> bool:
@@ -253,12 +271,23 @@ def _through_origin(xs: Sequence[Array], ys: Sequence[Array]) -> Fit:
     """The slope on which half of the rows agree, if they do; else that of all rows but those that fit worst.
 
     A swapped frame or a lost one is a row that must have no say, and so are all actions of an episode that is shifted.
+    Rows in which nothing is told and nothing moves fit any slope, so they have none either.
     """
     if not xs:
         return Fit(0.0, 0.0)
     x, y = np.concatenate(xs), np.concatenate(ys)
+    told = _happens(x) | _happens(y)
+    x, y = x[told], y[told]
+    if len(x) < ROWS:
+        return Fit(0.0, 0.0)
     half = _trimmed(x, y, len(x) - len(x) // 2)
     return half if half.middle < MIDDLE else _trimmed(x, y, len(x) - int(TRIMMED * len(x)))
+
+
+def _happens(values: Array) -> NDArray[np.bool_]:
+    """In which rows [n] of commands or of moves [n, d] there is one."""
+    size = np.abs(values).max(1, initial=0)
+    return np.asarray(size > STILL * size.max(initial=0))
 
 
 def _trimmed(x: Array, y: Array, count: int) -> Fit:
@@ -277,8 +306,10 @@ def _trimmed(x: Array, y: Array, count: int) -> Fit:
         if np.array_equal(best, kept):
             break
         kept = best
-    r2 = 1 - float(wrong[kept].sum() / max((y[kept] ** 2).sum(), 1e-12))
-    return Fit(slope, r2, float(np.sqrt(np.median(wrong) / max(np.median((y**2).sum(1)), 1e-12))))
+    moved, middle = float((y[kept] ** 2).sum()), float(np.median((y**2).sum(1)))
+    # of what stands still nothing is explained
+    r2 = 1 - float(wrong[kept].sum()) / moved if moved else 0.0
+    return Fit(slope, r2, float(np.sqrt(np.median(wrong) / middle)) if middle else 1.0)
 
 
 def _rescaled(runs: Sequence[Run], what: Callable[[Run], Array], columns: slice) -> float:

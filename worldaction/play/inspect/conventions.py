@@ -9,17 +9,18 @@ from typing import Final
 import numpy as np
 
 from worldaction.errors import UserError
-from worldaction.play.inspect.actions import Run, is_near
+from worldaction.play.inspect.actions import Run, finite, is_near, is_on_poses
 from worldaction.play.inspect.motion import RUN, SAMPLE, Expected
 from worldaction.play.inspect.problems import Findings
 from worldaction.play.inspect.sample import sample
 from worldaction.play.readers.source import Source
-from worldaction.spec import ACTION, METRES_PER_UNIT, RADIANS_PER_UNIT
+from worldaction.spec import ACTION, METRES_PER_UNIT, RADIANS_PER_UNIT, Layout
 
 logger = logging.getLogger(__name__)
 
 SCALE: Final = f"{METRES_PER_UNIT} m and {RADIANS_PER_UNIT} rad"
 REMEDY: Final = f"write (next pose - pose) divided by {SCALE}"
+REMEDY_OF_JOINTS: Final = "write (next robot_obs - robot_obs), divided by its largest value"
 
 
 def conventions(expected: Expected, source: Source) -> Findings:
@@ -33,8 +34,9 @@ def conventions(expected: Expected, source: Source) -> Findings:
     name = "rel_actions" if is_calvin else ACTION
     problems, warnings = [], [f"{name}: {words}" for words in found.suspicions]
     if found.kind == "clipped":
+        remedy = REMEDY if is_on_poses(source.layout) else REMEDY_OF_JOINTS
         problems.append(
-            f"{name} is absolute and cut into [-1, 1], what lies beyond is lost; {REMEDY}, or choose another action"
+            f"{name} is absolute and cut into [-1, 1], what lies beyond is lost; {remedy}, or choose another action"
         )
     elif found.lag:
         late, near = ("late", "before") if found.lag > 0 else ("early", "after")
@@ -64,20 +66,34 @@ def check_conventions(source: Source) -> None:
     runs = sample(source, frames=SAMPLE, run=RUN)
     expected = Expected(runs, source.layout)
     found = conventions(expected, source)
-    for line in (*found.warnings, *_outliers(expected, runs)):
+    unset = _unset(runs, source.layout.binary)
+    for line in (*found.warnings, *unset.warnings, *_outliers(expected, finite(runs))):
         logger.warning("%s: %s", source.path, line)
-    problems = [*found.problems, *_unset(runs, source.layout.binary)]
+    problems = [*_infinite(runs, source.layout), *found.problems, *unset.problems]
     if problems:
         raise UserError(f"{source.path}: {problems[0]}; worldaction data check {source.path} says more")
 
 
-def _unset(runs: Sequence[Run], binary: Sequence[int]) -> list[str]:
-    """Numbers that are read by their sign and have none."""
+def _infinite(runs: Sequence[Run], layout: Layout) -> list[str]:
+    """Vectors of which nothing can be learned."""
     return [
-        f"action[{number}] is 0 in some frames, it must be -1 or +1; write 2 x - 1 for 0 and 1"
-        for number in binary
-        if any((run[ACTION][:, number] == 0).any() for run in runs)
+        f"{key} holds NaN or infinity in {count} of the frames looked at; leave their episodes out"
+        for key in layout.vectors
+        if (count := sum(int((~np.isfinite(run[key]).all(1)).sum()) for run in runs if key in run))
     ]
+
+
+def _unset(runs: Sequence[Run], binary: Sequence[int]) -> Findings:
+    """Numbers that are read by their sign and have none: wrong where they are 0 and 1, else 0 is read as -1."""
+    found = Findings([], [])
+    for number in binary:
+        values = {float(value) for run in runs for value in np.unique(run[ACTION][:, number])}
+        if 0 in values and values <= {0, 1}:
+            told = f"action[{number}] is 0 in some frames, it must be -1 or +1; write 2 x - 1 for 0 and 1"
+            found.problems.append(told)
+        elif 0 in values:
+            found.warnings.append(f"action[{number}] is 0 in some frames, neither -1 nor +1; it is read as -1")
+    return found
 
 
 def _outliers(expected: Expected, runs: Sequence[Run]) -> list[str]:

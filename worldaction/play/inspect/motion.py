@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from worldaction.play.inspect.actions import UNITS, Actions, Array, Run, detect, is_on_poses, pose_of, wrapped
+from worldaction.play.inspect.actions import UNITS, Actions, Array, Run, detect, finite, is_on_poses, pose_of, wrapped
 from worldaction.play.inspect.problems import Problems, frames
 from worldaction.play.inspect.sample import sample
 from worldaction.play.readers.source import Source
@@ -53,6 +53,7 @@ class Expected:
     """
 
     def __init__(self, runs: Sequence[Run], layout: Layout) -> None:
+        runs = finite(runs)
         self.actions: Actions = detect(runs, layout)
         self.euler = layout.euler if is_on_poses(layout) else None
         self.units = UNITS if self.actions.kind != "relative" else np.repeat(self.actions.units, 3)
@@ -62,7 +63,7 @@ class Expected:
             wrong = np.concatenate([self.residual(run, self.actions.lag) for run in runs] or [np.zeros(0)])
             self.tolerance = max(EXACT, SPREAD * float(np.median(wrong))) if len(wrong) else None
         elif layout.vectors == CALVIN.vectors:
-            apart = np.concatenate([_apart(run) for run in runs])
+            apart = np.concatenate([_apart(run) for run in runs] or [np.zeros(0)])
             # a robot of which these are no joint angles is not held to them
             self.apart = APART if len(apart) and np.quantile(apart, 0.99) < APART / 2 else None
 
@@ -80,7 +81,7 @@ class Expected:
         made, said = self._pairs(run, lag)
         if self.actions.kind == "relative":
             return np.asarray(np.abs(np.clip(made, -1, 1) - np.clip(said, -1, 1)).max(1, initial=0))
-        return np.asarray(np.abs(made - said).max(1, initial=0))
+        return np.asarray(np.abs(wrapped((made - said) * self.units) / self.units).max(1, initial=0))
 
     def _pairs(self, run: Run, lag: int) -> tuple[Array, Array]:
         """What happened and what an action says, [T - 1 - |lag|, 6] each (units); [..., 3] where turns are unknown."""
@@ -93,8 +94,7 @@ class Expected:
         elif self.actions.kind == "clipped":
             made, said = np.clip(pose[1:], -1, 1) / self.units, action[:-1] / self.units
         else:
-            made = np.zeros_like(pose[1:])
-            said = wrapped(action[:-1] - pose[1:]) / self.units
+            made, said = pose[1:] / self.units, action[:-1] / self.units
         last = len(made)
         return made[max(-lag, 0) : last - max(lag, 0)], said[max(lag, 0) : last - max(-lag, 0)]
 
@@ -103,6 +103,8 @@ class Expected:
         found = []
         for lag in LAGS:
             made, said = (part[:, :3] for part in self._pairs(run, lag))
+            known = np.isfinite(made).all(1) & np.isfinite(said).all(1)
+            made, said = made[known], said[known]
             found.append([(made * said).sum(), (said**2).sum(), (made**2).sum()])
         return np.array(found)
 

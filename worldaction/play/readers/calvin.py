@@ -53,7 +53,7 @@ class CalvinSplit(NamedTuple):
     digits: int
     """Digits in the name of a frame's file."""
     not_read: tuple[str, ...] = ()
-    """Files and folders beside the frames of which nothing is read."""
+    """Vectors of sentences, files and folders of which nothing is read."""
 
     def path(self, number: int) -> Path:
         """The file of a frame."""
@@ -92,7 +92,10 @@ class CalvinSource:
         self.scenes = _read_scenes(self.path / "training" / "scene_info.npy")
         self._reader = _FrameReader(self.splits[0].path(self.splits[0].episodes[0][0]))
         images = self._reader.images
-        self.left_out = (*self._reader.left_out, *_left_out(self.splits))
+        self.left_out = (
+            *self._reader.left_out,
+            *dict.fromkeys(name for split in self.splits for name in split.not_read),
+        )
         self.layout = replace(spec.CALVIN, cameras=tuple(images))
         self.image_size = min((side for shape in images.values() for side in shape[:2]), default=0)
         self._ranges = [(split, *bounds) for split in self.splits for bounds in split.episodes]
@@ -139,12 +142,6 @@ class CalvinSource:
         scene = next((name for name, (a, b) in self.scenes.items() if a <= first <= b), "")
         where = f"{split.path(first)} to {split.path(last).name}"
         return Recording(last - first + 1, where, "play", split.name, scene, inside)
-
-
-def _left_out(splits: Sequence[CalvinSplit]) -> tuple[str, ...]:
-    """What lies beside the frames and is not read, each name once."""
-    vectors = ("emb (vectors of the sentences)",) if any(split.segments for split in splits) else ()
-    return (*vectors, *dict.fromkeys(name for split in splits for name in split.not_read))
 
 
 def find_calvin(path: Path | str) -> CalvinSource:
@@ -238,9 +235,11 @@ def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinS
                 others.add(entry.name)
     if not present:
         raise UserError(f"{folder} holds no frames (episode_0000000.npz and so on); copy the set again")
-    used = {*SMALL_FILES, *_languages(folder, language)[:1]}
-    segments = _read_segments(folder, language)
-    split = CalvinSplit(folder, name, episodes, segments, digits, tuple(sorted(others - used)))
+    read = _languages(folder, language)[:1]
+    segments, said = _read_segments(folder, language)
+    beside = {f"{chosen}/{path.name}" for chosen in read for path in (folder / chosen).iterdir()}
+    used = {*SMALL_FILES, *read, *(f"{chosen}/{ANNOTATIONS}" for chosen in read)}
+    split = CalvinSplit(folder, name, episodes, segments, digits, (*said, *sorted((others | beside) - used)))
     for first, last in episodes:
         absent = next((number for number in range(first, last + 1) if number not in present), None)
         if absent is not None:
@@ -248,11 +247,13 @@ def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinS
     for (first, last), (start, stop) in pairwise(sorted(episodes)):
         if start <= last:
             both = f"episodes {first} to {last} and {start} to {stop}"
-            raise UserError(f"{folder}/ep_start_end_ids.npy: {both} share frames; fix the set")
+            raise UserError(f"{folder}/ep_start_end_ids.npy: {both} share frames; end one before the other begins")
     for segment in split.segments:
         if not any(first <= segment.start < segment.stop <= last + 1 for first, last in episodes):
             window = f"{segment.start} to {segment.stop - 1}"
-            raise UserError(f"{folder}: the annotated window {window} ({segment.task}) lies in no episode; fix the set")
+            raise UserError(
+                f"{folder}: the annotated window {window} ({segment.task}) lies in no episode; leave it out"
+            )
     return split
 
 
@@ -294,11 +295,14 @@ def _languages(folder: Path, language: str | None) -> list[str]:
     return [name for name in names if (folder / name / ANNOTATIONS).exists()]
 
 
-def _read_segments(folder: Path, language: str | None) -> list[Segment]:
-    """Annotated windows: those of the folder that was chosen, else of `lang_annotations`, else of the first of all."""
+def _read_segments(folder: Path, language: str | None) -> tuple[list[Segment], tuple[str, ...]]:
+    """Annotated windows, and what else is said of them that is not read.
+
+    They are those of the folder that was chosen, else of `lang_annotations`, else of the first of all.
+    """
     if not (names := _languages(folder, language)):
         logger.warning("%s has no language annotations: its frames are play without segments", folder)
-        return []
+        return [], ()
     path = folder / names[0] / ANNOTATIONS
     content = load_object_array(path)
     try:
@@ -312,7 +316,7 @@ def _read_segments(folder: Path, language: str | None) -> list[Segment]:
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise UserError(f"{path} holds no annotations in CALVIN's form ({error!r}); get the file anew") from error
     logger.info("%s: %d annotated windows", path, len(segments))
-    return segments
+    return segments, ("emb (vectors of the sentences)",) if "emb" in content["language"] else ()
 
 
 def _read_scenes(path: Path) -> dict[str, tuple[int, int]]:

@@ -87,6 +87,22 @@ def test_sets_that_are_whole_are_opened_without_a_word(tmp_path: Path, caplog: p
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("key", [spec.ACTION, spec.ROBOT, spec.SCENE])
+def test_what_is_no_number_is_refused_by_name(key: str) -> None:
+    run = robot(100)
+    run[key][40, 2] = np.inf
+    with pytest.raises(UserError, match=f"{key} holds NaN or infinity in 1 of the frames looked at; leave"):
+        check_conventions(ListedSource([run]))
+
+
+def test_a_gripper_s_number_that_is_0_now_and_then_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    run = robot(100)
+    run[spec.ACTION][40:43, 6] = 0
+    with caplog.at_level("WARNING"):
+        check_conventions(ListedSource([run]))
+    assert caplog.messages == ["list: action[6] is 0 in some frames, neither -1 nor +1; it is read as -1"]
+
+
 def test_a_large_set_is_looked_at_in_a_second() -> None:
     source = ListedSource([robot(20_000, seed=seed) for seed in range(10)])
     before = time.process_time()

@@ -12,6 +12,7 @@ from listed_source import ListedSource, robot
 from spoilt_set import DATA, SAMPLES, change, converted, copied, frame, shift, swap
 
 from envs.labels import done_instead
+from envs.tasks import BLOCK_TASKS, LYING
 from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.play.convert import convert
@@ -156,6 +157,96 @@ def test_commands_of_one_episode_that_stand_in_another_frame_are_named(lag: int)
     assert problem.endswith("episode 1, all frames")
 
 
+@pytest.mark.parametrize(("lag", "words"), [(1, "late: each belongs to the frame before"), (-1, "early: each belongs")])
+def test_poses_of_one_episode_that_stand_in_another_frame_are_named(lag: int, words: str) -> None:
+    runs = [poses(200, seed=seed) for seed in range(3)]
+    range_of_angles = "action leaves [-1, 1]"
+    whole = check_frames(ListedSource(runs), lambda _: None)
+    assert [problem for problem in whole.problems if range_of_angles not in problem] == []
+    runs[1][spec.ACTION] = np.roll(runs[1][spec.ACTION], lag, 0)
+    found = check_frames(ListedSource(runs), lambda _: None)
+    (problem,) = [problem for problem in found.problems if range_of_angles not in problem]
+    assert problem.startswith(f"actions stand one frame too {words}")
+    assert problem.endswith(": episode 1, all frames")
+
+
+def poses(frames: int, *, seed: int) -> dict[str, np.ndarray]:
+    """A robot whose actions are its next poses; one angle goes over the edge of its range."""
+    run = robot(frames, seed=seed)
+    run[spec.ROBOT][:, 3] = (run[spec.ROBOT][:, 3] + 2 * np.pi) % (2 * np.pi) - np.pi
+    run[spec.ACTION][:-1, :6] = run[spec.ROBOT][1:, :6]
+    run[spec.ACTION][:, 3] = np.where(np.arange(frames) % 7, run[spec.ACTION][:, 3], run[spec.ACTION][:, 3] + 2 * np.pi)
+    run[spec.ACTION][:, 3] -= 2 * np.pi * (run[spec.ACTION][:, 3] > np.pi)
+    return run
+
+
+# ---- what stands still, what is no number
+
+
+def achieved_and_still(still: int, moving: int) -> dict[str, np.ndarray]:
+    """Achieved moves behind a robot that waits."""
+    run = robot(still + moving)
+    run[spec.ACTION][:still, :6] = 0
+    run[spec.ROBOT][: still + 1, :14] = run[spec.ROBOT][still, :14]
+    return run
+
+
+def test_moves_behind_a_robot_that_waits_are_known_by_those_that_it_makes() -> None:
+    source = ListedSource([achieved_and_still(300, 200)])
+    found = detect(sample(source), source.layout)
+    assert (found.kind, found.achieved) == ("relative", True)
+    assert found.units == pytest.approx((0.02, 0.05))
+    assert check_frames(source, lambda _: None) == Findings([], [])
+
+
+@pytest.mark.parametrize("jitter", [0.0, 1e-7, 1e-5])
+def test_commands_that_a_robot_lags_are_no_achieved_moves_however_long_it_waits(jitter: float) -> None:
+    rng = np.random.default_rng(0)
+    runs = []
+    for run in lagging_runs():
+        still = int(0.55 / 0.45 * len(run[spec.ACTION]))
+        waiting = {key: np.repeat(values[:1], still, 0) for key, values in run.items()}
+        waiting[spec.ACTION][:, :6] = 0
+        both = {key: np.concatenate([waiting[key], values]) for key, values in run.items()}
+        both[spec.ROBOT][:, :6] += rng.normal(0, jitter, (len(both[spec.ROBOT]), 6)) if jitter else 0
+        runs.append(both)
+    source = ListedSource(runs)
+    found = detect(sample(source), source.layout)
+    assert (found.kind, found.achieved, found.lag) == ("relative", False, 0)
+    assert found.units == pytest.approx((0.02, 0.05), rel=0.1)
+    assert check_frames(source, lambda _: None) == Findings([], [])
+
+
+@pytest.mark.parametrize("still", ["robot", "both"])
+def test_of_a_robot_that_never_moves_nothing_is_said(still: str) -> None:
+    run = robot(200)
+    run[spec.ROBOT][:, :14] = run[spec.ROBOT][0, :14]
+    if still == "both":
+        run[spec.ACTION][:, :6] = 0
+    source = ListedSource([run])
+    assert detect(sample(source), source.layout).convention == "unknown"
+    assert check_frames(source, lambda _: None).problems == []
+
+
+@pytest.mark.parametrize("key", [spec.ACTION, spec.ROBOT])
+def test_one_number_that_is_none_hides_no_frame_that_is_swapped(key: str) -> None:
+    run = robot(500)
+    run[key][40, 2] = np.nan
+    for values in run.values():
+        values[[300, 310]] = values[[310, 300]]
+    problems = check_frames(ListedSource([run]), lambda _: None).problems
+    assert f"{key} holds NaN or infinity (episode 0, frame 40)" in problems
+    assert any("frames 299, 300, 309, 310 (4 of 499 moves)" in problem for problem in problems)
+
+
+def test_one_number_that_is_none_hides_no_commands_that_are_shifted() -> None:
+    runs = lagging_runs()
+    runs[1][spec.ACTION] = np.roll(runs[1][spec.ACTION], 1, 0)
+    runs[1][spec.ROBOT][40, 2] = np.nan
+    problems = check_frames(ListedSource(runs), lambda _: None).problems
+    assert "actions stand one frame too late: each belongs to the frame before: episode 1, all frames" in problems
+
+
 # ---- conventions
 
 
@@ -178,6 +269,7 @@ def test_clipped_states_of_joints_are_named() -> None:
     action = np.clip(np.roll(state, -1, 0)[:, :3], -1, 1)
     found = check_frames(ListedSource([{spec.ROBOT: state, spec.ACTION: action}], layout=layout), lambda _: None)
     assert found.problems[0].startswith("action is absolute and cut into [-1, 1]")
+    assert "write (next robot_obs - robot_obs)" in found.problems[0]
 
 
 def test_moves_in_metres_are_no_rel_actions(calvin: Path) -> None:
@@ -236,6 +328,16 @@ def test_a_label_that_contradicts_what_was_done_is_a_problem() -> None:
         found = check_frames(source, lambda _: None, judge=done_instead).problems
         said = "the window is labelled close_drawer, what was done is open_drawer: episode 0, frames 2 to 29"
         assert found == ([said] if wrong else [])
+    # blocks lie in another order in each scene: neither as a label nor as what was done they are judged
+    run[spec.SCENE][:, [8, 14, 20]] = LYING
+    run[spec.SCENE][20:, 14] += 0.1
+    for task in BLOCK_TASKS:
+        source = ListedSource([run], [Recording(40, "list", segments=(Segment(task, 2, 30),))])
+        assert check_frames(source, lambda _: None, judge=done_instead).problems == []
+    run[spec.SCENE][:, :6] = 0
+    source = ListedSource([run], [Recording(40, "list", segments=(Segment("open_drawer", 2, 30),))])
+    assert check_frames(source, lambda _: None, judge=done_instead).problems == []
+    run[spec.SCENE][20:, 1] = 0.2
     cut = ListedSource([run], [Recording(40, "list", segments=(Segment("close_drawer", 2, 15),))])
     assert check_frames(cut, lambda _: None, judge=done_instead).problems == []
 
