@@ -258,7 +258,7 @@ class CloneConfig:
     ema: Below1 = 0.995
     """Decay of the averaged weights, which are the policy."""
     demos: Whole = 0
-    """Demonstrations of each task that are learned from, the first so many; 0: all that there are."""
+    """At most so many demonstrations of each task are learned from, the first ones; 0: all that there are."""
     resamples: Count = 4
     """Posterior samples drawn of every demonstration, as augmentation."""
 

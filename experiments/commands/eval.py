@@ -85,7 +85,7 @@ def _checked(found: Run, chosen: argparse.Namespace, tasks: list[str]) -> int:
 
 def _forget_links(found: Run, env: str, tasks: list[str], seeds: list[int]) -> None:
     """Let go of what was judged in another number of episodes; it stays in the cache, and comes back if asked for."""
-    from experiments.study.run import judged_in
+    from experiments.study.checks import judged_in
 
     for seed in seeds:
         for task in tasks:

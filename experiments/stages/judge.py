@@ -5,7 +5,8 @@ from __future__ import annotations
 from envs.benchmark import open_benchmark
 from experiments.stages.evaluation import outcomes, policies, values
 from experiments.stages.task_run import TaskRun
-from experiments.study.run import Run, judged_in
+from experiments.study.checks import judged_in
+from experiments.study.run import Run
 from worldaction.io.artefact import write_json
 
 

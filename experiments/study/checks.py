@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,16 @@ from worldaction.errors import UserError
 from worldaction.spec import Kind, Layout, Split
 
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
+JUDGED: Final = "judged-"
+"""What the places of evaluations in other simulators begin with."""
 CONTEXT: Final = 8
 """Frames that are seen before open-loop imagination begins."""
+
+
+def judged_in(env: str) -> str:
+    """The place of an evaluation in another simulator, beside a task's stages: the simulator's id, after its slash."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", env.rpartition("/")[2])
+    return f"{JUDGED}{name}"
 
 
 class Span(Protocol):
@@ -176,6 +185,12 @@ def check_start_states(study: Study, benchmark: Benchmark, *, judged: int = 0) -
     for task in study.tasks:
         total = len(benchmark.starts(task))
         room = max(start_states(options, total).sampler.start - first, 0)
+        if not room:
+            raise UserError(
+                f"--evaluation.{name} {episodes}: of the {total} start states of {task} none is left from number"
+                f" {first} (--evaluation.first) on; lower --evaluation.sampler-episodes {options.sampler_episodes}, which"
+                f" choose a sampler, or --evaluation.curve-episodes {options.curve_episodes}"
+            )
         if not 1 <= episodes <= room:
             raise UserError(
                 f"--evaluation.{name} {episodes}: give 1 to {room}, for there are {total} start states of {task}, "

@@ -16,7 +16,7 @@ from agents.policies.registry import POLICIES
 from agents.updates.registry import UPDATES
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
-from experiments.study.checks import check_tasks
+from experiments.study.checks import check_tasks, judged_in
 from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
 from worldaction.config import PolicyConfig, StressConfig, UpdateConfig, check_ranges, check_stress
 from worldaction.errors import UserError, unknown
@@ -239,6 +239,8 @@ def _checked(study: Study) -> Study:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    if len({judged_in(env) for env in study.evaluate_in}) < len(study.evaluate_in):
+        raise UserError(f"--evaluate-in {' '.join(study.evaluate_in)}: two end in the same name; give one a run")
     if study.env in study.evaluate_in:
         raise UserError(f"--evaluate-in {study.env} is where the study is evaluated anyway; leave it out")
     for family, text in (

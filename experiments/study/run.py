@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any, Final, cast
 
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
-from experiments.study.checks import learns
+from experiments.study.checks import JUDGED, judged_in, learns
 from experiments.study.fingerprints import NAMED_BY, PLAY, STARTS, Fingerprints
 from experiments.study.machine import about, device
 from experiments.study.resolve import Resolved, resolve
@@ -38,8 +37,6 @@ ARMS: Final = "arms"
 """The folder in a run in which its arms are runs of their own."""
 STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
-JUDGED: Final = "judged-"
-"""What the places of evaluations in other simulators begin with."""
 FREE = {
     "world_model": ("save_every",),
     "evaluation": ("parallel", "probes", "horizon", "within", "judged_episodes"),
@@ -371,12 +368,6 @@ class Run:
         """What the user types to go on."""
         program = _PROGRAMS.get(benchmark_class(self.study.env).program, "worldaction train")
         return f"{program} --resume {self.folder}"
-
-
-def judged_in(env: str) -> str:
-    """The place of an evaluation in another simulator, beside a task's stages: the simulator's id, after its slash."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", env.rpartition("/")[2])
-    return f"{JUDGED}{name}"
 
 
 def is_run(folder: Path) -> bool:

@@ -212,7 +212,7 @@ DEBUG = replace(
     ),
     success=SuccessConfig(hidden=64, steps=200, batch=128),
     policy=PolicyConfig(denoising_steps=5, width=64),
-    clone=CloneConfig(steps=400, batch=64, demos=8, resamples=2),
+    clone=CloneConfig(steps=400, batch=64, resamples=2),
     update=replace(
         QUICK.update,
         iterations=6,

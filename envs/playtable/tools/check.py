@@ -11,15 +11,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from envs.episodes import Noise
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import Expert
+from envs.playtable.generate import demo_episode
 from envs.playtable.render import GL_BACKENDS, works
-from envs.tasks import TASKS
+from envs.playtable.stress import stressed
+from envs.tasks import TASKS, get_task
+from worldaction.config import StressConfig
+from worldaction.spec import SCENE
 
 LONGEST_SCRIPT = 150
 
@@ -62,6 +66,29 @@ def _steps_to_success(env: PlayTableEnv, task: str, seed: int, sigma: float) -> 
     return None
 
 
+def measure_demonstrator(
+    task: str, *, starts: int, noise: float, pace: float, limit: int, tolerance: float = 0.0
+) -> Record:
+    """The demonstrator of play data from the start states of seeds 0, 1, ...
+
+    Args:
+        task: name of the task.
+        starts: how many.
+        noise, pace, limit: see `envs.playtable.generate.demo_episode`.
+        tolerance: see `envs.tasks.tight`.
+    """
+    table: Any = PlayTableEnv(cameras=False)
+    env: Any = stressed(table, StressConfig(tolerance=tolerance), playing=True)
+    judge = get_task(task, tolerance=tolerance)
+    done = []
+    for seed in range(starts):
+        arrays, success = demo_episode(env, task, seed, noise, pace, limit)
+        # a frame is judged after the step that led to it
+        done += [int(judge.achieved(arrays[SCENE][0], arrays[SCENE]).argmax())] if success else []
+    in_time = sum(step <= table.max_steps for step in done)
+    return Record(len(done) / starts, in_time / starts, statistics.median(done) if done else float("nan"))
+
+
 def measure_speed(renderer: str, *, image_size: int = 64, steps: int = 300) -> float:
     """Environment steps per CPU second under random actions, resets left out.
 
@@ -89,6 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--starts", type=int, default=100, help="start states per task")
     parser.add_argument("--noise", type=float, default=0.0, help="noise of the experts, in units of the action")
+    parser.add_argument("--pace", type=float, help="of a demonstrator of play data, as --data.demo-pace")
+    parser.add_argument("--limit", type=int, default=0, help="steps of a demonstration, as --data.demo-limit")
+    parser.add_argument("--tolerance", type=float, default=0.0, help="what success asks for, as --stress.tolerance")
     parser.add_argument("--speed", help="only print the steps per CPU second of this renderer")
     options = parser.parse_args(arguments)
     if options.speed:
@@ -97,8 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'task':<20} {'success':>8} {'in time':>8} {'median steps':>13}")
     env = PlayTableEnv(cameras=False)
     for task in TASKS:
-        record = measure_expert(env, task, starts=options.starts, noise=options.noise)
+        if options.pace is None:
+            record = measure_expert(env, task, starts=options.starts, noise=options.noise)
+        else:
+            known = {name: getattr(options, name) for name in ("starts", "noise", "pace", "limit", "tolerance")}
+            record = measure_demonstrator(task, **known)
         print(f"{task:<20} {record.success:>8.0%} {record.in_time:>8.0%} {record.median_steps:>13.0f}")
+    if options.pace is not None:
+        return
     print(f"\n{'renderer':<20} {'steps per CPU second':>21}")
     for renderer in ("none", *GL_BACKENDS, "rays"):
         print(f"{renderer:<20} {_speed_apart(renderer):>21}")

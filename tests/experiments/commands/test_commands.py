@@ -365,6 +365,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction table record --out recording.npz --episodes 5": has_options,
     "worldaction table record --scene A --noise 0.2 --seed 700 --episodes 5 --out recording.npz": has_options,
     "worldaction table experts": has_options,
+    "worldaction table experts --starts 40 --noise 0.35 --pace 0.5 --limit 152 --tolerance 1": has_options,
     "worldaction table fidelity --write docs/playtable.md": has_options,
     "worldaction table fidelity --calvin": has_options,
     "worldaction table fidelity --record path/to/task_D_D --out recording.npz": has_options,

@@ -103,8 +103,8 @@ def test_the_chunk_has_to_fit_the_time_limit_that_the_environment_chooses() -> N
 
 def test_a_dream_is_as_long_as_the_study_says_and_never_longer_than_an_episode() -> None:
     quick, *_ = parse_study(["quick"])
-    assert (quick.table.max_steps, quick.dream_steps) == (152, 72)
-    assert parse_study(["quick", "--update.horizon", "0"])[0].dream_steps == 152
+    assert (quick.table.max_steps, quick.dream_steps) == (152, 152)
+    assert parse_study(["quick", "--update.horizon", "72"])[0].dream_steps == 72
     assert parse_study(["quick", "--table.max-steps", "48"])[0].dream_steps == 48
     with pytest.raises(UserError, match=r"the dream \(--update.horizon\) of 70 steps is no multiple of the chunk of 4"):
         parse_study(["quick", "--update.horizon", "70"])
@@ -410,3 +410,13 @@ def test_a_damaged_recording_is_refused_by_file(
 def test_settings_that_are_not_settings_are_refused() -> None:
     with pytest.raises(UserError, match=r"unknown setting of UpdateConfig 'lrr'; did you mean 'lr'\?"):
         from_dict(Study, {"update": to_dict(PRESETS["debug"].update) | {"lrr": 1}})
+
+
+def test_two_judges_whose_results_would_lie_in_one_place_are_refused() -> None:
+    with pytest.raises(UserError, match="two end in the same name"):
+        parse_study(["debug", "--evaluate-in", "a/Foo-v0", "b/Foo-v0"])
+
+
+def test_start_states_that_are_all_spoken_for_are_said_to_be() -> None:
+    with pytest.raises(UserError, match=r"none is left from number 996 .*--evaluation.sampler-episodes 4"):
+        parse_study(["debug", "--evaluation.first", "996"])
