@@ -16,7 +16,7 @@ from envs.playtable.looks import add_materials, look_of
 from envs.playtable.robot import FINGER_BOXES, HIDDEN, NO_CONTACT, VISIBLE, add_panda, add_servo
 from envs.playtable.rotation import Array
 from envs.playtable.scenes import SCENES, Scene, get_scene
-from envs.tasks import RANGES
+from envs.tasks import LYING, RANGES
 
 TIMESTEP: Final = 1 / 240
 SUBSTEPS: Final = 8
@@ -286,7 +286,7 @@ def _add_lights(world: Any, scene: Scene) -> None:
 
 def _add_blocks(world: Any, scene: Scene) -> None:
     for place, (name, size) in enumerate(scene.blocks):
-        block = world.add_body(name=name, pos=[0.12 * place, -0.1, TABLE_TOP + 0.02])
+        block = world.add_body(name=name, pos=[0.12 * place, -0.1, LYING])
         block.add_freejoint(name=name)
         look = {"name": name, "material": name, "friction": [BLOCK_FRICTION, 0.001, 0.0001], "condim": 4}
         block.add_geom(type=mujoco.mjtGeom.mjGEOM_BOX, size=size, mass=BLOCK_MASS, **look, **BLOCK_CONTACT)

@@ -12,7 +12,18 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from worldaction.play.inspect.actions import UNITS, Actions, Array, Run, detect, finite, is_on_poses, pose_of, wrapped
+from worldaction.play.inspect.actions import (
+    STILL,
+    UNITS,
+    Actions,
+    Array,
+    Run,
+    detect,
+    finite,
+    is_on_poses,
+    pose_of,
+    wrapped,
+)
 from worldaction.play.inspect.problems import Problems, frames
 from worldaction.play.inspect.sample import sample
 from worldaction.play.readers.source import Source
@@ -98,6 +109,11 @@ class Expected:
         last = len(made)
         return made[max(-lag, 0) : last - max(lag, 0)], said[max(lag, 0) : last - max(-lag, 0)]
 
+    def moves(self, run: Run) -> int:
+        """In how many frames something is told or moves."""
+        made, said = (part[:, :3] for part in self._pairs(run, 0))
+        return int((np.maximum(np.abs(made), np.abs(said)).max(1, initial=0) > STILL).sum())
+
     def sums(self, run: Run) -> Array:
         """Of position and action at each of `LAGS`, their products, squares of actions and of moves, [3, 3]."""
         found = []
@@ -161,6 +177,7 @@ class Motion:
             self._fitting += [int((expected.residual(run, lag) <= expected.tolerance).sum()) for lag in LAGS]
         elif expected.actions.kind == "relative":
             self._sums += expected.sums(run)
+            self._moves += expected.moves(run)
         if expected.apart is not None:
             self._apart += self._new("joint", _apart(run) > expected.apart, 1).frames
         self._kept = [{key: values[-3:] for key, values in run.items()}]
@@ -203,7 +220,7 @@ class Motion:
             products, actions, moves = self._sums.T
             r2 = products**2 / np.maximum(actions * moves, 1e-12)
             best = LAGS[int(r2.argmax())]
-            is_clear = self._length > ENOUGH and r2.max() > max(0.5, r2[usual + 1] + CLEARLY)
+            is_clear = self._moves > ENOUGH and r2.max() > max(0.5, r2[usual + 1] + CLEARLY)
         return best if is_clear and best != usual else None
 
 

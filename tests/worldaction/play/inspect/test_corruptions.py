@@ -217,6 +217,16 @@ def test_commands_that_a_robot_lags_are_no_achieved_moves_however_long_it_waits(
     assert check_frames(source, lambda _: None) == Findings([], [])
 
 
+def test_a_few_moves_of_an_episode_that_waits_do_not_say_in_which_frame_commands_stand() -> None:
+    runs = lagging_runs()
+    runs[1][spec.ACTION] = np.roll(runs[1][spec.ACTION], 1, 0)
+    for values in runs[1].values():
+        values[40:] = values[40]
+    runs[1][spec.ACTION][40:, :6] = 0
+    found = check_frames(ListedSource(runs), lambda _: None)
+    assert not any("one frame too" in problem for problem in found.problems)
+
+
 @pytest.mark.parametrize("still", ["robot", "both"])
 def test_of_a_robot_that_never_moves_nothing_is_said(still: str) -> None:
     run = robot(200)
