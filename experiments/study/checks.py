@@ -188,8 +188,9 @@ def check_start_states(study: Study, benchmark: Benchmark, *, judged: int = 0) -
         if not room:
             raise UserError(
                 f"--evaluation.{name} {episodes}: of the {total} start states of {task} none is left from number"
-                f" {first} (--evaluation.first) on; lower --evaluation.sampler-episodes {options.sampler_episodes}, which"
-                f" choose a sampler, or --evaluation.curve-episodes {options.curve_episodes}"
+                f" {first} (--evaluation.first) on: the curve takes {options.curve_episodes}"
+                f" (--evaluation.curve-episodes) and the choice of a sampler {options.sampler_episodes}"
+                " (--evaluation.sampler-episodes); lower these"
             )
         if not 1 <= episodes <= room:
             raise UserError(
