@@ -418,7 +418,5 @@ def test_two_judges_whose_results_would_lie_in_one_place_are_refused() -> None:
 
 
 def test_start_states_that_are_all_spoken_for_are_said_to_be() -> None:
-    with pytest.raises(
-        UserError, match=r"left from number 996 .*a sampler 4 \(--evaluation.sampler-episodes\)"
-    ):
+    with pytest.raises(UserError, match=r"left from number 996 .*a sampler 4 \(--evaluation.sampler-episodes\)"):
         parse_study(["debug", "--evaluation.first", "996"])
