@@ -99,7 +99,7 @@ def test_a_study_elsewhere_is_judged_at_the_embedded_table(tmp_path: Path) -> No
     [
         (ABSENT, "no such simulator is known: set ABSENT_PYTHON"),
         ("worldaction/Calvin-v0", "no CALVIN simulator is known: set WORLDACTION_CALVIN_PYTHON"),
-        ("Pendulum-v1", "task 'turn_on_led'"),
+        ("Pendulum-v1", "--stress.tolerance works at the embedded play table only"),
         ("nothing:Here", "nothing"),
     ],
 )

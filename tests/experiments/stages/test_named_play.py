@@ -13,7 +13,6 @@ from experiments.stages.play import open_play, training_play
 from experiments.study.resolve import check_resolved, resolve
 from experiments.study.run import Run
 from experiments.study.settings import load_study
-from worldaction.config import StressConfig
 from worldaction.errors import UserError
 from worldaction.spec import ACTION, ACTION_MASK
 
@@ -24,7 +23,8 @@ def run(*, hidden: float, named_by: str | None, folder: Path | None = None) -> R
     """A study of the finished run's play, or in another folder; nothing is written."""
     study = load_study(finished_run())
     model = replace(study.world_model, named_by=named_by)
-    return Run(replace(study, stress=StressConfig(hidden_actions=hidden), world_model=model), folder or finished_run())
+    stress = replace(study.stress, hidden_actions=hidden)
+    return Run(replace(study, stress=stress, world_model=model), folder or finished_run())
 
 
 def test_hidden_actions_are_named_and_count_as_known() -> None:
