@@ -5,11 +5,11 @@ python -m experiments.calvin [debug|quick|small|base|paper] [--tasks ...] [--see
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from experiments.study.settings import PRESETS, Study
+from experiments.study.waiting import choose_waiting
 
 
 def main(
@@ -39,8 +39,7 @@ def main(
         from experiments.study.checks import check_paths
 
         check_paths(study)
-    # waiting threads that spin slow each other down several times over; torch reads this when it is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    choose_waiting()
     from experiments.study.conduct import conduct
 
     conduct(study, resume)

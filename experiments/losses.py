@@ -10,7 +10,6 @@ page again.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from experiments.report import DISTRACTED
 from experiments.study.settings import Study
+from experiments.study.waiting import choose_waiting
 from worldaction.errors import UserError
 
 BASE = "reconstruction+kl"
@@ -48,8 +48,7 @@ def main(arguments: Sequence[str]) -> None:
     if asked.only_print:
         print("\n".join(asked.study.arms))
         return
-    # waiting threads that spin slow each other down several times over; torch reads this when it is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    choose_waiting()
     from experiments.report.loss_page import write_losses
 
     folder = asked.page

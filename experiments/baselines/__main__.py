@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.baselines import BASELINES, REPLACED
+from experiments.study.waiting import choose_waiting
 from worldaction.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ def main(arguments: Sequence[str]) -> None:
         arguments: without the program's name.
     """
     chosen = _parser().parse_args(arguments)
-    # waiting threads that spin slow each other down several times over; torch reads this when it is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    choose_waiting()
     from experiments.baselines.job import work
     from experiments.baselines.table import results, tables, write_csv
     from experiments.study.finished import among, check_finished

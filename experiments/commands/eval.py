@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from experiments.study.waiting import choose_waiting
 from worldaction.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Evaluate what is not evaluated there yet, and write the run's summary and report again."""
-    # waiting threads that spin slow each other down several times over; torch reads this when it is imported
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    choose_waiting()
     from experiments.report.run_page import console_table
     from experiments.stages.judge import judge
     from experiments.study.conduct import chosen_kernels, finish

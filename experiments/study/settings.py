@@ -125,7 +125,7 @@ QUICK = Study(
     table=TableConfig(image_size=64, max_steps=LIMIT),
     # CALVIN's own success leaves a clone that has time little to learn; chosen by cloning alone (experiments.md, E26)
     stress=StressConfig(tolerance=1.0),
-    data=PlayConfig(frames=40_000, near_misses=300, demos=50, demo_noise=0.35, demo_pace=0.5, demo_limit=LIMIT),
+    data=PlayConfig(frames=40_000, near_misses=200, demos=20, demo_noise=0.35, demo_pace=0.5, demo_limit=LIMIT),
     world_model=WorldModelConfig(
         deter=256,
         groups=32,
@@ -138,7 +138,7 @@ QUICK = Study(
         open_loop=0.5,
         batch=16,
         length=24,
-        steps=4_500,
+        steps=2_000,
         lr=1e-3,
         weight_decay=0.01,
     ),
@@ -161,14 +161,14 @@ QUICK = Study(
         min_time=0.6,
         evaluate_every=5,
     ),
-    evaluation=EvaluationConfig(episodes=150, curve_episodes=20),
+    evaluation=EvaluationConfig(episodes=150, curve_episodes=10),
 )
 
 SMALL = replace(
     QUICK,
     preset="small",
     tasks=(*EIGHT_TASKS, *BLOCK_TASKS),
-    data=replace(QUICK.data, frames=60_000, near_misses=250),
+    data=replace(QUICK.data, frames=60_000, near_misses=250, demos=50),
     world_model=replace(QUICK.world_model, steps=9_000),
     update=replace(QUICK.update, iterations=30, evaluate_every=10),
     evaluation=EvaluationConfig(episodes=150, curve_episodes=20),
@@ -178,7 +178,7 @@ BASE = replace(
     SMALL,
     preset="base",
     losses=("reconstruction=1,proprio=100", "kl=0.1,free_nats=1", "inverse_dynamics=100"),
-    data=replace(QUICK.data, frames=200_000),
+    data=replace(QUICK.data, frames=200_000, near_misses=300, demos=50),
     world_model=WorldModelConfig(burn_in=5, open_loop=0.5, batch=32, length=50, steps=50_000, bf16=True),
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000, demos=10),
