@@ -110,7 +110,7 @@ class Outcomes:
                 drawn = ((e, "bc" if e["sampler"] == STOCHASTIC else "bc_other") for e in evaluations)
                 policies[STOCHASTIC] = Episodes.read([(e["seed"], e[key]) for e, key in drawn])
         # those from before samplers were chosen do not say which there are
-        fair = all(e["bc_other"] is not None or len(e.get("samplers", "12")) < 2 for e in evaluations)
+        fair = all(e["bc_other"] is not None or e.get("samplers") == [STOCHASTIC] for e in evaluations)
         return cls(policies, {e["seed"]: e["sampler"] for e in evaluations}, evaluations[0]["limit"], fair)
 
     @property

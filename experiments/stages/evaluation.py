@@ -31,7 +31,7 @@ def compare(task_run: TaskRun) -> None:
         found[name].save_pretrained(artefact.folder / "policies" / name)
     indices = range(options.first, options.first + options.episodes)
     results = outcomes(task_run, found, task_run.benchmark, indices=indices, films=options.videos)
-    write_json(artefact.folder / "evaluation.json", values(task_run, results))
+    write_json(artefact.folder / "evaluation.json", values(task_run, found, results))
     _film(artefact.folder / "film.mp4", results)
     artefact.finish({name: result.rate for name, result in results.items()})
     task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)
@@ -88,7 +88,7 @@ def outcomes(
     return results
 
 
-def values(task_run: TaskRun, results: Mapping[str, Evaluation]) -> dict[str, Any]:
+def values(task_run: TaskRun, compared: Mapping[str, Policy], results: Mapping[str, Evaluation]) -> dict[str, Any]:
     """What evaluation.json says: see docs/design.md, "Run folder"."""
     chosen = task_run.run.task(task_run.seed, task_run.task, SAMPLER).results
     return {
@@ -97,7 +97,7 @@ def values(task_run: TaskRun, results: Mapping[str, Evaluation]) -> dict[str, An
         "limit": task_run.study.table.max_steps,
         "sampler": chosen["sampler"],
         "choice": chosen["choice"],
-        "samplers": list(samplers(load_actor(task_run, "clone"))),
+        "samplers": list(samplers(compared["bc"].actor)),
         OTHER: None,
         **{name: result.to_dict() for name, result in results.items()},
     }

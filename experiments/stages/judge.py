@@ -25,7 +25,8 @@ def judge(run: Run, seed: int, task: str, env: str, *, episodes: int | None = No
         task_run, options = TaskRun(run, seed, task), run.study.evaluation
         benchmark = open_benchmark(run.study.env_config_of_judge(env))
         indices = range(options.first, options.first + (episodes or options.judged_episodes))
-        results = outcomes(task_run, policies(task_run), benchmark, indices=indices)
-        write_json(artefact.folder / "evaluation.json", {"env": env, **values(task_run, results)})
+        compared = policies(task_run)
+        results = outcomes(task_run, compared, benchmark, indices=indices)
+        write_json(artefact.folder / "evaluation.json", {"env": env, **values(task_run, compared, results)})
         artefact.finish({name: result.rate for name, result in results.items()})
     run.publish(f"seed{seed}/{task}/{judged_in(env)}", artefact)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from envs.tasks import BLOCK_TASKS
 from worldaction.config import (
     LOSSES_OF_PAPER,
     CloneConfig,
@@ -43,7 +44,6 @@ EIGHT_TASKS = (
 LIMIT = 152
 """Time limit of an evaluation (control steps). The papers give 72, which the demonstrator itself at half pace meets in
 48 to 80 % of its attempts at six of the tasks."""
-BLOCK_TASKS = ("push_pink_block_right", "push_pink_block_left", "lift_blue_block_table")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from experiments.calvin import main
 from experiments.guard import guarded
 from experiments.study.options import parse_study
 from experiments.study.resolve import model_config
-from experiments.study.settings import BLOCK_TASKS, DEFAULT, EIGHT_TASKS, PRESETS, Study, from_dict
+from experiments.study.settings import DEFAULT, EIGHT_TASKS, PRESETS, Study, from_dict
 from worldaction.config import ranges_of, to_dict
 from worldaction.errors import UserError
 from worldaction.spec import ACTION, CALVIN, CAMERAS, IS_INIT, PREVIOUS_ACTION, ROBOT
@@ -77,7 +77,6 @@ def test_losses_named_on_the_command_line_keep_the_options_of_the_preset() -> No
 def test_presets_know_the_tasks_of_the_table() -> None:
     assert set(EIGHT_TASKS) == set(EIGHT)
     assert len(EIGHT_TASKS) == len(EIGHT) == 8
-    assert BLOCK_TASKS == TASKS_OF_BLOCKS
     assert PRESETS["small"].tasks == tuple(TASKS)
     for study in PRESETS.values():
         assert set(study.tasks) <= set(TASKS)
