@@ -314,7 +314,7 @@ def test_no_start_state_has_two_uses(name: str) -> None:
 
 
 def test_what_is_evaluated_begins_where_the_study_says_and_never_reaches_what_was_looked_at_before() -> None:
-    evaluation = replace(PRESETS["quick"].evaluation, first=600, episodes=330)
+    evaluation = replace(PRESETS["quick"].evaluation, first=600, episodes=330, sampler_episodes=50, curve_episodes=20)
     assert start_states(evaluation, 1_000) == (range(600, 930), range(930, 980), range(980, 1_000))
     study = replace(PRESETS["quick"], evaluation=evaluation)
     check_start_states(study, PlayTable(TABLE))
