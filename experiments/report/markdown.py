@@ -75,7 +75,7 @@ def _tasks(summary: Json) -> Table:
     for name, task in found.items():
         episodes, bc, improved, difference, _, gap = result_cells(task)
         rows.append((name, episodes, bc, improved, difference, gap))
-    return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined - real, {who}"), rows)
+    return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus real, {who}"), rows)
 
 
 def _titled(table: Table) -> str:

@@ -32,6 +32,7 @@ def summarise(run: Run) -> Json:
         "seeds": seeds,
         "settings": settings_of(study),
         "improved": study.improved,
+        "env": study.env,
         **commits(run),
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
@@ -70,6 +71,7 @@ def _seed(run: Run, task: str, seed: int) -> Json:
     return {
         "seed": seed,
         "sampler": evaluation["sampler"],
+        "choice": evaluation.get("choice"),
         **{name: evaluation[name]["successes"] / evaluation[name]["n"] for name in ("bc", improved)},
         "difference": estimate(paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"])),
         **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
@@ -108,12 +110,22 @@ def judged(here: Outcomes, there: Outcomes, within: Iterable[int]) -> Json:
         here: of the run's own simulator.
         there: of the other one.
         within: see `pooled`.
+
+    Returns:
+        as for a task; and from the start states and seeds that both simulators have, success in the run's own one as
+        "shared", and success there minus that as "gap".
     """
-    gaps = {}
-    for name in here.pair:
-        ours, theirs = here.policies[name].shared_with(there.policies[name])
-        gaps[name] = estimate(theirs.over(ours)) if len(ours.start) else None
-    return {**_success(there, within), "gap": gaps}
+    pairs = {name: here.policies[name].shared_with(there.policies[name]) for name in here.pair}
+    both = all(len(ours.start) for ours, _ in pairs.values())
+    gaps = {name: estimate(theirs.over(ours)) if both else None for name, (ours, theirs) in pairs.items()}
+    return {**_success(there, within), "shared": _shared(here, pairs) if both else None, "gap": gaps}
+
+
+def _shared(here: Outcomes, pairs: Mapping[str, tuple[Episodes, Episodes]]) -> Json:
+    """Success in the run's own simulator, from the start states that another one has as well."""
+    bc, improved = (pairs[name][0] for name in here.pair)
+    rates = {name: _rate(ours, None) for name, (ours, _) in pairs.items()}
+    return {**rates, "difference": estimate(improved.over(bc))}
 
 
 def _success(found: Outcomes, within: Iterable[int]) -> Json:
@@ -180,7 +192,7 @@ def _means(parts: Sequence[Json]) -> Json:
             found[name] = all(values)
         elif any(value is None for value in values):
             found[name] = None
-        elif name == "gap":
+        elif name in ("gap", "shared"):
             found[name] = _means(values)
         elif name in ("within", "oracle"):
             found[name] = _within(values)

@@ -33,7 +33,19 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 LOGGER = logging.getLogger("worldaction")
 RESERVED: Final = (
     *("bc", "bc_other", "bc_deterministic", "task", "seed", "env", "limit", "sampler", "choice", "samplers"),
-    *("average", "n", "difference", "difference_stochastic", "imagined", "within", "time", "judged", "gap", "per_seed"),
+    *(
+        "average",
+        "n",
+        "difference",
+        "difference_stochastic",
+        "imagined",
+        "within",
+        "time",
+        "judged",
+        "gap",
+        "shared",
+        "per_seed",
+    ),
     *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
 )
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
