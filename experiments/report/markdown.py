@@ -31,7 +31,8 @@ def markdown(folder: Path) -> str:
 
 
 def _origin(summary: Json, made: Json) -> str:
-    minutes = summary["seconds"] / 60
+    worked = summary.get("worked_seconds")
+    minutes = (summary["seconds"] if worked is None else worked) / 60
     parts = [
         made["started"][:10],
         f"commit {summary['commit']}",

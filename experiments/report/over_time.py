@@ -90,8 +90,8 @@ def _counted(tasks: Mapping[str, Mapping[str, Outcomes]], name: str, simulator: 
 
 def _title(name: str, where: str, counts: Sequence[int]) -> str:
     """What a panel shows, in how many episodes of each policy; the simulator on a line of its own."""
-    episodes = span(counts) + (" a task" if len(counts) > 1 else "")
-    return words(name) + (f"\n{where}" if where else "") + (f", n = {episodes}" if counts else "")
+    shown = words(name) + (f"\n{where}" if where else "")
+    return shown + (f", n = {span(counts)}{' a task' if len(counts) > 1 else ''}" if counts else "")
 
 
 def _mean_of_tasks(found: Mapping[str, Mapping[str, Curves]], simulators: Sequence[str]) -> dict[str, Curves]:

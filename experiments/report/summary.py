@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from experiments.report.verdict import estimate_of
 from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
-from worldaction.io.artefact import Artefact, read_json, write_json
+from experiments.study.sessions import worked_seconds
+from worldaction.io.artefact import read_json, write_json
 
 Json = dict[str, Any]
 
@@ -37,7 +39,9 @@ def summarise(run: Run) -> Json:
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
         "seconds": since_start(run),
-        "stage_seconds": {place: _seconds(artefact) for place, artefact in artefacts.items() if artefact.complete},
+        "worked_seconds": worked_seconds(run.study_folder),
+        "stage_seconds": {place: _seconds(artefact.path) for place, artefact in artefacts.items() if artefact.complete}
+        | {place: _seconds(path) for place, path in run.judgements().items()},
         "reused": run.reused(),
         "world_model": _world_model([m.results for m in map(run.fidelity, seeds) if m.complete], study.losses),
     }
@@ -227,9 +231,9 @@ def _each(seeds: Sequence[Mapping[str, Sequence[float | None]]]) -> Json:
     return {name: [_mean(at) for at in zip(*(seed[name] for seed in seeds), strict=True)] for name in seeds[0]}
 
 
-def _seconds(artefact: Artefact) -> float:
-    """Wall time of a stage, as its manifest has it, wherever it was made."""
-    return float(read_json(artefact.path / "manifest.json")["seconds"])
+def _seconds(stage: Path) -> float:
+    """Wall time of a stage, as the manifest in its folder has it, wherever it was made."""
+    return float(read_json(stage / "manifest.json")["seconds"])
 
 
 def commits(run: Run) -> Json:
