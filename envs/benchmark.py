@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.calvin.client import SimulatorCrashed
 from envs.episodes import SEEDS
-from worldaction.config import EnvConfig, switched_on
+from worldaction.config import EnvConfig, StressConfig, switched_on
 from worldaction.errors import UserError
 from worldaction.extension import Family, bring
 
@@ -237,8 +237,9 @@ def refuse_stress(config: EnvConfig) -> None:
     """
     if on := switched_on(replace(config.stress, hidden_actions=0.0)):
         option = next(iter(on)).replace("_", "-")
-        remedy = "set it to its default, or leave out that environment"
-        raise UserError(f"--stress.{option} works at the embedded play table only; {remedy}")
+        off = getattr(StressConfig(), next(iter(on)))
+        remedy = "leave it out" if isinstance(off, bool) else f"set it to {off:g}"
+        raise UserError(f"--stress.{option} works at the embedded play table only; {remedy}, or leave out {config.env}")
 
 
 def refuse_starts(config: EnvConfig) -> None:

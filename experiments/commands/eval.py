@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HELP = "the policies of a finished run in another simulator"
 CALVIN = "worldaction/Calvin-v0"
 WORKERS = (
-    "processes, which bounds how many tasks and seeds are evaluated at a time; each starts as many simulators as the run's"
+    "processes: so many tasks and seeds are evaluated at a time, each with as many simulators as the run's"
     " --evaluation.parallel says (default: the run's workers)"
 )
 INTERRUPTED = 130
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="start states a task and seed, the first of the run's evaluation (default: its"
-        " --evaluation.judged-episodes, or all that it has)",
+        " --evaluation.judged-episodes)",
     )
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks of the run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds of the run (default: all)")
@@ -93,9 +93,7 @@ def _checked(found: Run, chosen: argparse.Namespace, tasks: list[str]) -> int:
     settings = study.evaluation.judged_episodes
     episodes = settings if chosen.episodes is None else chosen.episodes
     if chosen.episodes is not None and episodes > room:
-        raise UserError(
-            f"--episodes {episodes}: give 1 to {room}, for the run's own evaluation has {room} start states"
-        )
+        raise UserError(f"--episodes {episodes}: give 1 to {room}, as many as the run itself was evaluated in")
     if chosen.env == study.env:
         raise UserError(f"--in {chosen.env}: the run has been evaluated there already; see its report")
     if chosen.env in study.evaluate_in and episodes != settings:
