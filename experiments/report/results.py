@@ -179,7 +179,7 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
     early = sooner(next(iter(summary["tasks"].values())))
     limits, oracle = [early] if early and not brief else [], [] if brief else list(first.get("oracle") or {})
     columns = ["task", "n", *_judged_heads(home_of(summary), there, label(improved), brief=brief)]
-    columns += [f"{there}, {how}in {steps}: BC, {label(improved)}" for how, steps in _ways(limits, oracle)]
+    columns += [f"{how}in {steps}: BC, {label(improved)}" for how, steps in _ways(limits, oracle)]
 
     def row(found: Summary, key: str) -> list[str]:
         return [*_judged_cells(found, improved, key, brief=brief), *_early_cells(found, limits, oracle, improved, key)]
@@ -190,7 +190,7 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
         [[spell(name), str(found["n"]), *row(found, "rate")] for name, found in tasks.items()],
         ["average", "", *row(mean, "value")] if mean and len(tasks) > 1 else (),
         title=f"The same policies in {env}",
-        about=_ABOUT_JUDGED.format(env=env, home=home_of(summary)) + (_ABOUT_JUDGED_ORACLE if oracle else ""),
+        about=(_ABOUT_JUDGED + (_ABOUT_JUDGED_ORACLE if oracle else "")).format(env=env, home=home_of(summary)),
         key="judged",
     )
 
@@ -202,8 +202,8 @@ _ABOUT_JUDGED = (
     " own simulator, in points."
 )
 _ABOUT_JUDGED_ORACLE = (
-    " By CALVIN's criterion (tolerance 0), which asks for less than the run's, stand the last columns; within 72 steps"
-    " it is the papers' protocol."
+    " The last columns are of {env} by CALVIN's criterion (tolerance 0), which asks for less than the run's; within 72"
+    " steps it is the papers' protocol."
 )
 
 
@@ -227,7 +227,7 @@ def _judged_cells(there: Summary, improved: str, key: str, *, brief: bool) -> li
 
 def _ways(limits: Sequence[str], oracle: Sequence[str]) -> list[tuple[str, str]]:
     """Ways to look at the same episodes: by which criterion, within how many steps."""
-    return [*(("", steps) for steps in limits), *(("CALVIN's criterion, ", steps) for steps in oracle)]
+    return [*(("", steps) for steps in limits), *(("tolerance 0, ", steps) for steps in oracle)]
 
 
 def _early_cells(there: Summary, limits: Sequence[str], oracle: Sequence[str], improved: str, key: str) -> list[str]:

@@ -56,8 +56,8 @@ def test_nothing_is_imported_that_a_file_names() -> None:
 
 def test_an_environment_that_is_named_again_is_made() -> None:
     env = env_of(
-        _policy(EnvConfig(env="reach_env:Reach", table=TableConfig(image_size=16, max_steps=8)), "Reach"),
-        env="reach_env:Reach",
+        _policy(EnvConfig(env="reach_env:Reach-v0", table=TableConfig(image_size=16, max_steps=8)), "Reach_v0"),
+        env="reach_env:Reach-v0",
     )
     env.reset(seed=0)
     env.close()
