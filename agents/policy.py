@@ -231,7 +231,8 @@ class Policy(TensorDictModuleBase):
         Raises:
             UserError: the seed is no whole number, or is below 0.
         """
-        if seed is not None and (not isinstance(seed, int | np.integer) or seed < 0):
+        given: Any = seed
+        if seed is not None and (not isinstance(given, int | np.integer) or given < 0):
             raise UserError(f"seed {seed!r}: give a whole number from 0 on")
         self._session = None
         if seed is not None:

@@ -225,19 +225,19 @@ def env_of(policy: Evaluated, *, env: str | None = None, film: bool = False, **c
     """
     if policy.env is None:
         raise UserError("this policy does not say where it was evaluated; make its environment with open_benchmark")
-    if env is None and (env := str(policy.env["env"])) not in ENVIRONMENTS:
-        raise UserError(f"the policy was evaluated in {env}, which is not imported because a file names it; give env=")
-    if (success := policy.env["gym"].get("success")) and "success" not in changes:
-        raise UserError(
-            f"its success is judged by {success}, which is not imported because a file names it; give success="
-        )
+    named, success = str(policy.env["env"]), policy.env["gym"].get("success")
+    why = "which is not imported because a file names it"
+    if env is None and named not in ENVIRONMENTS:
+        raise UserError(f"the policy was evaluated in {named}, {why}; give env=")
+    if success and "success" not in changes:
+        raise UserError(f"its success is judged by {success}, {why}; give success=")
     sections: dict[str, Any] = {"table": TableConfig, "gym": GymConfig, "stress": StressConfig}
     # who demonstrates, and which recorded set starts were read from, is nothing that an environment needs
     kept = {name: dict(policy.env[name]) for name in sections}
     kept["gym"].pop("expert", None)
     for option, value in changes.items():
         kept[_section_of(option, sections)][option] = value
-    config = EnvConfig(env, **{name: _built(kind, kept[name]) for name, kind in sections.items()})
+    config = EnvConfig(env or named, **{name: _built(kind, kept[name]) for name, kind in sections.items()})
     check_ranges(config)
     return open_benchmark(config).make(policy.task, film=film)
 

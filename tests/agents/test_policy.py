@@ -430,7 +430,7 @@ def test_a_state_of_another_batch_is_refused(policy: Policy) -> None:
 def test_a_seed_below_zero_is_refused(policy: Policy) -> None:
     for seed, shown in ((-1, "-1"), ("7", "'7'"), (1.5, "1.5")):
         with pytest.raises(UserError, match=f"seed {shown}: give a whole number from 0 on"):
-            policy.reset(seed=seed)  # type: ignore[arg-type]
+            policy.reset(seed=seed)
 
 
 # Disk -----------------------------------------------------------------------------------------------------------------
