@@ -60,7 +60,14 @@ class Policy(TensorDictModuleBase):
     """
 
     def __init__(
-        self, model: WorldModel, actor: Actor, *, task: str, seed: int = 0, sampler: Sampler = "stochastic"
+        self,
+        model: WorldModel,
+        actor: Actor,
+        *,
+        task: str,
+        seed: int = 0,
+        sampler: Sampler = "stochastic",
+        env: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
@@ -69,10 +76,12 @@ class Policy(TensorDictModuleBase):
             task: what it does.
             seed: of its random numbers.
             sampler: how it acts; see `sampler`.
+            env: the settings of the environment that it is evaluated in, as plain values of `EnvConfig`, for
+                `envs.benchmark.env_of`; None if nobody knows.
         """
         super().__init__()
         self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
-        self.sampler = sampler
+        self.sampler, self.env = sampler, env
         self.in_keys, self.out_keys = [*model.config.observed, IS_INIT], [ACTION]
         self._session: PolicyState | None = None
         self._names = np.random.default_rng(seed)
@@ -220,10 +229,11 @@ class Policy(TensorDictModuleBase):
                 every copy in another process: give each a seed of its own.
 
         Raises:
-            UserError: the seed is below 0.
+            UserError: the seed is no whole number, or is below 0.
         """
-        if seed is not None and seed < 0:
-            raise UserError(f"seed {seed}: give a whole number from 0 on")
+        given: Any = seed
+        if seed is not None and (not isinstance(given, int | np.integer) or given < 0):
+            raise UserError(f"seed {seed!r}: give a whole number from 0 on")
         self._session = None
         if seed is not None:
             self._names = np.random.default_rng(seed)
@@ -274,6 +284,7 @@ class Policy(TensorDictModuleBase):
             "task": self.task,
             "seed": self.seed,
             "sampler": self.sampler,
+            "env": self.env,
             "model": asdict(self.model.config) | {"losses": ()},
             "actor": config_of(self.actor),
         }
@@ -310,9 +321,10 @@ class Policy(TensorDictModuleBase):
             part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             restore(module, part, source=folder / "model.safetensors")
             module.to(device).eval().requires_grad_(False)
-        # policies of before there was a choice
+        # policies of before there was a choice, and of before they knew their environment
         sampler = values.get("sampler", "stochastic")
-        return cls(model, actor, task=values["task"], seed=values["seed"], sampler=sampler)
+        env = values.get("env")
+        return cls(model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env)
 
 
 def config_of(actor: Actor) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -19,9 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.calvin.client import SimulatorCrashed
 from envs.episodes import SEEDS
-from worldaction.config import EnvConfig, switched_on
-from worldaction.errors import UserError
+from worldaction.config import EnvConfig, GymConfig, StressConfig, TableConfig, check_ranges, switched_on
+from worldaction.errors import UserError, unknown
 from worldaction.extension import Family, bring
+from worldaction.registration import ENVIRONMENTS
 
 if TYPE_CHECKING:
     from envs.episodes import Job
@@ -200,6 +201,64 @@ def open_benchmark(config: EnvConfig, *, renderer: str | None = None) -> Benchma
     return benchmark_class(config.env).open(config, renderer=renderer)
 
 
+class Evaluated(Protocol):
+    """A policy that knows where it was evaluated, such as `agents.policy.Policy`."""
+
+    task: str
+    env: Mapping[str, Any] | None
+    """Plain values of `EnvConfig`; None of a policy that was saved before they were kept."""
+
+
+def env_of(policy: Evaluated, *, env: str | None = None, film: bool = False, **changes: Any) -> gym.Env[Any, Any]:
+    """The environment in which a study evaluated a policy: its pictures, time limit, success and stress switches.
+
+    Args:
+        policy: as it was loaded, or anything with its `task` and `env`.
+        env: the environment, as `--env` names it; has to be given where it is none of this project's, because nothing
+            is imported that a file names.
+        film: whether `render` is to give pictures for people.
+        changes: options of `TableConfig`, `GymConfig` and `StressConfig` that are to be others, such as
+            ``tolerance=0.0`` and ``max_steps=72`` for the papers' protocol.
+
+    Raises:
+        UserError: the policy does not say where it was evaluated, or an option does not exist or has to be given.
+    """
+    if policy.env is None:
+        raise UserError("this policy does not say where it was evaluated; make its environment with open_benchmark")
+    named, success = str(policy.env["env"]), policy.env["gym"].get("success")
+    why = "which is not imported because a file names it"
+    if env is None and named not in ENVIRONMENTS:
+        raise UserError(f"the policy was evaluated in {named}, {why}; give env=")
+    if success and "success" not in changes:
+        raise UserError(f"its success is judged by {success}, {why}; give success=")
+    sections: dict[str, Any] = {"table": TableConfig, "gym": GymConfig, "stress": StressConfig}
+    # who demonstrates, and which recorded set starts were read from, is nothing that an environment needs
+    kept = {name: dict(policy.env[name]) for name in sections}
+    kept["gym"].pop("expert", None)
+    for option, value in changes.items():
+        kept[_section_of(option, sections)][option] = value
+    config = EnvConfig(env or named, **{name: _built(kind, kept[name]) for name, kind in sections.items()})
+    check_ranges(config)
+    return open_benchmark(config).make(policy.task, film=film)
+
+
+def _section_of(option: str, sections: Mapping[str, Any]) -> str:
+    """The section of the settings that has an option."""
+    names = {field.name: name for name, kind in sections.items() for field in fields(kind)}
+    if option not in names:
+        raise unknown("option of an environment", option, names)
+    return names[option]
+
+
+def _built(kind: Any, values: Mapping[str, Any]) -> Any:
+    """A section of the settings from plain values."""
+    if strange := [name for name in values if name not in {field.name for field in fields(kind)}]:
+        raise UserError(
+            f"this version knows no setting {strange[0]!r} of an environment; use the one that saved the policy"
+        )
+    return kind(**values)
+
+
 def start_seed(index: int, task: int = 0) -> int:
     """Seed of a start state of the fixed list.
 
@@ -237,8 +296,9 @@ def refuse_stress(config: EnvConfig) -> None:
     """
     if on := switched_on(replace(config.stress, hidden_actions=0.0)):
         option = next(iter(on)).replace("_", "-")
-        remedy = "set it to its default, or leave out that environment"
-        raise UserError(f"--stress.{option} works at the embedded play table only; {remedy}")
+        off = getattr(StressConfig(), next(iter(on)))
+        remedy = "leave it out" if isinstance(off, bool) else f"set it to {off:g}"
+        raise UserError(f"--stress.{option} works at the embedded play table only; {remedy}, or leave out {config.env}")
 
 
 def refuse_starts(config: EnvConfig) -> None:

@@ -52,7 +52,7 @@ class TableConfig:
     renderer: Renderer = "auto"
     """What draws the images. auto: the first that works of EGL, OSMesa and ray casting without GL."""
     max_steps: Count = 72
-    """Time limit of an episode of an evaluation, in control steps of 1/30 s."""
+    """Time limit of an episode of an evaluation, in control steps of 1/30 s; a multiple of --policy.chunk."""
     scene: Scene = "D"
     """Which of CALVIN's four scenes: layout and colours of the table, and blocks."""
 
@@ -100,7 +100,8 @@ class PlayConfig:
 
 @dataclass(frozen=True)
 class StressConfig:
-    """Stress switches, all off: what makes the table harder. The number of demonstrations is data.demos."""
+    """Stress switches: what makes the table harder. 0 is off (of frame_scale 1), whatever a preset has switched on. The
+    number of demonstrations is data.demos."""
 
     distractors: Share = 0.0
     """Patches that cross the images, and flicker, which no action influences: 0 to 1. In play and in evaluation."""

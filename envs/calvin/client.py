@@ -35,6 +35,17 @@ LAST_LINES, LAST_BYTES = 3, 4000
 FOREIGN: Final = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
+_said: set[str] = set()
+"""What the log of this process has told of simulators."""
+
+
+def _described(about: dict[str, Any]) -> str:
+    """A simulator in a line."""
+    commit = f"{str(about.get('calvin_env'))[:10]}{' (modified)' if about.get('modified') else ''}"
+    versions = ", ".join(f"{name} {about[name]}" for name in ("pybullet", "numpy", "python") if name in about)
+    return f"CALVIN simulator: calvin_env {commit}, {versions}"
+
+
 class SimulatorCrashed(UserError):
     """The simulator died, hung or talked nonsense. Its episode is lost; a new simulator can be started."""
 
@@ -117,7 +128,10 @@ class Simulator:
         if self.about["protocol"] != PROTOCOL:
             self.close()
             raise UserError(f"the simulator speaks protocol {self.about['protocol']}, not {PROTOCOL}; start it anew")
-        logger.info("CALVIN simulator: %s", self.about)
+        # one line, however many simulators are started by however many policies of this process
+        if (said := _described(self.about)) not in _said:
+            _said.add(said)
+            logger.info("%s", said)
 
     @property
     def alive(self) -> bool:

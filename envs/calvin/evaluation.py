@@ -1,4 +1,4 @@
-"""Prepares CALVIN's own evaluation script: a folder that it takes for a data set, and a stand-in for pyhash.
+"""Writes a folder that CALVIN's own evaluation script takes for a data set: the one configuration that it reads of it.
 
 worldaction table upstream --out path/to/folder
 """
@@ -76,6 +76,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--renderer", choices=get_args(Renderer), default="tiny", help="what draws the images")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if (options.out / CONFIGURATION).exists():
+        parser.exit(
+            2, f"error: --out {options.out} has a {CONFIGURATION} already; give another folder, or delete that\n"
+        )
     try:
         path = write_configuration(options.out, scene=options.scene, renderer=options.renderer)
     except UserError as error:

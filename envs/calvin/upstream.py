@@ -48,20 +48,21 @@ class UpstreamModel:
 
     Args:
         policies: by the name of their task.
-        image_size: side of the images that they see (pixels); CALVIN's are averaged down.
+        image_size: side of the images that they see (pixels), to which CALVIN's are averaged down; by default what
+            the policies themselves have learned from, 64 of those that do not say.
         deterministic: handed to `predict`; of `agents.policy.Policy` it changes nothing, set its `sampler` instead.
         otherwise: what is done for a goal without a policy: "refuse" raises, "hold" keeps the robot still, so that
             CALVIN's chains of all 34 tasks can be run and count it as a failure.
 
     Raises:
-        UserError: no policies, or one of an unknown task.
+        UserError: no policies, one of an unknown task, or policies that see images of different sizes.
     """
 
     def __init__(
         self,
         policies: Mapping[str, Predictor],
         *,
-        image_size: int = 64,
+        image_size: int | None = None,
         deterministic: bool = False,
         otherwise: Literal["refuse", "hold"] = "refuse",
     ) -> None:
@@ -71,7 +72,8 @@ class UpstreamModel:
             raise unknown("otherwise", otherwise, ("refuse", "hold"))
         self._policies = {get_task(name).name: policy for name, policy in policies.items()}
         self._names = {SENTENCES[name]: name for name in self._policies} | {name: name for name in self._policies}
-        self._image_size, self._deterministic, self._otherwise = image_size, deterministic, otherwise
+        self._image_size = _size_of(policies) if image_size is None else image_size
+        self._deterministic, self._otherwise = deterministic, otherwise
         self._state: Any = None
         self._running: str | None = None
 
@@ -110,6 +112,16 @@ class UpstreamModel:
         action = np.clip(np.asarray(predicted, np.float64), -1, 1)
         action[6] = 1.0 if action[6] > 0 else -1.0
         return action
+
+
+def _size_of(policies: Mapping[str, Predictor]) -> int:
+    """The side of the images that policies have learned from, as their world model says it."""
+    models = {name: getattr(policy, "model", None) for name, policy in policies.items()}
+    sizes = {name: getattr(getattr(model, "config", None), "image_size", 64) for name, model in models.items()}
+    if len(set(sizes.values())) > 1:
+        said = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise UserError(f"policies see images of different sizes ({said}); give one model for each size")
+    return int(next(iter(sizes.values())))
 
 
 def convert(obs: Mapping[str, Any], image_size: int) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 from collections.abc import Collection, Sequence
@@ -18,6 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 
 import envs  # noqa: F401 - registers the project's own
 from envs.benchmark import (
+    BENCHMARKS,
+    GENERAL,
     START_STATES,
     Benchmark,
     EnvDefaults,
@@ -59,11 +62,12 @@ class General(Benchmark):
     @classmethod
     def open(cls, config: EnvConfig, *, renderer: str | None = None) -> General:
         """See `Benchmark.open`: switches and scenes need a table."""
+        # a name that does not exist is the first thing that is wrong
+        find(config.env)
         refuse_starts(config)
         refuse_stress(config)
         if config.table.scene != TableConfig().scene:
             raise UserError(f"--table.scene {config.table.scene} is CALVIN's; leave it out with --env {config.env}")
-        find(config.env)
         return cls(config.env, config.gym, config.table)
 
     @classmethod
@@ -213,10 +217,19 @@ def find(name: str) -> Any:
         spec = spec_of(name)
         return load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     except (gym.error.Error, ImportError, AttributeError) as error:
+        if near := _near(name):
+            raise UserError(f"unknown environment {name!r}; did you mean {near!r}?") from error
         raise UserError(
             f"--env {name}: {error}; give the id of an environment that is registered with Gymnasium, "
             "as module:ID if a module has to be imported first"
         ) from error
+
+
+def _near(name: str) -> str:
+    """The id that a name was meant for, if it resembles one, with its namespace and version or without; else empty."""
+    plain = {one.rpartition("/")[2].lower(): one for one in [*gym.registry, *BENCHMARKS.available()] if one != GENERAL}
+    found = difflib.get_close_matches(name.rpartition("/")[2].lower(), plain, n=1, cutoff=0.7)
+    return plain[found[0]] if found and ":" not in name else ""
 
 
 def spec_of(name: str) -> EnvSpec:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 HELP = "the policies of a finished run in another simulator"
 CALVIN = "worldaction/Calvin-v0"
+WORKERS = (
+    "processes: so many tasks and seeds are evaluated at a time, each with as many simulators as the run's"
+    " --evaluation.parallel says (default: the run's workers)"
+)
 INTERRUPTED = 130
 
 
@@ -25,10 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--in", dest="env", default=CALVIN, metavar="ENV", help=f"as --env names it (default: {CALVIN})"
     )
-    parser.add_argument("--episodes", type=int, metavar="N", help="start states a task and seed (default: the run's)")
+    parser.add_argument(
+        "--episodes",
+        type=int,
+        metavar="N",
+        help="start states a task and seed, the first of the run's evaluation (default: its"
+        " --evaluation.judged-episodes)",
+    )
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="tasks of the run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="seeds of the run (default: all)")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes (default: the run's)")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help=WORKERS)
 
 
 def run(chosen: argparse.Namespace) -> None:
@@ -40,24 +50,37 @@ def run(chosen: argparse.Namespace) -> None:
     from experiments.study.finished import among, check_finished
     from experiments.study.pool import run_jobs
     from experiments.study.run import Run
+    from experiments.study.sessions import session
     from worldaction.io.artefact import read_json
     from worldaction.io.recorder import setup_logging
 
+    _check_asked(chosen)
     found = Run.open(chosen.run)
     tasks, seeds = among(chosen.tasks, found.study.tasks, "task"), among(chosen.seeds, found.study.seeds, "seed")
     check_finished(found, tasks, seeds)
     episodes = _checked(found, chosen, tasks)
-    setup_logging(found.log)
     jobs = [partial(judge, found, seed, task, chosen.env, episodes=episodes) for seed in seeds for task in tasks]
     _forget_links(found, chosen.env, tasks, seeds)
     try:
-        with chosen_kernels(found.study.kernels):
+        with session(found.folder), chosen_kernels(found.study.kernels):
+            setup_logging(found.log)
             run_jobs(jobs, chosen.workers or found.study.workers, log=found.log)
+            finish(found)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; the same command goes on with what is not done yet\n")
         raise SystemExit(INTERRUPTED) from None
-    finish(found)
     print(console_table(read_json(found.folder / "summary.json")))
+
+
+def _check_asked(chosen: argparse.Namespace) -> None:
+    """Refuse what no run could answer, before torch is imported."""
+    from experiments.study.settings import load_study
+
+    load_study(chosen.run)
+    if chosen.workers < 0:
+        raise UserError(f"--workers {chosen.workers}: give 1 or more")
+    if chosen.episodes is not None and chosen.episodes < 1:
+        raise UserError(f"--episodes {chosen.episodes}: give 1 or more")
 
 
 def _checked(found: Run, chosen: argparse.Namespace, tasks: list[str]) -> int:
@@ -66,12 +89,11 @@ def _checked(found: Run, chosen: argparse.Namespace, tasks: list[str]) -> int:
 
     from experiments.study.checks import check_judges
 
-    study, settings = found.study, found.study.evaluation.judged_episodes
+    study, room = found.study, found.study.evaluation.episodes
+    settings = study.evaluation.judged_episodes
     episodes = settings if chosen.episodes is None else chosen.episodes
-    if chosen.workers < 0:
-        raise UserError(f"--workers {chosen.workers}: give 1 or more")
-    if episodes < 1:
-        raise UserError(f"--episodes {episodes}: give 1 or more")
+    if chosen.episodes is not None and episodes > room:
+        raise UserError(f"--episodes {episodes}: give 1 to {room}, as many as the run itself was evaluated in")
     if chosen.env == study.env:
         raise UserError(f"--in {chosen.env}: the run has been evaluated there already; see its report")
     if chosen.env in study.evaluate_in and episodes != settings:

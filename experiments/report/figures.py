@@ -324,14 +324,16 @@ def _logarithmic(axis: Axes, points: Sequence[Point]) -> None:
 
 def dumbbell(axis: Axes, place: int, bc: Estimate, improved: Estimate) -> None:
     """Two estimates of one row, one a little above the other so that their intervals can be told apart."""
-    axis.plot(
-        [100 * bc.value, 100 * improved.value], [place, place], color="#cccccc", linewidth=5, solid_capstyle="round"
-    )
+    axis.plot([100 * bc.value, 100 * improved.value], [place, place], **_CHANGE)
     for shift, estimate, mark, colour in ((-0.11, bc, "o", BC_COLOUR), (0.11, improved, "D", REAL_COLOUR)):
         low, high = estimate.interval
         axis.plot([100 * low, 100 * high], [place + shift] * 2, color=colour, linewidth=1.6)
         face = "white" if mark == "o" else colour
         axis.plot(100 * estimate.value, place + shift, mark, color=colour, markerfacecolor=face, markersize=7)
+
+
+_CHANGE: Any = {"color": "#cccccc", "linewidth": 5, "solid_capstyle": "round"}
+"""The bar from one policy's rate to the other's."""
 
 
 def _success_legend(curves: Sequence[TaskCurve], policy: str) -> list[Line2D | Patch]:
@@ -366,8 +368,13 @@ def mark(kind: str, colour: str, label: str, *, hollow: bool = False, line: bool
 
 
 def policy_marks(policy: str) -> list[Line2D]:
-    """Entries of a legend for BC and the improved policy, which is called so."""
-    return [mark("o", BC_COLOUR, "BC", hollow=True), mark("D", REAL_COLOUR, f"{label(policy)} in imagination")]
+    """Entries of a legend for BC, the improved policy, which is called so, and what lies between them."""
+    who = label(policy)
+    return [
+        mark("o", BC_COLOUR, "BC", hollow=True),
+        mark("D", REAL_COLOUR, f"{who} in imagination"),
+        Line2D([], [], label=f"from BC to {who}", **_CHANGE),
+    ]
 
 
 def legend(figure: Figure, handles: Sequence[Line2D | Patch]) -> None:

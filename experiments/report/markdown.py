@@ -31,7 +31,8 @@ def markdown(folder: Path) -> str:
 
 
 def _origin(summary: Json, made: Json) -> str:
-    minutes = summary["seconds"] / 60
+    worked = summary.get("worked_seconds")
+    minutes = (summary["seconds"] if worked is None else worked) / 60
     parts = [
         made["started"][:10],
         f"commit {summary['commit']}",
@@ -75,7 +76,7 @@ def _tasks(summary: Json) -> Table:
     for name, task in found.items():
         episodes, bc, improved, difference, _, gap = result_cells(task)
         rows.append((name, episodes, bc, improved, difference, gap))
-    return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined - real, {who}"), rows)
+    return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus real, {who}"), rows)
 
 
 def _titled(table: Table) -> str:

@@ -148,7 +148,7 @@ class Outcomes:
 
 
 def same_episodes(evaluation: Json, improved: str) -> bool:
-    """Whether an improved policy did, step for step, what the clone did with the same random actions.
+    """Whether an improved policy did, step for step, what the clone did under its stochastic sampler, noise by noise.
 
     Where neither ever succeeds all episodes end at the time limit, and nothing can be said.
 

@@ -19,7 +19,7 @@ from experiments.report.figures import BC_COLOUR, REAL_COLOUR, STYLE, WIDTH, Plo
 from experiments.report.outcomes import OTHER, Outcomes
 from experiments.report.statistics import Estimate, average
 from experiments.report.table import words
-from experiments.report.verdict import label
+from experiments.report.verdict import label, span
 
 ROW = 3
 """Panels that fit into one row as large ones."""
@@ -50,7 +50,9 @@ def mean_curves(tasks: Sequence[Curves]) -> dict[str, list[Estimate]]:
     return {name: [average(at) for at in zip(*(task[name] for task in tasks), strict=True)] for name in names}
 
 
-def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int], *, home: str = "here") -> Plot:
+def over_time(
+    tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int], *, home: str = "own simulator"
+) -> Plot:
     """Success within so many control steps, with pointwise 95 % bands: the average above, a small panel a task below.
 
     Args:
@@ -69,7 +71,8 @@ def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int],
         drawn = rows[name].get(simulators[simulator], {})
         where = home if not simulators[simulator] else simulators[simulator].rpartition("/")[2]
         _panel(axis, drawn, limit, marks, large=(name, simulator) in large)
-        axis.set_title(words(name) + (f", {where}" if len(simulators) > 1 else ""), **_TITLE)
+        counts = [len(o.improved.start) for o in _counted(tasks, name, simulators[simulator])]
+        axis.set_title(_title(name, where if len(simulators) > 1 else "", counts), **_TITLE)
         data += _rows(name, where, drawn, limit)
     shown = list(dict.fromkeys(policy for parts in rows.values() for drawn in parts.values() for policy in drawn))
     legend(figure, [Line2D([], [], label=_name(policy), **_style(policy)) for policy in shown])
@@ -77,6 +80,18 @@ def over_time(tasks: Mapping[str, Mapping[str, Outcomes]], marks: Sequence[int],
 
 
 _TITLE: Any = {"loc": "left", "fontsize": 9.0, "fontweight": "bold"}
+
+
+def _counted(tasks: Mapping[str, Mapping[str, Outcomes]], name: str, simulator: str) -> list[Outcomes]:
+    """What a panel shows: of a task, or of all tasks where it is their average."""
+    chosen = [tasks[name]] if name in tasks else list(tasks.values())
+    return [task[simulator] for task in chosen if simulator in task]
+
+
+def _title(name: str, where: str, counts: Sequence[int]) -> str:
+    """What a panel shows, in how many episodes of each policy; the simulator on a line of its own."""
+    shown = words(name) + (f"\n{where}" if where else "")
+    return shown + (f", n = {span(counts)}{' a task' if len(counts) > 1 else ''}" if counts else "")
 
 
 def _mean_of_tasks(found: Mapping[str, Mapping[str, Curves]], simulators: Sequence[str]) -> dict[str, Curves]:
@@ -114,19 +129,17 @@ def _panel(axis: Axes, drawn: Curves, limit: int, marks: Sequence[int], *, large
     for steps in marks:
         axis.axvline(steps, color="#777777", linewidth=0.9, linestyle=":")
         if large:
-            axis.annotate(
-                str(steps), (steps, 0), xytext=(2, 1), textcoords="offset points", fontsize=7.5, color="#777777"
-            )
+            axis.annotate(str(steps), (steps, 0), xytext=(2, 1), **_AT_FOOT)
     for policy, curve in drawn.items():
         rates, low, high = ([0.0, *(100 * end for end in ends)] for ends in zip(*_ends(curve), strict=True))
         style = _style(policy)
-        axis.fill_between(x, low, high, color=style["color"], alpha=0.08 if policy == OTHER else 0.18, linewidth=0)
-        axis.plot(x, rates, **style)
-        if large and policy != OTHER:
-            ends = [100 * other[-1].value for name, other in drawn.items() if name not in (OTHER, policy)]
-            # labels that lie close make room for each other
-            down = -3 + (3 if all(rates[-1] > end for end in ends) else -3)
-            axis.annotate(f"{rates[-1]:.0f}", (limit, rates[-1]), xytext=(3, down), **_AT_END, color=style["color"])
+        # success comes at a step and not between two; a third band would hide the two that are compared
+        if policy != OTHER:
+            axis.fill_between(x, low, high, step="post", color=style["color"], alpha=0.18, linewidth=0)
+        axis.plot(x, rates, drawstyle="steps-post", **style)
+    ends = {policy: 100 * curve[-1].value for policy, curve in drawn.items() if policy != OTHER} if large else {}
+    for (policy, end), place in zip(ends.items(), _apart(list(ends.values())), strict=True):
+        axis.annotate(f"{end:.0f}", (limit, place), xytext=(3, -3), **_AT_END, color=_style(policy)["color"])
     axis.grid(axis="x", visible=False)
     axis.set_xlim(0, limit)
     axis.set_ylim(-2, 102)
@@ -134,6 +147,15 @@ def _panel(axis: Axes, drawn: Curves, limit: int, marks: Sequence[int], *, large
     axis.set_xticks(range(0, limit + 1, 25 if large else 50))
 
 
+def _apart(ends: Sequence[float], *, gap: float = 8.0) -> list[float]:
+    """Places of the labels of two lines: where they end, or around the middle if that is too close; equal ones, too."""
+    if len(ends) != 2 or abs(ends[0] - ends[1]) >= gap:
+        return list(ends)
+    middle, up = sum(ends) / 2, 1 if ends[0] > ends[1] else -1
+    return [middle + up * gap / 2, middle - up * gap / 2]
+
+
+_AT_FOOT: Any = {"textcoords": "offset points", "fontsize": 7.5, "color": "#777777"}
 _AT_END: Any = {"textcoords": "offset points", "fontsize": 8.5, "fontweight": "bold", "annotation_clip": False}
 
 

@@ -88,11 +88,15 @@ def heading(
         folder: of the run.
         summary, config, env: the content of the files of these names; what they lack is left out.
     """
+    worked = summary.get("worked_seconds")
     facts = {
         "run": folder.resolve().name,
         "preset": summary.get("preset", config.get("preset")),
         "seeds": ", ".join(map(str, summary.get("seeds") or config.get("seeds") or [])),
-        "time": duration(summary.get("seconds")),
+        # what a run from before did in its pauses nobody knows
+        "working time" if worked is not None else "time since it began": duration(
+            summary.get("seconds") if worked is None else worked
+        ),
         "CPU time": duration(summary.get("cpu_seconds")),
         "device": env.get("device"),
         "renderer": summary.get("renderer"),

@@ -9,8 +9,8 @@ What it reads (each may be missing; then its part is left out):
                       "ppo": {"successes": int, "rate", "interval"},  under the name of its update, see "improved"
                       "difference": {"value", "interval"},          PPO - BC, paired by start state
                       "imagined": {"bc", "ppo"},                    in the world model
-                      "limit"?, "within"?, "time"?, "bc_other"?, "difference_stochastic"?, "samplers"?, "judged"?:
-                                                                    see docs/metrics.md, "Success of policies"
+                      "limit"?, "within"?, "time"?, "bc_other"?, "difference_stochastic"?, "samplers"?, "fair"?,
+                      "oracle"?, "judged"?:                         see docs/metrics.md, "Success of policies"
                       "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
                                     "iterations",                   of the update, the last of which learned nothing
                                     "kept": int | None,             of them, those that the policy learned from
@@ -21,14 +21,14 @@ What it reads (each may be missing; then its part is left out):
                      "moving"?: {camera: {"share", "model", "still", "average": [by horizon]}},
                      "per_seed"?: [{"probes": {where the latent comes from: {probe: score}}}],
                      "losses": [specification]},
-     "improved": what the improved policy is called, "ppo" by default,
+     "improved": what the improved policy is called, "ppo" by default, "env"?: the run's own simulator,
      "seeds": [int], "settings": hash, "renderer", "commit", "seconds", "cpu_seconds", "preset"}
 
 Metrics (`worldaction.io.recorder.read_metrics`), here as prefix/name: `seed0/world_model/loss/kl` and
 `.../gradient_share/kl` by gradient step; `seed0/open_drawer/imagined/success` and `.../ppo/divergence` by PPO
 iteration, from 1, of the policy with which it began; `.../real/success` (each of `evaluation.curve_episodes` episodes,
 see config.json) by the iterations that are done, from 0. `config.json` and `env.json`, settings and versions.
-`evaluation/*.json`, wherever in them a list `success` stands, by start state. `videos/**/*.mp4`, those named open_loop*
+`evaluation/**/*.json`, of each policy the list `success`, by start state. `videos/**/*.mp4`, those named open_loop*
 by the world model, and the PNG beside each.
 
 What it writes: `report.html` and, for every figure, `curves/<name>.png` and `.csv`.
@@ -56,13 +56,24 @@ from experiments.report.figures import (
     panels,
     success_curves,
 )
-from experiments.report.outcomes import recorded
+from experiments.report.outcomes import OTHER, recorded
 from experiments.report.over_time import over_time
 from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
-from experiments.report.results import console_table, result_tables
+from experiments.report.results import console_table, home_of, result_tables
+from experiments.report.samplers import chosen, sampler_name, which_samplers
 from experiments.report.statistics import wilson
 from experiments.report.table import DASH, Cell, Table, number, percent, words
-from experiments.report.verdict import STOPS, comparisons, improved_of, kept_of, label, overall, verdict, warnings
+from experiments.report.verdict import (
+    STOPS,
+    comparisons,
+    improved_of,
+    kept_of,
+    label,
+    overall,
+    step_limits,
+    verdict,
+    warnings,
+)
 from worldaction.errors import UserError
 from worldaction.io.artefact import read_json
 from worldaction.io.recorder import OWN_KEYS, read_metrics
@@ -74,11 +85,14 @@ training nor the choice of the policy has seen."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
 square-and-add for averages, with episodes of several seeds from one start state counted as the cluster that they are.
 They speak for these trained policies on other start states, not for other seeds."""
-_ABOUT_TIME = """Where a line ends higher there is more skill; where it only rises earlier, more speed. Dotted: the
-horizons of the table of sooner success, of which 72 steps is the limit of papers on CALVIN. Bands are pointwise."""
+_ABOUT_TIME = """Where a line ends higher there is more skill; where it only rises earlier, more speed. Dotted: the step
+limits of the table below, of which 72 is that of papers on CALVIN. Bands are pointwise 95 % intervals."""
+_ABOUT_COMPARISON = """The grey bar goes from BC to the improved policy."""
 _ABOUT_CURVES = """Where the orange line leaves the blue dots behind, the policy learns to please the model, not to do
 the task. The horizontal axis counts the iterations of learning that are behind the policy. Nothing was decided by the
 blue dots; their start states are not those of the final policy's."""
+_ABOUT_CURVE_SAMPLER = """Both lines are of the policy under its stochastic sampler, so at 0 they show the stochastic
+clone; the grey line and band are BC under the sampler that it is evaluated with."""
 _ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by the recorded actions alone, against the
 true frames of play that the model was not trained on."""
 _ABOUT_MOVING = """Likeness of imagined frames on those pixels that changed since the last frame that was seen, beside
@@ -177,10 +191,11 @@ def _results(run: RunFiles) -> str:
     return section(
         f"BC against {who} in imagination",
         f"<p>{_ABOUT_RESULTS.format(within=_within(run.tasks))}</p>",
+        f"<p>{acting}</p>" if (acting := which_samplers(run.tasks, run.improved, run.config)) else "",
         first.html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
         figure(run.folder, "over_time", timed, title, _ABOUT_TIME) if (timed := _over_time(run)) else "",
-        figure(run.folder, "comparison", plot, f"BC and {who} by task, with intervals"),
+        figure(run.folder, "comparison", plot, f"BC and {who} by task, with intervals", _ABOUT_COMPARISON),
         *(f"<h3>{escape(table.title)}</h3><p>{escape(table.about)}</p>{table.html('folded')}" for table in more),
         _seeds_table(run),
     )
@@ -199,7 +214,8 @@ def _over_time(run: RunFiles) -> Plot | None:
     if not told or not all((where / f"{name}-seed{seed}.json").exists() for name in told for seed in told[name]):
         return None
     tasks = {name: recorded(run.folder, name, seeds, names) for name, seeds in told.items()}
-    return over_time(tasks, [int(steps) for steps in next(iter(run.tasks.values()))["within"]])
+    marks = [int(steps) for steps in step_limits(next(iter(run.tasks.values())))]
+    return over_time(tasks, marks, home=home_of(run.summary))
 
 
 def _seeds_table(run: RunFiles) -> str:
@@ -208,6 +224,7 @@ def _seeds_table(run: RunFiles) -> str:
         (
             words(name),
             str(seed["seed"]),
+            ", ".join(filter(None, (sampler_name(seed.get("sampler") or DASH, run.config), chosen(seed)))),
             *(percent(seed.get(key)) for key in ("bc", improved, "imagined_bc", f"imagined_{improved}")),
             *(str("" if count is None else count) for count in (seed.get("iterations"), kept_of(seed))),
             _stop(seed.get("stop_reason") or ""),
@@ -215,8 +232,9 @@ def _seeds_table(run: RunFiles) -> str:
         for name, task in run.tasks.items()
         for seed in task.get("per_seed", [])
     ]
-    columns = ("task", "seed", "BC", who, "imagined BC", f"imagined {who}", "iterations", "kept after")
-    return details("Every seed", Table((*columns, f"why {who} ended"), rows).html("text")) if rows else ""
+    columns = ("task", "seed", "BC's sampler", "BC", who, "imagined BC", f"imagined {who}")
+    ends = ("iterations run", "iterations kept", f"why {who} ended")
+    return details("Every seed", Table((*columns, *ends), rows).html("text")) if rows else ""
 
 
 def _stop(reason: str) -> str:
@@ -229,7 +247,7 @@ def _curves(run: RunFiles) -> str:
     parts = []
     if curves:
         parts = [
-            f"<p>{_ABOUT_CURVES}</p>",
+            f"<p>{_ABOUT_CURVES}{' ' + _ABOUT_CURVE_SAMPLER if _has_deterministic(run) else ''}</p>",
             figure(
                 run.folder,
                 "success",
@@ -245,27 +263,37 @@ def _curves(run: RunFiles) -> str:
     return section(f"Success while {who} trains", *parts, details(f"{who} diagnostics", inside))
 
 
+def _has_deterministic(run: RunFiles) -> bool:
+    """Whether the clone could be evaluated under another sampler than the one that it was trained with."""
+    return any(task.get("bc_other") for task in run.tasks.values())
+
+
 def _episodes(run: RunFiles) -> str:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for path in sorted((run.folder / "evaluation").rglob("*.json")):
-        name = path.relative_to(run.folder / "evaluation").with_suffix("").as_posix()
-        for evaluated, outcomes in _outcomes(_json(path), name):
-            rows.append(
-                (
-                    words(evaluated).replace("-", ", "),
-                    f"{sum(outcomes)} of {len(outcomes)}",
-                    Cell(squares(outcomes), "html"),
-                )
-            )
+        found = _json(path)
+        task, seed = found.get("task") or path.stem, str(found.get("seed", ""))
+        where = str(found.get("env") or home_of(run.summary)).rpartition("/")[2]
+        for name, part in found.items():
+            if isinstance(part, dict) and isinstance(part.get("success"), list):
+                outcomes = [bool(success) for success in part["success"]]
+                count, shown = f"{sum(outcomes)} of {len(outcomes)}", Cell(squares(outcomes), "html")
+                rows.append((words(task), seed, where, _policy_name(name, found), count, shown))
     if not rows:
         return ""
+    columns = ("task", "seed", "simulator", "policy", "successes", "in order of the start states")
     return section(
         "Every episode",
-        details(
-            "Outcomes by start state: a filled square is a success",
-            Table(("evaluation", "successes", "in order of the start states"), rows).html("text"),
-        ),
+        details("Outcomes by start state: a filled square is a success", Table(columns, rows).html("text")),
     )
+
+
+def _policy_name(name: str, evaluation: Json) -> str:
+    """A policy of an evaluation as it is read, BC with its sampler."""
+    sampler = evaluation.get("sampler")
+    if name == OTHER:
+        return "BC, other sampler"
+    return f"BC, {sampler}" if name == "bc" and sampler and evaluation.get(OTHER) else label(name)
 
 
 def _world_model(run: RunFiles) -> str:
@@ -376,14 +404,6 @@ def _with_intervals(line: Sequence[Point], episodes: int) -> list[Point]:
     if episodes < 1:
         return list(line)
     return [Point(x, y, wilson(round(y * episodes), episodes)) for x, y, _ in line]
-
-
-def _outcomes(value: Json, name: str) -> list[tuple[str, list[bool]]]:
-    """The lists named `success` in an evaluation, one for each policy."""
-    if isinstance(value.get("success"), list):
-        return [(name, [bool(s) for s in value["success"]])]
-    inner = [(f"{name} {key}", part) for key, part in value.items() if isinstance(part, dict)]
-    return [pair for label, part in inner for pair in _outcomes(part, label)]
 
 
 def _score(values: Sequence[float | None]) -> str:

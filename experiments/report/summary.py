@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from experiments.report.verdict import estimate_of
 from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
-from worldaction.io.artefact import Artefact, read_json, write_json
+from experiments.study.sessions import worked_seconds
+from worldaction.io.artefact import read_json, write_json
 
 Json = dict[str, Any]
 
@@ -32,11 +34,14 @@ def summarise(run: Run) -> Json:
         "seeds": seeds,
         "settings": settings_of(study),
         "improved": study.improved,
+        "env": study.env,
         **commits(run),
         "renderer": run.play().results["renderer"],
         "play": run.play().results,
         "seconds": since_start(run),
-        "stage_seconds": {place: _seconds(artefact) for place, artefact in artefacts.items() if artefact.complete},
+        "worked_seconds": worked_seconds(run.study_folder),
+        "stage_seconds": {place: _seconds(artefact.path) for place, artefact in artefacts.items() if artefact.complete}
+        | {place: _seconds(path) for place, path in run.judgements().items()},
         "reused": run.reused(),
         "world_model": _world_model([m.results for m in map(run.fidelity, seeds) if m.complete], study.losses),
     }
@@ -70,6 +75,7 @@ def _seed(run: Run, task: str, seed: int) -> Json:
     return {
         "seed": seed,
         "sampler": evaluation["sampler"],
+        "choice": evaluation.get("choice"),
         **{name: evaluation[name]["successes"] / evaluation[name]["n"] for name in ("bc", improved)},
         "difference": estimate(paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"])),
         **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
@@ -108,12 +114,22 @@ def judged(here: Outcomes, there: Outcomes, within: Iterable[int]) -> Json:
         here: of the run's own simulator.
         there: of the other one.
         within: see `pooled`.
+
+    Returns:
+        as for a task; and from the start states and seeds that both simulators have, success in the run's own one as
+        "shared", and success there minus that as "gap".
     """
-    gaps = {}
-    for name in here.pair:
-        ours, theirs = here.policies[name].shared_with(there.policies[name])
-        gaps[name] = estimate(theirs.over(ours)) if len(ours.start) else None
-    return {**_success(there, within), "gap": gaps}
+    pairs = {name: here.policies[name].shared_with(there.policies[name]) for name in here.pair}
+    both = all(len(ours.start) for ours, _ in pairs.values())
+    gaps = {name: estimate(theirs.over(ours)) if both else None for name, (ours, theirs) in pairs.items()}
+    return {**_success(there, within), "shared": _shared(here, pairs) if both else None, "gap": gaps}
+
+
+def _shared(here: Outcomes, pairs: Mapping[str, tuple[Episodes, Episodes]]) -> Json:
+    """Success in the run's own simulator, from the start states that another one has as well."""
+    bc, improved = (pairs[name][0] for name in here.pair)
+    rates = {name: _rate(ours, None) for name, (ours, _) in pairs.items()}
+    return {**rates, "difference": estimate(improved.over(bc))}
 
 
 def _success(found: Outcomes, within: Iterable[int]) -> Json:
@@ -180,7 +196,7 @@ def _means(parts: Sequence[Json]) -> Json:
             found[name] = all(values)
         elif any(value is None for value in values):
             found[name] = None
-        elif name == "gap":
+        elif name in ("gap", "shared"):
             found[name] = _means(values)
         elif name in ("within", "oracle"):
             found[name] = _within(values)
@@ -215,9 +231,9 @@ def _each(seeds: Sequence[Mapping[str, Sequence[float | None]]]) -> Json:
     return {name: [_mean(at) for at in zip(*(seed[name] for seed in seeds), strict=True)] for name in seeds[0]}
 
 
-def _seconds(artefact: Artefact) -> float:
-    """Wall time of a stage, as its manifest has it, wherever it was made."""
-    return float(read_json(artefact.path / "manifest.json")["seconds"])
+def _seconds(stage: Path) -> float:
+    """Wall time of a stage, as the manifest in its folder has it, wherever it was made."""
+    return float(read_json(stage / "manifest.json")["seconds"])
 
 
 def commits(run: Run) -> Json:

@@ -17,7 +17,9 @@ FEW = 20
 WIDE_GAP = 0.15
 """Imagined minus real success, either way, from which dreams are not to be trusted."""
 TIME_TO_SPARE = 1.5
-"""How much longer than the first horizon a time limit has to be, so that success within it is not a matter of pace."""
+"""How much longer than the first step limit a time limit has to be, so that success in it is not a matter of pace."""
+CLOSE = 4
+"""Control steps before the time limit, one decision of the presets, from which on success is the limit's."""
 NEAR_ZERO = 0.05
 """Success in dreams up to which there is next to nothing to learn from."""
 STOPS = {
@@ -110,10 +112,10 @@ def effect(summary: Summary) -> str:
     """What improving the policy changed, in a word.
 
     "skill": it succeeds more often than the better clone within a time limit that leaves time; "raised": so it does,
-    but skill cannot be told from speed, for want of a horizon far enough before the limit, or from less noise, for want
-    of the clone's other sampler; "lowered"; "speed": more often within the first horizon only; "noise": more often only
-    than the clone with random actions, not than the clone under its better sampler; "nothing": no update changed the
-    policy for the better; "unclear": none of them.
+    but skill cannot be told from speed, for want of a step limit far enough before the time limit, or from less noise,
+    for want of the clone's other sampler; "lowered"; "speed": more often within the first step limit only; "noise":
+    more often only than the clone under its stochastic sampler, not than the clone under its better one; "nothing": no
+    update changed the policy for the better; "unclear": none of them.
 
     Args:
         summary: with one evaluated task at least.
@@ -131,13 +133,18 @@ def effect(summary: Summary) -> str:
     return "noise" if noise and estimate_of(noise).interval.low > 0 else "unclear"
 
 
+def step_limits(told: Summary) -> list[str]:
+    """Control steps of `within`, as a summary names them, without those so close to the time limit that they say it."""
+    return [steps for steps in told.get("within") or {} if int(steps) <= told["limit"] - CLOSE]
+
+
 def sooner(told: Summary) -> str:
-    """The first horizon before the time limit, as a summary names it; empty if there is none."""
-    return next((steps for steps in told.get("within") or {} if int(steps) < told["limit"]), "")
+    """The first step limit before the time limit, as a summary names it; empty if there is none."""
+    return next(iter(step_limits(told)), "")
 
 
 def _leaves_time(told: Summary) -> bool:
-    """Whether the time limit is so far beyond the first horizon that who is merely late succeeds, too."""
+    """Whether the time limit is so far beyond the first step limit that who is merely late succeeds, too."""
     steps = sooner(told)
     return bool(steps) and told["limit"] >= TIME_TO_SPARE * int(steps)
 
@@ -169,8 +176,8 @@ def _noise(summary: Summary) -> str:
     told, whole = told_of(summary), overall(summary)
     return (
         f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise, not skill. In the"
-        f" simulator it succeeds more often than the clone whose actions are drawn at random"
-        f" {_by(estimate_of(told['difference_stochastic']))}, but not than the clone under its better sampler:"
+        f" simulator it succeeds more often than the clone under its stochastic sampler"
+        f" {_by(estimate_of(told['difference_stochastic']))}, but not than the clone under its better one:"
         f" {_from_to(whole)} within {told['limit']} steps {_by(whole.difference)}."
     )
 
@@ -341,12 +348,12 @@ def scope(tasks: Mapping[str, Any]) -> str:
     # those that were evaluated: a run that was interrupted has others
     seeds = [len(task["per_seed"]) for task in tasks.values()]
     what = words(next(iter(tasks))) if len(tasks) == 1 else f"average of {len(tasks)} tasks"
-    episodes = _range(task["n"] for task in tasks.values())
-    return f"{what}, {episodes} episodes each, {_range(seeds)} seed{'s' if max(seeds) > 1 else ''}"
+    episodes = span(task["n"] for task in tasks.values())
+    return f"{what}, {episodes} episodes each, {span(seeds)} seed{'s' if max(seeds) > 1 else ''}"
 
 
-def _range(counts: Iterable[int]) -> str:
-    """One number where all are equal."""
+def span(counts: Iterable[int]) -> str:
+    """Counts in words: one number where all are equal."""
     found = sorted(counts)
     return str(found[0]) if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
 

@@ -13,6 +13,7 @@ from envs.benchmark import open_benchmark
 from experiments.stages.play import open_play
 from experiments.stages.world_model import open_world_model
 from experiments.study.run import Run
+from worldaction.config import to_dict
 from worldaction.play.store import Segment
 from worldaction.spec import SCENE
 from worldaction.world_model.latent import Latent
@@ -47,7 +48,8 @@ class TaskRun:
 
     def policy(self, actor: Actor, *, sampler: Sampler = "stochastic") -> Policy:
         """An actor as it is used in the simulator."""
-        return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed, sampler=sampler)
+        env = to_dict(self.study.env_config)
+        return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed, sampler=sampler, env=env)
 
 
 def samplers(actor: Actor) -> tuple[Sampler, ...]:

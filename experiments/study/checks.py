@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from envs.benchmark import Benchmark, benchmark_class, open_benchmark
 from experiments.study.settings import Study
-from worldaction.config import EvaluationConfig
+from worldaction.config import EvaluationConfig, StressConfig
 from worldaction.errors import UserError
 from worldaction.spec import Kind, Layout, Split
 
@@ -90,9 +91,12 @@ def check_judges(study: Study, layout: Layout, *, option: str = "--evaluate-in")
     """
     for env in study.evaluate_in:
         try:
-            benchmark = open_benchmark(study.env_config_of_judge(env))
+            config = study.env_config_of_judge(env)
+            # whether it has these tasks at all comes before what makes them harder
+            plain = open_benchmark(replace(config, stress=StressConfig()))
             for task in study.tasks:
-                benchmark.check(task)
+                plain.check(task)
+            benchmark = open_benchmark(config)
             for name in ("robot", "action", "null_action", "binary"):
                 if (own := getattr(layout, name)) != (other := getattr(benchmark.layout, name)):
                     raise UserError(f"policies of this study have {name} {own}, and there it is {other}; leave it out")

@@ -28,6 +28,7 @@ from experiments.study.checks import check_judges, check_lengths
 from experiments.study.pool import Job, run_jobs
 from experiments.study.resolve import check_resolved, open_recorded, resolve, seen_through
 from experiments.study.run import Run, is_run
+from experiments.study.sessions import session
 from experiments.study.settings import Study, load_study
 from worldaction.fit import Interrupted
 from worldaction.io.artefact import Artefact, read_json
@@ -71,12 +72,17 @@ def chosen_kernels(text: str) -> Iterator[None]:
 
 def _conduct(study: Study, resume: Path | None, *, models_only: bool) -> Path:
     run = Run.open(resume) if resume is not None else _begin(study)
-    setup_logging(run.log)
+    with session(run.folder):
+        setup_logging(run.log)
+        return _all_of(run, study, resumed=resume is not None, models_only=models_only)
+
+
+def _all_of(run: Run, study: Study, *, resumed: bool, models_only: bool) -> Path:
     LOGGER.info("run folder %s", run.folder)
     if (cameras := run.study.world_model.cameras) != study.world_model.cameras:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
-        _stages(run, resumed=resume is not None, models_only=models_only)
+        _stages(run, resumed=resumed, models_only=models_only)
     except (Interrupted, KeyboardInterrupt):
         LOGGER.warning("interrupted, nothing is lost; go on with: %s", run.command)
         raise KeyboardInterrupt from None

@@ -18,7 +18,14 @@ from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_tasks, judged_in
 from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
-from worldaction.config import PolicyConfig, StressConfig, UpdateConfig, check_ranges, check_stress
+from worldaction.config import (
+    EvaluationConfig,
+    PolicyConfig,
+    StressConfig,
+    UpdateConfig,
+    check_ranges,
+    check_stress,
+)
 from worldaction.errors import UserError, unknown
 from worldaction.extension import Family, Spec, from_text
 from worldaction.losses.registry import LOSSES, merge
@@ -33,7 +40,19 @@ From play data to the verdict BC against PPO in imagination. PRESET is one of {p
 LOGGER = logging.getLogger("worldaction")
 RESERVED: Final = (
     *("bc", "bc_other", "bc_deterministic", "task", "seed", "env", "limit", "sampler", "choice", "samplers"),
-    *("average", "n", "difference", "difference_stochastic", "imagined", "within", "time", "judged", "gap", "per_seed"),
+    *(
+        "average",
+        "n",
+        "difference",
+        "difference_stochastic",
+        "imagined",
+        "within",
+        "time",
+        "judged",
+        "gap",
+        "shared",
+        "per_seed",
+    ),
     *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
 )
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
@@ -93,6 +112,7 @@ def check(study: Study) -> Study:
     for what, steps in (("the time limit", study.table.max_steps), ("the dream (--update.horizon)", study.dream_steps)):
         if steps % chunk:
             raise UserError(f"{what} of {steps} steps is no multiple of the chunk of {chunk} actions; change one")
+    _check_acting(study)
     if study.device == "cuda":
         # torch alone knows whether there is one
         from experiments.study.machine import device
@@ -101,6 +121,27 @@ def check(study: Study) -> Study:
     if benchmark_class(study.env).knows_itself:
         check_tasks(study)
     return study
+
+
+def _check_acting(study: Study) -> None:
+    """Say which settings cannot act: they change nothing, and whoever gave them thinks that they do.
+
+    Raises:
+        UserError: nothing is left of them.
+    """
+    limit, evaluation = study.table.max_steps, study.evaluation
+    if study.update.horizon > limit:
+        LOGGER.warning(
+            "--update.horizon %d: dreams are as long as the time limit of %d steps at most", study.update.horizon, limit
+        )
+    if study.play is None and study.clone.demos > study.data.demos:
+        LOGGER.warning(
+            "--clone.demos %d: there are --data.demos %d of each task, which are all cloned",
+            *(study.clone.demos, study.data.demos),
+        )
+    beyond = [steps for steps in evaluation.within if steps > limit]
+    if beyond and evaluation.within != EvaluationConfig().within:
+        LOGGER.warning("--evaluation.within %s: beyond the time limit of %d steps", " ".join(map(str, beyond)), limit)
 
 
 def _spelled_out(argument: str) -> str:
@@ -230,6 +271,7 @@ def _checked(study: Study) -> Study:
     lists = {"tasks": study.tasks, "seeds": study.seeds, "losses": study.losses}
     lists["world-model.cameras"] = study.world_model.cameras
     lists["evaluate-in"] = study.evaluate_in
+    lists["evaluation.within"] = study.evaluation.within
     for name, values in lists.items():
         # other environments may have nothing to look through
         may_be_empty = name == "evaluate-in" or (

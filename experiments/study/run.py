@@ -133,8 +133,13 @@ class Run:
         """Where the artefacts lie: the run's own folder, its study's if it is an arm, or a folder that runs share."""
         if self.study.cache is not None:
             return Cache(self.study.cache, shared=True)
+        return Cache(self.study_folder / "cache")
+
+    @property
+    def study_folder(self) -> Path:
+        """The folder of the study that this run is an arm of, or its own."""
         study = self.folder.parent.parent
-        return Cache((study if self.folder.parent.name == ARMS and is_run(study) else self.folder) / "cache")
+        return study if self.folder.parent.name == ARMS and is_run(study) else self.folder
 
     def artefacts(self) -> dict[str, Artefact]:
         """All of the run's, by their place."""
@@ -147,6 +152,12 @@ class Run:
             judged = [(s, t, env) for s in self.study.seeds for t in self.study.tasks for env in self.study.evaluate_in]
             found |= {f"seed{s}/{task}/{judged_in(env)}": self.judged(s, task, env) for s, task, env in judged}
         return found
+
+    def judgements(self) -> dict[str, Path]:
+        """Evaluations in other simulators that the run shows, those that `worldaction eval` made as well, by place."""
+        where = self.folder / "artefacts"
+        found = sorted(where.glob(f"seed*/*/{JUDGED}*/manifest.json"))
+        return {path.parent.relative_to(where).as_posix(): path.parent for path in found}
 
     def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
         # other devices, kernels and versions of ours give other numbers

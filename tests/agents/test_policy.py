@@ -428,8 +428,9 @@ def test_a_state_of_another_batch_is_refused(policy: Policy) -> None:
 
 
 def test_a_seed_below_zero_is_refused(policy: Policy) -> None:
-    with pytest.raises(UserError, match="seed -1: give a whole number from 0 on"):
-        policy.reset(seed=-1)
+    for seed, shown in ((-1, "-1"), ("7", "'7'"), (1.5, "1.5")):
+        with pytest.raises(UserError, match=f"seed {shown}: give a whole number from 0 on"):
+            policy.reset(seed=seed)
 
 
 # Disk -----------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +23,20 @@ from envs.playtable.generate import demo_episode
 from envs.playtable.render import GL_BACKENDS, works
 from envs.playtable.stress import stressed
 from envs.tasks import TASKS, get_task
-from worldaction.config import StressConfig
+from worldaction.config import NonNegative, Pace, StressConfig, Whole, check_ranges, check_stress
+from worldaction.errors import UserError
 from worldaction.spec import SCENE
 
 LONGEST_SCRIPT = 150
+
+
+@dataclass(frozen=True)
+class _Demonstrator:
+    """The ranges of the options."""
+
+    noise: NonNegative
+    pace: Pace
+    limit: Whole
 
 
 class Record(NamedTuple):
@@ -121,6 +132,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tolerance", type=float, default=0.0, help="what success asks for, as --stress.tolerance")
     parser.add_argument("--speed", help="only print the steps per CPU second of this renderer")
     options = parser.parse_args(arguments)
+    if options.starts < 1:
+        raise UserError(f"--starts {options.starts}: give 1 or more")
+    # the scripts alone have no limit and no tolerance
+    for option, value in (("limit", options.limit), ("tolerance", options.tolerance)):
+        if value and options.pace is None:
+            raise UserError(f"--{option} {value} is of a demonstrator of play data; give --pace with it")
+    check_ranges(_Demonstrator(options.noise, options.pace or 1.0, options.limit))
+    check_stress(StressConfig(tolerance=options.tolerance))
     if options.speed:
         print(f"{measure_speed(options.speed):.0f}")
         return

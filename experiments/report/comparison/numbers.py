@@ -32,7 +32,9 @@ from experiments.report.statistics import average, probability_of_improvement, s
 from experiments.report.summary import commits, estimate, over_tasks, pooled, since_start
 from experiments.report.verdict import ANY_UPDATE
 from experiments.study.arms import differences
+from experiments.study.checks import JUDGED
 from experiments.study.run import Run, settings_of
+from experiments.study.sessions import worked_seconds
 from worldaction.io.artefact import read_json, write_json
 
 Json = dict[str, Any]
@@ -112,6 +114,7 @@ def compare(run: Run) -> Json:
         **commits(run),
         "renderer": first.summary.get("renderer"),
         "seconds": since_start(run),
+        "worked_seconds": worked_seconds(run.folder),
         "arms": arms,
     }
     if left := {name: count for name, one in found.items() if (count := one.unfinished)}:
@@ -207,7 +210,7 @@ def _seconds(stages: Mapping[str, float]) -> Json:
     models = [value for place, value in stages.items() if place.endswith("/world_model")]
     tasks: dict[str, float] = {}
     for place, value in stages.items():
-        if place.count("/") == 2:
+        if place.count("/") == 2 and not place.rpartition("/")[2].startswith(JUDGED):
             task = place.rpartition("/")[0]
             tasks[task] = tasks.get(task, 0.0) + value
     return {"world_model": mean(models), "policies": mean(tasks.values())}

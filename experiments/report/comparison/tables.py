@@ -133,7 +133,7 @@ def _averages(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
     columns = ["arm", f"{bc} %", f"{who} %", f"{who} - {bc}, points", f"imagined {bc}, {who} %"]
     steps = sooner(next((arm["average"] for arm in arms.values() if arm.get("average")), {}))
     columns += [
-        f"imagined - real {who}",
+        f"imagined minus real, {who}",
         *([f"in {steps}: {bc}, {who}"] if steps else []),
         *([f"IQM {bc} %", f"IQM {who} %"] if seeded else []),
     ]
@@ -180,7 +180,7 @@ def _differences(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
 def _by_task(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
     first, *_ = arms
     bc, who = map(label, policies)
-    columns = ("task", "arm", "n", f"{bc} %", f"{who} %", f"imagined {bc}, {who} %", f"imagined - real {who}")
+    columns = ("task", "arm", "n", f"{bc} %", f"{who} %", f"imagined {bc}, {who} %", f"imagined minus real, {who}")
     rows = []
     for task in arms[first]["tasks"]:
         for name, arm in arms.items():

@@ -8,8 +8,8 @@ import logging
 import re
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pytest
@@ -149,6 +149,13 @@ class Counter:
         return np.array([age, -9, 0.5, 0, 0, 0, -0.1 if age else 0.1]), age
 
 
+def _sees(side: int, seen: list[Any] | None = None) -> Counter:
+    """A policy whose world model has learned from images of this side."""
+    policy: Any = Counter("", [] if seen is None else seen)
+    policy.model = SimpleNamespace(config=SimpleNamespace(image_size=side))
+    return cast(Counter, policy)
+
+
 def observation(side: int = 200) -> dict[str, Any]:
     """As calvin_env gives them."""
     rng = np.random.default_rng(0)
@@ -179,6 +186,12 @@ def test_an_instruction_starts_its_policy_afresh_and_gripper_commands_are_one_or
     ages.append(model.step(observation(), "turn_on_led")[0])
     assert ages == [0, 1, 0, 0]
     assert model.step(observation(), "turn_on_led")[6] == -1
+
+
+def test_images_are_of_the_size_that_the_policies_have_learned_from() -> None:
+    seen: list[Any] = []
+    UpstreamModel({"open_drawer": _sees(32, seen)}).step(observation(), "open_drawer")
+    assert seen[0][1]["rgb_static"].shape == (32, 32, 3)
 
 
 def test_policies_see_small_images_and_the_robot_and_never_the_scene() -> None:
@@ -225,6 +238,11 @@ def test_an_observation_of_another_form_is_refused(obs: dict[str, Any], message:
         ({}, {}, "policies is empty"),
         ({"open": Counter("", [])}, {}, "unknown task 'open'"),
         ({"open_drawer": Counter("", [])}, {"otherwise": "guess"}, "unknown otherwise"),
+        (
+            {"open_drawer": _sees(32), "turn_on_led": _sees(64)},
+            {},
+            r"different sizes \(open_drawer 32, turn_on_led 64\)",
+        ),
     ],
 )
 def test_a_wrong_argument_is_answered_with_the_remedy(policies: Any, options: Any, message: str) -> None:
@@ -332,6 +350,12 @@ def test_the_configuration_is_written_with_the_next_step_said_and_no_simulator_s
     assert (tmp_path / "set" / evaluation.CONFIGURATION).read_text() == "scene: D"
     assert f"give CALVIN's make_env the folder {tmp_path / 'set'}" in capsys.readouterr().err
     (tmp_path / "file").touch()
+    # what is there already is left as it is
+    (tmp_path / "set" / evaluation.CONFIGURATION).write_text("mine")
+    with pytest.raises(SystemExit):
+        evaluation.main(["--out", str(tmp_path / "set")])
+    assert "already; give another folder" in capsys.readouterr().err
+    assert (tmp_path / "set" / evaluation.CONFIGURATION).read_text() == "mine"
     for folder, said in (("other", "error: the simulator ended"), ("file/set", "error: cannot write ")):
         with pytest.raises(SystemExit):
             evaluation.main(["--out", str(tmp_path / folder)])

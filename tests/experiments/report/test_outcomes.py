@@ -127,6 +127,13 @@ def test_another_simulator_is_set_against_this_one_on_the_starts_that_both_have(
     assert there["ppo"]["rate"] == judged.mean()
     assert there["gap"]["ppo"] == estimate(paired_difference(judged, success[start < 50], starts))
     assert there["within"]["72"]["bc"]["rate"] < there["bc"]["rate"]
+    # of the run's own simulator, what the gap was computed from, and not the rate over all its start states
+    shared = success_rate(success[start < 50], start[start < 50])
+    assert there["shared"]["ppo"]["rate"] == shared.value != found["tasks"]["open_drawer"]["ppo"]["rate"]
+    assert tuple(there["shared"]["ppo"]["interval"]) == tuple(shared.interval)
+    for policy in ("bc", "ppo"):
+        gap = there[policy]["rate"] - there["shared"][policy]["rate"]
+        assert there["gap"][policy]["value"] == pytest.approx(gap)
 
 
 def test_the_average_tells_all_that_its_tasks_tell(run: tuple[Path, Json]) -> None:
@@ -137,6 +144,8 @@ def test_the_average_tells_all_that_its_tasks_tell(run: tuple[Path, Json]) -> No
         (lambda told: told["within"]["110"]["difference"], "value"),
         (lambda told: told["judged"][CALVIN]["ppo"], "rate"),
         (lambda told: told["judged"][CALVIN]["gap"]["bc"], "value"),
+        (lambda told: told["judged"][CALVIN]["shared"]["ppo"], "rate"),
+        (lambda told: told["judged"][CALVIN]["shared"]["difference"], "value"),
         (lambda told: told["difference_stochastic"], "value"),
     ):
         assert pick(mean) == estimate(average([estimate_of(pick(task), key) for task in tasks]))

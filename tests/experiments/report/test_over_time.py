@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from evaluations import CALVIN, LIMIT, NAMES, Policy, Task, write_evaluations
+from matplotlib.text import Annotation
 
-from experiments.report.outcomes import recorded
+from experiments.report.outcomes import Outcomes, recorded
 from experiments.report.over_time import curves, mean_curves, over_time, places
 from experiments.report.run_page import write_report
 from experiments.report.statistics import average, success_rate
@@ -56,12 +57,19 @@ def test_every_task_has_a_panel_and_another_simulator_one_beside_it(
     assert len(plot.figure.axes) == panels * simulators
     titles = [axis.get_title(loc="left") for axis in plot.figure.axes]
     if judged:
-        assert titles[:2] == [f"{'average' if tasks > 1 else 'task 0'}, {where}" for where in ("here", "Calvin-v0")]
+        name, each = ("average", " a task") if tasks > 1 else ("task 0", "")
+        shown = [("own simulator", 100), ("Calvin-v0", 50)]
+        assert titles[:2] == [f"{name}\n{where}, n = {count}{each}" for where, count in shown]
+    assert all("n = " in title for title in titles)
     for axis in plot.figure.axes:
         assert [line.get_xdata()[0] for line in axis.lines if line.get_linestyle() == ":"] == [72, 110, 150]
         assert sum(len(line.get_xdata()) > 2 for line in axis.lines) == 3
-        assert len(axis.collections) == 3
-    assert {row["simulator"] for row in plot.data} == ({"here"} if judged is None else {"here", "Calvin-v0"})
+        # bands of the two that are compared alone: three hide each other
+        assert len(axis.collections) == 2
+        steps = [line.get_drawstyle() for line in axis.lines if len(line.get_xdata()) > 2]
+        assert steps == ["steps-post"] * 3
+    home = {"own simulator"}
+    assert {row["simulator"] for row in plot.data} == (home if judged is None else home | {"Calvin-v0"})
     assert plot.data[-1].keys() == {"task", "simulator", "policy", "steps", "rate", "low", "high"}
 
 
@@ -70,11 +78,28 @@ def test_a_task_that_another_simulator_has_not_judged_leaves_its_panel_empty_and
     tasks = {name: recorded(tmp_path, name, [0], NAMES) for name in ("open_drawer", "turn_on_led")}
     drawn = {(row["task"], row["simulator"]) for row in over_time(tasks, (72,)).data}
     assert drawn == {
-        ("average", "here"),
-        ("open_drawer", "here"),
+        ("average", "own simulator"),
+        ("open_drawer", "own simulator"),
         ("open_drawer", "Calvin-v0"),
-        ("turn_on_led", "here"),
+        ("turn_on_led", "own simulator"),
     }
+
+
+@pytest.mark.parametrize("ppo", [0.8, 0.79, 0.1])
+def test_the_labels_at_the_ends_of_two_lines_never_cover_each_other(ppo: float, tmp_path: Path) -> None:
+    def one(rate: float, count: int = 100) -> dict[str, object]:
+        success = [int(i < rate * count) for i in range(count)]
+        return {"index": list(range(count)), "success": success, "steps": [50 if s else LIMIT for s in success]}
+
+    told = {"task": "t", "seed": 0, "limit": LIMIT, "sampler": "stochastic", "bc_other": None}
+    outcomes = Outcomes.read([told | {"bc": one(0.8), "ppo": one(ppo)}], NAMES)
+    (axis,) = over_time({"t": {"": outcomes}}, ()).figure.axes
+    labels = {text.get_text(): text.xy[1] for text in axis.texts if isinstance(text, Annotation)}
+    places = [text.xy[1] for text in axis.texts if isinstance(text, Annotation)]
+    assert len(places) == 2
+    assert abs(places[0] - places[1]) >= 8
+    if ppo == 0.1:
+        assert labels == {"80": 80.0, "10": pytest.approx(10.0)}
 
 
 def test_the_page_shows_the_figure_and_all_tables(tmp_path: Path) -> None:
@@ -85,8 +110,11 @@ def test_the_page_shows_the_figure_and_all_tables(tmp_path: Path) -> None:
     page = write_report(tmp_path).read_text()
     assert (tmp_path / "curves" / "over_time.csv").exists()
     for said in (
-        "<h3>Sooner</h3>",
-        f"<h3>In the simulator of training, and in {CALVIN}</h3>",
+        "<h3>Success within fewer steps</h3>",
+        f"<h3>The same policies in {CALVIN}</h3>",
+        "BC acts under the sampler that did better on start states apart from these (deterministic 2 times), PPO under",
+        "<td class=number>BC, other sampler</td>",
+        "<td class=number>Calvin-v0</td>",
         "Success in the simulator within 152 control steps.",
         "<h3>Where something moves</h3>",
         "<td class=number>15.0</td><td class=number>10.0</td><td class=number>12.0</td>",

@@ -179,7 +179,10 @@ def test_the_table_of_sooner_success_has_both_policies_at_every_horizon(tmp_path
     summary = _summary(tmp_path, KINDS["noise"], KINDS["unclear"])
     table = within_table(summary)
     assert table.columns[:4] == ["task", "other sampler", "in 72: BC, PPO", "points"]
-    assert len(table.columns) == 9
+    # 150 of 152 steps would say the first table's numbers once more
+    assert len(table.columns) == 7
+    assert not any("150" in column for column in table.columns)
+    assert table.columns[-1] == "median steps to success: BC, PPO"
     row, one_sampler = table.rows
     early = summary["tasks"]["open_drawer"]["within"]["72"]
     assert row[2] == f"{100 * early['bc']['rate']:.0f}, {100 * early['ppo']['rate']:.0f}"
@@ -194,11 +197,41 @@ def test_both_simulators_stand_side_by_side_with_the_gap(tmp_path: Path) -> None
     table = judged_table(summary, CALVIN)
     assert [row[0] for row in table.rows] == ["open_drawer"]
     assert not table.total
-    assert table.rows[0][3] == "50"
     there = summary["tasks"]["open_drawer"]["judged"][CALVIN]
-    assert table.rows[0][5].startswith(f"{100 * there['ppo']['rate']:.0f} [")
-    assert table.rows[0][-1].startswith(f"{100 * there['gap']['ppo']['value']:+.0f} [")
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert row["n"] == "50"
+    assert row["Calvin-v0: PPO"].startswith(f"{100 * there['ppo']['rate']:.0f} [")
+    assert row["PPO gap"].startswith(f"{100 * there['gap']['ppo']['value']:+.0f} [")
     assert CALVIN in table.title
+    # both sides of the gap from the same 50 start states, of the 100 of the first table
+    bc, ppo = (f"{100 * there['shared'][policy]['rate']:.0f}" for policy in ("bc", "ppo"))
+    assert row["own simulator: BC, PPO"] == f"{bc}, {ppo}"
+    early = there["within"]["72"]
+    assert row["in 72: BC, PPO"] == f"{100 * early['bc']['rate']:.0f}, {100 * early['ppo']['rate']:.0f}"
+    assert not any("tolerance" in column for column in table.columns)
+
+
+def test_another_simulator_s_table_says_by_whose_criterion_it_judges(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"]._replace(judged=0.8)) | {"env": "worldaction/PlayTable-v0"}
+    there = summary["tasks"]["open_drawer"]["judged"][CALVIN]
+    assert "criterion (tolerance 0)" not in judged_table(summary, CALVIN).about
+    there["oracle"] = {"72": there["within"]["110"], "152": there["within"]["150"]}
+    table = judged_table(summary, CALVIN)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert "judged there by the run's own criterion" in table.about
+    assert f"of {CALVIN} by CALVIN's criterion (tolerance 0)" in table.about
+    assert "PlayTable-v0: BC, PPO" in row
+    lenient = there["within"]["110"]
+    shown = f"{100 * lenient['bc']['rate']:.0f}, {100 * lenient['ppo']['rate']:.0f}"
+    assert row["tolerance 0, in 72: BC, PPO"] == shown
+    assert "tolerance 0, in 152: BC, PPO" in row
+
+
+def test_a_summary_from_before_has_no_success_from_the_shared_starts(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"]._replace(judged=0.8))
+    del summary["tasks"]["open_drawer"]["judged"][CALVIN]["shared"]
+    table = judged_table(summary, CALVIN)
+    assert dict(zip(table.columns, table.rows[0], strict=True))["own simulator: BC, PPO"] == "-"
 
 
 def test_what_ends_a_run_fits_a_terminal(tmp_path: Path) -> None:

@@ -99,7 +99,8 @@ def test_a_study_elsewhere_is_judged_at_the_embedded_table(tmp_path: Path) -> No
     [
         (ABSENT, "no such simulator is known: set ABSENT_PYTHON"),
         ("worldaction/Calvin-v0", "no CALVIN simulator is known: set WORLDACTION_CALVIN_PYTHON"),
-        ("Pendulum-v1", "--stress.tolerance works at the embedded play table only"),
+        ("Pendulum-v1", "unknown task 'turn_on_led'"),
+        ("Calvin-v0", "unknown environment 'Calvin-v0'; did you mean 'worldaction/Calvin-v0'?"),
         ("nothing:Here", "nothing"),
     ],
 )
@@ -129,7 +130,7 @@ def test_a_judge_that_cannot_be_had_is_refused_before_anything_is_computed(
     [
         (["--in", TABLE], "has been evaluated there already"),
         (["--in", TWIN, "--episodes", "0"], "--episodes 0: give 1 or more"),
-        (["--in", TWIN, "--episodes", "997"], "give 1 to 996"),
+        (["--in", TWIN, "--episodes", str(EPISODES + 1)], f"--episodes {EPISODES + 1}: give 1 to {EPISODES}"),
         (["--in", TWIN, "--tasks", "open_drawer"], "open_drawer"),
         (["--in", TWIN, "--seeds", "3"], "seed"),
     ],

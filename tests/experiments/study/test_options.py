@@ -419,3 +419,23 @@ def test_two_judges_whose_results_would_lie_in_one_place_are_refused() -> None:
 def test_start_states_that_are_all_spoken_for_are_said_to_be() -> None:
     with pytest.raises(UserError, match=r"left from number 996 .*a sampler 4 \(--evaluation.sampler-episodes\)"):
         parse_study(["debug", "--evaluation.first", "996"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--evaluation.within", "72", "300"], "--evaluation.within 300: beyond the time limit of 152 steps"),
+        (["--update.horizon", "500"], "dreams are as long as the time limit of 152 steps at most"),
+        (["--clone.demos", "30"], "--clone.demos 30: there are --data.demos 20 of each task"),
+        ([], ""),
+    ],
+)
+def test_settings_that_cannot_act_are_told(asked: list[str], said: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING"):
+        parse_study(["quick", *asked])
+    assert any(said in message for message in caplog.messages) if said else not caplog.messages
+
+
+def test_step_limits_without_a_number_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--evaluation.within is empty"):
+        parse_study(["quick", "--evaluation.within"])

@@ -1,0 +1,59 @@
+"""For how long commands have worked on a run: pauses between them, however long, are no work.
+
+``sessions.json`` in the run's folder: of each command that worked on it, when it began (seconds since 1970) and its
+seconds. One without seconds is at work, or was killed; it worked until the last line of the run's log.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from worldaction.io.artefact import read_json, write_json
+
+FILE: Final = "sessions.json"
+LOG: Final = "console.log"
+
+
+@contextmanager
+def session(folder: Path) -> Iterator[None]:
+    """Work on a run, whose time is noted; it begins before the first line of its log is written.
+
+    Args:
+        folder: of the run. One that was begun before sessions were noted has none, for half of a time would mislead.
+    """
+    if not (folder / FILE).exists() and (folder / LOG).exists():
+        yield
+        return
+    began = time.time()
+    _write(folder, [*({**one, "seconds": _seconds(one, folder)} for one in _read(folder)), {"began": began}])
+    try:
+        yield
+    finally:
+        ended = {"began": began, "seconds": round(time.time() - began, 1)}
+        _write(folder, [ended if one["began"] == began else one for one in _read(folder)])
+
+
+def worked_seconds(folder: Path) -> float | None:
+    """Seconds of work on a run so far; None of one that was begun before sessions were noted."""
+    found = _read(folder)
+    return round(sum(_seconds(one, folder) for one in found), 1) if found else None
+
+
+def _seconds(one: dict[str, Any], folder: Path) -> float:
+    if "seconds" in one:
+        return float(one["seconds"])
+    log = folder / LOG
+    return round(max(log.stat().st_mtime - one["began"], 0.0), 1) if log.exists() else 0.0
+
+
+def _read(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = read_json(folder / FILE)["sessions"] if (folder / FILE).exists() else []
+    return found
+
+
+def _write(folder: Path, sessions: list[dict[str, Any]]) -> None:
+    write_json(folder / FILE, {"sessions": sessions})
