@@ -169,7 +169,7 @@ def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
     features, chunks = torch.zeros(1, 2, model.feature_size), torch.zeros(2, study.policy.chunk, layout.action)
     one_step = {"steps": 1, "batch": 2, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.0, "seed": 0}
     cloned = clone(head, features, chunks, options=vars(options), binary=layout.binary, **one_step)  # type: ignore[arg-type]
-    starts = Latent(torch.zeros(1, model.config.deter), torch.zeros(1, model.config.groups, dtype=torch.uint8))
+    starts = Latent(torch.zeros(1, model.rssm.deter), torch.zeros(1, model.config.groups, dtype=torch.uint8))
     decisions = study.dream_steps // study.policy.chunk
     threshold = study.success.threshold
     judge = SuccessClassifier(model.feature_size, hidden=8, dropout=0.0)
