@@ -161,7 +161,8 @@ QUICK = Study(
         min_time=0.6,
         evaluate_every=5,
     ),
-    evaluation=EvaluationConfig(episodes=150, curve_episodes=10),
+    # what was chosen by trying was tried on start states before these
+    evaluation=EvaluationConfig(episodes=150, first=300, curve_episodes=10),
 )
 
 SMALL = replace(
@@ -171,7 +172,7 @@ SMALL = replace(
     data=replace(QUICK.data, frames=60_000, near_misses=250, demos=50),
     world_model=replace(QUICK.world_model, steps=9_000),
     update=replace(QUICK.update, iterations=30, evaluate_every=10),
-    evaluation=EvaluationConfig(episodes=150, curve_episodes=20),
+    evaluation=EvaluationConfig(episodes=150, first=300, curve_episodes=20),
 )
 
 BASE = replace(
@@ -183,7 +184,7 @@ BASE = replace(
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000, demos=10),
     update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096),
-    evaluation=EvaluationConfig(episodes=200, parallel=20),
+    evaluation=EvaluationConfig(episodes=200, first=300, parallel=20),
 )
 
 DEBUG = replace(
