@@ -33,7 +33,7 @@ HIDDEN: Final = 64
 ROUNDS, STEPS, ROWS = 6, 100, 256
 """Of the fit: how often gaps are computed anew, steps after each time, and windows of a step."""
 SETTLING, AHEAD = 4, 28
-"""Frames of such a window that are seen, and frames after them that are predicted."""
+"""Frames of such a window that are seen, and frames after them that are predicted, fewer where episodes are short."""
 TOLERANCE: Final = 0.03
 """Errors beyond this (standard deviations) count linearly: contacts must not bend the law of free motion."""
 
@@ -159,13 +159,13 @@ def fit_law(x: Tensor, action: Tensor, episodes: Sequence[Episode], *, seed: int
     Raises:
         UserError: no episode is long enough.
     """
-    length = SETTLING + AHEAD
-    first = [torch.arange(e.start, e.stop - length) for e in episodes if e.length > length]
-    if not first:
+    frames = min(SETTLING + AHEAD, max((e.length for e in episodes), default=0) - 1)
+    if frames <= SETTLING:
         raise UserError(
-            f"no episode of the play has more than {length} frames, which the law of the robot's motion is fitted to;"
-            " set --world-model.pose none"
+            f"no episode of training has more than {SETTLING + 1} frames with known actions, so no law of the robot's"
+            " motion can be fitted; set --world-model.pose none"
         )
+    first = [torch.arange(e.start, e.stop - frames) for e in episodes if e.length > frames]
     begins, generator = torch.cat(first), torch.Generator().manual_seed(seed)
     free = _FreeLaw(x, action, begins)
     for step in range(ROUNDS * STEPS):
@@ -173,7 +173,7 @@ def fit_law(x: Tensor, action: Tensor, episodes: Sequence[Episode], *, seed: int
             gap = gaps(free.law(), x, action, episodes)
         rows = begins[torch.randint(len(begins), (ROWS,), generator=generator)]
         with torch.enable_grad():
-            free.improve(_prediction_error(free.law(), x, action, gap, rows))
+            free.improve(_prediction_error(free.law(), x, action, gap, rows, frames))
     return ServoLaw(*(value.detach() for value in free.law()))
 
 
@@ -208,14 +208,14 @@ def unforeseen(law: ServoLaw, x: Tensor, action: Tensor, episodes: Sequence[Epis
     return x[now + 1] - law.coast(x[now], gap[now], action[now])[0]
 
 
-def _prediction_error(law: ServoLaw, x: Tensor, action: Tensor, gap: Tensor, rows: Tensor) -> Tensor:
-    """[] of windows that begin at the frames `rows` [M]."""
+def _prediction_error(law: ServoLaw, x: Tensor, action: Tensor, gap: Tensor, rows: Tensor, frames: int) -> Tensor:
+    """[] of windows that begin at the frames `rows` [M] and go on for so many."""
     now, ahead = x[rows], gap[rows]
     for frame in range(SETTLING):
         seen = x[rows + frame + 1]
         now, ahead = seen, law.observe(now, ahead, action[rows + frame], seen)
     errors = []
-    for frame in range(SETTLING, SETTLING + AHEAD):
+    for frame in range(SETTLING, frames):
         now, ahead = law.coast(now, ahead, action[rows + frame])
         errors.append(functional.smooth_l1_loss(now, x[rows + frame + 1], beta=TOLERANCE))
     return torch.stack(errors).mean()
@@ -225,13 +225,15 @@ class _FreeLaw:
     """The numbers of a law while they are fitted."""
 
     def __init__(self, x: Tensor, action: Tensor, begins: Tensor) -> None:
-        size = x.shape[1]
-        # shares as logits. At first, half of the way is gone at once, commands move the target, and the target stays
-        # where it was when the robot is somewhere else than foreseen
-        self.share, self.absolute = torch.zeros(size), torch.full((size,), -3.0)
+        size, change = x.shape[1], x[begins + 1] - x[begins]
+        # numbers that move little are learned as fast as those that move much
+        self.unit = change.std(0, correction=0).clamp_min(1e-6)[:, None]
+        # at first, half of the way is gone at once, commands move the target, and the target stays where it was when
+        # the robot is somewhere else than foreseen
+        self.share, self.absolute = torch.full((size,), 0.5), torch.full((size,), 0.05)
         self.regain, self.offset = torch.full((size,), -1.0), torch.zeros(size)
-        self.moved = _at_once(action[begins], x[begins + 1] - x[begins])
-        rates = {5e-2: [self.share, self.absolute], 2e-2: [self.regain, self.offset], 5e-3: [self.moved]}
+        self.moved = _at_once(action[begins], change) / self.unit
+        rates = {1e-2: [self.share, self.absolute], 2e-2: [self.regain, self.offset, self.moved]}
         groups = [{"params": [p.requires_grad_() for p in part], "lr": rate} for rate, part in rates.items()]
         self.optimiser = torch.optim.Adam(groups)
         # to a hundredth
@@ -239,7 +241,8 @@ class _FreeLaw:
 
     def law(self) -> ServoLaw:
         """With gradients."""
-        return ServoLaw(self.share.sigmoid(), self.absolute.sigmoid(), self.regain, self.offset, self.moved)
+        offset = self.unit[:, 0] * self.offset
+        return ServoLaw(self.share, self.absolute, self.regain, offset, self.unit * self.moved)
 
     def improve(self, loss: Tensor) -> None:
         """One step."""
@@ -247,6 +250,10 @@ class _FreeLaw:
         loss.backward()
         self.optimiser.step()
         self.schedule.step()
+        # projected, not squashed: a robot that goes all the way at once, or whose commands move its target and nothing
+        # else, is at the border
+        for share in (self.share, self.absolute):
+            share.data.clamp_(0.0, 1.0)
 
 
 def _at_once(action: Tensor, change: Tensor, penalty: float = 1e-2) -> Tensor:
