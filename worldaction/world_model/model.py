@@ -43,7 +43,7 @@ from worldaction.world_model.pose import gaps
 
 POSE: Final = "pose"
 """The term by which a model that carries the pose learns what the law of the robot does not foresee."""
-POSE_SCALE: Final = 100.0
+POSE_SCALE: Final = 10.0
 DECODER = ("reconstruction",)
 """The loss whose network draws images."""
 Actor = Callable[[Latent, int], Tensor]

@@ -12,7 +12,8 @@ x [P] is the standardised proprioception, g [P] the gap between target and robot
 of them, B is [P, A]. With s = 0 commands move the target (CALVIN's relative actions), with s = 1 they are the target
 (absolute joint positions), and k = 1 is a robot that is where it was told to be (recorded differences of poses). e is
 what the law does not foresee. While frames are seen, x' is what is observed and e the rest; in imagination a small
-network that knows the belief says what it expects of e: contacts above all.
+network that knows the belief says which share of the way k u is gone in addition, between -1 (blocked, by a contact)
+and 1: errors in a share are small where the motion is, and do not add up while the robot stands still.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from worldaction.world_model.nets import mlp
 
 HIDDEN: Final = 64
 """Width of the network that expects what the law does not foresee."""
-ROUNDS, STEPS, ROWS = 6, 100, 256
+ROUNDS, STEPS, ROWS = 10, 100, 256
 """Of the fit: how often gaps are computed anew, steps after each time, and windows of a step."""
 SETTLING, AHEAD = 4, 28
 """Frames of such a window that are seen, and frames after them that are predicted, fewer where episodes are short."""
@@ -79,7 +80,6 @@ class Pose(nn.Module):
     regain: Tensor
     offset: Tensor
     moved: Tensor
-    largest: Tensor
 
     def __init__(self, *, belief: int, proprio: int, action: int) -> None:
         """
@@ -96,12 +96,12 @@ class Pose(nn.Module):
             raise UserError("the data have no robot_obs, so there is no pose to carry; set --world-model.pose none")
         self.proprio = proprio
         # until it is fitted, a robot that stays where it is
-        for name in ("share", "absolute", "regain", "offset", "largest"):
+        for name in ("share", "absolute", "regain", "offset"):
             self.register_buffer(name, torch.zeros(proprio))
         self.register_buffer("moved", torch.zeros(proprio, action))
-        self.unforeseen = mlp([belief + 2 * proprio, HIDDEN, proprio])
-        # nothing is unforeseen until the loss `pose` has shown what is
-        for parameter in self.unforeseen[-1].parameters():
+        self.besides = mlp([belief + 2 * proprio, HIDDEN, proprio])
+        # nothing, until training has shown what there is
+        for parameter in self.besides[-1].parameters():
             nn.init.zeros_(parameter)
 
     @property
@@ -110,12 +110,10 @@ class Pose(nn.Module):
         return ServoLaw(self.share, self.absolute, self.regain, self.offset, self.moved)
 
     def fit(self, x: Tensor, action: Tensor, episodes: Sequence[Episode], *, seed: int) -> None:
-        """Fit the law, see `fit_law`; the network is trained with the world model, by the loss `pose`."""
+        """Fit the law, see `fit_law`; the network is trained with the world model."""
         law = fit_law(x, action, episodes, seed=seed)
         for name, value in law._asdict().items():
             getattr(self, name).copy_(value)
-        # an expectation can be no larger than what has been seen: no dream may throw the robot across the room
-        self.largest.copy_(unforeseen(law, x, action, episodes).abs().amax(0))
 
     def imagine(self, belief: Tensor, pose: Tensor, action: Tensor) -> Tensor:
         """The pose after a command that nobody sees the result of.
@@ -140,8 +138,8 @@ class Pose(nn.Module):
 
     def expect(self, belief: Tensor, x: Tensor, ahead: Tensor) -> Tensor:
         """e [B, P] as the network expects it."""
-        share: Tensor = self.unforeseen(torch.cat([belief, x, ahead], -1)).tanh()
-        return self.largest * share
+        besides: Tensor = self.besides(torch.cat([belief, x, ahead], -1)).tanh()
+        return self.share * ahead * besides
 
 
 def fit_law(x: Tensor, action: Tensor, episodes: Sequence[Episode], *, seed: int) -> ServoLaw:
@@ -200,14 +198,6 @@ def gaps(law: ServoLaw, x: Tensor, action: Tensor, episodes: Sequence[Episode]) 
     return found
 
 
-@torch.no_grad()
-def unforeseen(law: ServoLaw, x: Tensor, action: Tensor, episodes: Sequence[Episode]) -> Tensor:
-    """e [M, P] at all frames that a command of the same episode led to; see `gaps`."""
-    gap = gaps(law, x, action, episodes)
-    now = torch.cat([torch.arange(e.start, e.stop - 1) for e in episodes])
-    return x[now + 1] - law.coast(x[now], gap[now], action[now])[0]
-
-
 def _prediction_error(law: ServoLaw, x: Tensor, action: Tensor, gap: Tensor, rows: Tensor, frames: int) -> Tensor:
     """[] of windows that begin at the frames `rows` [M] and go on for so many."""
     now, ahead = x[rows], gap[rows]
@@ -235,7 +225,8 @@ class _FreeLaw:
         self.moved = _at_once(action[begins], change) / self.unit
         rates = {1e-2: [self.share, self.absolute], 2e-2: [self.regain, self.offset, self.moved]}
         groups = [{"params": [p.requires_grad_() for p in part], "lr": rate} for rate, part in rates.items()]
-        self.optimiser = torch.optim.Adam(groups)
+        # a short memory of squares: the first gradients are far larger than all others
+        self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.98))
         # to a hundredth
         self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimiser, 0.01 ** (1 / (ROUNDS * STEPS)))
 

@@ -127,20 +127,16 @@ def test_the_belief_knows_the_pose_of_the_frame_before(batch: TensorDict) -> Non
     assert bool(((h[:, 4] - there[:, 4]).abs().amax(-1) > 1e-4).all())
 
 
-def test_the_network_beside_the_law_learns_what_the_law_does_not_foresee(batch: TensorDict) -> None:
+def test_the_error_of_the_poses_teaches_the_network_beside_the_law_and_what_it_reads(batch: TensorDict) -> None:
     model, core = posed()
-    core.pose.largest.fill_(2.0)
-    targets = model.with_targets(batch)
-    latents = model.filter(targets)
-    optimiser = torch.optim.Adam(core.pose.parameters(), lr=1e-2)
-    errors = []
-    for _ in range(60):
-        error = core.pose_error(Latents(**{k: v.detach() for k, v in vars(latents).items()}), targets, None)
-        optimiser.zero_grad()
-        error.backward()
-        optimiser.step()
-        errors.append(float(error))
-    assert errors[-1] < 0.6 * errors[0]
+    terms, figures, _ = model.losses_of(batch)
+    assert float(figures["loss/pose"]) > 0
+    for parameter in core.pose.besides[-1].parameters():
+        torch.nn.init.normal_(parameter)
+    terms, *_ = model.losses_of(batch)
+    terms["pose"].backward()
+    for network in (core.pose.besides[0], core.inner):
+        assert any(p.grad is not None and bool((p.grad != 0).any()) for p in network.parameters())
 
 
 def test_poses_across_the_border_of_an_episode_and_after_unknown_actions_do_not_count(batch: TensorDict) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldaction.errors import UserError
 from worldaction.play.layout import Episode
-from worldaction.world_model.pose import Pose, ServoLaw, fit_law, gaps, unforeseen
+from worldaction.world_model.pose import Pose, ServoLaw, fit_law, gaps
 
 LENGTH, COUNT = 80, 12
 EPISODES = [Episode(start=number * LENGTH, length=LENGTH) for number in range(COUNT)]
@@ -98,27 +98,37 @@ def test_gaps_of_recorded_episodes_are_those_of_the_robot_whatever_the_order_and
     assert bool((found[5:LENGTH] == 0).all())
 
 
-def test_what_is_unforeseen_is_the_wall() -> None:
-    truth = ROBOTS["servos that lag behind a target which commands move"]
-    assert unforeseen(truth, *drive(truth, seed=3)[:2], EPISODES).abs().max() < 1e-4
-    blocked = unforeseen(truth, *drive(truth, seed=3, wall=0.0)[:2], EPISODES)
-    assert blocked[:, 0].min() < -0.05
-    assert blocked[:, 1:].abs().max() < 1e-4
-
-
-def test_an_untrained_network_expects_nothing_and_a_trained_one_never_more_than_has_been_seen() -> None:
+def test_an_untrained_network_expects_nothing_and_a_trained_one_can_block_the_way_or_double_it() -> None:
     truth = ROBOTS["servos that lag behind a target which commands move"]
     x, action, gap = drive(truth, seed=3, wall=0.0)
     pose = Pose(belief=4, proprio=3, action=2)
     pose.fit(x, action, EPISODES, seed=0)
     belief, now = torch.randn(len(x), 4), torch.cat([x, gap], -1)
+    way = pose.law.coast(x, gap, action)[0] - x
     with torch.no_grad():
-        foreseen = torch.cat(pose.law.coast(x, gap, action), -1)
-        assert torch.equal(pose.imagine(belief, now, action), foreseen)
-        pose.unforeseen[-1].bias.fill_(1e6)
-        thrown = pose.imagine(belief, now, action)
-    assert torch.allclose((thrown - foreseen)[:, :3], pose.largest.expand(len(x), -1), atol=1e-5)
-    assert bool((pose.largest < 2).all())
+        assert torch.equal(pose.imagine(belief, now, action), torch.cat(pose.law.coast(x, gap, action), -1))
+        for bias, share in ((-1e6, 0.0), (1e6, 2.0)):
+            pose.besides[-1].bias.fill_(bias)
+            assert torch.allclose(pose.imagine(belief, now, action)[:, :3] - x, share * way, atol=1e-5)
+
+
+def test_the_network_learns_a_contact_that_the_belief_knows_of() -> None:
+    truth = ROBOTS["servos that lag behind a target which commands move"]
+    x, action, gap = drive(truth, seed=3)
+    pose = Pose(belief=4, proprio=3, action=2)
+    pose.fit(x, action, EPISODES, seed=0)
+    # the first number of the belief says whether the robot's first number is held fast
+    belief, now = torch.randn(len(x), 4), torch.cat([x, gap], -1)
+    after = truth.coast(x, gap, action)[0]
+    after[:, 0] = torch.where(belief[:, 0] > 0, x[:, 0], after[:, 0])
+    optimiser, errors = torch.optim.Adam(pose.parameters(), lr=1e-2), []
+    for _ in range(150):
+        error = (pose.imagine(belief, now, action)[:, :3] - after).abs().mean()
+        optimiser.zero_grad()
+        error.backward()
+        optimiser.step()
+        errors.append(error.item())
+    assert errors[-1] < 0.3 * errors[0]
 
 
 def test_the_robot_is_where_it_is_seen() -> None:

@@ -13,14 +13,15 @@ from typing import Final
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
 
 from worldaction.spec import ACTION_MASK, IS_INIT, PREVIOUS_ACTION
 from worldaction.world_model.cores.base import RecurrentCore
 from worldaction.world_model.latent import Latent, Latents
-from worldaction.world_model.pose import Pose
+from worldaction.world_model.pose import TOLERANCE, Pose
 
-AHEAD: Final = 8
-"""Frames over which the network beside the law is trained: two chunks of actions."""
+AHEAD: Final = 11
+"""Frames over which the network beside the law is trained."""
 
 
 class PosedCore(RecurrentCore):
@@ -104,7 +105,7 @@ class PosedCore(RecurrentCore):
         )
 
     def pose_error(self, latents: Latents, batch: TensorDictBase, gap: Tensor | None) -> Tensor:
-        """What the network beside the law is trained by: half the squared error of the poses, over `AHEAD` frames.
+        """What the network beside the law is trained by: the Huber error of the poses, over `AHEAD` frames.
 
         Args:
             latents: of the batch.
@@ -112,7 +113,7 @@ class PosedCore(RecurrentCore):
             gap: as for `observe`.
 
         Returns:
-            [] the mean, in squared standard deviations summed over the numbers of proprioception.
+            [] the mean, in standard deviations summed over the numbers of proprioception.
         """
         seen, told, begins = self._seen(latents.embed), batch[PREVIOUS_ACTION], batch[IS_INIT]
         gap = self._gaps(seen, told, begins) if gap is None else gap
@@ -128,7 +129,7 @@ class PosedCore(RecurrentCore):
             now = start + frame
             counts = counts & known[:, now]
             pose = self.pose.imagine(h[:, now], pose, told[:, now])
-            off = 0.5 * (pose[..., : self.proprio] - seen[:, now]).square().sum(-1)
+            off = smooth_l1_loss(pose[..., : self.proprio], seen[:, now], beta=TOLERANCE, reduction="none").sum(-1)
             # selected, not multiplied: what does not count may be anything
             error, total = error + torch.where(counts, off, 0.0).sum(), total + counts.sum()
         return error / total.clamp_min(1)
