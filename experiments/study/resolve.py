@@ -5,6 +5,7 @@ Stages take the result; nothing below parses a text again or opens the recorded 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from worldaction.spec import Layout
 from worldaction.success import SuccessClassifier
 from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import ModelConfig, WorldModel
+
+LOGGER = logging.getLogger("worldaction")
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,13 @@ def naming_model(study: Study) -> WorldModel:
 
 
 def seen_through(study: Study, layout: Layout) -> Study:
-    """A study of recorded play that has none of the cameras that were asked for: it looks through those that it has."""
+    """A study of recorded play as far as that goes: through the cameras that it has, if it has none that were asked for.
+
+    And without a pose where no proprioception was recorded.
+    """
+    if not layout.robot and study.world_model.pose != "none":
+        LOGGER.warning("%s has no robot_obs, so the world model carries no pose", study.play)
+        study = replace(study, world_model=replace(study.world_model, pose="none"))
     if set(layout.cameras) & set(study.world_model.cameras):
         return study
     return replace(study, world_model=replace(study.world_model, cameras=layout.cameras))

@@ -251,7 +251,7 @@ def _in_72_steps(study: Study, tasks: tuple[str, ...], *, play: PlayConfig, step
         table=TableConfig(image_size=64, max_steps=72),
         stress=StressConfig(),
         data=play,
-        world_model=replace(study.world_model, steps=steps),
+        world_model=replace(study.world_model, steps=steps, pose="none"),
         clone=replace(study.clone, demos=0),
         update=replace(study.update, horizon=72),
         evaluation=EvaluationConfig(episodes=episodes, within=(72,), curve_episodes=20, sampler_episodes=0),
