@@ -113,7 +113,7 @@ def naming_model(study: Study) -> WorldModel:
 
 
 def seen_through(study: Study, layout: Layout) -> Study:
-    """A study of recorded play as far as that goes: through the cameras that it has, if it has none that were asked for.
+    """A study of recorded play as it can be: through its cameras where it has none of those that were asked for.
 
     And without a pose where no proprioception was recorded.
     """

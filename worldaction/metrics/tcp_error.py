@@ -14,8 +14,8 @@ from worldaction.losses.reconstruction import Reconstruction
 from worldaction.metrics.open_loop import SEEN, Band, OpenLoop, Rolls
 from worldaction.metrics.probes import predict
 from worldaction.spec import ACTION, CALVIN, METRES_PER_UNIT, ROBOT, ROBOT_FIELDS, Layout
-from worldaction.world_model.cores.posed import PosedCore
 from worldaction.world_model.model import WorldModel
+from worldaction.world_model.posed_core import PosedCore
 
 MILLIMETRES: Final = 1000.0
 Errors = dict[str, dict[str, Tensor]]

@@ -35,11 +35,11 @@ from worldaction.spec import (
     Layout,
 )
 from worldaction.world_model.cores.base import build_core
-from worldaction.world_model.cores.posed import PosedCore
 from worldaction.world_model.cores.registry import bring_core, check_imported
 from worldaction.world_model.latent import Latent, Latents, one_hot
 from worldaction.world_model.nets import Encoder, proprio, to_float, to_uint8
 from worldaction.world_model.pose import gaps
+from worldaction.world_model.posed_core import PosedCore
 
 POSE: Final = "pose"
 """The term by which a model that carries the pose learns what the law of the robot does not foresee."""

@@ -16,9 +16,9 @@ from worldaction.io.artefact import read_json, write_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION_MASK, IS_INIT, PREVIOUS_ACTION, ROBOT, TARGET_GAP
-from worldaction.world_model.cores.posed import PosedCore
 from worldaction.world_model.latent import Latent, Latents, one_hot
 from worldaction.world_model.model import ModelConfig, WorldModel
+from worldaction.world_model.posed_core import PosedCore
 from worldaction.world_model.train import Training, train
 
 B, T = 3, 8
@@ -147,13 +147,13 @@ def test_poses_across_the_border_of_an_episode_and_after_unknown_actions_do_not_
     hidden = targets.clone().set(ACTION_MASK, torch.ones(B, T, dtype=torch.bool))
     assert torch.equal(core.pose_error(latents, hidden, None), told)
     hidden[ACTION_MASK][:] = False
-    assert float(core.pose_error(latents, hidden, None)) == 0
+    assert core.pose_error(latents, hidden, None).item() == 0
     # all but the last action unknown: what is predicted begins with an unknown one, and none of it counts
     hidden[ACTION_MASK][:, -2] = True
-    assert float(core.pose_error(latents, hidden, None)) == 0
+    assert core.pose_error(latents, hidden, None).item() == 0
     begun = targets.clone()
     begun[IS_INIT] = torch.ones(B, T, dtype=torch.bool)
-    assert float(core.pose_error(latents, begun, None)) == 0
+    assert core.pose_error(latents, begun, None).item() == 0
 
 
 @torch.no_grad()
