@@ -39,6 +39,7 @@ Pace = Annotated[float, Range("a number above 0, up to 1", lambda value: 0 < val
 Device = Literal["auto", "cpu", "cuda"]
 Renderer = Literal["auto", "egl", "osmesa", "rays"]
 Scene = Literal["A", "B", "C", "D"]
+PoseKind = Literal["none", "servo"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class ModelSizes:
     """Which cameras the encoder sees and the decoder draws."""
     core: str = "dreamer_v2"
     """The recurrent core: NAME[,OPTION=VALUE...] (dreamer_v2 or torchrl_v3), or module:Class of your own."""
+    pose: PoseKind = "none"
+    """Whether the robot's pose is carried beside the code. servo: by a law of position servos fitted to the data."""
     deter: Count = 1024
     """Size D of the deterministic state."""
     groups: Count = 32

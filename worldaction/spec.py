@@ -27,6 +27,9 @@ ACTION: Final = "action"  # [A] float32, a_t, executed at t
 PREVIOUS_ACTION: Final = "previous_action"  # [A] float32, a_{t-1}, the null action where is_init
 ACTION_MASK: Final = "action_mask"  # [] bool, true where a_t is known; a hidden one is the null action. May be left out
 IS_INIT: Final = "is_init"  # [] bool, true at the first frame of an episode
+TARGET_GAP: Final = (
+    "target_gap"  # [P] float32, how far the robot's target is ahead of it; not stored, see world_model.pose
+)
 EPISODE: Final = "episode"  # [] int64, which episode the frame belongs to
 
 # What the world model adds. TorchRL's names; the Dreamer papers' names in brackets.

@@ -137,7 +137,7 @@ class Dreams:
         return Outcome(after, feature, terminated, after.step >= self.horizon)
 
     def feature(self, moment: Moment) -> Tensor:
-        """What a policy sees, [B, F]: beliefs in [-1, 1] and one-hots."""
+        """What a policy sees, [B, F]: beliefs and one-hots."""
         return self.model.feature(moment.latent)
 
     @torch.no_grad()
@@ -184,12 +184,12 @@ def _check_parts(model: WorldModel, success: SuccessClassifier, starts: Latent) 
     if (
         belief.ndim != 2
         or not len(belief)
-        or belief.shape[1] != sizes.deter
+        or belief.shape[1] != model.rssm.deter
         or code.shape != (len(belief), sizes.groups)
     ):
         raise UserError(
             f"starts of shapes {list(belief.shape)} and {list(code.shape)} do not fit the model; "
-            f"give at least one row of [P, {sizes.deter}] and [P, {sizes.groups}]"
+            f"give at least one row of [P, {model.rssm.deter}] and [P, {sizes.groups}]"
         )
     if success.config["feature_size"] != model.feature_size:
         raise UserError(

@@ -20,8 +20,8 @@ from worldaction.world_model.model import WorldModel
 
 def spaces(model: WorldModel) -> tuple[Box[np.float32], Box[np.float32]]:
     """Spaces of the observation (the feature [F]) and of the action [A]."""
-    # beliefs are mixtures of values of tanh, and the rest are one-hots
-    return Box(-1.0, 1.0, (model.feature_size,), np.float32), Box(-1.0, 1.0, (model.config.layout.action,), np.float32)
+    high = model.feature_limits().cpu().numpy()
+    return Box(-high, high, dtype=np.float32), Box(-1.0, 1.0, (model.config.layout.action,), np.float32)
 
 
 class DreamGymEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Composite, Unbounded
+from torchrl.data import Bounded, Categorical, Composite, TensorSpec, Unbounded
 from torchrl.envs import EnvBase
 
 from envs.dream.dynamics import Dreams, Moment
@@ -58,14 +58,14 @@ class DreamEnv(EnvBase):
 
     def _make_specs(self, model: WorldModel) -> None:
         shape = self.batch_size
-        sizes = model.config
+        sizes, high = model.config, model.feature_limits()
         state = {
-            BELIEF: Bounded(-1.0, 1.0, (*shape, sizes.deter)),
+            BELIEF: _within(high[: model.rssm.deter], shape),
             CODE: Categorical(sizes.classes, shape=(*shape, sizes.groups), dtype=torch.uint8),
             DREAM: Unbounded((*shape, 1), dtype=torch.int64),
             DREAM_STEP: Unbounded((*shape, 1), dtype=torch.int64),
         }
-        feature = {FEATURE: Bounded(-1.0, 1.0, (*shape, model.feature_size))}
+        feature = {FEATURE: _within(high, shape)}
         flag = Categorical(2, shape=(*shape, 1), dtype=torch.bool)
         self.state_spec = Composite(state, shape=shape, device=self.device)
         self.observation_spec = Composite(state | feature, shape=shape, device=self.device)
@@ -125,3 +125,9 @@ def _entries(moment: Moment, shape: torch.Size) -> TensorDict:
     rows = {BELIEF: moment.latent.belief, CODE: moment.latent.code}
     rows |= {DREAM: moment.dream[:, None], DREAM_STEP: moment.step[:, None]}
     return TensorDict({key: _shaped(value, shape) for key, value in rows.items()}, shape, device=moment.dream.device)
+
+
+def _within(high: Tensor, shape: Sequence[int]) -> TensorSpec:
+    """Numbers that none of these limits [N] is exceeded by."""
+    size = (*shape, len(high))
+    return Bounded(-1.0, 1.0, size) if bool(high.isfinite().all()) else Unbounded(size)

@@ -188,6 +188,9 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         study = replace(study, update=replace(study.update, horizon=0))
     if "--world-model.cameras" not in asked:
         study = replace(study, world_model=replace(study.world_model, cameras=fit.cameras))
+    if study.world_model.pose != "none" and "--world-model.pose" not in asked:
+        LOGGER.info("no pose is carried: what %s observes need not be a robot that servos drive", study.env)
+        study = replace(study, world_model=replace(study.world_model, pose="none"))
     if study.evaluation.videos and not fit.can_film:
         LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
         study = replace(study, evaluation=replace(study.evaluation, videos=0))

@@ -5,6 +5,7 @@ Stages take the result; nothing below parses a text again or opens the recorded 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from worldaction.spec import Layout
 from worldaction.success import SuccessClassifier
 from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import ModelConfig, WorldModel
+
+LOGGER = logging.getLogger("worldaction")
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,13 @@ def naming_model(study: Study) -> WorldModel:
 
 
 def seen_through(study: Study, layout: Layout) -> Study:
-    """A study of recorded play that has none of the cameras that were asked for: it looks through those that it has."""
+    """A study of recorded play as it can be: through its cameras where it has none of those that were asked for.
+
+    And without a pose where no proprioception was recorded.
+    """
+    if not layout.robot and study.world_model.pose != "none":
+        LOGGER.warning("%s has no robot_obs, so the world model carries no pose", study.play)
+        study = replace(study, world_model=replace(study.world_model, pose="none"))
     if set(layout.cameras) & set(study.world_model.cameras):
         return study
     return replace(study, world_model=replace(study.world_model, cameras=layout.cameras))
@@ -169,7 +178,7 @@ def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
     features, chunks = torch.zeros(1, 2, model.feature_size), torch.zeros(2, study.policy.chunk, layout.action)
     one_step = {"steps": 1, "batch": 2, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.0, "seed": 0}
     cloned = clone(head, features, chunks, options=vars(options), binary=layout.binary, **one_step)  # type: ignore[arg-type]
-    starts = Latent(torch.zeros(1, model.config.deter), torch.zeros(1, model.config.groups, dtype=torch.uint8))
+    starts = Latent(torch.zeros(1, model.rssm.deter), torch.zeros(1, model.config.groups, dtype=torch.uint8))
     decisions = study.dream_steps // study.policy.chunk
     threshold = study.success.threshold
     judge = SuccessClassifier(model.feature_size, hidden=8, dropout=0.0)

@@ -127,6 +127,7 @@ QUICK = Study(
     stress=StressConfig(tolerance=1.0),
     data=PlayConfig(frames=40_000, near_misses=200, demos=20, demo_noise=0.35, demo_pace=0.5, demo_limit=LIMIT),
     world_model=WorldModelConfig(
+        pose="servo",
         deter=256,
         groups=32,
         classes=16,
@@ -180,7 +181,7 @@ BASE = replace(
     preset="base",
     losses=("reconstruction=1,proprio=100", "kl=0.1,free_nats=1", "inverse_dynamics=100"),
     data=replace(QUICK.data, frames=200_000, near_misses=300, demos=50),
-    world_model=WorldModelConfig(burn_in=5, open_loop=0.5, batch=32, length=50, steps=50_000, bf16=True),
+    world_model=WorldModelConfig(pose="servo", burn_in=5, open_loop=0.5, batch=32, length=50, steps=50_000, bf16=True),
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000, demos=10),
     update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096),
@@ -196,6 +197,7 @@ DEBUG = replace(
     data=PlayConfig(frames=2_000, episode_frames=200, near_misses=10, demos=8),
     world_model=WorldModelConfig(
         cameras=("rgb_static", "rgb_gripper"),
+        pose="servo",
         deter=64,
         groups=8,
         classes=8,
@@ -249,7 +251,7 @@ def _in_72_steps(study: Study, tasks: tuple[str, ...], *, play: PlayConfig, step
         table=TableConfig(image_size=64, max_steps=72),
         stress=StressConfig(),
         data=play,
-        world_model=replace(study.world_model, steps=steps),
+        world_model=replace(study.world_model, steps=steps, pose="none"),
         clone=replace(study.clone, demos=0),
         update=replace(study.update, horizon=72),
         evaluation=EvaluationConfig(episodes=episodes, within=(72,), curve_episodes=20, sampler_episodes=0),

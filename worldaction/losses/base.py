@@ -23,7 +23,8 @@ from worldaction.world_model.nets import Encoder
 class Shapes(ModelSizes):
     """Sizes that a loss needs to build its networks: the model's, and what its data add.
 
-    `embed` is all of E here: the fused image embedding with the proprioception appended.
+    `embed` is all of E here: the fused image embedding with the proprioception appended. `deter` is all of the belief,
+    with the pose at its end where the model carries one.
     """
 
     image_size: int

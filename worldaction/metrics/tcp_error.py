@@ -15,6 +15,7 @@ from worldaction.metrics.open_loop import SEEN, Band, OpenLoop, Rolls
 from worldaction.metrics.probes import predict
 from worldaction.spec import ACTION, CALVIN, METRES_PER_UNIT, ROBOT, ROBOT_FIELDS, Layout
 from worldaction.world_model.model import WorldModel
+from worldaction.world_model.posed_core import PosedCore
 
 MILLIMETRES: Final = 1000.0
 Errors = dict[str, dict[str, Tensor]]
@@ -28,9 +29,10 @@ def tcp_error(rolls: Rolls) -> dict[str, Any]:
         rolls: the world model on play.
 
     Returns:
-        "decoder" (the model's own, where it was trained), "probe" (linear), "hold" (it stays where it was) and
-        "dead_reckoning" (it does at once what it is told; neither of these two needs a model) to band to mean, median
-        and p90 in mm; "dreams" the same for episodes from their first frame; or "skipped", why there is nothing.
+        "pose" (where the model carries it), "decoder" (the model's own, where it was trained), "probe" (linear), "hold"
+        (it stays where it was) and "dead_reckoning" (it does at once what it is told; neither of these two needs a
+        model) to band to mean, median and p90 in mm; "dreams" the same for episodes from their first
+        frame; or "skipped", why there is nothing.
     """
     if tcp_position(rolls.model.config.layout) is None:
         return {"skipped": "the layout does not say where in robot_obs the position of the hand is"}
@@ -46,6 +48,8 @@ def hand_errors(rolls: Rolls, bands: Mapping[str, Band]) -> Errors:
     where = tcp_position(rolls.model.config.layout)
     weights = rolls.probe(ROBOT)[:, where]
     places = {"probe": {name: predict(weights, band.feature) for name, band in bands.items()}}
+    if carries_pose(rolls.model):
+        places["pose"] = {n: carried_pose(rolls.model, band.feature)[..., where] for n, band in bands.items()}
     if decodes_proprio(rolls.model):
         places["decoder"] = {n: decode_proprio(rolls.model, band.feature)[..., where] for n, band in bands.items()}
     true = {name: rolls.recorded(ROBOT, band.frame)[..., where] for name, band in bands.items()}
@@ -99,6 +103,24 @@ def decode_proprio(model: WorldModel, feature: Tensor) -> Tensor:
     assert loss.proprio_net is not None
     found: Tensor = loss.proprio_net(feature)
     return found * model.proprio_std + model.proprio_mean
+
+
+def carries_pose(model: WorldModel) -> bool:
+    """Whether the pose is a part of the model's belief."""
+    return isinstance(model.rssm, PosedCore)
+
+
+def carried_pose(model: WorldModel, feature: Tensor) -> Tensor:
+    """The proprioception that the model carries in its belief, as `decode_proprio` gives it.
+
+    Args:
+        model: for which `carries_pose`.
+        feature: [..., F].
+    """
+    core = model.rssm
+    assert isinstance(core, PosedCore)
+    pose = core.parts(feature[..., : core.deter])[1]
+    return pose[..., : core.proprio] * model.proprio_std + model.proprio_mean
 
 
 def dead_reckoning(position: Tensor, action: Tensor) -> Tensor:

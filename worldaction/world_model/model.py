@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -20,6 +20,7 @@ from worldaction.io.artefact import load_tensors, read_json, save_tensors, write
 from worldaction.losses.base import DrawsImages, Loss, Shapes
 from worldaction.losses.building import build
 from worldaction.losses.registry import parse
+from worldaction.play.layout import Episode
 from worldaction.play.store import PlayStore
 from worldaction.random import Stream, uniform
 from worldaction.spec import (
@@ -30,13 +31,19 @@ from worldaction.spec import (
     IS_INIT,
     PREVIOUS_ACTION,
     ROBOT,
+    TARGET_GAP,
     Layout,
 )
 from worldaction.world_model.cores.base import build_core
 from worldaction.world_model.cores.registry import bring_core, check_imported
 from worldaction.world_model.latent import Latent, Latents, one_hot
 from worldaction.world_model.nets import Encoder, proprio, to_float, to_uint8
+from worldaction.world_model.pose import gaps
+from worldaction.world_model.posed_core import PosedCore
 
+POSE: Final = "pose"
+"""The term by which a model that carries the pose learns what the law of the robot does not foresee."""
+POSE_SCALE: Final = 10.0
 DECODER = ("reconstruction",)
 """The loss whose network draws images."""
 Actor = Callable[[Latent, int], Tensor]
@@ -97,10 +104,12 @@ class ModelConfig(ModelSizes):
         """What the model sees, its latent and its losses, in words."""
         side = f" ({self.image_size} x {self.image_size} pixels)" if self.cameras else ""
         robot = [f"{ROBOT} [{self.layout.robot}]"] if self.layout.robot else []
-        feature = self.deter + self.groups * self.classes
+        pose = 2 * self.layout.proprio if self.pose != "none" else 0
+        feature = self.deter + pose + self.groups * self.classes
+        beside = f", pose [{pose}]" if pose else ""
         return {
             "sees": ", ".join([*self.cameras, *robot]) + side,
-            "latent": f"belief [{self.deter}], code {self.groups} x {self.classes}; feature [{feature}]",
+            "latent": f"belief [{self.deter}]{beside}, code {self.groups} x {self.classes}; feature [{feature}]",
             "core": f"{self.core}, layers of {self.hidden}, embedding [{self.embed}], action [{self.layout.action}]",
             "losses": ", ".join(self.losses) or "none",
         }
@@ -115,13 +124,13 @@ class ModelConfig(ModelSizes):
         """From what JSON gives.
 
         Args:
-            values: every field; `core` may be missing, as from before there was a choice.
+            values: every field; `core` and `pose` may be missing, as from before there was a choice.
             source: where they come from, for the error.
 
         Raises:
             UserError: they do not fit this version, or name a core whose code nobody has imported.
         """
-        values = {"core": cls.core, **values}
+        values = {"core": cls.core, "pose": "none", **values}
         if wrong := sorted(values.keys() ^ {field.name for field in fields(cls)}):
             has = "has an unknown" if wrong[0] in values else "lacks"
             raise UserError(f"{source} {has} {wrong[0]!r}; it was written by another version, train the model again")
@@ -152,17 +161,20 @@ class WorldModel(nn.Module):
             size=config.embed,
             proprio=config.layout.proprio,
         )
-        self.rssm = build_core(
+        pose, proprioception = config.pose == "servo", config.layout.proprio
+        core = build_core(
             config.core,
             embed=self.encoder.size,
-            action=config.layout.action,
+            # a core that carries the pose is told it together with the action
+            action=config.layout.action + (2 * proprioception if pose else 0),
             deter=config.deter,
             groups=config.groups,
             classes=config.classes,
             hidden=config.hidden,
             unimix=config.unimix,
-            null_action=config.layout.null_action,
+            null_action=(*config.layout.null_action, *[0.0] * (2 * proprioception if pose else 0)),
         )
+        self.rssm = PosedCore(core, proprio=proprioception) if pose else core
         self.register_buffer("proprio_mean", torch.zeros(config.layout.proprio))
         self.register_buffer("proprio_std", torch.ones(config.layout.proprio))
         self.losses = nn.ModuleDict(build(config.losses, self.shapes))
@@ -178,7 +190,7 @@ class WorldModel(nn.Module):
         """Sizes as losses see them."""
         config = self.config
         return Shapes(
-            **{**sizes_of(config), "embed": self.encoder.size},
+            **{**sizes_of(config), "embed": self.encoder.size, "deter": self.rssm.deter},
             image_size=config.image_size,
             action=config.layout.action,
             proprio=config.layout.proprio,
@@ -188,6 +200,13 @@ class WorldModel(nn.Module):
     def feature_size(self) -> int:
         """F = D + S * C."""
         return self.shapes.feature
+
+    def feature_limits(self) -> Tensor:
+        """[F], what the numbers of a feature do not exceed: 1 for beliefs and one-hots, nothing for a pose."""
+        limits = self.proprio_mean.new_ones(self.feature_size)
+        if isinstance(self.rssm, PosedCore):
+            self.rssm.parts(limits[: self.rssm.deter])[1].fill_(float("inf"))
+        return limits
 
     def standardise(self, robot_obs: Tensor) -> None:
         """Set the scale of the proprioception from data.
@@ -199,6 +218,28 @@ class WorldModel(nn.Module):
         self.proprio_mean.copy_(values.mean(0))
         # a dimension that hardly moves (the gripper command of a reaching task) must not be blown up
         self.proprio_std.copy_(values.std(0, correction=0).clamp_min(1e-2))
+
+    def fit_pose(self, frames: TensorDictBase, episodes: Sequence[Episode], *, seed: int) -> None:
+        """Fit the law of the robot's motion, where the model carries the pose; a few seconds of one core.
+
+        Args:
+            frames: [N] of a store; the proprioception has been standardised.
+            episodes: those that the model is trained on, and whose actions are known.
+            seed: of the order of the windows.
+        """
+        if isinstance(self.rssm, PosedCore):
+            self.rssm.pose.fit(self._proprio(frames, frames.batch_size), frames[ACTION][:], episodes, seed=seed)
+
+    def target_gaps(self, frames: TensorDictBase, episodes: Sequence[Episode]) -> Tensor | None:
+        """How far the robot's target is ahead of it in every frame, [N, P]; None where the model carries no pose.
+
+        Args:
+            frames: [N] of a store.
+            episodes: of these frames, each of which begins at rest.
+        """
+        if not isinstance(self.rssm, PosedCore):
+            return None
+        return gaps(self.rssm.pose.law, self._proprio(frames, frames.batch_size), frames[ACTION][:], episodes)
 
     # Training ---------------------------------------------------------------------------------------------------------
 
@@ -224,6 +265,9 @@ class WorldModel(nn.Module):
             terms[name] = loss.options.scale * mean
             metrics[f"loss/{name}"] = mean.detach()
             metrics |= {f"metrics/{name}/{key}": value for key, value in output.metrics.items()}
+        if isinstance(self.rssm, PosedCore):
+            error = self.rssm.pose_error(latents, batch, batch.get(TARGET_GAP, None))
+            terms[POSE], metrics[f"loss/{POSE}"] = POSE_SCALE * error, error.detach()
         return terms, metrics, latents
 
     def each_loss(self) -> dict[str, Loss]:
@@ -244,6 +288,7 @@ class WorldModel(nn.Module):
         draws = torch.rand(size, self.config.burn_in - 1 + time, self.config.groups, device=embed.device)
         some = isinstance(open_loop, Tensor) or open_loop > 0
         first_imagined = _open_loop_from(size, time, open_loop, embed.device) if some else None
+        gap = {"gap": batch.get(TARGET_GAP, None)} if isinstance(self.rssm, PosedCore) else {}
         return self.rssm.observe(
             embed,
             batch[PREVIOUS_ACTION],
@@ -251,6 +296,7 @@ class WorldModel(nn.Module):
             draws.clamp(1e-7, 1 - 1e-7),
             burn_in=self.config.burn_in,
             open_loop_from=first_imagined,
+            **gap,
         )
 
     def shares(self, terms: Mapping[str, Tensor], latents: Latents) -> dict[str, Tensor]:
@@ -317,12 +363,12 @@ class WorldModel(nn.Module):
             rows: [B] int64, global names of the episodes or dreams.
         """
         null = embed.new_tensor(self.config.layout.null_action).expand(len(embed), -1)
-        empty = embed.new_zeros(len(embed), self.config.deter)
+        empty = embed.new_zeros(len(embed), self.rssm.deter)
         # one [B, S] for each time that the frame is fed
         draws = [uniform(seed, Stream.START, rows, time, self.config.groups) for time in range(self.config.burn_in)]
         latent = self.rssm.first(empty, null, embed, draws[0])
         for numbers in draws[1:]:
-            latent = self.posterior(latent, null, embed, numbers)
+            latent = self.rssm.again(latent, embed, numbers)
         return latent
 
     def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:

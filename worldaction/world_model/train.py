@@ -24,10 +24,12 @@ from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, linear_decay, linear_rise
 from worldaction.io.recorder import progress
 from worldaction.losses.tools.contract import enforce
+from worldaction.play.action_masking import knows_actions
+from worldaction.play.layout import Episode
 from worldaction.play.prefetch import Ahead, Batches, Here
 from worldaction.play.store import PlayStore
 from worldaction.play.windows import WindowBatches, window_batches
-from worldaction.spec import ACTION, ACTION_MASK, IS_INIT, PREVIOUS_ACTION, ROBOT
+from worldaction.spec import ACTION, ACTION_MASK, IS_INIT, PREVIOUS_ACTION, ROBOT, TARGET_GAP
 from worldaction.world_model.model import ModelConfig, WorldModel, total
 
 logger = logging.getLogger(__name__)
@@ -110,6 +112,8 @@ class Training:
         self.model = WorldModel(ModelConfig.of(store) if config is None else config)
         if store.meta.layout.robot:
             self.model.standardise(store.frames[ROBOT])
+            self.model.fit_pose(store.frames, _learned_from(store), seed=seed)
+        gaps = self.model.target_gaps(store.frames, store.episodes)
         self.model.to(where)
         if not self.model.rssm.has_kernels:
             logger.info("core %s runs in plain PyTorch; the kernels are for dreamer_v2", self.model.config.core)
@@ -120,6 +124,7 @@ class Training:
             length=self.training.length,
             seed=seed,
             keys=_keys_read(self.model, store),
+            also=None if gaps is None else {TARGET_GAP: gaps},
         )
         graph = Graph(where) if self.training.graph else None
         self._origin = _Origin(self.model.config, self.training, seed, store)
@@ -226,6 +231,11 @@ def as_device(device: torch.device | str) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: no CUDA GPU is available to torch; use cpu or auto")
     return chosen
+
+
+def _learned_from(store: PlayStore) -> list[Episode]:
+    """Episodes of training whose actions are known."""
+    return [e for e in store.episodes if e.split == "training" and knows_actions(store, e)]
 
 
 def _keys_read(model: WorldModel, store: PlayStore) -> list[str]:

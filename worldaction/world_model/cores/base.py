@@ -156,6 +156,10 @@ class RecurrentCore(nn.Module, ABC):
         state = belief.new_zeros(len(belief), self.groups * self.classes)
         return self._see(self.predict(belief, state, previous_action)[0], embed, uniform)
 
+    def again(self, latent: Latent, embed: Tensor, uniform: Tensor) -> Latent:
+        """Take in an episode's first frame once more, with the null action: one look does not fit into the code."""
+        return self.posterior(latent, self.null_action.to(embed.dtype).expand(len(embed), -1), embed, uniform)
+
     def posterior(self, latent: Latent, previous_action: Tensor, embed: Tensor, uniform: Tensor) -> Latent:
         """Take in one frame: a_{t-1} [B, A] moved the world, e_t [B, E] is what is seen; uniform is [B, S]."""
         state = one_hot(latent.code, self.classes)
