@@ -48,6 +48,7 @@ class Believer:
     """Its latents are numbers that the test chose; nothing but what measurements ask of a world model."""
 
     proprio_mean, proprio_std = torch.zeros(18), torch.ones(18)
+    rssm = None
 
     def __init__(self, layout: Layout = CALVIN, losses: Mapping[str, Loss] | None = None) -> None:
         self.config = SimpleNamespace(layout=layout, cameras=(), observed=(ROBOT,), groups=4, image_size=16)

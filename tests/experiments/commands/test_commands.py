@@ -104,7 +104,7 @@ def fits_pendulum(command: str) -> None:
     found["gym"] = GymConfig(expert="sac", success_reward=-0.02)
     found["stress"] = StressConfig()
     found["table"] = replace(preset.table, max_steps=200)
-    found["world_model"] = replace(preset.world_model, cameras=())
+    found["world_model"] = replace(preset.world_model, cameras=(), pose="none")
     study, _, _ = parse_study(command.removeprefix("worldaction train").split())
     assert {key: getattr(study, key) for key in found} == found
 

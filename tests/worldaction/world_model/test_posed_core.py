@@ -14,6 +14,7 @@ from tests.worldaction.test_api import LOSSES, TINY, make_store
 from worldaction.config import TrainingConfig
 from worldaction.io.artefact import read_json, write_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
+from worldaction.metrics.tcp_error import carried_pose, carries_pose
 from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION_MASK, IS_INIT, PREVIOUS_ACTION, ROBOT, TARGET_GAP
 from worldaction.world_model.latent import Latent, Latents, one_hot
@@ -102,6 +103,17 @@ def test_the_pose_that_is_carried_is_the_robot_s_where_it_is_seen(batch: TensorD
     pose = core.parts(found.belief)[1]
     assert torch.equal(pose[..., : core.proprio], model.with_targets(batch)["target", ROBOT])
     assert bool((pose[:, 0, core.proprio :] == 0).all())
+
+
+@torch.no_grad()
+def test_measurements_read_the_carried_pose_in_its_own_units(batch: TensorDict) -> None:
+    model, _ = posed()
+    model.standardise(batch[ROBOT].flatten(0, 1))
+    latents = model.filter(model.with_targets(batch))
+    found = carried_pose(model, latents.feature)
+    assert carries_pose(model)
+    assert not carries_pose(tiny_model())
+    assert torch.allclose(found[..., :3], batch[ROBOT][..., :3], atol=1e-5)
 
 
 @torch.no_grad()
