@@ -1,4 +1,4 @@
-"""What nothing is trained on: episodes of sets that hold out none themselves, and attempts in play that is made here."""
+"""What nothing is trained on: episodes of sets that hold none out themselves, attempts in play that is made here."""
 
 from __future__ import annotations
 

@@ -254,6 +254,18 @@ def test_a_demonstration_succeeds_and_goes_on_for_a_few_steps(tmp_path: Path) ->
     assert store.frames[ACTION].abs().max() <= 1
 
 
+@pytest.mark.parametrize("sooner", [0, 1, 4])
+def test_success_in_the_last_step_of_an_attempt_is_shown(tmp_path: Path, sooner: int) -> None:
+    (demo,) = make_store(tmp_path / "s", JOBS).demonstrations("Reach_v0", kind="demo")
+    limit = demo.length - making.TAIL - 1 + sooner
+    table = TableConfig(image_size=8, max_steps=limit)
+    generate(tmp_path / "t", JOBS[2:], standard, reach_env.Straight, table=table, data=PlayConfig())
+    store = PlayStore.open(tmp_path / "t")
+    (late,) = store.demonstrations("Reach_v0", kind="demo")
+    assert late.length == demo.length
+    assert store.frames[SCENE][late.start : late.stop, 0].sum() == making.TAIL + 1
+
+
 def test_episodes_are_functions_of_their_seeds(tmp_path: Path) -> None:
     whole = make_store(tmp_path / "whole", JOBS)
     alone = make_store(tmp_path / "alone", JOBS[2:])

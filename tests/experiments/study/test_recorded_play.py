@@ -89,21 +89,18 @@ def test_what_is_measured_is_play_where_there_is_any() -> None:
     assert measured([one, other], "validation") == []
 
 
-@pytest.mark.parametrize(("recorded", "kept"), [(True, ["a"]), (False, ["a", "b"])])
-def test_of_recorded_play_nothing_is_learned_from_windows_that_evaluations_begin_in(
-    tmp_path: Path, recorded: bool, kept: list[str]
+@pytest.mark.parametrize(("split", "kept"), [("training", [(2, 6)]), ("validation", [(11, 15)])])
+def test_nothing_is_learned_from_windows_for_validation_in_which_evaluations_begin(
+    tmp_path: Path, split: Any, kept: list[tuple[int, int]]
 ) -> None:
     rng = np.random.default_rng(0)
     with StoreWriter(tmp_path / "s", image_size=1, source="x", renderer="none", layout=CALVIN) as writer:
-        for task, split in (("a", "training"), ("b", "validation")):
+        for task, of in (("a", "training"), ("a", "validation"), ("b", "training")):
             arrays = {key: rng.uniform(-1, 1, (9, size)) for key, size in CALVIN.vectors.items()}
-            chosen: Any = split
+            chosen: Any = of
             writer.add_episode(arrays, kind="play", split=chosen, segments=[Segment(task, 2, 6)])
-    here: Any = SimpleNamespace(
-        study=SimpleNamespace(play="set" if recorded else None), store=PlayStore.open(tmp_path / "s")
-    )
-    segments = TaskRun.segments.fget(here)  # type: ignore[attr-defined]
-    assert [segment.task for segment in segments] == kept
+    here: Any = SimpleNamespace(task="a", store=PlayStore.open(tmp_path / "s"))
+    assert TaskRun.attempts(here, split) == kept
 
 
 def test_work_with_simulators_is_begun_again_a_few_times() -> None:
