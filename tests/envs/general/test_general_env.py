@@ -212,6 +212,13 @@ def test_the_frame_that_ends_an_episode_is_recorded_for_it_may_be_the_only_one_t
     assert np.allclose(arrays[ACTION][-2:], [[0.1, 0.0]] * 2)
 
 
+def test_an_environment_says_that_its_actions_are_absolute() -> None:
+    assert not standard().layout.absolute
+    env: Any = gym.make(ID)
+    env.unwrapped.absolute_actions = True
+    assert Standard(env, GymConfig(), image_size=8).layout.absolute
+
+
 def test_names_become_names_of_files() -> None:
     assert safe_name("agent/left eye") == "agent_left_eye"
     assert safe_name("0.rgb") == "camera_0_rgb"
