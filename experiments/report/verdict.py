@@ -246,15 +246,15 @@ def no_go(verdicts: Summary, *, least: float, most: float) -> list[str]:
         most: share of those that failed which may be.
     """
     why = []
-    for outcome, wrong, wanted in (
-        ("succeeded", lambda rate: rate < least, f"at least {percent(least)}"),
-        ("failed", lambda rate: rate > most, f"at most {percent(most)}"),
+    for outcome, kind, wrong, wanted in (
+        ("succeeded", "successful", lambda rate: rate < least, f"at least {percent(least)}"),
+        ("failed", "failed", lambda rate: rate > most, f"at most {percent(most)}"),
     ):
         found = verdicts.get(outcome) or {"rate": None}
         if found["rate"] is not None and wrong(found["rate"]):
             why.append(
-                f"{percent(found['rate'])} of {found['dreams']} dreams of {found['attempts']} attempts that {outcome}"
-                f" succeed, {wanted} should"
+                f"{percent(found['rate'])} of {found['dreams']} dreams of {found['attempts']} {kind} attempts end in"
+                f" success, {wanted} should"
             )
     return why
 

@@ -236,9 +236,9 @@ def _share(attempts: int, rate: float | None) -> Json:
     [
         (0.96, 0.05, []),
         (0.95, 0.10, []),
-        (0.80, 0.05, ["80 % of 60 dreams of 20 attempts that succeeded succeed, at least 95 % should"]),
-        (1.00, 0.40, ["40 % of 30 dreams of 10 attempts that failed succeed, at most 10 % should"]),
-        (0.80, None, ["80 % of 60 dreams of 20 attempts that succeeded succeed, at least 95 % should"]),
+        (0.80, 0.05, ["80 % of 60 dreams of 20 successful attempts end in success, at least 95 % should"]),
+        (1.00, 0.40, ["40 % of 30 dreams of 10 failed attempts end in success, at most 10 % should"]),
+        (0.80, None, ["80 % of 60 dreams of 20 successful attempts end in success, at least 95 % should"]),
         (None, 0.05, []),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_summary_warns_of_a_no_go_by_task_and_seed_and_of_what_is_not_known(tm
         for seed, found in zip(summary["tasks"][name]["per_seed"], per_seed, strict=True):
             seed["verdicts"] = found | {"no_go": no_go(found, least=0.95, most=0.1)}
     said = warnings(summary)
-    assert said[0].startswith("No-go for dreams of open drawer, seed 1: 40 % of 30 dreams of 10 attempts that failed")
+    assert said[0].startswith("No-go for dreams of open drawer, seed 1: 40 % of 30 dreams of 10 failed attempts")
     assert "How true dreams of move slider left, seed 0 are is not known: no held-out attempt failed." in said
     assert "How true dreams of move slider left, seed 1 are is not known: no window." in said
     assert len(said) == 3

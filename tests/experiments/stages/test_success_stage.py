@@ -156,6 +156,7 @@ def test_a_no_go_leaves_the_cloned_policy_as_it_is_only_where_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copied(finished_run(), tmp_path / "run")
+    forget(tmp_path / "run", f"{PLACE}/ppo", f"{PLACE}/evaluation")
     monkeypatch.setattr(improve, "doubts", lambda task_run: ["dreams are wrong"])
     run = Run.open(tmp_path / "run")
     asked = Run(replace(run.study, success=replace(run.study.success, stop_on_no_go=True)), run.folder)
