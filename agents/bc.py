@@ -13,28 +13,40 @@ from torch import Tensor, nn
 from agents.policies.base import PolicyHead
 from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, cosine_decay
+from worldaction.spec import Layout
 
 Head = TypeVar("Head", bound=PolicyHead)
 Learner = TypeVar("Learner", bound=nn.Module)
 
 
-def demonstration_chunks(actions: Tensor, chunk: int, *, binary: Sequence[int] = (-1,)) -> Tensor:
+def demonstration_chunks(actions: Tensor, chunk: int, *, layout: Layout | None = None) -> Tensor:
     """The next `chunk` actions at every frame of one demonstration.
 
-    Past the end the arm rests: no motion, and a gripper keeps its last command.
+    Past the end the robot stays where it is. Told how to move it is told the null action, and a gripper its last
+    command; told where to be it is told the last action again.
 
     Args:
         actions: [T, A] actions of one episode.
         chunk: actions K per decision.
-        binary: which numbers of an action are a gripper's command; CALVIN's is the last.
+        layout: what they are; by default moves of which the last number is a gripper's command.
 
     Returns:
         [T, K, A]; row t belongs to frame t.
+
+    Raises:
+        UserError: the actions have another shape.
     """
     if actions.ndim != 2 or not len(actions):
         raise UserError(f"a demonstration has actions of shape {list(actions.shape)}; give [T, A] with T >= 1")
-    rest = torch.zeros_like(actions[-1:])
-    rest[:, list(binary)] = actions[-1, list(binary)]
+    size = actions.shape[1]
+    if layout is not None and layout.action != size:
+        raise UserError(f"a demonstration has actions of {size} numbers, its layout says {layout.action}")
+    rest = actions[-1:].clone()
+    if layout is None:
+        rest[:, :-1] = 0.0
+    elif not layout.absolute:
+        moves = [number for number in range(size) if number not in layout.binary]
+        rest[:, moves] = rest.new_tensor(layout.null_action)[moves]
     padded = torch.cat([actions, rest.expand(chunk - 1, -1)])
     # [T, A, K] -> [T, K, A]
     return padded.unfold(0, chunk, 1).transpose(1, 2).contiguous()

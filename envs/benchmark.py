@@ -123,7 +123,7 @@ class Benchmark(ABC):
 
     @classmethod
     def labels_recordings(cls, task: str) -> bool:
-        """Whether a frame of play that was recorded elsewhere says if the task is done in it."""
+        """Whether frames of play that was recorded elsewhere say if the task is done in them."""
         return True
 
     @abstractmethod
@@ -136,8 +136,22 @@ class Benchmark(ABC):
         """
 
     @abstractmethod
-    def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
-        """Whether a task is done in scenes [..., P'], judged by each alone."""
+    def label(self, task: str, scene_obs: ArrayLike, start: ArrayLike) -> NDArray[np.bool_]:
+        """Whether a task is done in scenes, as the simulator says of episodes that began in `start`.
+
+        Args:
+            task: the task.
+            scene_obs: [..., P'] the scenes.
+            start: [..., P'] where the episodes of these scenes began, broadcast against them. Where the simulator
+                judges every step by itself, it is not looked at.
+
+        Returns:
+            [...] bool. What was done already at the start cannot be done any more.
+        """
+
+    def possible(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
+        """Whether a task can be done from scenes [..., P'] on: play from elsewhere says nothing of it. [...] bool."""
+        return np.ones(np.shape(scene_obs)[:-1], dtype=np.bool_)
 
     @abstractmethod
     def shows(self, task: str, scene: str) -> bool:

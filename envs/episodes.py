@@ -25,7 +25,7 @@ MEMORY: Final = 0.7
 ATTEMPTS: Final = 40
 """Seeds that one demonstration may use up."""
 VALIDATION_EVERY: Final = 10
-"""Every tenth episode of play and of near misses is kept for validation."""
+"""Every tenth episode of play is kept for validation; of attempts, see `worldaction.play.held_out`."""
 
 SEEDS: Final[dict[str, int]] = {
     "play": 1_000_000,
@@ -127,6 +127,20 @@ class Recorder:
             # nothing follows that would show what the last action led to, and it may be success
             self._rows.append({**self.observation, ACTION: self._rows[-1][ACTION]})
 
+    def ended(self, *, limit: int, tail: int) -> bool:
+        """Whether an attempt has been recorded to its end.
+
+        Once a task is done, frames that show it follow even beyond the limit: an attempt whose success is not to be
+        seen in it would teach that the task had failed.
+
+        Args:
+            limit: frames of an attempt without success.
+            tail: frames that follow the first one in which the task is done.
+        """
+        if self.over or self.first_success is None:
+            return self.over or len(self) >= limit
+        return len(self) > self.first_success + tail
+
     def arrays(self) -> Arrays:
         """[T, ...] of every key. The result of the last action is in the data only if it ended the environment's own
         episode; the action of that last frame is the one before, for none followed."""
@@ -151,7 +165,7 @@ def plan(config: PlayConfig, tasks: Sequence[str], skills: Sequence[str] = ()) -
     jobs = [replace(play, seed=SEEDS["play"] + offset + n, split=_split(n)) for n in range(episodes)]
     for task in tasks:
         misses, demos = SEEDS["near_misses"] + offset, SEEDS["demos"] + offset
-        jobs += [Job("near_miss", misses + n, task, split=_split(n)) for n in range(config.near_misses)]
+        jobs += [Job("near_miss", misses + n, task) for n in range(config.near_misses)]
         jobs += [
             Job(
                 "demo",

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from envs.benchmark import START_STATES, Benchmark, Start, start_seed
 from envs.episodes import plan
-from envs.tasks import BLOCK_TASKS, TASKS, extra_skills, get_task
+from envs.tasks import BLOCK_TASKS, TASKS, Task, extra_skills, get_task
 from worldaction.config import EnvConfig, GymConfig, Renderer, StressConfig, TableConfig
 from worldaction.errors import UserError, unknown
 
@@ -54,12 +54,19 @@ class Tables(Benchmark):
 
     @classmethod
     def labels_recordings(cls, task: str) -> bool:
-        """See `Benchmark.labels_recordings`: what a block's place says depends on where it lay at the start."""
+        """See `Benchmark.labels_recordings`: every scene has its blocks in an order of its own."""
         return task not in BLOCK_TASKS
 
-    def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
-        """See `Benchmark.label`."""
-        return get_task(task, self.table.scene, tolerance=self.stress.tolerance).satisfied(scene_obs)
+    def label(self, task: str, scene_obs: ArrayLike, start: ArrayLike) -> NDArray[np.bool_]:
+        """See `Benchmark.label`: the oracle's own answer."""
+        return self._judge(task).achieved(start, scene_obs)
+
+    def possible(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
+        """See `Benchmark.possible`."""
+        return self._judge(task).possible(scene_obs)
+
+    def _judge(self, task: str) -> Task:
+        return get_task(task, self.table.scene, tolerance=self.stress.tolerance)
 
     def shows(self, task: str, scene: str) -> bool:
         """See `Benchmark.shows`: every task is judged in every scene."""

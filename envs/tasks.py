@@ -56,8 +56,6 @@ class Task:
     """+1 if it has to rise, -1 if it has to fall."""
     delta: float
     """By how much it has to change since the start (m; lights 0.5)."""
-    limit: float
-    """Beyond which value `satisfied` holds (m; lights 0.5)."""
     joint: str
     """The entry of `scene_obs` that is set at the start of an episode."""
     start: Span
@@ -79,17 +77,6 @@ class Task:
         """
         change = self._value(scene) - self._value(start_scene)
         return np.asarray((self.sign * change > self.delta) & self._also(scene))
-
-    def satisfied(self, scene: ArrayLike) -> NDArray[np.bool_]:
-        """The label of a single scene, which implies `achieved` for every start of `start`.
-
-        Args:
-            scene: [..., 24].
-
-        Returns:
-            [...] bool.
-        """
-        return np.asarray((self.sign * (self._value(scene) - self.limit) > 0) & self._also(scene))
 
     def possible(self, scene: ArrayLike) -> NDArray[np.bool_]:
         """Is there room left to do the task within the joint's range?
@@ -171,24 +158,22 @@ class BlockTask(Task):
         return np.asarray(np.abs(self._value(scene, "z") - LYING) < SLACK)
 
 
-def _block(
-    name: str, says: str, field: str, sign: int, delta: float, limit: float, start: Span, yaw: Span
-) -> BlockTask:
-    return BlockTask(name, says, field, sign, delta, limit, "", start, block=name.split("_")[1], yaw=yaw)
+def _block(name: str, says: str, field: str, sign: int, delta: float, start: Span, yaw: Span) -> BlockTask:
+    return BlockTask(name, says, field, sign, delta, "", start, block=name.split("_")[1], yaw=yaw)
 
 
 _ALL: Sequence[Task] = (
-    Task("open_drawer", "pull the handle to open the drawer", "drawer", 1, 0.12, 0.135, "drawer", (0.0, 0.015)),
-    Task("close_drawer", "push the handle to close the drawer", "drawer", -1, 0.12, 0.07, "drawer", (0.19, 0.22)),
-    Task("move_slider_left", "push the sliding door to the left", "slider", 1, 0.15, 0.175, "slider", (0.0, 0.025)),
-    Task("move_slider_right", "push the sliding door to the right", "slider", -1, 0.15, 0.1, "slider", (0.25, 0.28)),
-    Task("turn_on_lightbulb", "turn on the light bulb", "lightbulb", 1, 0.5, 0.5, "switch", (0.0, 0.01)),
-    Task("turn_off_lightbulb", "turn off the light bulb", "lightbulb", -1, 0.5, 0.5, "switch", (0.08, 0.088)),
-    Task("turn_on_led", "press the button to turn on the led", "led", 1, 0.5, 0.5, "led", (0.0, 0.0)),
-    Task("turn_off_led", "press the button to turn off the led", "led", -1, 0.5, 0.5, "led", (1.0, 1.0)),
-    _block("push_pink_block_right", "push the pink block to the right", "x", 1, 0.1, 0.172, (0.05, 0.07), ACROSS),
-    _block("push_pink_block_left", "push the pink block to the left", "x", -1, 0.1, 0.128, (0.23, 0.25), ACROSS),
-    _block("lift_blue_block_table", "lift the blue block from the table", "z", 1, 0.05, 0.515, (0.04, 0.30), ALONG),
+    Task("open_drawer", "pull the handle to open the drawer", "drawer", 1, 0.12, "drawer", (0.0, 0.015)),
+    Task("close_drawer", "push the handle to close the drawer", "drawer", -1, 0.12, "drawer", (0.19, 0.22)),
+    Task("move_slider_left", "push the sliding door to the left", "slider", 1, 0.15, "slider", (0.0, 0.025)),
+    Task("move_slider_right", "push the sliding door to the right", "slider", -1, 0.15, "slider", (0.25, 0.28)),
+    Task("turn_on_lightbulb", "turn on the light bulb", "lightbulb", 1, 0.5, "switch", (0.0, 0.01)),
+    Task("turn_off_lightbulb", "turn off the light bulb", "lightbulb", -1, 0.5, "switch", (0.08, 0.088)),
+    Task("turn_on_led", "press the button to turn on the led", "led", 1, 0.5, "led", (0.0, 0.0)),
+    Task("turn_off_led", "press the button to turn off the led", "led", -1, 0.5, "led", (1.0, 1.0)),
+    _block("push_pink_block_right", "push the pink block to the right", "x", 1, 0.1, (0.05, 0.07), ACROSS),
+    _block("push_pink_block_left", "push the pink block to the left", "x", -1, 0.1, (0.23, 0.25), ACROSS),
+    _block("lift_blue_block_table", "lift the blue block from the table", "z", 1, 0.05, (0.04, 0.30), ALONG),
 )
 
 TASKS: Final[dict[str, Task]] = {task.name: task for task in _ALL}
@@ -205,7 +190,7 @@ MARGIN: Final = {"slider": 0.006, "drawer": 0.006, "switch": 0.014, "button": 0.
 
 
 def get_task(name: str, scene: str = "D", *, tolerance: float = 0.0) -> Task:
-    """The task of that name, with starts and label that fit the scene's ranges; the oracle is the same in all scenes.
+    """The task of that name, with starts that fit the scene's ranges; the oracle is the same in all scenes.
 
     Args:
         name: a key of `TASKS`.
@@ -232,7 +217,7 @@ def _in_scene(task: Task, scene: str) -> Task:
         return replace(task, extra=extra)
     # starts at the far end, which lies elsewhere
     start = (round(task.start[0] + extra, 9), round(task.start[1] + extra, 9))
-    return replace(task, extra=extra, start=start, limit=round(task.limit + extra, 9))
+    return replace(task, extra=extra, start=start)
 
 
 def _block_in_scene(task: BlockTask, scene: str) -> BlockTask:
@@ -240,8 +225,7 @@ def _block_in_scene(task: BlockTask, scene: str) -> BlockTask:
         return task
     shift = BLOCK_SHIFT[scene]
     start = (round(task.start[0] + shift, 9), round(task.start[1] + shift, 9))
-    limit = round(task.limit + shift, 9) if task.field == "x" else task.limit
-    return replace(task, scene=scene, start=start, limit=limit)
+    return replace(task, scene=scene, start=start)
 
 
 def tight(task: Task, tolerance: float) -> Task:
@@ -264,12 +248,10 @@ def tight(task: Task, tolerance: float) -> Task:
         half = RANGES[joint] / 2
         return replace(task, also=(joint, sign, half + sign * tolerance * (half - MARGIN[joint])))
     if isinstance(task, BlockTask):
-        more = tolerance * FURTHER[task.field]
-        return replace(task, delta=task.delta + more, limit=task.limit + task.sign * more)
+        return replace(task, delta=task.delta + tolerance * FURTHER[task.field])
     end = RANGES[task.field] + task.extra
     room = end - task.start[1] if task.sign > 0 else task.start[0]
-    more = tolerance * (room - task.delta - MARGIN[task.field])
-    return replace(task, delta=task.delta + more, limit=task.limit + task.sign * more)
+    return replace(task, delta=task.delta + tolerance * (room - task.delta - MARGIN[task.field]))
 
 
 def possible_tasks(values: ArrayLike, scene: str = "D", tasks: Sequence[str] = EIGHT) -> list[str]:

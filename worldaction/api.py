@@ -54,10 +54,10 @@ def open_play(path: Path | str, *, image_size: int = 64, cache: Path | str | Non
     """
     path = Path(path)
     source = open_source(path)
-    check_conventions(source)
+    layout = check_conventions(source)
     if (path / "store.json").is_file():
         return PlayStore.open(path)
-    source = HeldOut(source)
+    source = HeldOut(source, layout=layout)
     folder = path.resolve().parent if cache is None else Path(cache)
     store = folder / f"{path.resolve().name}-{image_size}px-{fingerprint(source, image_size)[:8]}"
     if store.is_dir():

@@ -228,7 +228,15 @@ class SuccessConfig:
     threshold: Between = 0.9
     """Probability from which an imagined state counts as success."""
     held_out: Below1 = 0.2
-    """Share of the episodes kept apart to measure precision and recall."""
+    """Share of the attempts at each task on which nothing is trained: the classifier, and dreams under it, are measured
+    on them. Demonstrations are held out only beyond those that are cloned."""
+    min_true_positives: Share = 0.95
+    """Before a policy is improved: of the dreams of held-out attempts that succeeded, at least as many have to be
+    called a success; else they are a no-go."""
+    max_false_positives: Share = 0.1
+    """Likewise of those that failed, at most as many may be called a success."""
+    stop_on_no_go: bool = False
+    """Leave the policy of a task as it was cloned where dreams of it are a no-go, which else is a warning."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,9 @@ class Layout:
     """Which numbers of an action are read as -1 or +1 by their sign alone, as a gripper's command."""
     euler: int | None = None
     """Where in `robot_obs` three Euler angles (rad, R = Rz Ry Rx) begin, if it has any: networks see a rotation."""
+    absolute: bool = False
+    """Whether actions say where the robot is to be (poses, joint positions), not how it is to move: told the last one
+    again it stays, where the null action would send it elsewhere."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Layout:

@@ -23,7 +23,7 @@ from worldaction.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# frames after success, and the longest attempt
+# frames after success, and the longest attempt without it
 TAIL, LIMIT = 2, 120
 # attempts per episode that is wanted
 ATTEMPTS = 4
@@ -80,7 +80,7 @@ def _attempt(env: Table, task: str, seed: int, noise: float) -> tuple[Rows, bool
     expert, shaken = Expert(env, task), Noise(np.random.default_rng(seed), noise)
     rows: Rows = []
     since: int | None = None
-    while since != TAIL and len(rows) < LIMIT:
+    while since != TAIL and (since is not None or len(rows) < LIMIT):
         # what is recorded is what is executed, to the last bit
         action = shaken.add(expert.act()).astype(np.float32).astype(np.float64)
         target = np.concatenate([env.target_position, env.target_euler])

@@ -106,8 +106,8 @@ class General(Benchmark):
         """See `Benchmark.make`."""
         return self._standard(task, film=film, max_steps=self.table.max_steps)
 
-    def label(self, task: str, scene_obs: ArrayLike) -> NDArray[np.bool_]:
-        """See `Benchmark.label`: the success that was seen in a step, [..., 1]."""
+    def label(self, task: str, scene_obs: ArrayLike, start: ArrayLike) -> NDArray[np.bool_]:
+        """See `Benchmark.label`: the success that was seen in a step, [..., 1], whatever the start."""
         return np.asarray(scene_obs)[..., 0] > DONE
 
     def shows(self, task: str, scene: str) -> bool:

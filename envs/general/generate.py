@@ -154,8 +154,6 @@ def _attempt(
     bias = np.zeros(size) if careful else rng.normal(0, BIAS, size)
     sigma = float(rng.choice(SLOPPY)) if noise is None else noise
     shaky = Noise(rng, sigma, size=size)
-    while len(recorder) < limit and not recorder.over:
+    while not recorder.ended(limit=limit, tail=TAIL):
         recorder.step(shaky.add(advice() + bias))
-        if recorder.first_success is not None and len(recorder) > recorder.first_success + TAIL:
-            break
     return recorder.arrays(), recorder.first_success is not None

@@ -133,7 +133,8 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         if not names and not robot:
             raise UserError(f"{self.name} has nothing to observe without cameras; leave out --gym.camera none")
         size = len(self._low)
-        return Layout(names, robot, 1, size, (0.0,) * size)
+        absolute = bool(getattr(self.env.unwrapped, "absolute_actions", False))
+        return Layout(names, robot, 1, size, (0.0,) * size, absolute=absolute)
 
     def _space(self) -> Dict:
         side = self._size

@@ -100,7 +100,7 @@ def _try_skill(env: Table, recorder: Recorder, rng: np.random.Generator, left: i
 def demo_episode(
     env: Table, task: str, seed: int, noise: float, pace: float = 1.0, limit: int = 0
 ) -> tuple[Arrays, bool]:
-    """A careful but shaky demonstrator, cut soon after success.
+    """A careful but shaky demonstrator, recorded until the task is done and a little longer.
 
     Args:
         env: as for `play_episode`.
@@ -144,10 +144,9 @@ def _start(
 
 
 def _attempt(expert: Expert, recorder: Recorder, noise: Noise, *, limit: int, tail: int) -> tuple[Arrays, bool]:
-    while len(recorder) < limit and not expert.done:
+    # after success the hand goes on where it was going, and rests when the script ends
+    while not recorder.ended(limit=limit, tail=tail) and not (expert.done and recorder.first_success is None):
         recorder.step(noise.add(expert.act()))
-        if recorder.first_success is not None and len(recorder) > recorder.first_success + tail:
-            break
     return recorder.arrays(), recorder.first_success is not None
 
 

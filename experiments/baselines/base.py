@@ -125,7 +125,7 @@ def demonstrated_frames(task_run: TaskRun) -> Demonstrations:
     actions = [task_run.store.frames[ACTION][start:stop] for start, stop in ranges]
     return Demonstrations(
         torch.cat([torch.arange(start, stop) for start, stop in ranges]),
-        torch.cat([demonstration_chunks(each, size, binary=layout.binary) for each in actions]),
+        torch.cat([demonstration_chunks(each, size, layout=layout) for each in actions]),
     )
 
 

@@ -20,6 +20,7 @@ from experiments.report.verdict import (
     overall,
     sooner,
     step_limits,
+    unknown_verdicts,
     verdict,
     warnings,
 )
@@ -56,6 +57,7 @@ def result_tables(
         result_table(summary, unit=unit, spell=spell),
         within_table(summary, spell=spell, brief=brief),
         oracle_table(summary, spell=spell),
+        held_out_table(summary, spell=spell),
     ]
     return [*(t for t in tables if t.rows), *(judged_table(summary, env, spell=spell, brief=brief) for env in judges)]
 
@@ -162,6 +164,37 @@ def _oracle_cells(told: Summary, limits: Iterable[str], improved: str, key: str)
         cells.append(shares(*(found[name][key] for name in ("bc", improved)), unit=""))
         cells.append(change(estimate_of(found["difference"])))
     return cells
+
+
+def held_out_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Table:
+    """What dreams say of attempts on which nothing was trained, a row a task and seed; no rows if nothing is told.
+
+    Args:
+        summary: with one evaluated task at least.
+        spell: how a task's name is written.
+    """
+    seeds = [(name, seed) for name, task in summary["tasks"].items() for seed in task["per_seed"]]
+    rows = [(spell(name), str(s["seed"]), *_held_out_cells(s["verdicts"])) for name, s in seeds if "verdicts" in s]
+    columns = ("task", "seed", "attempts done", "done in dreams", "not done", "done in dreams", "dreams are a")
+    return Table(columns, rows, title="Dreams of attempts that nothing was trained on", about=_ABOUT_HELD_OUT)
+
+
+_ABOUT_HELD_OUT = (
+    "Attempts that were held out, dreamed from their first frame on under the actions that were recorded: how many of"
+    " those in which the task was done, and of those in which it was not, end in success in dreams (%), several dreams"
+    " of each. Dreams that do not know how attempts end teach a policy what is not so: a no-go."
+)
+
+
+def _held_out_cells(verdicts: Summary) -> list[str]:
+    if "skipped" in verdicts:
+        return [DASH, DASH, DASH, DASH, "not known"]
+    cells = []
+    for outcome in ("succeeded", "failed"):
+        found = verdicts[outcome]
+        cells += [str(found["attempts"]), DASH if found["rate"] is None else rate(estimate_of(found, "rate"))]
+    known = not unknown_verdicts(verdicts)
+    return [*cells, "no-go" if verdicts["no_go"] else "go" if known else "not known"]
 
 
 def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:

@@ -15,6 +15,7 @@ What it reads (each may be missing; then its part is left out):
                                     "iterations",                   of the update, the last of which learned nothing
                                     "kept": int | None,             of them, those that the policy learned from
                                     "unchanged"?: bool,             whether it did what the clone does, step for step
+                                    "verdicts"?:                    of dreams on held-out attempts, see docs/metrics.md
                                     "stop_reason"}]}},
      "average": {"bc", "ppo", "difference": {"value", "interval"}, "imagined": {"bc", "ppo"}},
      "world_model": {"psnr": {camera: [by horizon, from 1]}, "ssim"?: the same,

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.report.outcomes import Episodes, Outcomes, recorded, same_episodes
 from experiments.report.statistics import Estimate, average, paired_difference
-from experiments.report.verdict import estimate_of
+from experiments.report.verdict import estimate_of, no_go
 from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
@@ -84,8 +84,16 @@ def _seed(run: Run, task: str, seed: int) -> Json:
         "kept": update.get("kept"),
         "stop_reason": update["stop_reason"],
         "curve": update["curve"],
-        "classifier": run.task(seed, task, "success").results["held_out"],
+        **_held_out(run, task, seed),
     }
+
+
+def _held_out(run: Run, task: str, seed: int) -> Json:
+    """What the classifier, and dreams under it, say of attempts on which nothing was trained."""
+    results, options = run.task(seed, task, "success").results, run.study.success
+    verdicts = results["verdicts"]
+    why = no_go(verdicts, least=options.min_true_positives, most=options.max_false_positives)
+    return {"classifier": results["held_out"], "verdicts": verdicts | {"no_go": why}}
 
 
 def pooled(found: Outcomes, within: Iterable[int], per_seed: Sequence[Json]) -> Json:

@@ -27,6 +27,7 @@ STOPS = {
     "max_divergence": "the policy had moved too far from the cloned one",
     "min_time": "dreams succeeded too fast to be believed",
     "fell": "the last iteration dreamed worse than the one before",
+    "no_go": "dreams of held-out attempts were not true enough",
 }
 """What the rules that end an update say, in words."""
 
@@ -224,7 +225,13 @@ def told_of(summary: Summary) -> Summary:
 
 def warnings(summary: Summary) -> list[str]:
     """What a careful reader would want to be told beside the verdict."""
-    return [*_of_numbers(summary), *_of_dreams(summary), *_of_transfer(summary), *_of_pictures(summary)]
+    return [
+        *_of_numbers(summary),
+        *_of_held_out(summary),
+        *_of_dreams(summary),
+        *_of_transfer(summary),
+        *_of_pictures(summary),
+    ]
 
 
 def _of_numbers(summary: Summary) -> list[str]:
@@ -234,6 +241,51 @@ def _of_numbers(summary: Summary) -> list[str]:
     worse = [words(name) for name, task in tasks.items() if task.difference.interval.high < 0]
     if worse:
         notes.append(f"{label(improved_of(summary))} made it worse on {', '.join(worse)}.")
+    return notes
+
+
+def no_go(verdicts: Summary, *, least: float, most: float) -> list[str]:
+    """Why dreams are not to be learned from, a sentence each; empty if they may be, or if nothing says so.
+
+    Args:
+        verdicts: of dreams on held-out attempts, see docs/metrics.md.
+        least: share of those that succeeded which has to be called a success.
+        most: share of those that failed which may be.
+    """
+    why = []
+    for outcome, kind, wrong, wanted in (
+        ("succeeded", "successful", lambda rate: rate < least, f"at least {percent(least)}"),
+        ("failed", "failed", lambda rate: rate > most, f"at most {percent(most)}"),
+    ):
+        found = verdicts.get(outcome) or {"rate": None}
+        if found["rate"] is not None and wrong(found["rate"]):
+            why.append(
+                f"{percent(found['rate'])} of {found['dreams']} dreams of {found['attempts']} {kind} attempts end in"
+                f" success, {wanted} should"
+            )
+    return why
+
+
+def unknown_verdicts(verdicts: Summary) -> str:
+    """What cannot be known of a task's dreams, for want of attempts on which nothing was trained; empty if all is."""
+    if "skipped" in verdicts:
+        return str(verdicts["skipped"])
+    missing = [outcome for outcome in ("succeeded", "failed") if verdicts[outcome]["rate"] is None]
+    return f"no held-out attempt {' or '.join(missing)}" if missing else ""
+
+
+def _of_held_out(summary: Summary) -> list[str]:
+    """Dreams that call held-out attempts what they were not, and dreams of which nobody knows."""
+    notes = []
+    for name, task in (summary.get("tasks") or {}).items():
+        for seed in task.get("per_seed", []):
+            if (verdicts := seed.get("verdicts")) is None:
+                continue
+            which = words(name) if len(task["per_seed"]) == 1 else f"{words(name)}, seed {seed['seed']}"
+            if verdicts["no_go"]:
+                notes.append(f"No-go for dreams of {which}: {'; '.join(verdicts['no_go'])}.")
+            if missing := unknown_verdicts(verdicts):
+                notes.append(f"How true dreams of {which} are is not known: {missing}.")
     return notes
 
 

@@ -66,7 +66,7 @@ def demonstrations(
     parts = []
     for frame, mask in zip(episodes.frame, episodes.mask, strict=True):
         actions = store.frames[ACTION][frame[mask]]
-        parts.append(demonstration_chunks(actions, chunk, binary=store.meta.layout.binary))
+        parts.append(demonstration_chunks(actions, chunk, layout=store.meta.layout))
     return features, torch.cat(parts).to(features.device)
 
 

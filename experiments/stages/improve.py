@@ -12,7 +12,7 @@ from agents.policies.base import Decision, PolicyHead
 from agents.updates.base import Update
 from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
-from experiments.stages.success import load_classifier
+from experiments.stages.success import doubts, load_classifier
 from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
@@ -68,8 +68,9 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     # apart, for a point is measured before its iteration and kept only by that iteration's checkpoint
     recorder.rewind(f"{task_run.prefix}/real", curve[-1]["iteration"] if curve else -1)
     name = f"{task_run.study.improved.upper()} {task_run.task}, seed {task_run.seed}"
+    refused = "no_go" if task_run.study.success.stop_on_no_go and doubts(task_run) else ""
     with progress(options.iterations, name, "iteration", initial=update.iteration) as bar:
-        while not update.finished:
+        while not (refused or update.finished):
             _real_point(task_run, update, curve, recorder)
             with task_run.model.rssm.imagining_in(torch.bfloat16 if task_run.study.update.bf16 else torch.float32):
                 metrics = update.iterate()
@@ -83,7 +84,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
             "imagined": calibration,
             "iterations": update.iteration,
             "kept": update.kept,
-            "stop_reason": update.stopped or "all iterations done",
+            "stop_reason": refused or update.stopped or "all iterations done",
             "curve": curve,
         }
     )

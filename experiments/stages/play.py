@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,13 +13,15 @@ from envs.labels import done_instead
 from experiments.study.pool import run_jobs
 from experiments.study.resolve import naming_model
 from experiments.study.run import LOGGER, Run
+from experiments.study.settings import Study
 from worldaction.errors import UserError
 from worldaction.io.recorder import progress
 from worldaction.play.action_masking import hide_actions
 from worldaction.play.convert import convert, frames
+from worldaction.play.held_out import split_attempts
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.pseudo_labels import label_actions
-from worldaction.spec import ACTION_MASK
+from worldaction.spec import ACTION_MASK, Split
 
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
 SHARD_FRAMES = 4_000
@@ -89,11 +92,23 @@ def _generate(run: Run, folder: Path, path: Path, workers: int) -> PlayStore:
         ]
         with progress(len(shards), "play data", "shard", initial=len(shards) - len(jobs)) as bar:
             run_jobs(jobs, workers, done=lambda _: bar.update(1), log=run.log)
-        joined = concatenate([PlayStore.open(where) for where in paths], path)
+        joined = concatenate(made := [PlayStore.open(where) for where in paths], path, splits=_splits(study, made))
     else:
         joined = PlayStore.open(path)
     shutil.rmtree(folder / "shards", ignore_errors=True)
     return joined
+
+
+def _splits(study: Study, made: Sequence[PlayStore]) -> list[Split]:
+    """Splits of all episodes: some attempts are held out before anything is trained."""
+    outcomes = [{store.episode_of(s.start).start: (s.task, s.success) for s in store.segments} for store in made]
+    return split_attempts(
+        [episode for store in made for episode in store.episodes],
+        [found.get(e.start, ("", False)) for store, found in zip(made, outcomes, strict=True) for e in store.episodes],
+        share=study.success.held_out,
+        demos=study.held_out_demos,
+        seed=study.data.seed,
+    )
 
 
 def _shards(jobs: list[Job]) -> list[list[Job]]:

@@ -1,26 +1,33 @@
-"""Latents --> success classifier."""
+"""Latents --> success classifier, and whether dreams are true enough to learn from: measured on held-out attempts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.report.statistics import success_rate
+from experiments.report.verdict import no_go
 from experiments.stages.task_run import TaskRun, pick, without_prefix
 from experiments.study.checks import measured
+from experiments.study.run import LOGGER
 from worldaction.io.artefact import load_tensors, save_tensors
 from worldaction.io.recorder import Recorder
 from worldaction.latents import encode, imagine_recorded
 from worldaction.play.action_masking import knows_actions
-from worldaction.play.windows import WindowSampler
+from worldaction.spec import SCENE
 from worldaction.success import SuccessClassifier, fit_success, precision_recall
 
 PLAY_WINDOWS, PLAY_LENGTH = 150, 48
 """Windows of play beside the attempts of the task, from which the classifier learns what else there is."""
 CLASSIFIER_SAMPLES = 3
 """Posterior samples of every episode that the classifier sees."""
+
+Ranges = Sequence[tuple[int, int]]
+Labelled = tuple[Tensor, Tensor]
 
 
 def learn_success(task_run: TaskRun, recorder: Recorder) -> None:
@@ -29,14 +36,9 @@ def learn_success(task_run: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     options = task_run.study.success
-    attempts = [(s.start, s.stop) for s in task_run.segments if s.task == task_run.task]
     generator = torch.Generator().manual_seed(task_run.seed)
-    order = torch.randperm(len(attempts), generator=generator).tolist()
-    apart = max(1, round(len(order) * options.held_out))
-    parts = {"held_out": [attempts[i] for i in order[:apart]], "training": [attempts[i] for i in order[apart:]]}
-    play = _play_windows(task_run)
-    data = {name: _labelled(task_run, ranges + play[name], generator) for name, ranges in parts.items()}
-    training = [data["training"][kind] for kind in ("real", "imagined")]
+    ranges = [*task_run.attempts("training"), *_play_windows(task_run, generator)]
+    training = _labelled(task_run, ranges, generator).values()
     recorder.rewind(f"{task_run.prefix}/success", 0)
 
     def report(step: int, figures: Mapping[str, float]) -> None:
@@ -55,24 +57,47 @@ def learn_success(task_run: TaskRun, recorder: Recorder) -> None:
         seed=task_run.seed,
         report=report,
     )
-    scores = {}
-    for kind, (feature, label) in data["held_out"].items():
+    found = _measured(task_run, classifier, generator)
+    save_tensors(artefact.folder / "classifier.safetensors", classifier.state_dict())
+    artefact.finish({**found, "threshold": options.threshold, "config": classifier.config})
+    if why := doubts(task_run):
+        LOGGER.warning("no-go for dreams of %s, seed %d: %s", task_run.task, task_run.seed, "; ".join(why))
+
+
+def doubts(task_run: TaskRun) -> list[str]:
+    """Why dreams of a task whose classifier is there are not to be learned from; empty if they may be."""
+    options = task_run.study.success
+    results = task_run.run.task(task_run.seed, task_run.task, "success").results
+    return no_go(results["verdicts"], least=options.min_true_positives, most=options.max_false_positives)
+
+
+def _measured(task_run: TaskRun, classifier: SuccessClassifier, generator: torch.Generator) -> dict[str, Any]:
+    """What the classifier and dreams say of attempts on which nothing was trained, or why that is not known."""
+    ranges = task_run.attempts("validation")
+    if not ranges:
+        why = _nothing_held_out(task_run)
+        return {"held_out": {"skipped": why}, "verdicts": {"skipped": why}}
+    scores: dict[str, Any] = {"attempts": len(ranges)}
+    for kind, (feature, label) in _labelled(task_run, ranges, generator).items():
         with torch.no_grad():
             probability = classifier.probability(feature)
-        scores[kind] = precision_recall(probability, label, options.threshold)._asdict()
-    verdicts = _verdicts(task_run, classifier, parts["held_out"])
-    save_tensors(artefact.folder / "classifier.safetensors", classifier.state_dict())
-    artefact.finish(
-        {"held_out": scores, "verdicts": verdicts, "threshold": options.threshold, "config": classifier.config}
-    )
+        scores[kind] = precision_recall(probability, label, task_run.study.success.threshold)._asdict()
+    return {"held_out": scores, "verdicts": _verdicts(task_run, classifier, ranges)}
 
 
-def _verdicts(task_run: TaskRun, classifier: SuccessClassifier, ranges: list[tuple[int, int]]) -> dict[str, Any]:
+def _nothing_held_out(task_run: TaskRun) -> str:
+    if task_run.study.play is not None:
+        return f"{task_run.study.play} has no validation window of {task_run.task}"
+    return f"no attempt at {task_run.task} is held out; raise --data.near-misses or --success.held-out"
+
+
+def _verdicts(task_run: TaskRun, classifier: SuccessClassifier, ranges: Ranges) -> dict[str, Any]:
     """What dreams say of attempts whose end is known: imagined from the first frame on, under the recorded actions.
 
     Returns:
-        how many of the attempts that "succeeded" and "failed" there were, and the share of each that dreams call a
-        success (None without one): the second share is what a policy can exploit.
+        for those that "succeeded" and those that "failed": "attempts", how many there are; "dreams" of them, several
+        each; "called", how many of these succeed; that "rate" and its "interval", in which an attempt is a cluster
+        (both None without one). The second rate is what a policy can exploit.
     """
     episodes = encode(task_run.model, task_run.store.frames, ranges, resamples=CLASSIFIER_SAMPLES, seed=task_run.seed)
     begin = torch.zeros(CLASSIFIER_SAMPLES, len(episodes), dtype=torch.int64)
@@ -80,34 +105,47 @@ def _verdicts(task_run: TaskRun, classifier: SuccessClassifier, ranges: list[tup
     with torch.no_grad():
         called = classifier.probability(task_run.model.feature(dreamed)) >= task_run.study.success.threshold
     # [R, M] in each dream, and [M] in truth
-    said = (called & later).any(-1).float().mean(0).cpu()
-    true = (task_run.label(episodes.frame) & episodes.mask).any(-1)
-    found = {"succeeded": true, "failed": ~true}
-    counts: dict[str, Any] = {name: int(which.sum()) for name, which in found.items()}
-    shares = {f"called_{name}": said[which].mean().item() if which.any() else None for name, which in found.items()}
-    return counts | shares
+    said = (called & later).any(-1).cpu().numpy()
+    true = (task_run.label(episodes.frame) & episodes.mask).any(-1).numpy()
+    return {"succeeded": _share(said[:, true]), "failed": _share(said[:, ~true])}
 
 
-def _play_windows(task_run: TaskRun) -> dict[str, list[tuple[int, int]]]:
-    """Windows of play for training and for measuring."""
-    found: dict[str, list[tuple[int, int]]] = {}
-    for name, split, count in (("training", "training", PLAY_WINDOWS), ("held_out", "validation", PLAY_WINDOWS // 3)):
-        play = [e for e in measured(task_run.store.episodes, split) if task_run.benchmark.shows(task_run.task, e.scene)]
-        # imagination goes on under the recorded actions
-        episodes = [e for e in play if knows_actions(task_run.store, e)]
-        length = min(PLAY_LENGTH, max((e.length for e in episodes), default=0))
-        if not episodes:
-            found[name] = []
-            continue
-        index, _ = WindowSampler(episodes, length=length, seed=task_run.seed).sample(None, count * length)
-        found[name] = [(int(start), int(start) + length) for start in index.view(count, length)[:, 0]]
-    return found
+def _share(said: np.ndarray) -> dict[str, Any]:
+    """Of R dreams of each of M attempts [R, M], those that succeed."""
+    found = {"attempts": said.shape[1], "dreams": said.size, "called": int(said.sum())}
+    if not said.size:
+        return found | {"rate": None, "interval": None}
+    rate = success_rate(said, np.broadcast_to(np.arange(said.shape[1]), said.shape))
+    return found | {"rate": rate.value, "interval": list(rate.interval)}
 
 
-def _labelled(
-    task_run: TaskRun, ranges: list[tuple[int, int]], generator: torch.Generator
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Features and labels of episodes, filtered ("real") and imagined from a random frame on ("imagined")."""
+def _play_windows(task_run: TaskRun, generator: torch.Generator) -> list[tuple[int, int]]:
+    """Windows of play in whose first frame the task can still be done, as it can where dreams begin.
+
+    Done already, it could not be done again: such a window would teach that an open drawer is none.
+    """
+    play = [
+        e for e in measured(task_run.store.episodes, "training") if task_run.benchmark.shows(task_run.task, e.scene)
+    ]
+    # imagination goes on under the recorded actions
+    episodes = [e for e in play if knows_actions(task_run.store, e)]
+    length = min(PLAY_LENGTH, max((e.length for e in episodes), default=0))
+    if not episodes:
+        return []
+    first = torch.cat([torch.arange(e.start, e.stop - length + 1) for e in episodes if e.length >= length])
+    scene = task_run.store.frames[SCENE][first].numpy()
+    first = first[torch.from_numpy(task_run.benchmark.possible(task_run.task, scene))]
+    if not len(first):
+        return []
+    chosen = first[torch.randint(len(first), (PLAY_WINDOWS,), generator=generator)].tolist()
+    return [(start, start + length) for start in chosen]
+
+
+def _labelled(task_run: TaskRun, ranges: Ranges, generator: torch.Generator) -> dict[str, Labelled]:
+    """Features and labels of episodes, filtered ("real") and imagined from a random frame on ("imagined").
+
+    What is imagined is labelled by what happened in truth.
+    """
     episodes = encode(task_run.model, task_run.store.frames, ranges, resamples=CLASSIFIER_SAMPLES, seed=task_run.seed)
     lengths = episodes.mask.sum(-1)
     share = torch.rand(CLASSIFIER_SAMPLES, len(episodes), generator=generator)

@@ -14,8 +14,7 @@ from experiments.stages.play import open_play
 from experiments.stages.world_model import open_world_model
 from experiments.study.run import Run
 from worldaction.config import to_dict
-from worldaction.play.store import Segment
-from worldaction.spec import SCENE
+from worldaction.spec import SCENE, Split
 from worldaction.world_model.latent import Latent
 
 
@@ -33,18 +32,17 @@ class TaskRun:
         self.benchmark = open_benchmark(self.study.env_config, renderer=drawn_by)
         self.model = open_world_model(self.run, seed)
 
-    @property
-    def segments(self) -> list[Segment]:
-        """Attempts to learn from. In recorded play, evaluations begin where the validation's do."""
-        found = self.store.segments
-        if self.study.play is None:
-            return found
-        return [s for s in found if self.store.episode_of(s.start).split == "training"]
+    def attempts(self, split: Split) -> list[tuple[int, int]]:
+        """Frames (start, stop) of the attempts at the task to learn from, or of those that nothing learns from."""
+        found = (s for s in self.store.segments if s.task == self.task)
+        return [(s.start, s.stop) for s in found if self.store.episode_of(s.start).split == split]
 
     def label(self, frame: Tensor) -> Tensor:
-        """Whether the task is done in frames [...] of the store."""
-        scene = self.store.frames[SCENE][frame.flatten()].numpy()
-        return torch.from_numpy(self.benchmark.label(self.task, scene)).view(frame.shape)
+        """Whether the task is done in frames [M, T] of the store, as the simulator says of episodes that begin in the
+        first frame of each row; [M, T] bool.
+        """
+        scene = self.store.frames[SCENE][frame.flatten()].unflatten(0, frame.shape).numpy()
+        return torch.from_numpy(self.benchmark.label(self.task, scene, scene[:, :1]))
 
     def policy(self, actor: Actor, *, sampler: Sampler = "stochastic") -> Policy:
         """An actor as it is used in the simulator."""

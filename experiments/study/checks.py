@@ -66,8 +66,8 @@ def check_tasks(study: Study) -> None:
         benchmark.check(task)
         if study.play is not None and not benchmark.labels_recordings(task):
             raise UserError(
-                f"{task} cannot be learned from recorded play: the label of a frame needs the starts of our own table; "
-                "leave it out of --tasks"
+                f"{task} cannot be learned from recorded play: which numbers of a frame are its block's depends on the "
+                "scene; leave it out of --tasks"
             )
     if study.play is None:
         # attempts may be of any length until they are made

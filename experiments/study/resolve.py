@@ -101,8 +101,7 @@ def open_recorded(path: str) -> Source:
         UserError: it is none, or its actions are not what they are taken for.
     """
     source = open_source(path)
-    check_conventions(source)
-    return HeldOut(source)
+    return HeldOut(source, layout=check_conventions(source))
 
 
 def naming_model(study: Study) -> WorldModel:

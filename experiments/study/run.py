@@ -39,10 +39,14 @@ STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
 FREE = {
     "world_model": ("save_every",),
+    # what is held out is part of the play; of measurements, what is too little is a matter of words
+    "success": ("held_out", "min_true_positives", "max_false_positives", "stop_on_no_go"),
     "evaluation": ("parallel", "probes", "horizon", "within", "judged_episodes"),
     "update": ("evaluate_every",),
 }
 """Settings on which no result depends, by section."""
+_PLAY = 2
+"""Raised when play is made or read in another way, so that nothing made of older play is taken for what is asked."""
 _PROGRAMS = {"calvin": "python -m experiments.calvin", "metaworld": "python -m experiments.metaworld"}
 
 
@@ -171,11 +175,13 @@ class Run:
             made_by: dict[str, Any] = {
                 "play": str(Path(study.play).resolve()),
                 "size": study.table.image_size,
+                "rule": _PLAY,
                 **self.fingerprints.part(PLAY),
             }
         else:
             made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
-            made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress))}
+            made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress)), "rule": _PLAY}
+            made_by["held_out"] = {"share": study.success.held_out, "demos": study.held_out_demos}
             made_by |= self.fingerprints.part(*self.fingerprints.envs)
         return self._artefact("play", made_by)
 
@@ -259,6 +265,8 @@ class Run:
             "curve": self.study.evaluation.curve_episodes,
             **self._env,
         }
+        if self.study.success.stop_on_no_go:
+            made_by["go"] = [self.study.success.min_true_positives, self.study.success.max_false_positives]
         names = [*self.fingerprints.envs, *self.fingerprints.updates]
         if self.study.evaluation.curve_episodes:
             # points of the curve are measured as the evaluation is

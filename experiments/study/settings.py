@@ -105,6 +105,12 @@ class Study:
         return min(self.update.horizon or self.table.max_steps, self.table.max_steps)
 
     @property
+    def held_out_demos(self) -> int:
+        """Demonstrations of each task on which nothing is trained: a share of them, and none that is cloned."""
+        needed = self.clone.demos or self.data.demos
+        return max(0, min(round(self.success.held_out * self.data.demos), self.data.demos - needed))
+
+    @property
     def improved(self) -> str:
         """What the improved policy is called, in files and tables: by its update, such as "ppo"."""
         target = self.update.name.partition(",")[0].partition("=")[0]

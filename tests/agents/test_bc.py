@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from agents.bc import clone, demonstration_chunks, fit_averaged, follow
 from agents.policies.diffusion import DiffusionPolicy
+from agents.policies.gaussian import GaussianPolicy
 from worldaction.errors import UserError
+from worldaction.spec import Layout
 
 SMALL: dict[str, Any] = {
     "options": {"denoising_steps": 8, "width": 64},
@@ -49,6 +52,59 @@ def test_chunks_run_on_past_the_end_at_rest_with_the_last_grip() -> None:
     for row, indices in zip(chunks, expected, strict=True):
         assert torch.equal(row, torch.stack([rest if i is None else actions[i] for i in indices]))
     assert torch.equal(demonstration_chunks(actions, 1)[:, 0], actions)
+
+
+def test_past_the_end_a_robot_stays_where_its_layout_says_that_it_stays() -> None:
+    actions = torch.tensor([[0.1, 0.2, 1.0], [0.3, 0.4, -1.0]])
+    moves = Layout((), 3, 0, 3, (0.5, 0.0, 1.0), binary=(2,))
+    for layout, rest in (
+        (moves, [0.5, 0.0, -1.0]),
+        (replace(moves, binary=()), [0.5, 0.0, 1.0]),
+        (replace(moves, absolute=True), [0.3, 0.4, -1.0]),
+    ):
+        chunks = demonstration_chunks(actions, 3, layout=layout)
+        assert torch.equal(chunks[0], torch.cat([actions, torch.tensor([rest])]))
+        assert torch.equal(chunks[1], torch.cat([actions[1:], torch.tensor([rest, rest])]))
+    with pytest.raises(UserError, match="actions of 3 numbers, its layout says 2"):
+        demonstration_chunks(actions, 3, layout=Layout((), 3, 0, 2, (0.0, 0.0)))
+
+
+def reached(layout: Layout) -> int:
+    """How many of 40 episodes of a clone end at their goal: a robot in the plane that goes where it is told to be.
+
+    Args:
+        layout: what cloning takes its actions for.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count: int) -> Tensor:
+        return torch.rand(count, 2, generator=generator) * 2 - 1
+
+    seen, chunks = [], []
+    for place, goal in zip(drawn(80), drawn(80), strict=True):
+        states, actions, left = [], [], 3
+        while left:
+            left -= bool((goal - place).abs().max() < 0.02)
+            states.append(torch.cat([place, goal]))
+            actions.append(place + (goal - place).clamp(-0.2, 0.2))
+            place = place + 0.8 * (actions[-1] - place)
+        seen += states
+        chunks.append(demonstration_chunks(torch.stack(actions), 6, layout=layout))
+    recipe = SMALL | {"options": {"width": 64}, "steps": 600, "batch": 128}
+    policy = clone(GaussianPolicy, torch.stack(seen)[None], torch.cat(chunks), binary=(), **recipe)
+    place, goal = drawn(40), drawn(40)
+    for _ in range(8):
+        chunk = policy.sample(torch.cat([place, goal], -1), torch.zeros(40, *policy.noise_shape), deterministic=True)
+        for action in chunk.unbind(1):
+            place = place + 0.8 * (action - place)
+    return int(((goal - place).abs().amax(-1) < 0.1).sum())
+
+
+def test_clones_of_a_robot_that_is_told_where_to_be_stay_at_the_goal() -> None:
+    told = Layout((), 4, 0, 2, (0.0, 0.0), absolute=True)
+    # taken for moves, what follows the end of a demonstration sends it to the middle
+    assert reached(told) >= 36
+    assert reached(replace(told, absolute=False)) <= 20
 
 
 def test_clone_learns_functions_and_choices_alike() -> None:

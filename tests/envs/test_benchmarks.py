@@ -124,8 +124,8 @@ def test_a_block_is_labelled_by_its_place_in_the_scene_s_own_order(where: Any) -
     scene[:, [8, 14, 20]] = LYING
     for entry in (6, 12, 18):
         scene[:] = np.where(np.arange(24) == entry, -0.5, scene)
-    scene[1, task.entry()] = task.limit + 0.01
-    assert place.label("push_pink_block_right", scene).tolist() == [False, True]
+    scene[1, task.entry()] += task.delta + 0.01
+    assert place.label("push_pink_block_right", scene, scene[0]).tolist() == [False, True]
     assert all(place.shows("push_pink_block_right", other) for other in SCENES)
     assert not place.labels_recordings("push_pink_block_right")
     assert all(place.labels_recordings(name) for name in EIGHT)
@@ -134,9 +134,33 @@ def test_a_block_is_labelled_by_its_place_in_the_scene_s_own_order(where: Any) -
 def test_labels_are_those_of_the_scene_and_of_the_tolerance() -> None:
     scene = np.zeros((2, 24))
     scene[:, 1] = [0.05, 0.14]
-    assert PlayTable(TABLE).label("open_drawer", scene).tolist() == [False, True]
+    assert PlayTable(TABLE).label("open_drawer", scene, np.zeros(24)).tolist() == [False, True]
     strict = PlayTable(TABLE, StressConfig(tolerance=1.0))
-    assert strict.label("open_drawer", scene).tolist() == [False, False]
+    assert strict.label("open_drawer", scene, np.zeros(24)).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+@pytest.mark.parametrize("name", EIGHT)
+def test_the_label_is_what_the_simulator_says_of_an_episode_that_began_there(name: str, tolerance: float) -> None:
+    place = PlayTable(TABLE, StressConfig(tolerance=tolerance))
+    judge = get_task(name, tolerance=tolerance)
+    rng = np.random.default_rng(0)
+    starts, scenes = rng.uniform(0, 0.3, (2, 40, 24))
+    for scene in (starts, scenes):
+        scene[:, 4:6] = scene[:, 4:6] > 0.15
+    expected = judge.achieved(starts[:, None], scenes[None])
+    assert expected.any()
+    np.testing.assert_array_equal(place.label(name, scenes[None], starts[:, None]), expected)
+    # done already, it cannot be done
+    assert not place.label(name, scenes, scenes).any()
+    np.testing.assert_array_equal(place.possible(name, scenes), judge.possible(scenes))
+
+
+def test_an_environment_that_judges_every_step_labels_it_whatever_the_start() -> None:
+    place = General("reach_env:Reach-v0", GymConfig(), TABLE)
+    seen = np.array([[[0.0], [1.0]], [[1.0], [1.0]]])
+    assert place.label("Reach_v0", seen, seen[:, :1]).tolist() == [[False, True], [True, True]]
+    assert place.possible("Reach_v0", seen).all()
 
 
 def test_an_environment_that_does_not_exist_is_named() -> None:

@@ -1,15 +1,23 @@
-"""Validation episodes for sets that have none: every tenth, and the last one at least."""
+"""What nothing is trained on: episodes of sets that hold none out themselves, attempts in play that is made here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
+from worldaction.play.layout import Episode
 from worldaction.play.readers.source import Recording, Source
+from worldaction.spec import Layout, Split
 
-EVERY = 10
+EVERY: Final = 10
+"""Of a recorded set every tenth episode is held out, and the last one at least."""
+SALT: Final = 15
+"""Keeps the draw apart from all others of the same seed."""
+FEW: Final = 3
+"""So many attempts of an outcome are held out at least, but no more than half of them."""
 
 
 class HeldOut:
@@ -17,11 +25,13 @@ class HeldOut:
 
     Args:
         source: the data set.
+        layout: what `check_conventions` says of its frames; by default what the set says.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, *, layout: Layout | None = None) -> None:
         self._source = source
-        self.path, self.format, self.layout, self.origin = source.path, source.format, source.layout, source.origin
+        self.path, self.format, self.origin = source.path, source.format, source.origin
+        self.layout = layout or source.layout
         self.image_size, self.rate = source.image_size, source.rate
         self.episodes: Sequence[Recording] = _held_out(source.episodes)
 
@@ -36,3 +46,41 @@ def _held_out(episodes: Sequence[Recording]) -> Sequence[Recording]:
     last = len(episodes) - 1
     apart = set(range(EVERY - 1, len(episodes), EVERY)) or {last}
     return [replace(one, split="validation") if n in apart else one for n, one in enumerate(episodes)]
+
+
+def split_attempts(
+    episodes: Sequence[Episode], attempts: Sequence[tuple[str, bool]], *, share: float, demos: int, seed: int
+) -> list[Split]:
+    """Which attempts of made play are held out from everything that learns: of each task both successes and failures.
+
+    Args:
+        episodes: all of the play.
+        attempts: of each episode the task and whether it was done; an empty task for play.
+        share: of the near misses of each task and outcome; 0 holds out nothing.
+        demos: how many demonstrations of each task, the last ones.
+        seed: draws the near misses.
+
+    Returns:
+        the split of each episode; that of play is its own.
+    """
+    rng = np.random.default_rng([seed, SALT])
+    near: dict[tuple[str, bool], list[int]] = {}
+    shown: dict[str, list[int]] = {}
+    for number, (episode, (task, success)) in enumerate(zip(episodes, attempts, strict=True)):
+        if episode.kind == "near_miss":
+            near.setdefault((task, success), []).append(number)
+        elif episode.kind == "demo":
+            shown.setdefault(task, []).append(number)
+    apart = [n for group in near.values() for n in rng.choice(group, _count(len(group), share), replace=False)]
+    apart += [n for group in shown.values() for n in group[len(group) - demos :]]
+    return [_split(episode, number in apart) for number, episode in enumerate(episodes)]
+
+
+def _count(attempts: int, share: float) -> int:
+    return min(max(round(share * attempts), FEW), attempts // 2) if share else 0
+
+
+def _split(episode: Episode, apart: bool) -> Split:
+    if episode.kind == "play":
+        return episode.split
+    return "validation" if apart else "training"

@@ -168,6 +168,8 @@ def _check_types(meta: StoreMeta) -> None:
         raise TypeError("a size of the layout is no number of things")
     if not all(type(number) in (int, float) for number in layout.null_action):
         raise TypeError("the null action holds no numbers")
+    if type(layout.absolute) is not bool:
+        raise TypeError("whether actions are absolute is neither true nor false")
     if type(meta.config) is not dict or not (meta.seed is None or type(meta.seed) is int):
         raise TypeError("the config is no mapping, or the seed no integer")
 

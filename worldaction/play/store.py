@@ -11,7 +11,7 @@ import bisect
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -188,7 +188,12 @@ def _map(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def concatenate(
-    stores: Sequence[PlayStore], path: Path | str, *, seed: int | None = None, config: Mapping[str, Any] | None = None
+    stores: Sequence[PlayStore],
+    path: Path | str,
+    *,
+    seed: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    splits: Sequence[spec.Split] | None = None,
 ) -> PlayStore:
     """Join stores into one, in order, in constant memory.
 
@@ -197,6 +202,7 @@ def concatenate(
         path: the folder to create.
         seed: recorded with the result; that of the first store by default.
         config: recorded with the result; that of the first store by default.
+        splits: of all episodes in order; their own by default.
 
     Raises:
         UserError: the stores do not fit together.
@@ -217,13 +223,15 @@ def concatenate(
         config=first.config if config is None else config,
         layout=first.layout,
     )
+    own = [episode.split for store in stores for episode in store.episodes]
+    chosen = iter(own if splits is None else splits)
     with writer:
         for store in stores:
-            _copy_episodes(store, writer)
+            _copy_episodes(store, writer, chosen)
     return PlayStore.open(path)
 
 
-def _copy_episodes(store: PlayStore, writer: StoreWriter) -> None:
+def _copy_episodes(store: PlayStore, writer: StoreWriter, splits: Iterator[spec.Split]) -> None:
     keys = [*store.meta.cameras, *store.meta.layout.vectors]
     segments: dict[int, list[Segment]] = {}
     for segment in store.segments:
@@ -231,7 +239,7 @@ def _copy_episodes(store: PlayStore, writer: StoreWriter) -> None:
         relative = replace(segment, start=segment.start - start, stop=segment.stop - start)
         segments.setdefault(start, []).append(relative)
     for episode in store.episodes:
-        writer.begin_episode(kind=episode.kind, split=episode.split, scene=episode.scene)
+        writer.begin_episode(kind=episode.kind, split=next(splits), scene=episode.scene)
         for start in range(episode.start, episode.stop, BLOCK):
             block = store.frames[start : min(start + BLOCK, episode.stop)]
             writer.append({key: block[key].numpy() for key in keys})

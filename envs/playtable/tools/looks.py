@@ -56,8 +56,9 @@ def draw_values(scene: str, label: Sequence[bool], rng: np.random.Generator) -> 
         task = get_task(name, scene)
         low, high = task.start
         if done:
-            # a light is on beyond the trigger of its joint
-            low, high = (task.limit, RANGES[task.joint] + task.extra) if task.joint == task.field else (0.08, 0.088)
+            # done from every start; a light is on beyond the trigger of its joint
+            end = RANGES[task.joint] + task.extra
+            low, high = (high + task.delta, end) if task.joint == task.field else (0.08, 0.088)
         values[task.joint] = float(done) if task.joint == "led" else float(rng.uniform(low, high))
     return values
 

@@ -268,6 +268,16 @@ def test_a_recording_holds_what_was_commanded_from_the_start_to_success(make: Ma
         np.testing.assert_allclose(env.scene_obs(), scenes[-1], atol=1e-5)
 
 
+def test_success_in_the_last_step_of_an_attempt_is_recorded(make: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    env, settings = make(cameras=False), {"episodes": 1, "noise": 0.05, "seed": 3, "source": "none"}
+    whole = record(env, ["close_drawer"], **settings)  # type: ignore[arg-type]
+    done = int(TASKS["close_drawer"].achieved(whole.scene_obs[0], whole.scene_obs).argmax())
+    assert done == len(whole.action) - 2
+    monkeypatch.setattr("envs.calvin.record.LIMIT", done)
+    late = record(env, ["close_drawer"], **settings)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(late.action, whole.action)
+
+
 def test_the_recording_that_is_carried_here_holds_five_windows_of_every_task() -> None:
     recording = load_recording(RECORDING)
     assert sorted(window.task for window in recording.windows) == sorted(5 * list(EIGHT))

@@ -212,6 +212,13 @@ def test_the_frame_that_ends_an_episode_is_recorded_for_it_may_be_the_only_one_t
     assert np.allclose(arrays[ACTION][-2:], [[0.1, 0.0]] * 2)
 
 
+def test_an_environment_says_that_its_actions_are_absolute() -> None:
+    assert not standard().layout.absolute
+    env: Any = gym.make(ID)
+    env.unwrapped.absolute_actions = True
+    assert Standard(env, GymConfig(), image_size=8).layout.absolute
+
+
 def test_names_become_names_of_files() -> None:
     assert safe_name("agent/left eye") == "agent_left_eye"
     assert safe_name("0.rgb") == "camera_0_rgb"
@@ -252,6 +259,18 @@ def test_a_demonstration_succeeds_and_goes_on_for_a_few_steps(tmp_path: Path) ->
     # the frame after the step that brings success shows it, and the tail follows
     assert demo.length == first + making.TAIL + 1
     assert store.frames[ACTION].abs().max() <= 1
+
+
+@pytest.mark.parametrize("sooner", [0, 1, 4])
+def test_success_in_the_last_step_of_an_attempt_is_shown(tmp_path: Path, sooner: int) -> None:
+    (demo,) = make_store(tmp_path / "s", JOBS).demonstrations("Reach_v0", kind="demo")
+    limit = demo.length - making.TAIL - 1 + sooner
+    table = TableConfig(image_size=8, max_steps=limit)
+    generate(tmp_path / "t", JOBS[2:], standard, reach_env.Straight, table=table, data=PlayConfig())
+    store = PlayStore.open(tmp_path / "t")
+    (late,) = store.demonstrations("Reach_v0", kind="demo")
+    assert late.length == demo.length
+    assert store.frames[SCENE][late.start : late.stop, 0].sum() == making.TAIL + 1
 
 
 def test_episodes_are_functions_of_their_seeds(tmp_path: Path) -> None:

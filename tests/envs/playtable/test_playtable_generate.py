@@ -10,11 +10,13 @@ import pytest
 from envs import episodes
 from envs.episodes import SEEDS, SEEDS_PER_USE, Job, Noise
 from envs.playtable import generate
+from envs.playtable.benchmark import PlayTable
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import Expert
 from envs.playtable.generate import demo_episode, generate_shard, near_miss_episode, plan, play_episode
+from envs.playtable.stress import stressed
 from envs.tasks import BLOCK_TASKS, EIGHT, TASKS
-from worldaction.config import PlayConfig, TableConfig
+from worldaction.config import PlayConfig, StressConfig, TableConfig
 from worldaction.errors import UserError
 from worldaction.play.store import PlayStore, concatenate
 
@@ -91,9 +93,45 @@ def test_near_misses_sometimes_fail_and_sometimes_succeed(blind: PlayTableEnv) -
     for seed in range(24):
         arrays, success = near_miss_episode(blind, "open_drawer", seed)
         achieved = TASKS["open_drawer"].achieved(arrays["scene_obs"][0], arrays["scene_obs"]).any()
-        assert success == achieved or success  # the last frame's result is not recorded
+        assert success == achieved
         outcomes.append(success)
     assert 2 <= sum(outcomes) <= 22
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+@pytest.mark.parametrize("task", TASKS)
+def test_every_attempt_that_succeeds_shows_it_and_no_other_does(task: str, tolerance: float) -> None:
+    stress = StressConfig(tolerance=tolerance)
+    label = PlayTable(TableConfig(), stress).label
+    env = stressed(PlayTableEnv(cameras=False), stress, playing=True)
+    made = [near_miss_episode(env, task, seed) for seed in range(6)]
+    made += [demo_episode(env, task, seed, 0.35, 0.5, 152) for seed in range(100, 103)]
+    assert any(success for _, success in made)
+    for arrays, success in made:
+        said = label(task, arrays["scene_obs"], arrays["scene_obs"][0])
+        assert said.any() == success
+        assert not said[0]
+        if success:
+            # the first frame of success, and as many as may teach what it looks like
+            assert len(said) - said.argmax() in (1 + generate.DEMO_TAIL, 1 + generate.NEAR_MISS_TAIL)
+
+
+@pytest.mark.parametrize("short", [0, 1, 3])
+def test_success_at_the_end_of_the_time_or_of_the_script_is_shown(
+    blind: PlayTableEnv, monkeypatch: pytest.MonkeyPatch, short: int
+) -> None:
+    whole, success = demo_episode(blind, "open_drawer", 50, 0.1)
+    done = int(TASKS["open_drawer"].achieved(whole["scene_obs"][0], whole["scene_obs"]).argmax())
+    assert success
+    monkeypatch.setattr(generate, "DEMO_LIMIT", done + short)
+    late, success = demo_episode(blind, "open_drawer", 50, 0.1)
+    assert success
+    for key, array in whole.items():
+        np.testing.assert_array_equal(late[key], array)
+    monkeypatch.setattr(generate, "DEMO_LIMIT", done - 1)
+    cut, success = demo_episode(blind, "open_drawer", 50, 0.1)
+    assert not success
+    assert len(cut["action"]) == done - 1
 
 
 def test_noise_has_the_deviation_and_the_memory_it_promises() -> None:
@@ -187,5 +225,6 @@ def test_a_demonstrator_with_time_begins_its_script_again_until_the_task_is_done
     again = [demo_episode(blind, "move_slider_right", seed, 0.5, 0.5, 152) for seed in seeds]
     assert sum(done for _, done in again) > sum(done for _, done in once)
     for (first, _), (second, _) in zip(once, again, strict=True):
-        assert len(first["action"]) <= len(second["action"]) <= 152
+        # what is done in the last step is shown in the frames after it
+        assert len(first["action"]) <= len(second["action"]) <= 152 + generate.DEMO_TAIL + 1
         np.testing.assert_array_equal(first["action"], second["action"][: len(first["action"])])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from evaluations import CALVIN, Policy, Task, write_evaluations
 
-from experiments.report.results import console_table, judged_table, within_table
-from experiments.report.verdict import effect, verdict, warnings
+from experiments.report.results import console_table, held_out_table, judged_table, within_table
+from experiments.report.verdict import effect, no_go, verdict, warnings
 
 Json = dict[str, Any]
 KINDS = {
@@ -252,3 +252,55 @@ def test_a_summary_from_before_has_its_one_table_and_no_word_of_skill(tmp_path: 
     assert "PPO in imagination raised success in the simulator: from" in verdict(summary)
     assert sum(line.startswith("task") for line in console_table(summary).splitlines()) == 1
     assert warnings(summary) == []
+
+
+# Dreams of held-out attempts ------------------------------------------------------------------------------------------
+
+
+def _share(attempts: int, rate: float | None) -> Json:
+    dreams = 3 * attempts
+    if rate is None:
+        return {"attempts": 0, "dreams": 0, "called": 0, "rate": None, "interval": None}
+    return {"attempts": attempts, "dreams": dreams, "called": round(rate * dreams), "rate": rate, "interval": [0.5, 1]}
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "failed", "why"),
+    [
+        (0.96, 0.05, []),
+        (0.95, 0.10, []),
+        (0.80, 0.05, ["80 % of 60 dreams of 20 successful attempts end in success, at least 95 % should"]),
+        (1.00, 0.40, ["40 % of 30 dreams of 10 failed attempts end in success, at most 10 % should"]),
+        (0.80, None, ["80 % of 60 dreams of 20 successful attempts end in success, at least 95 % should"]),
+        (None, 0.05, []),
+    ],
+)
+def test_dreams_are_a_no_go_that_lose_successes_or_grant_failures(
+    succeeded: float | None, failed: float | None, why: list[str]
+) -> None:
+    found = {"succeeded": _share(20, succeeded), "failed": _share(10, failed)}
+    assert no_go(found, least=0.95, most=0.1) == why
+    assert no_go(found, least=0.0, most=1.0) == []
+    assert no_go({"skipped": "none"}, least=0.95, most=0.1) == []
+
+
+def test_a_summary_warns_of_a_no_go_by_task_and_seed_and_of_what_is_not_known(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"], seeds=2)
+    good = {"succeeded": _share(20, 1.0), "failed": _share(10, 0.0)}
+    bad = {"succeeded": _share(20, 1.0), "failed": _share(10, 0.4)}
+    blind = {"succeeded": _share(20, 1.0), "failed": _share(0, None)}
+    for name, per_seed in (("open_drawer", (good, bad)), ("move_slider_left", (blind, {"skipped": "no window"}))):
+        for seed, found in zip(summary["tasks"][name]["per_seed"], per_seed, strict=True):
+            seed["verdicts"] = found | {"no_go": no_go(found, least=0.95, most=0.1)}
+    said = warnings(summary)
+    assert said[0].startswith("No-go for dreams of open drawer, seed 1: 40 % of 30 dreams of 10 failed attempts")
+    assert "How true dreams of move slider left, seed 0 are is not known: no held-out attempt failed." in said
+    assert "How true dreams of move slider left, seed 1 are is not known: no window." in said
+    assert len(said) == 3
+    table = held_out_table(summary)
+    assert [row[-1] for row in table.rows] == ["go", "no-go", "not known", "not known"]
+    assert table.rows[1][:3] == ("open_drawer", "1", "20")
+    assert table.rows[1][5] == "40 [50, 100]"
+    console = console_table(summary)
+    assert "No-go for dreams of open drawer, seed 1" in " ".join(console.split())
+    assert max(map(len, console.splitlines())) <= 120

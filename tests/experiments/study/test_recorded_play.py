@@ -15,9 +15,11 @@ from envs.benchmark import CRASHES, retry_on_crash
 from envs.calvin.client import SimulatorCrashed
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import measured
+from experiments.study.resolve import open_recorded
 from worldaction.errors import UserError
 from worldaction.extension import load
 from worldaction.io.fingerprint import code_of
+from worldaction.play.convert import convert
 from worldaction.play.held_out import HeldOut
 from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore, Segment, StoreWriter
@@ -36,6 +38,24 @@ def record(path: Path, episodes: int, *, validation: int = 0, frames: int = 20) 
             split: Any = "validation" if number >= episodes - validation else "training"
             writer.add_episode({"robot_obs": robot, "action": action}, kind="demo", split=split)
     return path
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_actions_that_a_robot_goes_to_are_absolute_whether_or_not_the_set_says_so(
+    tmp_path: Path, absolute: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    with StoreWriter(tmp_path / "s", image_size=1, source="x", renderer="none", layout=NUMBERS) as writer:
+        for _ in range(4):
+            aims = np.clip(np.cumsum(rng.normal(0, 0.1, (60, 2)), 0), -1, 1)
+            robot = np.concatenate([[np.zeros(2)], aims])
+            action = aims if absolute else np.diff(robot, axis=0) / 0.5
+            seen = np.concatenate([robot[:-1], rng.normal(size=(60, 1))], -1)
+            writer.add_episode({"robot_obs": seen, "action": action.clip(-1, 1)}, kind="demo")
+    source = open_recorded(str(tmp_path / "s"))
+    assert source.layout.absolute is absolute
+    # and the store that is made of it says so
+    assert convert(source, tmp_path / "t", image_size=1).meta.layout == source.layout
 
 
 @pytest.mark.parametrize(("episodes", "apart"), [(1, [0]), (4, [3]), (10, [9]), (23, [9, 19])])
@@ -89,21 +109,18 @@ def test_what_is_measured_is_play_where_there_is_any() -> None:
     assert measured([one, other], "validation") == []
 
 
-@pytest.mark.parametrize(("recorded", "kept"), [(True, ["a"]), (False, ["a", "b"])])
-def test_of_recorded_play_nothing_is_learned_from_windows_that_evaluations_begin_in(
-    tmp_path: Path, recorded: bool, kept: list[str]
+@pytest.mark.parametrize(("split", "kept"), [("training", [(2, 6)]), ("validation", [(11, 15)])])
+def test_nothing_is_learned_from_windows_for_validation_in_which_evaluations_begin(
+    tmp_path: Path, split: Any, kept: list[tuple[int, int]]
 ) -> None:
     rng = np.random.default_rng(0)
     with StoreWriter(tmp_path / "s", image_size=1, source="x", renderer="none", layout=CALVIN) as writer:
-        for task, split in (("a", "training"), ("b", "validation")):
+        for task, of in (("a", "training"), ("a", "validation"), ("b", "training")):
             arrays = {key: rng.uniform(-1, 1, (9, size)) for key, size in CALVIN.vectors.items()}
-            chosen: Any = split
+            chosen: Any = of
             writer.add_episode(arrays, kind="play", split=chosen, segments=[Segment(task, 2, 6)])
-    here: Any = SimpleNamespace(
-        study=SimpleNamespace(play="set" if recorded else None), store=PlayStore.open(tmp_path / "s")
-    )
-    segments = TaskRun.segments.fget(here)  # type: ignore[attr-defined]
-    assert [segment.task for segment in segments] == kept
+    here: Any = SimpleNamespace(task="a", store=PlayStore.open(tmp_path / "s"))
+    assert TaskRun.attempts(here, split) == kept
 
 
 def test_work_with_simulators_is_begun_again_a_few_times() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -42,6 +43,22 @@ def test_a_store_keeps_what_the_layout_names_and_gives_it_back(tmp_path: Path, n
         assert np.array_equal(kept, value if value.dtype == np.uint8 else value.astype(np.float32))
     assert store.frames[PREVIOUS_ACTION][0].tolist() == pytest.approx(list(layout.null_action))
     assert set(store.frames.keys()) - set(given) == {PREVIOUS_ACTION, IS_INIT, "episode"}
+
+
+def test_a_store_from_before_actions_could_be_absolute_holds_moves(tmp_path: Path) -> None:
+    layout = replace(NUMBERS, absolute=True)
+    with StoreWriter(tmp_path / "s", image_size=SIZE, source="x", renderer="y", layout=layout) as writer:
+        writer.add_episode(arrays(layout), kind="play")
+    assert PlayStore.open(tmp_path / "s").meta.layout.absolute
+    path = tmp_path / "s/store.json"
+    content = json.loads(path.read_text())
+    content["layout"]["absolute"] = "yes"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="neither true nor false"):
+        PlayStore.open(tmp_path / "s")
+    del content["layout"]["absolute"]
+    path.write_text(json.dumps(content))
+    assert PlayStore.open(tmp_path / "s").meta.layout == NUMBERS
 
 
 def test_frames_of_another_layout_are_refused(tmp_path: Path) -> None:

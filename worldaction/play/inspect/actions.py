@@ -77,6 +77,11 @@ class Actions(NamedTuple):
     lag: int = 0
     """How many frames after its move an action stands: +1 is a frame late, -1 a frame early."""
 
+    @property
+    def absolute(self) -> bool:
+        """Whether they are where the robot is to be, scaled or not."""
+        return self.convention.startswith("absolute")
+
 
 def detect(runs: Sequence[Run], layout: Layout) -> Actions:
     """What the actions of a data set are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -57,8 +58,11 @@ def _is_calvin_s(units: tuple[float, float]) -> bool:
     return is_near(units[0], METRES_PER_UNIT) and (is_near(units[1], RADIANS_PER_UNIT) or units[1] == 0)
 
 
-def check_conventions(source: Source) -> None:
+def check_conventions(source: Source) -> Layout:
     """Look at a sample of a set that is to be trained on, seconds at most: refuse a wrong convention, warn of the rest.
+
+    Returns:
+        the set's layout; if the robot goes where its actions say, they are absolute, whether or not the set says so.
 
     Raises:
         UserError: the actions of the whole set are not what they are taken for; says what to do.
@@ -72,6 +76,10 @@ def check_conventions(source: Source) -> None:
     problems = [*_infinite(runs, source.layout), *found.problems, *unset.problems]
     if problems:
         raise UserError(f"{source.path}: {problems[0]}; worldaction data check {source.path} says more")
+    if expected.actions.absolute and not source.layout.absolute:
+        logger.info("%s: actions are taken to be absolute (%s)", source.path, expected.actions.convention)
+        return replace(source.layout, absolute=True)
+    return source.layout
 
 
 def _infinite(runs: Sequence[Run], layout: Layout) -> list[str]:

@@ -153,11 +153,18 @@ class LeRobotSource:
         names = tuple(camera.name for camera in self._cameras)
         robot, scene, action = sizes[spec.ROBOT], sizes[spec.SCENE], sizes[spec.ACTION]
         if extra is None:
-            return layout_of(names, robot=robot, scene=scene, action=action)
+            return layout_of(names, robot=robot, scene=scene, action=action, absolute=self._are_positions())
         said = extra.layout
         if {*said.cameras} != {*names} or (said.robot, said.scene, said.action) != (robot, scene, action):
             raise UserError(f"{self.path / EXTRA} and {self._info_path} describe different frames; delete the former")
         return said
+
+    def _are_positions(self) -> bool:
+        """Whether all numbers of an action are called positions, as "shoulder_pan.pos" of LeRobot's own robots."""
+        names = self._features[self._vectors[spec.ACTION][0]].get("names")
+        if isinstance(names, Mapping):
+            names = next(iter(names.values()), None)
+        return isinstance(names, list) and bool(names) and all(str(name).endswith(".pos") for name in names)
 
     # --- where episodes are -----------------------------------------------------------------------------------------
 

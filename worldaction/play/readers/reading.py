@@ -114,7 +114,7 @@ def piece(frame_bytes: int) -> int:
     return max(1, min(BLOCK, PIECE_BYTES // max(frame_bytes, 1)))
 
 
-def layout_of(cameras: Iterable[str], *, robot: int, scene: int, action: int) -> Layout:
+def layout_of(cameras: Iterable[str], *, robot: int, scene: int, action: int, absolute: bool = False) -> Layout:
     """What a frame of a foreign set holds: CALVIN's layout where the numbers are CALVIN's, else one without meaning.
 
     Args:
@@ -122,10 +122,11 @@ def layout_of(cameras: Iterable[str], *, robot: int, scene: int, action: int) ->
         robot: numbers of proprioception; 0 if there are none.
         scene: numbers of privileged state; 0 if there are none.
         action: numbers of an action.
+        absolute: whether the set says that actions are where the robot is to be.
     """
     if (robot, action) == (CALVIN.robot, CALVIN.action) and scene in (0, CALVIN.scene):
-        return replace(CALVIN, cameras=tuple(cameras), scene=scene)
-    return Layout(tuple(cameras), robot, scene, action, (0.0,) * action)
+        return replace(CALVIN, cameras=tuple(cameras), scene=scene, absolute=absolute)
+    return Layout(tuple(cameras), robot, scene, action, (0.0,) * action, absolute=absolute)
 
 
 def camera_name(name: str, taken: Iterable[str], where: Path | str) -> str:

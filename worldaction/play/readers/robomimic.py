@@ -54,8 +54,10 @@ class RobomimicSource:
                 raise UserError(f"{self.path} holds no demos (data/demo_0 and so on); get the file anew")
             self._action = action
             self._cameras, self._robot, self._scene = self._sort(data[self._names[0]], robot, scene)
+            about = json.loads(data.attrs["env_args"]) if "env_args" in data.attrs else {}
+            task, self.rate = _environment(about)
+            self._absolute = action.endswith("_abs") or _is_absolute(about)
             self.layout, self.image_size = self._describe(data[self._names[0]])
-            task, self.rate = _environment(data.attrs)
             validation = _masked(file, "valid")
             self.episodes: Sequence[Recording] = [
                 self._recording(data[name], name, task, "validation" if name in validation else "training")
@@ -121,7 +123,7 @@ class RobomimicSource:
     def _describe(self, demo: Any) -> tuple[spec.Layout, int]:
         sizes = {key: sum(hdf5.width(a) for _, a in part) for key, part in self._parts(demo).items()}
         robot, scene = sizes.get(spec.ROBOT, 0), sizes.get(spec.SCENE, 0)
-        layout = layout_of(self._cameras, robot=robot, scene=scene, action=sizes[spec.ACTION])
+        layout = layout_of(self._cameras, robot=robot, scene=scene, action=sizes[spec.ACTION], absolute=self._absolute)
         shapes = [demo["obs"][name].shape for name in self._cameras.values()]
         return layout, min((min(shape[1:3]) for shape in shapes), default=0)
 
@@ -149,13 +151,16 @@ def _observations(demo: Any, where: str) -> Any:
     return hdf5.group(demo, "obs", where)
 
 
-def _environment(attributes: Mapping[str, Any]) -> tuple[str, float | None]:
+def _environment(about: Mapping[str, Any]) -> tuple[str, float | None]:
     """The task and the control frequency, where the file says them."""
-    if "env_args" not in attributes:
-        return "", None
-    about = json.loads(attributes["env_args"])
     rate = (about.get("env_kwargs") or {}).get("control_freq")
     return str(about.get("env_name", "")), float(rate) if rate else None
+
+
+def _is_absolute(about: Mapping[str, Any]) -> bool:
+    """Whether the file says that robosuite's controller was told poses, and not moves."""
+    control = (about.get("env_kwargs") or {}).get("controller_configs") or {}
+    return isinstance(control, Mapping) and control.get("control_delta") is False
 
 
 def _masked(file: Any, name: str) -> set[str]:

@@ -40,6 +40,26 @@ def check_frames(store: PlayStore, made: Episodes, size: int) -> None:
         np.testing.assert_array_equal(store.frames[camera], area_mean(centre_square(joined(made, camera)), size))
 
 
+@pytest.mark.parametrize(
+    ("names", "absolute"),
+    [
+        (["shoulder.pos", "elbow.pos", "gripper.pos"], True),
+        ({"motors": ["shoulder.pos", "elbow.pos", "gripper.pos"]}, True),
+        (["shoulder.pos", "elbow.vel", "gripper.pos"], False),
+        (["delta_x", "delta_y", "gripper"], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_actions_that_are_called_positions_are_absolute(tmp_path: Path, names: Any, absolute: bool) -> None:
+    write_v30(tmp_path / "set", videos=False)
+    path = tmp_path / "set/meta/info.json"
+    info = json.loads(path.read_text())
+    info["features"]["action"]["names"] = names
+    path.write_text(json.dumps(info))
+    assert open_source(tmp_path / "set").layout.absolute is absolute
+
+
 @pytest.mark.parametrize("videos", [True, False])
 @pytest.mark.parametrize("version", ["2.1", "3.0"])
 def test_frames_episodes_tasks_and_splits_come_over(tmp_path: Path, version: str, videos: bool) -> None:

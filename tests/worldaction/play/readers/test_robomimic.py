@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,22 @@ def test_states_can_be_chosen_and_keep_the_order_in_which_they_are_named(tmp_pat
         RobomimicSource(tmp_path / "set.hdf5", robot="robot_eef_pos")
     with pytest.raises(UserError, match="has no array actions_abs"):
         RobomimicSource(tmp_path / "set.hdf5", action="actions_abs")
+
+
+@pytest.mark.parametrize(("delta", "absolute"), [(True, False), (False, True), (None, False)])
+def test_a_controller_that_was_told_poses_makes_absolute_actions(
+    tmp_path: Path, delta: bool | None, absolute: bool
+) -> None:
+    write_robomimic(tmp_path / "set.hdf5")
+    with h5py.File(tmp_path / "set.hdf5", "a") as file:
+        about = json.loads(file["data"].attrs["env_args"])
+        about["env_kwargs"]["controller_configs"] = {} if delta is None else {"control_delta": delta}
+        file["data"].attrs["env_args"] = json.dumps(about)
+        for name in ("demo_0", "demo_2", "demo_10"):
+            file["data"][name]["actions_abs"] = file["data"][name]["actions"][:]
+    assert open_source(tmp_path / "set.hdf5").layout.absolute is absolute
+    # by its name in robomimic's own sets
+    assert RobomimicSource(tmp_path / "set.hdf5", action="actions_abs").layout.absolute
 
 
 def replaced(name: str, value: Any) -> Callable[[Any], None]:
