@@ -227,6 +227,7 @@ DEBUG = replace(
         episodes=8,
         curve_episodes=4,
         sampler_episodes=4,
+        dreams=16,
         judged_episodes=8,
         parallel=8,
         videos=1,

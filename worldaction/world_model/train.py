@@ -174,6 +174,7 @@ class Training:
             steps=options.steps,
             factor=partial(linear_decay, steps=options.steps, warmup=options.warmup, decay_from=options.decay_from),
             clip=options.clip,
+            adaptive_clip=options.adaptive_clip,
             checkpoint=checkpoint,
             save_every=options.save_every,
             also={"batches": self._step.batches, "origin": self._origin},
@@ -282,9 +283,9 @@ class ModelStep:
         """The sum of the scaled losses of the batch that was drawn, and what there is to log."""
         assert self.batch is not None
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            terms, metrics, latents = self.model.losses_of(self.batch, open_loop=self.open_loop)
+            terms, metrics, _ = self.model.losses_of(self.batch, open_loop=self.open_loop)
         if self.looks(step):
-            metrics |= self.model.shares(terms, latents)
+            metrics |= self.model.shares(terms)
         return total(terms), metrics
 
     def looks(self, step: int) -> bool:
