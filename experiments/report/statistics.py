@@ -161,6 +161,81 @@ def average(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(value, Interval(value - low, value + high))
 
 
+class TimeComparison(NamedTuple):
+    """Times to success of two sets of episodes, set against each other over all of their time limit."""
+
+    means: tuple[float, float]
+    """Restricted mean of each: control steps to success, an episode without success counted as the time limit."""
+    difference: Estimate
+    """The first mean minus the second."""
+    distance: Estimate
+    """Largest distance between the two curves of success within so many steps, in [0, 1]."""
+    at: int
+    """Control steps at which it is reached."""
+
+
+def compare_times(
+    first: tuple[ArrayLike, ArrayLike],
+    second: tuple[ArrayLike, ArrayLike],
+    limit: int,
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> TimeComparison:
+    """Compare when episodes succeed as distributions: a mean over successes would call fast who fails where it is slow.
+
+    Start states are drawn anew for the intervals, on each side by itself. The interval of the distance is its value and
+    on either side the 95 % quantile of the largest distance by which the drawn curves miss the true ones: it holds 0
+    where the curves may be the same.
+
+    Args:
+        first, second: control steps until success, 0 without it, [n], and which start state each began in, [n].
+        limit: time limit of both (control steps).
+        seed: of the resampling.
+        resamples: how many.
+        level: confidence, in (0, 1).
+
+    Source: Royston and Parmar 2013, BMC Medical Research Methodology 13:152, for the restricted mean; the distance is
+    Kolmogorov and Smirnov's.
+    """
+    rng = np.random.default_rng(seed)
+    (curve, drawn), (other, redrawn) = (_curves(*each, limit, rng, resamples) for each in (first, second))
+    # the mean of min(T, limit) is the sum of the shares that have not succeeded yet, [limit + 1] -> []
+    means, spread = ([(1 - each[..., :limit]).sum(-1) for each in pair] for pair in ((curve, other), (drawn, redrawn)))
+    gap, at = np.abs(curve - other), int(np.abs(curve - other).argmax())
+    off = float(np.quantile(np.abs((drawn - redrawn) - (curve - other)).max(-1), level))
+    low, high = np.quantile(spread[0] - spread[1], [(1 - level) / 2, (1 + level) / 2])
+    return TimeComparison(
+        (float(means[0]), float(means[1])),
+        Estimate(float(means[0] - means[1]), Interval(float(low), float(high))),
+        Estimate(float(gap[at]), Interval(max(0.0, float(gap[at]) - off), min(1.0, float(gap[at]) + off))),
+        at,
+    )
+
+
+def _curves(
+    steps: ArrayLike, starts: ArrayLike, limit: int, rng: np.random.Generator, resamples: int
+) -> tuple[Scores, Scores]:
+    """Share of the episodes that has succeeded after 0 .. limit steps, [limit + 1], and of drawn start states [R, ...].
+
+    Args:
+        steps: [n] until success, 0 without it.
+        starts: [n] start states.
+        limit: last step.
+        rng: draws them.
+        resamples: R.
+    """
+    taken = np.asarray(steps)
+    cluster = _clusters(taken.size, starts)
+    done = (taken[:, None] > 0) & (taken[:, None] <= np.arange(limit + 1))
+    # [K, limit + 1] successes and [K] episodes of each start state
+    total, count = np.zeros((cluster.max() + 1, limit + 1)), np.bincount(cluster).astype(np.float64)
+    np.add.at(total, cluster, done)
+    weight = rng.multinomial(count.size, np.full(count.size, 1 / count.size), size=resamples).astype(np.float64)
+    return total.sum(0) / taken.size, (weight @ total) / (weight @ count)[:, None]
+
+
 def interquartile_mean(scores: ArrayLike) -> float:
     """Mean of the middle half of all scores: less moved by one lucky seed than the mean, less wasteful than the median.
 

@@ -134,8 +134,8 @@ def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, st
     All policies are measured with the same samples and noise, in scenes that none has learned in.
 
     Returns:
-        "success" and "time", see `RolloutBatch.summary`; "limit", the control steps of these dreams, as many as the
-        simulator gives an episode; "success_step", of each dream, 0 if it never succeeds.
+        "success", the share that succeeds; "limit", the control steps of these dreams, as many as the simulator gives
+        an episode; "success_step", of each dream, 0 if it never succeeds.
     """
     rows, limit = torch.arange(len(starts), device=task_run.device), task_run.study.table.max_steps
     seed = branch(task_run.seed, Use.MEASURED_DREAMS)
@@ -149,5 +149,5 @@ def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, st
         seed=seed,
         rows=rows,
     )
-    found: dict[str, Any] = {key.partition("/")[2]: value for key, value in rollouts.summary().items()}
-    return found | {"limit": limit, "success_step": rollouts.success_step.tolist()}
+    success = rollouts.summary()["imagined/success"]
+    return {"success": success, "limit": limit, "success_step": rollouts.success_step.tolist()}

@@ -34,7 +34,7 @@ LOGGER = logging.getLogger("worldaction")
 RESERVED: Final = (
     *("bc", "bc_other", "bc_deterministic", "task", "seed", "env", "limit", "sampler", "choice", "samplers"),
     *("average", "n", "difference", "difference_stochastic", "imagined", "within", "time", "judged", "gap", "per_seed"),
-    *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
+    *("dreamed_time", "oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
 )
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
 _SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}

@@ -1,6 +1,6 @@
 """The study's configuration and its presets. No torch here: the command line must answer at once.
 
-`paper` follows WAM and DiWA (docs/design.md names the sources); the others are sized for the machine they name.
+`paper` follows WAM and DiWA (docs/paper.md sets it beside the sources); the others are sized for the machine they name.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class Study:
 PAPER = Study(
     data=PlayConfig(frames=500_000, near_misses=300),
     clone=CloneConfig(steps=50_000, lr=1e-4),
-    success=SuccessConfig(steps=2_000, contrastive=1.0),
+    # DiWA calls a success what is likelier one than not, and weighs the cross-entropy by a half
+    success=SuccessConfig(steps=2_000, contrastive=2.0, threshold=0.5),
+    update=UpdateConfig(max_imagined=2.0),
     evaluation=EvaluationConfig(episodes=1_000, sampler_episodes=0, parallel=50, horizon=50),
 )
 
