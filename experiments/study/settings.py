@@ -143,6 +143,8 @@ QUICK = Study(
         steps=2_000,
         lr=1e-3,
         weight_decay=0.01,
+        clip=1e9,
+        adaptive_clip=2.0,
     ),
     policy=PolicyConfig(denoising_steps=10, width=256),
     # so few for the same reason
@@ -158,6 +160,8 @@ QUICK = Study(
         clip=0.1,
         clip_base=0.02,
         bc=0.05,
+        # an iteration moves a decision by some 2 nats on average; those that leap are ended
+        target_kl=10.0,
         bootstrap=False,
         max_imagined=0.99,
         min_time=0.6,
@@ -181,10 +185,13 @@ BASE = replace(
     preset="base",
     losses=("reconstruction=1,proprio=100", "kl=0.1,free_nats=1", "inverse_dynamics=100"),
     data=replace(QUICK.data, frames=200_000, near_misses=300, demos=50),
-    world_model=WorldModelConfig(burn_in=5, open_loop=0.5, batch=32, length=50, steps=50_000, bf16=True),
+    world_model=WorldModelConfig(
+        burn_in=5, open_loop=0.5, batch=32, length=50, steps=50_000, bf16=True, clip=1e9, adaptive_clip=2.0
+    ),
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000, demos=10),
-    update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096),
+    # twice the trained steps, and so twice the numbers of a decision
+    update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0),
     evaluation=EvaluationConfig(episodes=200, parallel=20),
 )
 
@@ -210,6 +217,8 @@ DEBUG = replace(
         steps=400,
         lr=2e-3,
         weight_decay=0.01,
+        clip=1e9,
+        adaptive_clip=2.0,
         save_every=100,
     ),
     success=SuccessConfig(hidden=64, steps=200, batch=128),

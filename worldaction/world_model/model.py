@@ -265,7 +265,10 @@ class WorldModel(nn.Module):
         weights = list(self.encoder.parameters())
         norms = {}
         for name, term in terms.items():
-            found = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True) if weights else ()
+            # some losses do not reach the encoder
+            found: Sequence[Tensor | None] = ()
+            if weights:
+                found = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
             gradients = [gradient for gradient in found if gradient is not None]
             norms[name] = nn.utils.get_total_norm(gradients) if gradients else term.new_zeros(())
         total = torch.stack(list(norms.values())).sum().clamp_min(1e-12)
