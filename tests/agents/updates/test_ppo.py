@@ -195,7 +195,7 @@ def test_the_last_iteration_looks_at_the_policy_and_leaves_it_as_it_is() -> None
 
 
 def test_an_update_after_which_fewer_dreams_succeed_is_not_the_last_word() -> None:
-    hasty = {"lr": 0.01, "ramp": 1}
+    hasty = {"lr": 0.004, "ramp": 1}
     iterates, history = followed(make(**hasty))
     success = [metrics["imagined/success"] for metrics in history]
     fall = next(i for i in range(OPTIONS.warmup + 1, len(success)) if success[i] < success[i - 1])
