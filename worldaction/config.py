@@ -337,7 +337,7 @@ class EvaluationConfig:
     episodes: Count = 50
     """Start states per task, of the fixed list."""
     first: Whole = 0
-    """Number of the first of them in the list: published numbers come from a block that no experiment has used."""
+    """Number of the first of them in the list. Those before 300 have been used to choose the presets' settings."""
     within: tuple[Count, ...] = (72, 110, 150)
     """Control steps within which success is told as well, as far as the time limit allows them."""
     curve_episodes: Whole = 0

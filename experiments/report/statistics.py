@@ -185,9 +185,10 @@ def compare_times(
 ) -> TimeComparison:
     """Compare when episodes succeed as distributions: a mean over successes would call fast who fails where it is slow.
 
-    Start states are drawn anew for the intervals, on each side by itself. The interval of the distance is its value and
-    on either side the 95 % quantile of the largest distance by which the drawn curves miss the true ones: it holds 0
-    where the curves may be the same.
+    Start states are drawn anew for the intervals, on each side by itself; among them are half a start from which
+    success comes at once and half a one from which it never comes, as in `effective_size`, or nobody would doubt what
+    three failures say. The interval of the distance is its value and on either side the 95 % quantile of the largest
+    distance by which the drawn curves miss theirs: it holds 0 where the curves may be the same.
 
     Args:
         first, second: control steps until success, 0 without it, [n], and which start state each began in, [n].
@@ -200,16 +201,17 @@ def compare_times(
     Kolmogorov and Smirnov's.
     """
     rng = np.random.default_rng(seed)
-    (curve, drawn), (other, redrawn) = (_curves(*each, limit, rng, resamples) for each in (first, second))
+    (curve, miss), (other, slip) = (_curves(*each, limit, rng, resamples) for each in (first, second))
     # the mean of min(T, limit) is the sum of the shares that have not succeeded yet, [limit + 1] -> []
-    means, spread = ([(1 - each[..., :limit]).sum(-1) for each in pair] for pair in ((curve, other), (drawn, redrawn)))
-    gap, at = np.abs(curve - other), int(np.abs(curve - other).argmax())
-    off = float(np.quantile(np.abs((drawn - redrawn) - (curve - other)).max(-1), level))
-    low, high = np.quantile(spread[0] - spread[1], [(1 - level) / 2, (1 + level) / 2])
+    means = [float((1 - each[:limit]).sum()) for each in (curve, other)]
+    low, high = np.quantile((slip - miss)[:, :limit].sum(-1), [(1 - level) / 2, (1 + level) / 2])
+    gap, off = np.abs(curve - other), float(np.quantile(np.abs(miss - slip).max(-1), level))
+    at, difference = int(gap.argmax()), means[0] - means[1]
+    distance = float(gap[at])
     return TimeComparison(
-        (float(means[0]), float(means[1])),
-        Estimate(float(means[0] - means[1]), Interval(float(low), float(high))),
-        Estimate(float(gap[at]), Interval(max(0.0, float(gap[at]) - off), min(1.0, float(gap[at]) + off))),
+        (means[0], means[1]),
+        Estimate(difference, Interval(difference + float(low), difference + float(high))),
+        Estimate(distance, Interval(max(0.0, distance - off), min(1.0, distance + off))),
         at,
     )
 
@@ -217,7 +219,7 @@ def compare_times(
 def _curves(
     steps: ArrayLike, starts: ArrayLike, limit: int, rng: np.random.Generator, resamples: int
 ) -> tuple[Scores, Scores]:
-    """Share of the episodes that has succeeded after 0 .. limit steps, [limit + 1], and of drawn start states [R, ...].
+    """Share of the episodes that succeeded after 0 .. limit steps, [limit + 1], and how far draws miss it, [R, ...].
 
     Args:
         steps: [n] until success, 0 without it.
@@ -229,11 +231,15 @@ def _curves(
     taken = np.asarray(steps)
     cluster = _clusters(taken.size, starts)
     done = (taken[:, None] > 0) & (taken[:, None] <= np.arange(limit + 1))
-    # [K, limit + 1] successes and [K] episodes of each start state
-    total, count = np.zeros((cluster.max() + 1, limit + 1)), np.bincount(cluster).astype(np.float64)
+    # [K + 2, limit + 1] successes and [K + 2] episodes of each start state, and of what is added
+    usual, starts_known = taken.size / (cluster.max() + 1), int(cluster.max()) + 1
+    total, count = np.zeros((starts_known + 2, limit + 1)), np.full(starts_known + 2, usual)
     np.add.at(total, cluster, done)
-    weight = rng.multinomial(count.size, np.full(count.size, 1 / count.size), size=resamples).astype(np.float64)
-    return total.sum(0) / taken.size, (weight @ total) / (weight @ count)[:, None]
+    total[-1], count[:-2] = usual, np.bincount(cluster)
+    share = np.array([1.0] * starts_known + [0.5, 0.5]) / (starts_known + 1)
+    weight = rng.multinomial(starts_known + 1, share, size=resamples).astype(np.float64)
+    drawn = (weight @ total) / (weight @ count)[:, None]
+    return total[:-2].sum(0) / taken.size, drawn - (share @ total) / (share @ count)
 
 
 def interquartile_mean(scores: ArrayLike) -> float:

@@ -167,7 +167,8 @@ QUICK = Study(
         min_time=0.6,
         evaluate_every=5,
     ),
-    evaluation=EvaluationConfig(episodes=150, curve_episodes=10),
+    # what was chosen by trying was tried on start states before these
+    evaluation=EvaluationConfig(episodes=150, first=300, curve_episodes=10),
 )
 
 SMALL = replace(
@@ -177,7 +178,7 @@ SMALL = replace(
     data=replace(QUICK.data, frames=60_000, near_misses=250, demos=50),
     world_model=replace(QUICK.world_model, steps=9_000),
     update=replace(QUICK.update, iterations=30, evaluate_every=10),
-    evaluation=EvaluationConfig(episodes=150, curve_episodes=20),
+    evaluation=EvaluationConfig(episodes=150, first=300, curve_episodes=20),
 )
 
 BASE = replace(
@@ -192,7 +193,7 @@ BASE = replace(
     clone=CloneConfig(steps=5_000, demos=10),
     # twice the trained steps, and so twice the numbers of a decision
     update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0),
-    evaluation=EvaluationConfig(episodes=200, parallel=20),
+    evaluation=EvaluationConfig(episodes=200, first=300, parallel=20),
 )
 
 DEBUG = replace(

@@ -320,6 +320,14 @@ def test_a_mean_over_successes_would_call_fast_who_fails_where_it_is_slow() -> N
     assert found.distance.interval.low > 0.3
 
 
+def test_nobody_is_sure_of_what_a_few_failures_say() -> None:
+    found = compare_times(([0, 0], range(2)), ([0, 0, 0, 0], range(4)), 16)
+    assert (found.difference.value, found.distance.value) == (0, 0)
+    assert found.difference.interval.low < -4
+    assert found.difference.interval.high > 4
+    assert found.distance.interval.high > 0.4
+
+
 def test_equal_laws_are_within_the_intervals_as_often_as_they_say() -> None:
     held = {"difference": 0, "distance": 0}
     for trial in range(60):
