@@ -152,6 +152,7 @@ QUICK = Study(
     update=UpdateConfig(
         iterations=20,
         dreams=256,
+        starts=500,
         trained_steps=5,
         epochs=5,
         minibatch=1_024,
