@@ -262,9 +262,10 @@ def _in_72_steps(study: Study, tasks: tuple[str, ...], *, play: PlayConfig, step
         table=TableConfig(image_size=64, max_steps=72),
         stress=StressConfig(),
         data=play,
-        world_model=replace(study.world_model, steps=steps),
+        world_model=replace(study.world_model, steps=steps, clip=100.0, adaptive_clip=0.0),
         clone=replace(study.clone, demos=0),
-        update=replace(study.update, horizon=72),
+        # the limit on the KL was one that never acted
+        update=replace(study.update, horizon=72, starts=200, target_kl=1e9),
         evaluation=EvaluationConfig(episodes=episodes, within=(72,), curve_episodes=20, sampler_episodes=0),
     )
 
