@@ -133,7 +133,7 @@ def dreams_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Tabl
     total = ("average", *_dreams_cells(mean, improved)) if mean and len(tasks) > 1 else ()
     columns = ["task"]
     for who in ("BC", label(improved)):
-        columns += [f"{who}: imagined, real steps", "imagined - real", f"{who}: apart, points"]
+        columns += [f"{who}: imagined, real", "steps", "apart, points"]
     return Table(columns, rows, total, title="When dreams succeed", about=_ABOUT_DREAMS)
 
 

@@ -211,7 +211,7 @@ def test_what_ends_a_run_fits_a_terminal(tmp_path: Path) -> None:
 
 def test_a_summary_from_before_has_its_one_table_and_no_word_of_skill(tmp_path: Path) -> None:
     summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"])
-    new = ("limit", "within", "time", "bc_other", "samplers", "judged", "difference_stochastic")
+    new = ("limit", "within", "time", "bc_other", "samplers", "judged", "difference_stochastic", "dreamed_time")
     for told in (*summary["tasks"].values(), summary["average"]):
         for key in new:
             told.pop(key, None)
