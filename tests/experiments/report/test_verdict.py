@@ -206,7 +206,7 @@ def test_what_ends_a_run_fits_a_terminal(tmp_path: Path) -> None:
     lines = console_table(summary).splitlines()
     assert max(map(len, lines)) <= 120
     assert sum(line.startswith("task") for line in lines) == 4  # one of them of times in dreams
-    assert sum(line.startswith("average") for line in lines) == 3
+    assert sum(line.startswith("average") for line in lines) == 4
 
 
 def test_a_summary_from_before_has_its_one_table_and_no_word_of_skill(tmp_path: Path) -> None:
