@@ -46,6 +46,57 @@ class Success(Protocol):
         ...
 
 
+class Starts(Protocol):
+    """Scenes at which dreams can begin."""
+
+    def __len__(self) -> int:
+        """How many there are, P."""
+        ...
+
+    def draw(self, which: Tensor, *, seed: int, rows: Tensor) -> Latent:
+        """A latent [B] of each of the scenes `which` [B] int64, a function of (seed, row); rows [B] as for `dream`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FirstFrames:
+    """Scenes of which the first frame was seen: of each a sample of the posterior is drawn, anew for every dream.
+
+    Attributes:
+        model: the frozen world model.
+        embed: [P, E] of the frames.
+    """
+
+    model: WorldModel
+    embed: Tensor
+
+    def __len__(self) -> int:
+        return len(self.embed)
+
+    @torch.no_grad()
+    def draw(self, which: Tensor, *, seed: int, rows: Tensor) -> Latent:
+        """See `Starts`."""
+        return self.model.start(self.embed[which], seed=seed, rows=rows)
+
+
+class FixedStarts:
+    """Scenes of which each has one latent.
+
+    Args:
+        latent: [P].
+    """
+
+    def __init__(self, latent: Latent) -> None:
+        self.latent = latent
+
+    def __len__(self) -> int:
+        return len(self.latent.belief)
+
+    def draw(self, which: Tensor, *, seed: int, rows: Tensor) -> Latent:
+        """See `Starts`; nothing is random."""
+        return _take(self.latent, which)
+
+
 class Actor(Protocol):
     """What a dream asks of a policy: a `PolicyHead` or an `ImprovedPolicy`."""
 

@@ -128,8 +128,9 @@ class StressConfig:
     """Whether play and demonstrations are recorded in the changed frame, too."""
 
 
-LOSSES_OF_PAPER: Final = ("reconstruction=1,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
-"""The losses of a world model where nobody says otherwise."""
+LOSSES_OF_PAPER: Final = ("reconstruction=4,proprio=0", "kl=3,free_nats=0", "inverse_dynamics=1000")
+"""The losses of a world model where nobody says otherwise. Images are in [-1, 1] in the sources and in [-0.5, 0.5]
+here: half the sum of squares is a quarter of theirs, and 4 makes the other weights mean what they mean there."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,9 @@ class TrainingConfig:
     """Epsilon of AdamW."""
     clip: Positive = 100.0
     """Largest norm of the gradient."""
+    adaptive_clip: NonNegative = 0.0
+    """Largest norm of the gradient in multiples of its running average: clips what is unusual, whatever the losses'
+    scales; 0: no such limit."""
     bf16: bool = False
     """Train in mixed precision, with bfloat16: a third faster on processors that know it, slow on others."""
     graph: bool = False
@@ -225,8 +229,8 @@ class SuccessConfig:
     """Dropout in the hidden layer."""
     contrastive: NonNegative = 0.1
     """Scale of the NT-Xent term beside the cross-entropy."""
-    threshold: Between = 0.9
-    """Probability from which an imagined state counts as success."""
+    threshold: Between = 0.7
+    """Probability from which an imagined state counts as success. Earlier classifiers called 0.9 what is 0.7."""
     held_out: Below1 = 0.2
     """Share of the attempts at each task on which nothing is trained: the classifier, and dreams under it, are measured
     on them. Demonstrations are held out only beyond those that are cloned."""
@@ -293,7 +297,7 @@ class UpdateConfig:
     horizon: Whole = 0
     """Control steps of a dream, at most as many as the time limit leaves an episode; 0: as many."""
     starts: Count = 200
-    """Scenes of which the first frame starts a dream, drawn apart from the evaluation's."""
+    """Scenes of which the first frame starts dreams, drawn apart from the evaluation's."""
     trained_steps: Count = 10
     """Last denoising steps that are trained; the earlier ones stay those of the cloned policy."""
     epochs: Count = 10
@@ -324,12 +328,12 @@ class UpdateConfig:
     """Clip range of the noisiest trained step."""
     min_std: Positive = 0.1
     """Smallest standard deviation while exploring and in log-probabilities."""
-    bc: NonNegative = 0.05
-    """Coefficient of the divergence from the cloned policy."""
-    target_kl: Positive = 1.0
-    """Approximate KL between two iterations beyond which an iteration's updates stop."""
+    bc: NonNegative = 0.025
+    """Coefficient of the divergence from the cloned policy (nats a number of a trained step)."""
+    target_kl: Positive = 1e9
+    """KL from the policy that dreamed, in nats a decision, beyond which an iteration's updates stop. 1e9: never."""
     max_divergence: NonNegative = 1e9
-    """Stop when the policy is further than this from the cloned one (mean KL per trained step)."""
+    """Stop when the policy is further than this from the cloned one (KL in nats a decision). 1e9: never."""
     max_imagined: NonNegative = 1.0
     """Stop when imagined success reaches this: dreams that all succeed have nothing left to teach."""
     min_time: Share = 0.0
@@ -353,6 +357,8 @@ class EvaluationConfig:
     sampler_episodes: Whole = 50
     """Start states, before those of the curve, on which the cloned policy's better sampler is chosen: the baseline that
     the improved policy is set against. 0: no choice, and the stochastic sampler."""
+    dreams: Count = 200
+    """Scenes in which a policy's success in dreams is measured, none of which it has learned in."""
     judged_episodes: Count = 50
     """Start states per task in the simulators of --evaluate-in, the first of the evaluation's."""
     parallel: Count = 10

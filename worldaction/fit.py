@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from worldaction.errors import UserError
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.kernels.cpu_matmul import fast_float32
 
+AVERAGED = 50
+"""Steps over which `AdaptiveClip` averages."""
 Report = Callable[[int, Mapping[str, float]], None]
 """Called with the number of finished steps and figures to log."""
 Loss = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
@@ -114,6 +116,44 @@ def not_finite(figures: Mapping[str, float], step: int, batch: Any, folder: Path
     return UserError(f"loss {name!r} is not finite at step {step}{where}; lower its scale or the learning rate")
 
 
+class AdaptiveClip:
+    """Clips a gradient's norm at a multiple of its running average, so that only unusual gradients are clipped.
+
+    What is averaged is the clipped norm: an outlier does not move the limit much, and a lasting change does. Everything
+    is a tensor of the device, so a CUDA graph can hold it.
+    """
+
+    def __init__(self, times: float, *, largest: float, device: torch.device) -> None:
+        """
+        Args:
+            times: the multiple.
+            largest: limit of the norm in any case.
+            device: of the gradients.
+        """
+        self.times, self.largest = times, largest
+        # 0 before the first step, which is clipped at `largest` alone
+        self.usual = torch.zeros((), device=device)
+
+    def __call__(self, parameters: Iterable[nn.Parameter]) -> tuple[Tensor, Tensor]:
+        """Clip the gradients; the norm that they had, and its limit."""
+        known = [parameter for parameter in parameters if parameter.grad is not None]
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in known if parameter.grad is not None])
+        limit = torch.where(self.usual > 0, self.times * self.usual, norm).clamp(1e-12, self.largest)
+        # in units of the limit, because a limit on the device cannot be handed over without waiting for it
+        nn.utils.clip_grads_with_norm_(known, 1.0, norm / limit)
+        clipped = torch.minimum(norm, limit)
+        self.usual.copy_(torch.where(self.usual > 0, self.usual.lerp(clipped, 1.0 / AVERAGED), clipped))
+        return norm, limit
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The running average."""
+        return {"usual": self.usual}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a state, in the same tensor."""
+        self.usual.copy_(state["usual"])
+
+
 class Fit:
     """Optimises a module for a number of steps, and can be taken up where it stopped, to the bit on a CPU."""
 
@@ -125,6 +165,7 @@ class Fit:
         steps: int,
         factor: Callable[[int], float],
         clip: float = math.inf,
+        adaptive_clip: float = 0.0,
         checkpoint: Path | None = None,
         save_every: int = 0,
         also: Mapping[str, Stateful] | None = None,
@@ -137,6 +178,7 @@ class Fit:
             steps: number of steps in all.
             factor: learning-rate factor of a step.
             clip: largest norm of the gradient.
+            adaptive_clip: largest norm in multiples of its running average, see `AdaptiveClip`; 0: no such limit.
             checkpoint: file to resume from and to save to; None saves nothing.
             save_every: steps between two checkpoints.
             also: further things with a state, such as the sampler.
@@ -146,6 +188,11 @@ class Fit:
         self.checkpoint, self.save_every, self.also = checkpoint, save_every, dict(also or {})
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.step, self.graph = 0, graph
+        self.adaptive_clip: AdaptiveClip | None = None
+        if adaptive_clip:
+            device = optimizer.param_groups[0]["params"][0].device
+            self.adaptive_clip = AdaptiveClip(adaptive_clip, largest=clip, device=device)
+            self.also["adaptive_clip"] = self.adaptive_clip
         self._let_graph_step()
 
     def run(
@@ -210,7 +257,11 @@ class Fit:
         value, scalars = loss(self.step)
         self.optimizer.zero_grad(set_to_none=True)
         value.backward()
-        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        if self.adaptive_clip is None:
+            norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        else:
+            norm, limit = self.adaptive_clip(self.module.parameters())
+            scalars = {**scalars, "gradient_limit": limit}
         if finish:
             self.optimizer.step()
         return value.detach(), norm, scalars

@@ -28,6 +28,27 @@ class Stream(IntEnum):
     SCENE = 4  # which of the given starts a dream begins at
 
 
+class Use(IntEnum):
+    """What a seed of a study serves, beside evaluations, which take it as it is; `branch` parts their numbers."""
+
+    DREAMS = 1  # that a policy learns from
+    MEASURED_DREAMS = 2  # in which it is measured
+
+
+def branch(seed: int, use: Use) -> int:
+    """A seed of its own for a use: its streams have nothing in common with the seed's, nor with other uses'.
+
+    Args:
+        seed: any integer in [0, 2**32).
+        use: what for.
+
+    Returns:
+        a seed in [0, 2**32).
+    """
+    # the last word of the counter is 0 in every stream, and never here
+    return int(philox(torch.tensor([0, 0, 0, int(use)]), (seed & _MASK, 0))[0])
+
+
 def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
     """Ten rounds of Philox4x32.
 

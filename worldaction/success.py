@@ -1,7 +1,8 @@
 """The latent success classifier, which is the reward of dreams: is the task done in this state of the world model?
 
 Cross-entropy, and beside it NT-Xent over pairs of equal label (as DiWA does, arXiv 2508.03645), which pulls latents of
-success together whatever else the scene shows.
+success together whatever else the scene shows. Successes and failures weigh the same, however rare either is: a weight
+would move the logit by its logarithm, and .9 would be called what is .7.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from worldaction.fit import Fit, Report, cosine_decay
 
 TEMPERATURE = 0.5
 CONTRASTED = 128  # latents of a batch that are paired: the cost is quadratic (DiWA: 32)
-LARGEST_POSITIVE_WEIGHT = 5.0
 WEIGHT_DECAY = 0.01
 
 
@@ -43,7 +43,7 @@ class SuccessClassifier(nn.Module):
         return logit
 
     def probability(self, feature: Tensor) -> Tensor:
-        """The probability of success, [..., F] -> [...]."""
+        """The probability of success among latents like those of the training, [..., F] -> [...]."""
         return self(feature).sigmoid()
 
 
@@ -105,7 +105,7 @@ def fit_success(
         UserError: the shapes do not fit together, or one of the two labels is missing.
     """
     labels = labels.bool()
-    weight = _positive_weight(features, labels)
+    _check_labelled(features, labels)
     with torch.random.fork_rng(devices=[features.device] if features.is_cuda else []):
         torch.manual_seed(seed)
         classifier = SuccessClassifier(features.shape[1], hidden, dropout).to(features.device)
@@ -114,7 +114,7 @@ def fit_success(
             rows = torch.randint(len(features), (batch,), device=features.device)
             embedding, label = classifier.embedding(features[rows]), labels[rows]
             logit = classifier.head(embedding).squeeze(-1)
-            entropy = functional.binary_cross_entropy_with_logits(logit, label.to(logit.dtype), pos_weight=weight)
+            entropy = functional.binary_cross_entropy_with_logits(logit, label.to(logit.dtype))
             contrast = nt_xent(embedding[:CONTRASTED], label[:CONTRASTED])
             figures = {"success/cross_entropy": entropy.detach(), "success/contrast": contrast.detach()}
             return entropy + contrastive * contrast, figures
@@ -153,18 +153,17 @@ def precision_recall(probability: Tensor, label: Tensor, threshold: float) -> Pr
     )
 
 
-def _positive_weight(features: Tensor, labels: Tensor) -> Tensor:
-    """The weight of a success in the cross-entropy: classes balanced, within reason."""
+def _check_labelled(features: Tensor, labels: Tensor) -> None:
+    """Refuse latents from which nothing can be told."""
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise UserError(
             f"features {list(features.shape)} do not go with labels {list(labels.shape)}; give [M, F] and [M]"
         )
-    positives = labels.sum()
-    if positives == 0 or positives == len(labels):
+    positives = int(labels.sum())
+    if positives in (0, len(labels)):
         raise UserError(
-            f"{int(positives)} of {len(labels)} latents are successes; both kinds are needed, add data of the task"
+            f"{positives} of {len(labels)} latents are successes; both kinds are needed, add data of the task"
         )
-    return ((len(labels) - positives) / positives).clamp(max=LARGEST_POSITIVE_WEIGHT)
 
 
 def _ignore(step: int, figures: Mapping[str, float]) -> None:

@@ -51,7 +51,7 @@ class Score(NamedTuple):
 
     Attributes:
         log_prob: [M, N'] log-probability of each random choice of each decision.
-        divergence: [] mean divergence from the cloned policy.
+        divergence: [] mean divergence from the cloned policy, in nats a number of a random choice.
     """
 
     log_prob: Tensor
@@ -153,10 +153,10 @@ class PolicyHead(nn.Module, ABC):
     def divergence(
         self, cloned: Any, feature: Tensor, stored: Mapping[str, Tensor], log_prob: Tensor, *, min_std: float
     ) -> Tensor:
-        """Mean divergence from the cloned policy, with gradient.
+        """KL(self || cloned) of a random choice over the numbers of its chunk, mean over all choices, with gradient.
 
-        By default KL(self || cloned) is estimated from the decisions, which this policy or a close one took, by
-        r - 1 - log r with r = cloned / self: never negative, and of low variance (Schulman 2020, "Approximating KL
+        By default it is estimated from the decisions, which this policy or a close one took, by r - 1 - log r with
+        r = cloned / self, of whole chunks: never negative, and of low variance (Schulman 2020, "Approximating KL
         divergence"). A head that knows a closed form overrides this.
 
         Args:
@@ -169,8 +169,8 @@ class PolicyHead(nn.Module, ABC):
         """
         with torch.no_grad():
             before = cloned.log_prob(feature, stored, min_std=min_std)
-        log_ratio = before - log_prob
-        return (log_ratio.exp() - 1.0 - log_ratio).mean()
+        log_ratio = (before - log_prob) * self.chunk_size
+        return (log_ratio.exp() - 1.0 - log_ratio).mean() / self.chunk_size
 
     def after_cloning(self, features: Tensor, chunks: Tensor) -> None:
         """Called once when cloning has ended, for what is better computed than learned; nothing by default.

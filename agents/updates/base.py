@@ -16,12 +16,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from agents.imagination import DreamModel, RolloutBatch, Success, dream
+from agents.imagination import DreamModel, RolloutBatch, Starts, Success, dream
 from agents.policies.base import ImprovedPolicy, PolicyHead, Score
 from worldaction.config import UpdateConfig
 from worldaction.errors import UserError
 from worldaction.fit import Report
-from worldaction.world_model.latent import Latent
+from worldaction.random import Use, branch
 
 Producer = Callable[[Any, int], RolloutBatch]
 """The rollouts of an iteration, counted from 0, in which the given policy has explored."""
@@ -68,7 +68,7 @@ class Update(ABC):
         model: DreamModel,
         cloned: PolicyHead,
         success: Success,
-        starts: Latent,
+        starts: Starts,
         options: Any,
         *,
         decisions: int,
@@ -81,7 +81,7 @@ class Update(ABC):
             model: the frozen world model.
             cloned: the cloned policy.
             success: the frozen success classifier.
-            starts: [P] latents among which each dream draws its start.
+            starts: P scenes among which each dream draws its start.
             options: an instance of ``Options``.
             decisions: decisions H after which a dream is cut off.
             threshold: probability from which an imagined state counts as success.
@@ -91,7 +91,7 @@ class Update(ABC):
         """
         self.model, self.success, self.starts, self.options, self.seed = model, success, starts, options, seed
         self.decisions, self.threshold, self.producer = decisions, threshold, producer
-        self.device = starts.belief.device
+        self.device = next(cloned.parameters()).device
         self.policy = cloned.improvable(trained_steps=options.trained_steps)
         self.previous = self._weights()
         self.optimiser = torch.optim.AdamW(self.policy.tuned.parameters(), lr=options.lr, weight_decay=0.0, fused=True)
@@ -125,13 +125,13 @@ class Update(ABC):
         return 0
 
     def draw_starts(self, count: int) -> Tensor:
-        """Which of the start latents each dream begins at, [count] int64."""
-        return torch.randint(len(self.starts.belief), (count,), generator=self.generator)
+        """Which of the start scenes each dream begins at, [count] int64."""
+        return torch.randint(len(self.starts), (count,), generator=self.generator)
 
     # What an update uses ----------------------------------------------------------------------------------------------
 
     def score(self, decisions: Decisions) -> Score:
-        """Log-probabilities [M, N'] of the present policy and its divergence from the cloned one, with gradient."""
+        """Log-probabilities [M, N'] of the present policy and its divergence from the cloned one, see `Score`."""
         return self.policy.score(decisions.feature, decisions.stored, min_std=self.options.min_std)
 
     def step(self, loss: Tensor) -> None:
@@ -198,30 +198,35 @@ class Update(ABC):
         return metrics
 
     def _decisions(self, rollouts: RolloutBatch) -> tuple[Decisions, float]:
-        """The decisions that were taken, and their divergence from the cloned policy."""
+        """The decisions that were taken, and their divergence from the cloned policy, in nats a decision."""
         alive = rollouts.alive
         feature, stored = rollouts.feature[alive], {name: value[alive] for name, value in rollouts.stored.items()}
         score = self.policy.score_when_taken(feature, stored, min_std=self.options.min_std)
-        return Decisions(feature, stored, score.log_prob), score.divergence.item()
+        # of a whole decision: the numbers of its chunk, once in every trained step
+        numbers = self.policy.trained_steps * self.policy.base.chunk_size
+        return Decisions(feature, stored, score.log_prob), score.divergence.item() * numbers
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.clone() for name, value in self.policy.tuned.state_dict().items()}
 
     def _rollouts(self) -> RolloutBatch:
-        """A batch of exploring dreams; their names go on counting from iteration to iteration."""
+        """A batch of exploring dreams; their names go on counting from iteration to iteration.
+
+        By its name each dream has a posterior sample of its start scene of its own, and its own noise.
+        """
         if self.producer is not None:
             return self.producer(self.policy, self.iteration)
         count = self.options.dreams
-        start = self.draw_starts(count).to(self.device)
+        rows, seed = torch.arange(count, device=self.device) + self.iteration * count, branch(self.seed, Use.DREAMS)
         return dream(
             self.model,
             self.policy,
             self.success,
-            Latent(self.starts.belief[start], self.starts.code[start]),
+            self.starts.draw(self.draw_starts(count).to(self.device), seed=seed, rows=rows),
             decisions=self.decisions,
             threshold=self.threshold,
-            seed=self.seed,
-            rows=torch.arange(count, device=self.device) + self.iteration * count,
+            seed=seed,
+            rows=rows,
             min_std=self.options.min_std,
         )
 

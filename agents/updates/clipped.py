@@ -22,6 +22,7 @@ class ClippedUpdate(Update):
             clip=clip_schedule(steps, options.clip, options.clip_base).to(self.device),
             discount=denoising_discount(steps, options.gamma_denoising).to(self.device),
             bc=options.bc,
+            numbers=self.policy.base.chunk_size,
         )
 
     def learn_from(

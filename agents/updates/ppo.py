@@ -65,7 +65,7 @@ class PPO(ClippedUpdate):
         return normalise(advantage)
 
     def _value_step(self, feature: Tensor, left: Tensor, target: Tensor) -> Tensor:
-        loss = 0.5 * (self.critic(feature, left) - target).square().mean()
+        loss = self.critic.loss(feature, left, target)
         self.critic_optimiser.zero_grad()
         loss.backward()
         self.critic_optimiser.step()

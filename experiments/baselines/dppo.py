@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import cast
 
-import torch
-
-from agents.imagination import Success
+from agents.imagination import Starts, Success
 from agents.policies.base import PolicyHead
 from agents.updates.ppo import PPO
 from experiments.baselines.base import Baseline, Learned, Record
@@ -17,7 +15,6 @@ from experiments.stages.improve import decisions_of
 from experiments.stages.task_run import TaskRun
 from worldaction.config import UpdateConfig
 from worldaction.errors import UserError
-from worldaction.world_model.latent import Latent
 
 
 class DPPO(Baseline):
@@ -40,9 +37,8 @@ class DPPO(Baseline):
         cloned = load_actor(task_run, "clone")
         assert isinstance(cloned, PolicyHead)
         rollouts, steps = Rollouts(task_run, options, decisions), 0
-        nowhere = Latent(*torch.empty(2, 0, device=task_run.device))
-        # whether an episode succeeds is the simulator's to say
-        nobody = cast(Success, None)
+        # where an episode begins and whether it succeeds is the simulator's to say
+        nowhere, nobody = cast(Starts, None), cast(Success, None)
         ppo = PPO(
             task_run.model,
             cloned,

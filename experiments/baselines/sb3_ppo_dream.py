@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from stable_baselines3 import PPO
 
 from envs.dream.sb3_env import DreamVecEnv
@@ -10,6 +11,7 @@ from experiments.baselines.sb3 import Watch, greedy, minibatch, updates, whole
 from experiments.stages.improve import dream_starts
 from experiments.stages.success import load_classifier
 from experiments.stages.task_run import TaskRun
+from worldaction.random import Use, branch
 
 
 class SB3PPODream(Baseline):
@@ -23,11 +25,12 @@ class SB3PPODream(Baseline):
 
     def learn(self, task_run: TaskRun, *, budget: int, record: Record) -> Learned:
         """See `Baseline.learn`."""
-        study = task_run.study
+        study, (scenes, _) = task_run.study, dream_starts(task_run)
+        rows = torch.arange(len(scenes), device=task_run.device)
         dreams = DreamVecEnv(
             task_run.model,
             load_classifier(task_run),
-            dream_starts(task_run),
+            scenes.draw(rows, seed=branch(task_run.seed, Use.DREAMS), rows=rows),
             num_envs=study.update.dreams,
             horizon=study.dream_steps,
             threshold=study.success.threshold,

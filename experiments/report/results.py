@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 
 from experiments.report.outcomes import OTHER
-from experiments.report.table import DASH, Table, change, number, points, rate, shares
+from experiments.report.table import DASH, Table, change, estimate, number, points, rate, shares
 from experiments.report.verdict import (
     Comparison,
     Summary,
@@ -56,6 +56,7 @@ def result_tables(
     tables = [
         result_table(summary, unit=unit, spell=spell),
         within_table(summary, spell=spell, brief=brief),
+        dreams_table(summary, spell=spell),
         oracle_table(summary, spell=spell),
         held_out_table(summary, spell=spell),
     ]
@@ -127,6 +128,42 @@ def _within_cells(told: Summary, limits: Iterable[str], improved: str, key: str)
         cells.append(shares(*(found[name][key] for name in ("bc", improved)), unit="") if found else DASH)
         cells.append(change(estimate_of(found["difference"])) if found else DASH)
     return (*cells, ", ".join(number(told["time"][name], 0) for name in ("bc", improved)))
+
+
+def dreams_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Table:
+    """Time to success in dreams against that in the simulator; no rows where nothing is known of it.
+
+    Args:
+        summary: with one evaluated task at least.
+        spell: how a task's name is written.
+    """
+    improved = improved_of(summary)
+    tasks = {name: task["dreamed_time"] for name, task in summary["tasks"].items() if task.get("dreamed_time")}
+    rows = [(spell(name), *_dreams_cells(told, improved)) for name, told in tasks.items()]
+    mean = (summary.get("average") or {}).get("dreamed_time")
+    total = ("average", *_dreams_cells(mean, improved)) if mean and len(tasks) > 1 else ()
+    columns = ["task"]
+    for who in ("BC", label(improved)):
+        columns += [f"{who}: imagined, real", "steps", "apart, points"]
+    return Table(columns, rows, total, title="When dreams succeed", about=_ABOUT_DREAMS)
+
+
+_ABOUT_DREAMS = (
+    "Control steps to success in dreams and in the simulator, an episode without success counted as the time limit, and"
+    " their difference; and the largest distance between the two curves of success against control steps, which is 0"
+    " only where dreams succeed as often as the simulator within any number of steps. Its interval holds 0 where they"
+    " may. Dreams begin in other scenes than those that were learned from."
+)
+
+
+def _dreams_cells(told: Summary, improved: str) -> list[str]:
+    cells: list[str] = []
+    for name in ("bc", improved):
+        found = told[name]
+        cells.append(f"{found['imagined']:.0f}, {found['real']:.0f}")
+        cells.append(estimate(estimate_of(found["difference"]), "+.0f"))
+        cells.append(rate(estimate_of(found["distance"])))
+    return cells
 
 
 def oracle_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Table:

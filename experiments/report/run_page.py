@@ -304,7 +304,7 @@ def _world_model(run: RunFiles) -> str:
         plot = open_loop_curves(model["psnr"], model.get("ssim"))
         parts.append(figure(run.folder, "open_loop", plot, "Open-loop likeness by horizon", _ABOUT_OPEN_LOOP))
     parts += _films(run, open_loop=True)
-    for kind, title in (("loss", "Losses"), ("gradient_share", "Share of each loss in the gradient at the embedding")):
+    for kind, title in (("loss", "Losses"), ("gradient_share", "Share of each loss in the gradient at the encoder")):
         series = _by_task(run, rf"(?:seed(\d+)/)?()world_model/{kind}/(.+)").get("", {})
         if series:
             plot = panels(series, x_label="gradient step")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report.outcomes import Episodes, Outcomes, recorded, same_episodes
-from experiments.report.statistics import Estimate, average, paired_difference
+from experiments.report.statistics import Estimate, average, compare_times, paired_difference
 from experiments.report.verdict import estimate_of, no_go
 from experiments.study.checks import learns
 from experiments.study.machine import commit
@@ -62,6 +62,7 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     here = found.pop("")
     return {
         **pooled(here, within, [_seed(run, task, seed) for seed in seeds]),
+        "dreamed_time": dreamed_times(here, [run.task(seed, task, "ppo").results["imagined"] for seed in seeds]),
         "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
     }
 
@@ -70,8 +71,7 @@ def _seed(run: Run, task: str, seed: int) -> Json:
     """One task and seed."""
     evaluation = read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json")
     improved, update = run.study.improved, run.task(seed, task, "ppo").results
-    # dreams of the clone under the sampler by which it was evaluated
-    dreamed = {"bc": "bc_deterministic" if evaluation["sampler"] == "deterministic" else "bc", improved: improved}
+    dreamed = _dreams_of(evaluation["sampler"], improved)
     return {
         "seed": seed,
         "sampler": evaluation["sampler"],
@@ -94,6 +94,36 @@ def _held_out(run: Run, task: str, seed: int) -> Json:
     verdicts = results["verdicts"]
     why = no_go(verdicts, least=options.min_true_positives, most=options.max_false_positives)
     return {"classifier": results["held_out"], "verdicts": verdicts | {"no_go": why}}
+
+
+def _dreams_of(sampler: str, improved: str) -> dict[str, str]:
+    """What a policy's dreams are called: the clone's are those under the sampler by which it was evaluated."""
+    return {"bc": "bc_deterministic" if sampler == "deterministic" else "bc", improved: improved}
+
+
+def dreamed_times(here: Outcomes, imagined: Sequence[Json]) -> Json:
+    """Time to success in dreams against that in the simulator, of each policy, as distributions.
+
+    Args:
+        here: of the evaluation.
+        imagined: of each of its seeds, by the names of `_dreams_of`, "success_step": of each dream, 0 without success.
+    """
+    found: Json = {}
+    for name in here.pair:
+        keys = [_dreams_of(sampler, here.pair[1])[name] for sampler in here.samplers.values()]
+        steps = [np.array(dreams[key]["success_step"]) for key, dreams in zip(keys, imagined, strict=True)]
+        # the seeds dream in the same scenes
+        scenes, real = np.concatenate([np.arange(len(one)) for one in steps]), here.policies[name]
+        compared = compare_times(
+            (np.concatenate(steps), scenes), (np.where(real.success, real.steps, 0), real.start), here.limit
+        )
+        found[name] = {
+            **dict(zip(("imagined", "real"), compared.means, strict=True)),
+            "difference": estimate(compared.difference),
+            "distance": estimate(compared.distance),
+            "at": compared.at,
+        }
+    return found
 
 
 def pooled(found: Outcomes, within: Iterable[int], per_seed: Sequence[Json]) -> Json:
@@ -191,7 +221,18 @@ def over_tasks(tasks: Mapping[str, Json]) -> Json:
         "limit": max(task["limit"] for task in all_of),
         "time": {name: _mean([task["time"][name] for task in all_of]) for name in policies},
         "imagined": {name: float(np.mean([task["imagined"][name] for task in all_of])) for name in policies},
+        "dreamed_time": {name: _dreamed_mean([t["dreamed_time"][name] for t in all_of]) for name in policies}
+        if all("dreamed_time" in task for task in all_of)
+        else {},
         "judged": {name: _means([task["judged"][name] for task in all_of]) for name in sorted(simulators)},
+    }
+
+
+def _dreamed_mean(parts: Sequence[Json]) -> Json:
+    """Means over tasks of what `dreamed_times` says of a policy."""
+    plain = {key: float(np.mean([part[key] for part in parts])) for key in ("imagined", "real")}
+    return plain | {
+        key: estimate(average([estimate_of(part[key]) for part in parts])) for key in ("difference", "distance")
     }
 
 

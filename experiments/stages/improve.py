@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agents.imagination import Actor, dream
+from agents.imagination import Actor, FirstFrames, Starts, dream
 from agents.policies.base import Decision, PolicyHead
 from agents.updates.base import Update
 from experiments.stages.bc import load_actor, save_actor
@@ -17,19 +17,28 @@ from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
+from worldaction.random import Use, branch
 from worldaction.success import SuccessClassifier
-from worldaction.world_model.latent import Latent
 
 STAGE = "ppo"
 """The stage's name in the run folder, whatever the update: folders of earlier runs bear it."""
 
 
-def dream_starts(task_run: TaskRun) -> Latent:
-    """Latents of rendered start scenes, apart from those of the evaluation, [P]."""
-    seen = task_run.benchmark.first_frames(task_run.task, task_run.study.update.starts)
+def dream_starts(task_run: TaskRun, *, measured: int = 0) -> tuple[FirstFrames, FirstFrames]:
+    """Start scenes of dreams, none of which is evaluated in the simulator.
+
+    Args:
+        task_run: the task and seed.
+        measured: how many scenes dreams are measured in.
+
+    Returns:
+        the scenes that policies learn in, and others to measure them in.
+    """
+    learned = task_run.study.update.starts
+    seen = task_run.benchmark.first_frames(task_run.task, learned + measured)
     with torch.no_grad():
         embed = task_run.model.embed(stack(seen, task_run.model))
-        return task_run.model.start(embed, seed=task_run.seed, rows=torch.arange(len(embed), device=task_run.device))
+    return FirstFrames(task_run.model, embed[:learned]), FirstFrames(task_run.model, embed[learned:])
 
 
 def decisions_of(task_run: TaskRun) -> int:
@@ -42,7 +51,8 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     artefact = task_run.run.task(task_run.seed, task_run.task, STAGE)
     if artefact.complete:
         return
-    classifier, starts = load_classifier(task_run), dream_starts(task_run)
+    classifier = load_classifier(task_run)
+    starts, others = dream_starts(task_run, measured=task_run.study.evaluation.dreams)
     cloned, (cls, options) = load_actor(task_run, "clone"), task_run.update
     assert isinstance(cloned, PolicyHead)
     update = cls(
@@ -55,9 +65,9 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
         threshold=task_run.study.success.threshold,
         seed=task_run.seed,
     )
-    calibration = {"bc": _imagined(task_run, update.policy, classifier, starts)}
+    calibration = {"bc": _imagined(task_run, update.policy, classifier, others)}
     if "deterministic" in samplers(cloned):
-        calibration["bc_deterministic"] = _imagined(task_run, Deterministic(cloned), classifier, starts)
+        calibration["bc_deterministic"] = _imagined(task_run, Deterministic(cloned), classifier, others)
     checkpoint = artefact.folder / "checkpoint.safetensors"
     curve: list[dict[str, Any]] = []
     if checkpoint.exists():
@@ -77,7 +87,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
             recorder.log(update.iteration, metrics, prefix=task_run.prefix)
             bar.update(1, imagined=metrics["imagined/success"])
             save_checkpoint(checkpoint, update.state_dict(), extra={"curve": curve})
-    calibration[task_run.study.improved] = _imagined(task_run, update.policy, classifier, starts)
+    calibration[task_run.study.improved] = _imagined(task_run, update.policy, classifier, others)
     save_actor(artefact.folder, update.policy)
     artefact.finish(
         {
@@ -119,24 +129,26 @@ class Deterministic:
         return Decision(self.head.sample(feature, noise, deterministic=True), {})
 
 
-def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, starts: Latent) -> dict[str, Any]:
+def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, starts: Starts) -> dict[str, Any]:
     """Success in dreams without exploration, one from every start: compare with real success before trusting it.
 
+    All policies are measured with the same samples and noise, in scenes that none has learned in.
+
     Returns:
-        "success" and "time", see `RolloutBatch.summary`; "limit", the control steps of these dreams, as many as the
-        simulator gives an episode; "success_step", of each dream, 0 if it never succeeds.
+        "success", the share that succeeds; "limit", the control steps of these dreams, as many as the simulator gives
+        an episode; "success_step", of each dream, 0 if it never succeeds.
     """
-    count, limit = len(starts.belief), task_run.study.table.max_steps
+    rows, limit = torch.arange(len(starts), device=task_run.device), task_run.study.table.max_steps
+    seed = branch(task_run.seed, Use.MEASURED_DREAMS)
     rollouts = dream(
         task_run.model,
         actor,
         classifier,
-        starts,
+        starts.draw(rows, seed=seed, rows=rows),
         decisions=limit // task_run.study.policy.chunk,
         threshold=task_run.study.success.threshold,
-        # a seed of its own, so that these dreams are none of those that the update learns from
-        seed=task_run.seed + 1_000_003,
-        rows=torch.arange(count, device=task_run.device),
+        seed=seed,
+        rows=rows,
     )
-    found: dict[str, Any] = {key.partition("/")[2]: value for key, value in rollouts.summary().items()}
-    return found | {"limit": limit, "success_step": rollouts.success_step.tolist()}
+    success = rollouts.summary()["imagined/success"]
+    return {"success": success, "limit": limit, "success_step": rollouts.success_step.tolist()}

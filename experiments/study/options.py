@@ -48,6 +48,7 @@ RESERVED: Final = (
         "imagined",
         "within",
         "time",
+        "dreamed_time",
         "judged",
         "gap",
         "shared",

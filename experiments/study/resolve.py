@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from agents.bc import clone
+from agents.imagination import FirstFrames
 from agents.policies.base import PolicyHead
 from agents.policies.registry import POLICIES
 from agents.updates.base import Update
@@ -30,7 +31,6 @@ from worldaction.play.inspect.conventions import check_conventions
 from worldaction.play.readers.source import Source, open_source
 from worldaction.spec import Layout
 from worldaction.success import SuccessClassifier
-from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import ModelConfig, WorldModel
 
 LOGGER = logging.getLogger("worldaction")
@@ -177,7 +177,7 @@ def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
     features, chunks = torch.zeros(1, 2, model.feature_size), torch.zeros(2, study.policy.chunk, layout.action)
     one_step = {"steps": 1, "batch": 2, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.0, "seed": 0}
     cloned = clone(head, features, chunks, options=vars(options), binary=layout.binary, **one_step)  # type: ignore[arg-type]
-    starts = Latent(torch.zeros(1, model.rssm.deter), torch.zeros(1, model.config.groups, dtype=torch.uint8))
+    starts = FirstFrames(model, torch.zeros(1, model.encoder.size))
     decisions = study.dream_steps // study.policy.chunk
     threshold = study.success.threshold
     judge = SuccessClassifier(model.feature_size, hidden=8, dropout=0.0)

@@ -263,6 +263,7 @@ class Run:
             "update": self._section("update") | {"horizon": self.study.dream_steps},
             "table": to_dict(self.study.table),
             "curve": self.study.evaluation.curve_episodes,
+            "measured": self.study.evaluation.dreams,
             **self._env,
         }
         if self.study.success.stop_on_no_go:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from latent_world import CHUNK, DECISIONS, GOAL, Goal, World, mediocre, starts, steady
 
-from agents.imagination import RolloutBatch, dream
+from agents.imagination import FirstFrames, RolloutBatch, dream
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from worldaction.errors import UserError
+from worldaction.losses.tools.contract import tiny_model
 from worldaction.world_model.latent import Latent
 
 POLICY = mediocre()
@@ -107,6 +108,21 @@ def test_features_are_those_that_the_policys_actions_lead_to() -> None:
 def test_dreams_leave_no_trace_for_gradients() -> None:
     rollouts = imagine(TunedPolicy(POLICY, mediocre(), trained_steps=2))
     assert not any(value.requires_grad for value in rollouts.tensors().values())
+
+
+def test_a_scene_gives_every_dream_a_sample_of_its_own_and_the_same_one_in_any_batch() -> None:
+    model = tiny_model().eval()
+    scenes = FirstFrames(model, torch.randn(3, model.encoder.size, generator=torch.Generator().manual_seed(0)))
+    which, rows = torch.arange(3).repeat(20), torch.arange(60)
+    drawn = scenes.draw(which, seed=4, rows=rows)
+    # twenty dreams of a scene do not begin alike
+    assert all(len(drawn.code[which == scene].unique(dim=0)) > 5 for scene in range(3))
+    for part in torch.randperm(60, generator=torch.Generator().manual_seed(1)).split(25):
+        alone = scenes.draw(which[part], seed=4, rows=rows[part])
+        assert torch.equal(alone.code, drawn.code[part])
+        assert torch.allclose(alone.belief, drawn.belief[part], atol=1e-5)
+    assert not torch.equal(scenes.draw(which, seed=5, rows=rows).code, drawn.code)
+    assert not torch.equal(scenes.draw(which, seed=4, rows=rows + 60).code, drawn.code)
 
 
 def test_each_start_needs_its_row() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from experiments.report.outcomes import Outcomes, recorded
 from experiments.report.statistics import paired_difference
-from experiments.report.summary import estimate, judged, over_tasks, pooled
+from experiments.report.summary import dreamed_times, estimate, judged, over_tasks, pooled
 from worldaction.io.artefact import write_json
 
 Json = dict[str, Any]
@@ -70,6 +70,26 @@ def evaluation(task: str, known: Task, seed: int, *, episodes: int = 100, share:
     }
 
 
+def imagined(known: Task, seed: int, *, dreams: int = 80) -> Json:
+    """What results of an update say of its dreams."""
+    draws = np.random.default_rng([seed, dreams])
+    policies = {"bc": known.stochastic, "ppo": known.ppo}
+    policies |= {} if known.deterministic is None else {"bc_deterministic": known.deterministic}
+    rates = {name: policy.rate for name, policy in policies.items()}
+    if known.imagined is not None:
+        rates |= {"bc": known.imagined[0], "bc_deterministic": known.imagined[0], "ppo": known.imagined[1]}
+    return {
+        name: {
+            "success_step": np.where(
+                draws.random(dreams) < rates[name], np.clip(policy.steps * draws.uniform(0.7, 1.3, dreams), 1, LIMIT), 0
+            )
+            .astype(int)
+            .tolist()
+        }
+        for name, policy in policies.items()
+    }
+
+
 def _seed(outcomes: Outcomes, known: Task, seed: int) -> Json:
     """What a summary says of a seed."""
     of = {policy: outcomes.policies[policy].success[outcomes.policies[policy].seed == seed] for policy in NAMES}
@@ -102,5 +122,6 @@ def write_evaluations(folder: Path, tasks: Mapping[str, Task], *, seeds: int = 1
         here = outcomes.pop("")
         per_seed = [_seed(here, known, seed) for seed in range(seeds)]
         found[name] = pooled(here, WITHIN, per_seed)
+        found[name]["dreamed_time"] = dreamed_times(here, [imagined(known, seed) for seed in range(seeds)])
         found[name]["judged"] = {env: judged(here, there, WITHIN) for env, there in outcomes.items()}
     return {"tasks": found, "average": over_tasks(found)}

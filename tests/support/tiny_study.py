@@ -47,6 +47,7 @@ SETTINGS: Mapping[str, Any] = {
     "evaluation.episodes": 2,
     "evaluation.curve-episodes": 2,
     "evaluation.sampler-episodes": 2,
+    "evaluation.dreams": 4,
     "evaluation.judged-episodes": 2,
     "evaluation.parallel": 2,
     "evaluation.videos": 1,

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from worldaction.errors import UserError
 from worldaction.fit import (
+    AdaptiveClip,
     Figures,
     Fit,
     Interrupted,
@@ -37,7 +38,9 @@ STEPS = 9
 class Job:
     """A small training with everything that has a state: dropout, AdamW, a sampler with its own generator, buffers."""
 
-    def __init__(self, checkpoint: Path | None = None, *, save_every: int = 0, steps: int = STEPS) -> None:
+    def __init__(
+        self, checkpoint: Path | None = None, *, save_every: int = 0, steps: int = STEPS, adaptive_clip: float = 0.0
+    ) -> None:
         torch.manual_seed(0)
         self.module = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
         self.data = torch.randn(40, 3)
@@ -48,6 +51,7 @@ class Job:
             steps=steps,
             factor=partial(linear_decay, steps=steps, warmup=2, decay_from=0.5),
             clip=1.0,
+            adaptive_clip=adaptive_clip,
             checkpoint=checkpoint,
             save_every=save_every,
             also={"sampler": self.sampler},
@@ -107,6 +111,19 @@ def test_a_stop_after_any_step_is_made_good_to_the_bit(stop: int, tmp_path: Path
     second.run()
     assert_same(second, whole)
     assert first.reports + second.reports == whole.reports
+
+
+def test_the_running_average_of_the_gradients_norm_is_resumed_to_the_bit(tmp_path: Path) -> None:
+    # far below what is usual, so that every step is clipped by what the average is
+    tight = Job(adaptive_clip=0.3)
+    tight.run()
+    first = Job(tmp_path / "c.safetensors", save_every=4, adaptive_clip=0.3)
+    with pytest.raises(KeyError):
+        first.run(lambda step: first.loss(step) if step < 6 else {}[step])
+    second = Job(tmp_path / "c.safetensors", adaptive_clip=0.3)
+    second.run()
+    assert_same(second, tight)
+    assert first.reports[:4] + second.reports == tight.reports
 
 
 @pytest.mark.parametrize("crash", [1, 3, 4, 5, 8])
@@ -209,6 +226,33 @@ def test_the_gradient_itself_is_clipped_and_its_true_norm_is_logged() -> None:
     assert descend(clip=5.0, scale=3.0) == pytest.approx((3.0, 3.0))
     assert descend(clip=5.0, scale=50.0) == pytest.approx((5.0, 50.0), rel=1e-5)
     assert descend(clip=math.inf, scale=50.0) == pytest.approx((50.0, 50.0))
+
+
+def clipped(norms: Sequence[float], times: float, *, largest: float = math.inf) -> list[float]:
+    """Norms of gradients after `AdaptiveClip`."""
+    clip, parameter = AdaptiveClip(times, largest=largest, device=torch.device("cpu")), nn.Parameter(torch.zeros(3))
+    found = []
+    for norm in norms:
+        parameter.grad = torch.tensor([0.0, norm, 0.0])
+        told, _ = clip([parameter, nn.Parameter(torch.zeros(1))])
+        assert told.item() == pytest.approx(norm)
+        found.append(float(parameter.grad.norm()))
+    return found
+
+
+def test_only_an_outlier_is_clipped_at_a_multiple_of_what_is_usual() -> None:
+    usual = [100.0, 120.0, 90.0, 110.0, 100.0]
+    found = clipped([*usual, 5000.0, *usual], 3.0)
+    assert found[:5] + found[6:] == pytest.approx(usual + usual)
+    assert 290 < found[5] < 310
+
+
+def test_what_is_usual_follows_a_lasting_change_and_no_gradient_at_all_is_fine() -> None:
+    found = clipped([1.0] + 200 * [20.0], 3.0)
+    assert found[1] == pytest.approx(3.0, rel=1e-5)
+    assert found[-1] == pytest.approx(20.0)
+    assert clipped([0.0, 0.0, 7.0], 3.0) == pytest.approx([0.0, 0.0, 7.0])
+    assert clipped([50.0, 8.0, 8.0], 3.0, largest=10.0) == pytest.approx([10.0, 8.0, 8.0], rel=1e-5)
 
 
 def test_gradients_do_not_pile_up() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldaction.random import Stream, normal, philox, uniform
+from worldaction.random import Stream, Use, branch, normal, philox, uniform
 
 # kat_vectors of Random123: counter, key, expected, for philox4x32 with ten rounds
 KNOWN_ANSWERS = [
@@ -88,6 +88,17 @@ def test_seed_stream_row_and_step_each_change_every_number() -> None:
         # two independent draws agree to 23 bits once in 8 million
         assert (base == other).float().mean() < 0.005
         assert torch.corrcoef(torch.stack([base.flatten(), other.flatten()]))[0, 1].abs() < 0.1
+
+
+def test_uses_of_a_seed_share_no_numbers_with_each_other_or_with_the_seed() -> None:
+    seeds = [seed for root in range(100) for seed in (root, *(branch(root, use) for use in Use))]
+    assert len(set(seeds)) == len(seeds)
+    assert all(0 <= seed < 2**32 for seed in seeds)
+    assert branch(2**32 + 5, Use.DREAMS) == branch(5, Use.DREAMS)
+    drawn = [uniform(seed, Stream.POLICY, torch.arange(200), 0, 8) for seed in (7, *(branch(7, use) for use in Use))]
+    for i, one in enumerate(drawn):
+        for other in drawn[:i]:
+            assert (one == other).float().mean() < 0.005
 
 
 def test_uniform_numbers_are_uniform() -> None:

@@ -5,7 +5,7 @@ that say where things are, before they are squeezed into one vector. The paper a
 depth with DINOv2; here it is the encoder of every camera, after the convolution ``layer``. The teacher that needs no
 weights is a histogram of gradients. ``shuffle`` gives every patch another's features: what still helps then is
 regularisation, not what the teacher knows. The encoder's early features are in no tap, so the frames are looked at
-again up to there, and `gradient_share` does not see what comes back.
+again up to there.
 """
 
 from __future__ import annotations

@@ -122,8 +122,8 @@ def _errors(rolls: Rolls, layout: Layout) -> dict[str, dict[str, Tensor]]:
     found: dict[str, dict[str, Tensor]] = {name: {} for name in rolls.read}
     if tcp_position(layout) is not None:
         hand = hand_errors(rolls, rolls.read)
-        read = hand.get("pose") or hand.get("decoder") or hand["probe"]
-        found = {name: {"tcp": error.cpu()} for name, error in read.items()}
+        hand_in = hand.get("pose") or hand.get("decoder") or hand["probe"]
+        found = {name: {"tcp": error.cpu()} for name, error in hand_in.items()}
     weights = rolls.probe(SCENE)
     spread = rolls.frames[SCENE][rolls.fitted.frame.flatten()].std(0).clamp_min(1e-6)
     for name, band in rolls.read.items():

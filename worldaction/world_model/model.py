@@ -299,19 +299,24 @@ class WorldModel(nn.Module):
             **gap,
         )
 
-    def shares(self, terms: Mapping[str, Tensor], latents: Latents) -> dict[str, Tensor]:
-        """Each loss's share of the gradient norm at the embedding: who is teaching the encoder?
+    def shares(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Each loss's share of the gradient norm at the encoder's parameters: who is teaching it?
+
+        At the embedding, which contains the proprioception as it was measured, a loss would be given credit for
+        gradients that teach nothing. A model that sees no camera has nothing to teach: all shares are 0.
 
         Args:
             terms: scaled losses, with their graph.
-            latents: taps of the same pass.
         """
+        weights = list(self.encoder.parameters())
         norms = {}
         for name, term in terms.items():
-            gradients: list[Tensor | None] = list(
-                torch.autograd.grad(term, latents.embed, retain_graph=True, allow_unused=True)
-            )
-            norms[name] = term.new_zeros(()) if gradients[0] is None else gradients[0].norm()
+            # some losses do not reach the encoder
+            found: Sequence[Tensor | None] = ()
+            if weights:
+                found = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+            gradients = [gradient for gradient in found if gradient is not None]
+            norms[name] = nn.utils.get_total_norm(gradients) if gradients else term.new_zeros(())
         total = torch.stack(list(norms.values())).sum().clamp_min(1e-12)
         return {f"gradient_share/{name}": norm / total for name, norm in norms.items()}
 

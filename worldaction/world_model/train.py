@@ -111,7 +111,7 @@ class Training:
         torch.manual_seed(seed)
         self.model = WorldModel(ModelConfig.of(store) if config is None else config)
         if store.meta.layout.robot:
-            self.model.standardise(store.frames[ROBOT])
+            self.model.standardise(torch.cat([store.frames[ROBOT][e.start : e.stop] for e in _of_training(store)]))
             self.model.fit_pose(store.frames, _learned_from(store), seed=seed)
         gaps = self.model.target_gaps(store.frames, store.episodes)
         self.model.to(where)
@@ -179,6 +179,7 @@ class Training:
             steps=options.steps,
             factor=partial(linear_decay, steps=options.steps, warmup=options.warmup, decay_from=options.decay_from),
             clip=options.clip,
+            adaptive_clip=options.adaptive_clip,
             checkpoint=checkpoint,
             save_every=options.save_every,
             also={"batches": self._step.batches, "origin": self._origin},
@@ -235,7 +236,11 @@ def as_device(device: torch.device | str) -> torch.device:
 
 def _learned_from(store: PlayStore) -> list[Episode]:
     """Episodes of training whose actions are known."""
-    return [e for e in store.episodes if e.split == "training" and knows_actions(store, e)]
+    return [e for e in _of_training(store) if knows_actions(store, e)]
+
+
+def _of_training(store: PlayStore) -> list[Episode]:
+    return [e for e in store.episodes if e.split == "training"]
 
 
 def _keys_read(model: WorldModel, store: PlayStore) -> list[str]:
@@ -292,9 +297,9 @@ class ModelStep:
         """The sum of the scaled losses of the batch that was drawn, and what there is to log."""
         assert self.batch is not None
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            terms, metrics, latents = self.model.losses_of(self.batch, open_loop=self.open_loop)
+            terms, metrics, _ = self.model.losses_of(self.batch, open_loop=self.open_loop)
         if self.looks(step):
-            metrics |= self.model.shares(terms, latents)
+            metrics |= self.model.shares(terms)
         return total(terms), metrics
 
     def looks(self, step: int) -> bool:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.bc import clone
+from agents.imagination import FixedStarts
 from agents.policies.base import PolicyHead
 from agents.policies.diffusion import DiffusionPolicy
 from agents.policies.gaussian import GaussianPolicy
@@ -71,7 +72,7 @@ def small(cls: type[Update], head: type[PolicyHead] = GaussianPolicy, **changes:
     """
     options = UPDATES.options(cls, (), defaults=NUMBERS | changes)
     limits: dict[str, Any] = {"decisions": DECISIONS, "threshold": 0.5, "seed": 0}
-    return cls(Corridor(), cloned(head), PastTheGoal(), begin(4), options, **limits)
+    return cls(Corridor(), cloned(head), PastTheGoal(), FixedStarts(begin(4)), options, **limits)
 
 
 def weights(module: nn.Module) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -162,17 +163,22 @@ class Estimated(GaussianPolicy):
     divergence: Callable[..., Tensor] = PolicyHead.divergence
 
 
-def test_the_estimated_divergence_of_a_single_number_is_the_one_in_closed_form() -> None:
+@pytest.mark.parametrize("chunk", [1, 6])
+def test_the_estimated_divergence_is_the_one_in_closed_form(chunk: int) -> None:
     torch.manual_seed(0)
-    one, cloned = (Estimated(3, 1, chunk=1, width=8) for _ in range(2))
+    one = Estimated(3, 1, chunk=chunk, width=8)
+    cloned = copy.deepcopy(one)
+    with torch.no_grad():
+        cloned.mean.bias += 0.15 * torch.randn(chunk)
+        cloned.log_std += 0.1
     feature = torch.randn(50_000, 3)
-    stored = one.decide(feature, torch.randn(50_000, 1, 1), min_std=0.0).stored
+    stored = one.decide(feature, torch.randn(50_000, 1, chunk), min_std=0.0).stored
     log_prob = one.log_prob(feature, stored, min_std=0.0)
     values = [
         base.divergence(one, cloned, feature, stored, log_prob, min_std=0.0).item()
         for base in (PolicyHead, GaussianPolicy)
     ]
-    assert values[1] > 0.1
+    assert values[1] > 0.01
     assert values[0] == pytest.approx(values[1], rel=0.05)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from agents.imagination import RolloutBatch
 from agents.policies.base import Score
-from agents.policies.diffusion import TunedPolicy, divergence, gaussian_log_prob
+from agents.policies.diffusion import TunedPolicy, chain_means, divergence, gaussian_log_prob
 from agents.updates.objective import (
     Objective,
     PolicyLoss,
@@ -72,7 +72,8 @@ def decisions(count: int = 40) -> tuple[TunedPolicy, Batch, Objective]:
     log_prob = policy.score_when_taken(feature, stored, min_std=0.1).log_prob
     assert torch.equal(log_prob, gaussian_log_prob(stored["states"][:, 1:], stored["means"], STD))
     batch = Batch(feature, stored, log_prob, torch.randn(count, generator=generator))
-    return policy, batch, Objective(clip_schedule(4, 0.05, 0.01), denoising_discount(4, 0.9), bc=0.5)
+    clip, discount = clip_schedule(4, 0.05, 0.01), denoising_discount(4, 0.9)
+    return policy, batch, Objective(clip, discount, bc=0.5, numbers=CLONED.chunk_size)
 
 
 def loss_of(policy: TunedPolicy, batch: Batch, objective: Objective) -> PolicyLoss:
@@ -85,7 +86,7 @@ def test_policy_that_dreamed_has_ratio_one() -> None:
     policy, batch, objective = decisions()
     loss = loss_of(policy, batch, objective)
     assert loss.surrogate.item() == pytest.approx(0, abs=1e-5)  # the mean of normalised advantages
-    assert loss.approx_kl.item() == pytest.approx(0, abs=1e-6)
+    assert loss.approx_kl.item() == pytest.approx(0, abs=1e-5)
     assert loss.clip_fraction.tolist() == [0] * 4
     assert loss.divergence.item() == pytest.approx(0, abs=1e-8)
 
@@ -113,6 +114,21 @@ def test_loss_is_the_clipped_surrogate_of_every_step_computed_one_at_a_time() ->
     assert loss.divergence.item() == pytest.approx(sum(apart) / len(apart), rel=1e-4)
     assert loss.total.item() == pytest.approx(loss.surrogate.item() + 0.5 * loss.divergence.item(), rel=1e-5)
     assert loss.clip_fraction.tolist() == pytest.approx([n / len(batch.feature) for n in outside])
+
+
+def test_approx_kl_is_the_kl_of_a_whole_decision() -> None:
+    policy, batch, objective = decisions(4000)
+    with torch.no_grad():
+        for parameter in policy.tuned.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    loss, states = loss_of(policy, batch, objective), batch.stored["states"]
+    means = chain_means(policy.tuned, batch.feature, states)
+    normal = torch.distributions.Normal
+    then, now = normal(batch.stored["means"], STD[:, None]), normal(means, STD[:, None])
+    # of all numbers of a chunk and all trained steps
+    expected = torch.distributions.kl_divergence(then, now).sum((1, 2)).mean().item()
+    assert expected > 0.1
+    assert loss.approx_kl.item() == pytest.approx(expected, rel=0.1)
 
 
 def test_clipped_ratios_give_no_gradient() -> None:

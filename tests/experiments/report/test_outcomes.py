@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluations import CALVIN, LIMIT, NAMES, WITHIN, Policy, Task, evaluation, write_evaluations
+from evaluations import CALVIN, LIMIT, NAMES, WITHIN, Policy, Task, evaluation, imagined, write_evaluations
 
 from experiments.report.outcomes import OTHER, STOCHASTIC, Episodes, Outcomes, recorded, same_episodes
-from experiments.report.statistics import average, paired_difference, success_rate
+from experiments.report.results import dreams_table
+from experiments.report.statistics import average, compare_times, paired_difference, success_rate
 from experiments.report.summary import estimate, pooled
 from experiments.report.verdict import estimate_of
 from worldaction.io.artefact import read_json
@@ -182,3 +183,32 @@ def test_calvins_own_oracle_is_told_beside_a_stricter_success() -> None:
     steps = outcomes.improved.steps
     assert told["72"]["ppo"]["rate"] == (steps <= 82).mean()
     assert pooled(Outcomes.read([evaluation("open_drawer", FAIR, 0)], NAMES), WITHIN, [_dreams()])["oracle"] == {}
+
+
+def test_times_in_dreams_are_set_against_those_of_the_episodes_under_the_same_sampler(run: tuple[Path, Json]) -> None:
+    folder, found = run
+    told = found["tasks"]["open_drawer"]["dreamed_time"]
+    for name, dreams in (("bc", "bc_deterministic"), ("ppo", "ppo")):
+        success, steps, start = _files(folder, name)
+        taken = [imagined(FAIR, seed)[dreams]["success_step"] for seed in range(3)]
+        expected = compare_times(
+            (np.concatenate(taken), np.tile(np.arange(80), 3)), (np.where(success, steps, 0), start), LIMIT
+        )
+        assert (told[name]["imagined"], told[name]["real"]) == expected.means
+        assert told[name]["difference"] == estimate(expected.difference)
+        assert told[name]["distance"] == estimate(expected.distance)
+        assert told[name]["at"] == expected.at
+
+
+def test_times_in_dreams_are_averaged_and_have_a_table(run: tuple[Path, Json]) -> None:
+    _, found = run
+    tasks, mean = [task["dreamed_time"]["ppo"] for task in found["tasks"].values()], found["average"]["dreamed_time"]
+    assert mean["ppo"]["imagined"] == np.mean([task["imagined"] for task in tasks])
+    for key in ("difference", "distance"):
+        assert mean["ppo"][key] == estimate(average([estimate_of(task[key]) for task in tasks]))
+    table = dreams_table(found)
+    assert [row[0] for row in table.rows] == ["open_drawer", "turn_on_led"]
+    first = tasks[0]
+    assert table.rows[0][4] == f"{first['imagined']:.0f}, {first['real']:.0f}"
+    assert table.rows[0][5].startswith(f"{first['difference']['value']:+.0f} [")
+    assert dreams_table({"tasks": {"open_drawer": {}}}).rows == []

@@ -11,6 +11,7 @@ from experiments.report.statistics import (
     Estimate,
     Interval,
     average,
+    compare_times,
     effective_size,
     interquartile_mean,
     paired_difference,
@@ -294,3 +295,59 @@ def test_probability_of_improvement_counts_wins_and_half_the_ties() -> None:
     assert estimate.interval.low <= wins <= estimate.interval.high
     assert probability_of_improvement(y, x, resamples=2).value == pytest.approx(1 - wins)
     assert probability_of_improvement([[2, 2]] * 3, [[1, 1]] * 3, resamples=2) == (1, (1, 1))
+
+
+# Time to success ------------------------------------------------------------------------------------------------------
+
+
+def test_restricted_mean_and_largest_distance_by_hand() -> None:
+    # success after 2 and 3 of 10 steps and never, against success after 4, 4 and 10
+    found = compare_times(([2, 3, 0], range(3)), ([4, 4, 10], range(3)), 10)
+    assert found.means == pytest.approx(((2 + 3 + 10) / 3, (4 + 4 + 10) / 3))
+    assert found.difference.value == pytest.approx(-1)
+    # after three steps two thirds have succeeded, and none
+    assert found.distance.value == pytest.approx(2 / 3)
+    assert found.at == 3
+
+
+def test_a_mean_over_successes_would_call_fast_who_fails_where_it_is_slow() -> None:
+    slow = np.repeat([40, 90], 50)
+    failing = np.where(slow == 90, 0, slow)
+    found = compare_times((failing, np.arange(100)), (slow, np.arange(100)), 100)
+    assert failing[failing > 0].mean() < slow.mean()
+    assert found.difference.value == pytest.approx(5.0)
+    assert (found.distance.value, found.at) == (0.5, 90)
+    assert found.distance.interval.low > 0.3
+
+
+def test_nobody_is_sure_of_what_a_few_failures_say() -> None:
+    found = compare_times(([0, 0], range(2)), ([0, 0, 0, 0], range(4)), 16)
+    assert (found.difference.value, found.distance.value) == (0, 0)
+    assert found.difference.interval.low < -4
+    assert found.difference.interval.high > 4
+    assert found.distance.interval.high > 0.4
+
+
+def test_equal_laws_are_within_the_intervals_as_often_as_they_say() -> None:
+    held = {"difference": 0, "distance": 0}
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        both = [np.where(rng.random(150) < 0.7, rng.integers(20, 100, 150), 0) for _ in range(2)]
+        found = compare_times(*((steps, np.arange(150)) for steps in both), 100, resamples=200)
+        held["difference"] += found.difference.interval.low <= 0 <= found.difference.interval.high
+        held["distance"] += found.distance.interval.low == 0
+    assert held["difference"] >= 53
+    assert held["distance"] >= 53
+
+
+def test_seeds_that_share_start_states_make_the_intervals_no_narrower() -> None:
+    rng = np.random.default_rng(0)
+    steps, other = (np.where(rng.random(80) < 0.7, rng.integers(20, 100, 80), 0) for _ in range(2))
+    once = compare_times((steps, np.arange(80)), (other, np.arange(80)), 100)
+    thrice = compare_times(
+        (np.tile(steps, 3), np.tile(np.arange(80), 3)), (np.tile(other, 3), np.tile(np.arange(80), 3)), 100
+    )
+    for one, three in zip(once.difference.interval, thrice.difference.interval, strict=True):
+        assert three == pytest.approx(one, abs=0.6)
+    assert thrice.distance.value == pytest.approx(once.distance.value)
+    assert thrice.distance.interval.high == pytest.approx(once.distance.interval.high, abs=0.02)

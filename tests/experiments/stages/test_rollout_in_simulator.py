@@ -277,11 +277,14 @@ def test_dreams_start_from_scenes_of_their_own_range(monkeypatch: pytest.MonkeyP
         device=torch.device("cpu"),
         study=SimpleNamespace(update=SimpleNamespace(starts=5)),
     )
-    latent = learn.dream_starts(here)
-    assert asked == list(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + 5))
-    assert len(latent.belief) == 5
+    learned, others = learn.dream_starts(here, measured=3)
+    assert asked == list(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + 8))
+    assert (len(learned), len(others)) == (5, 3)
+    # no scene is in both
+    assert len(torch.cat([learned.embed, others.embed]).unique(dim=0)) == 8
+    rows = torch.arange(5)
     # not all five: the codes of an untrained model are so few that two may fall together
-    assert len(latent.belief.unique(dim=0)) >= 3
+    assert len(learned.draw(rows, seed=0, rows=rows).belief.unique(dim=0)) >= 3
 
 
 def test_points_of_the_curve_come_from_the_far_end_of_the_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -252,17 +252,25 @@ def test_terms_are_scaled_once_and_logged_unscaled() -> None:
     assert torch.equal(total(terms), terms["reconstruction"] + terms["kl"] + terms["inverse_dynamics"])
 
 
-def test_shares_of_the_gradient_at_the_embedding_sum_to_one() -> None:
+def test_shares_of_the_gradient_at_the_encoder_sum_to_one() -> None:
     model = tiny_model(LOSSES)
-    terms, _, taps = model.losses_of(noise_batch())
-    shares = model.shares(terms, taps)
+    terms, _, _ = model.losses_of(noise_batch())
+    shares = model.shares(terms)
     assert set(shares) == {f"gradient_share/{name}" for name in terms}
     assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
     assert min(shares.values()) > 0
-    doubled = model.shares(terms | {"kl": 2 * terms["kl"]}, taps)
+    doubled = model.shares(terms | {"kl": 2 * terms["kl"]})
     odds = [share["gradient_share/kl"] / share["gradient_share/inverse_dynamics"] for share in (shares, doubled)]
     assert odds[1] == pytest.approx(2 * odds[0].item(), rel=1e-4)
     total(terms).backward()  # the graph is still there
+
+
+def test_a_loss_that_only_reads_the_proprioception_of_an_embedding_teaches_the_encoder_nothing() -> None:
+    model = tiny_model(LOSSES)
+    _, _, taps = model.losses_of(noise_batch())
+    size = model.shapes.proprio
+    images, body = taps.embed[..., :-size].square().sum(), 100 * taps.embed[..., -size:].square().sum()
+    assert model.shares({"images": images, "body": body}) == {"gradient_share/images": 1, "gradient_share/body": 0}
 
 
 def test_a_few_steps_on_one_batch_lower_every_loss() -> None:
