@@ -60,7 +60,7 @@ class Dreams:
         starts: Latent,
         *,
         horizon: int = 72,
-        threshold: float = 0.9,
+        threshold: float = 0.7,
         seed: int = 0,
         first: int = 0,
     ) -> None:

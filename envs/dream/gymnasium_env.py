@@ -39,7 +39,7 @@ class DreamGymEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         starts: Latent,
         *,
         horizon: int = 72,
-        threshold: float = 0.9,
+        threshold: float = 0.7,
         seed: int = 0,
         first: int = 0,
         render_mode: str | None = None,

@@ -36,7 +36,7 @@ class DreamVecEnv(VecEnv):
         *,
         num_envs: int,
         horizon: int = 72,
-        threshold: float = 0.9,
+        threshold: float = 0.7,
         seed: int = 0,
         first: int = 0,
         render_mode: str | None = None,

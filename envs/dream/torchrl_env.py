@@ -43,7 +43,7 @@ class DreamEnv(EnvBase):
         *,
         batch_size: Sequence[int] = (),
         horizon: int = 72,
-        threshold: float = 0.9,
+        threshold: float = 0.7,
         seed: int = 0,
         first: int = 0,
     ) -> None:
