@@ -259,7 +259,8 @@ def test_a_study_runs_to_its_end_with_other_losses(
     assert load_study(run).losses == ("reconstruction=1,proprio=50,share=0.25", "kl=0.3,free_nats=1", *mine)
     shown = tags(run / "tensorboard/seed0/world_model")
     names = {tag.removeprefix("loss/") for tag in shown if tag.startswith("loss/")}
-    assert names == {"reconstruction", "kl", *(["mine"] if mine else [])}
+    # and that of the pose, which is no loss of the list
+    assert names == {"reconstruction", "kl", "pose", *(["mine"] if mine else [])}
     assert {tag.removeprefix("gradient_share/") for tag in shown if tag.startswith("gradient_share/")} == names
     assert all(shown[f"loss/{name}"][0] > 0 for name in names)
     assert values(run / "summary.json")["tasks"]["turn_on_led"]["n"] == SETTINGS["evaluation.episodes"]
