@@ -226,7 +226,7 @@ def refusal(
         (["debug", "--arms", "base:", "update.bc=nan"], "--update.bc nan", "give a finite number of 0 or more"),
         (
             ["small", "--play", str(SAMPLE), "--tasks", "open_drawer", "push_pink_block_right"],
-            "push_pink_block_right cannot be learned from recorded play: the label of a frame needs the starts of our",
+            "push_pink_block_right cannot be learned from recorded play: which numbers of a frame are its block's",
             "leave it out of --tasks",
         ),
         (["debug", "--play", "nowhere"], "nowhere", "give the folder or the file of a data set"),
