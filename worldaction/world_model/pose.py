@@ -31,7 +31,7 @@ from worldaction.world_model.nets import mlp
 
 HIDDEN: Final = 64
 """Width of the network that expects what the law does not foresee."""
-ROUNDS, STEPS, ROWS = 10, 100, 256
+ROUNDS, STEPS, ROWS = 7, 100, 256
 """Of the fit: how often gaps are computed anew, steps after each time, and windows of a step."""
 SETTLING, AHEAD = 4, 28
 """Frames of such a window that are seen, and frames after them that are predicted, fewer where episodes are short."""

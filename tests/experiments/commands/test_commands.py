@@ -304,6 +304,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     ),
     "worldaction eval runs/calvin/quick-... --in worldaction/Calvin-v0": evaluates,
     "worldaction eval runs/calvin/quick-... --in worldaction/Calvin-v0 --episodes 50": evaluates,
+    "worldaction eval RUN --in worldaction/Calvin-v0": evaluates,
     f"{STUDY} small --evaluation.first 600": means("small", evaluation=replace(PRESETS["small"].evaluation, first=600)),
     f"{STUDY} small-72": means("small-72"),
     f"{STUDY} small --arms reconstruction+kl reconstruction+kl+inverse_dynamics --tasks all --seeds 0 1 2": means(

@@ -43,7 +43,7 @@ def robot(share: float, absolute: float, moved: list[list[float]]) -> ServoLaw:
 
 
 ROBOTS = {
-    "servos that lag behind a target which commands move": robot(0.4, 0.0, [[0.2, 0.0], [0.0, 0.1], [0.05, 0.05]]),
+    "servos that lag behind a target which commands move": robot(0.4, 0.0, [[0.2, 0.0], [0.0, 0.1], [0.1, -0.1]]),
     "commands that are the target": robot(0.5, 1.0, [[1.0, 0.0], [0.0, 0.8]]),
     "recorded differences of poses": robot(1.0, 0.0, [[0.1, 0.0], [0.0, 0.1]]),
 }
