@@ -50,7 +50,9 @@ class ServoLaw(NamedTuple):
 
     def ahead(self, x: Tensor, gap: Tensor, action: Tensor) -> Tensor:
         """u [..., P] after a command [..., A]."""
-        moved = functional.linear(action, self.moved, self.offset)
+        # millimetres add up over a dream: not in the precision of a mixed training
+        with torch.autocast(action.device.type, enabled=False):
+            moved = functional.linear(action.float(), self.moved, self.offset)
         return (1.0 - self.absolute) * gap - self.absolute * x + moved
 
     def follow(self, x: Tensor, ahead: Tensor) -> Tensor:

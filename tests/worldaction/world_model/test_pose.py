@@ -131,6 +131,15 @@ def test_the_network_learns_a_contact_that_the_belief_knows_of() -> None:
     assert errors[-1] < 0.3 * errors[0]
 
 
+def test_a_mixed_training_leaves_the_law_its_precision() -> None:
+    law = ROBOTS["servos that lag behind a target which commands move"]
+    x, action, gap = drive(law, seed=6)
+    exact = law.coast(x, gap, action)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = law.coast(x, gap, action)
+    assert all(torch.equal(one, other) for one, other in zip(exact, mixed, strict=True))
+
+
 def test_the_robot_is_where_it_is_seen() -> None:
     truth = ROBOTS["commands that are the target"]
     x, action, gap = drive(truth, seed=4)
