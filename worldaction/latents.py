@@ -31,14 +31,14 @@ class EpisodeLatents:
         return len(self.mask)
 
 
-def embed_frames(model: WorldModel, frames: TensorDictBase, index: Tensor, *, chunk: int = 2048) -> Tensor:
+def embed_frames(model: WorldModel, frames: TensorDictBase, index: Tensor, *, chunk: int = 256) -> Tensor:
     """Embeddings of some frames of a store.
 
     Args:
         model: the world model.
         frames: [N] memory-mapped frames.
         index: [M] int64.
-        chunk: frames encoded at a time.
+        chunk: frames encoded at a time; more are no faster.
 
     Returns:
         [M, E].

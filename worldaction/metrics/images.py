@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+
+CHUNK = 64
+"""Images looked at together: floats of more leave a processor's cache, which makes them three times slower."""
 
 
 def psnr(predicted: Tensor, true: Tensor) -> Tensor:
@@ -15,7 +20,7 @@ def psnr(predicted: Tensor, true: Tensor) -> Tensor:
     Returns:
         [...]; 100 dB stands for equal images.
     """
-    error = (predicted.float() - true.float()).square().mean((-1, -2, -3)) / 255.0**2
+    error = _of_each(lambda x, y: (x.float() - y.float()).square().mean((-1, -2, -3)), predicted, true) / 255.0**2
     return -10.0 * error.clamp_min(1e-10).log10()
 
 
@@ -28,11 +33,20 @@ def ssim(predicted: Tensor, true: Tensor) -> Tensor:
     Returns:
         [...] in [-1, 1].
     """
+    return _of_each(_ssim, predicted, true)
+
+
+def _of_each(score: Callable[[Tensor, Tensor], Tensor], predicted: Tensor, true: Tensor) -> Tensor:
+    """A score [M] of images [M, H, W, 3], for images [..., H, W, 3]."""
     lead = predicted.shape[:-3]
-    # channels become images; [M, H, W]
-    x, y = (
-        image.float().reshape(-1, *image.shape[-3:]).permute(0, 3, 1, 2).flatten(0, 1) for image in (predicted, true)
-    )
+    pairs = zip(*(images.reshape(-1, *images.shape[-3:]).split(CHUNK) for images in (predicted, true)), strict=True)
+    return torch.cat([score(x, y) for x, y in pairs]).reshape(lead)
+
+
+def _ssim(predicted: Tensor, true: Tensor) -> Tensor:
+    """[M] of images [M, H, W, 3]."""
+    # channels become images; [3 M, H, W]
+    x, y = (image.float().permute(0, 3, 1, 2).flatten(0, 1) for image in (predicted, true))
     rows, columns = (_gaussian(side).to(x.device) for side in x.shape[-2:])
 
     def blur(image: Tensor) -> Tensor:
@@ -44,7 +58,7 @@ def ssim(predicted: Tensor, true: Tensor) -> Tensor:
     c1, c2 = (0.01 * 255.0) ** 2, (0.03 * 255.0) ** 2
     score = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     score = score / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-    return score.mean((1, 2)).unflatten(0, (-1, 3)).mean(-1).reshape(lead)
+    return score.mean((1, 2)).unflatten(0, (-1, 3)).mean(-1)
 
 
 def _gaussian(side: int) -> Tensor:

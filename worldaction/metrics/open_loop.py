@@ -128,7 +128,6 @@ def image_fidelity(
     result: OpenLoop,
     *,
     training: OpenLoop | None = None,
-    chunk: int = 1024,
 ) -> dict[str, dict[str, Any]]:
     """PSNR (dB) and SSIM of imagined images, averaged over windows.
 
@@ -137,7 +136,6 @@ def image_fidelity(
         frames: [N] frames of a play store.
         result: see `open_loop`.
         training: windows of training play, of which the average picture is made; without it "moving" is left out.
-        chunk: images drawn at a time.
 
     Returns:
         "psnr" and "ssim" to camera to [H], and "moving" to camera to what `moving_pixels` says.
@@ -145,9 +143,9 @@ def image_fidelity(
     scores: dict[str, dict[str, Any]] = {name: {} for name in ("psnr", "ssim", *(["moving"] if training else []))}
     index = result.frames_after()
     feature = model.feature(Latent(*(part[:, result.context :] for part in result.imagined))).flatten(0, 1)
-    drawn = [model.decode(part) for part in feature.split(chunk)]
+    drawn = model.decode(feature)
     for camera in model.config.cameras:
-        pictures = torch.cat([part[camera] for part in drawn]).cpu()
+        pictures = drawn[camera].cpu()
         true = frames[camera][index.flatten()]
         scores["psnr"][camera] = psnr(pictures, true).unflatten(0, index.shape).mean(0)
         if pictures.shape[-2] >= 11:

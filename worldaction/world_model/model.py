@@ -46,6 +46,7 @@ POSE: Final = "pose"
 POSE_SCALE: Final = 10.0
 DECODER = ("reconstruction",)
 """The loss whose network draws images."""
+DRAWN_AT_ONCE: Final = 128
 Actor = Callable[[Latent, int], Tensor]
 """Latent and step to actions [B, A]."""
 
@@ -422,10 +423,11 @@ class WorldModel(nn.Module):
         drawer = self._drawer()
         if drawer is None:
             raise UserError(f"this model has no decoder: its losses are {list(self.losses)}; train with reconstruction")
-        flat = drawer.draw(feature.reshape(-1, feature.shape[-1]))
-        pictures = {camera: to_uint8(picture) for camera, picture in flat.items()}
+        # so many that they fit into a processor's cache: more at once take more than twice as long
+        parts = [drawer.draw(part) for part in feature.reshape(-1, feature.shape[-1]).split(DRAWN_AT_ONCE)]
+        drawn = {camera: torch.cat([to_uint8(part[camera]) for part in parts]) for camera in parts[0]}
         lead = feature.shape[:-1]
-        return {camera: picture.reshape(*lead, *picture.shape[1:]) for camera, picture in pictures.items()}
+        return {camera: pictures.reshape(*lead, *pictures.shape[1:]) for camera, pictures in drawn.items()}
 
     def draws_images(self) -> bool:
         """Whether `decode` works."""
