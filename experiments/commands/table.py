@@ -6,11 +6,12 @@ from importlib import import_module
 
 from worldaction.errors import unknown
 
-HELP = "measure the play table: fidelity, looks, experts, record, upstream"
+HELP = "measure the play table: fidelity, looks, experts, replays, record, upstream"
 PROGRAMS = {
     "fidelity": "envs.playtable.tools.fidelity",
     "looks": "envs.playtable.tools.looks",
     "experts": "envs.playtable.tools.check",
+    "replays": "envs.playtable.tools.replays",
     "record": "envs.calvin.record",
     "upstream": "envs.calvin.evaluation",
 }
