@@ -56,7 +56,7 @@ class Job:
     pace: float = 1.0
     """Its share of the full speed."""
     limit: int = 0
-    """Control steps in which it may try again and again; 0: it tries once."""
+    """Control steps in which it may try again and again; 0: it tries once, and a near miss is a hasty one."""
     split: Split = "training"
     skills: tuple[str, ...] = ()
     """Tasks that a play episode attempts besides those that every one does."""
@@ -165,18 +165,11 @@ def plan(config: PlayConfig, tasks: Sequence[str], skills: Sequence[str] = ()) -
     jobs = [replace(play, seed=SEEDS["play"] + offset + n, split=_split(n)) for n in range(episodes)]
     for task in tasks:
         misses, demos = SEEDS["near_misses"] + offset, SEEDS["demos"] + offset
-        jobs += [Job("near_miss", misses + n, task) for n in range(config.near_misses)]
-        jobs += [
-            Job(
-                "demo",
-                demos + n * ATTEMPTS,
-                task,
-                noise=config.demo_noise,
-                pace=config.demo_pace,
-                limit=config.demo_limit,
-            )
-            for n in range(config.demos)
-        ]
+        shown = Job("demo", demos, task, noise=config.demo_noise, pace=config.demo_pace, limit=config.demo_limit)
+        # a policy that is cloned from patient demonstrations fails as a patient demonstrator does: not hastily
+        missed = (Job("near_miss", misses, task), replace(shown, kind="near_miss", seed=misses))
+        jobs += [replace(missed[n % 2 if shown.limit else 0], seed=misses + n) for n in range(config.near_misses)]
+        jobs += [replace(shown, seed=demos + n * ATTEMPTS) for n in range(config.demos)]
     return jobs
 
 

@@ -83,7 +83,8 @@ class PlayConfig:
     episode_frames: Count = 360
     """Frames between two resets of the table."""
     near_misses: Whole = 150
-    """Sloppy, fast attempts of each task, failures included: they teach the model where a task fails."""
+    """Sloppy attempts of each task, failures included: they teach the model where a task fails. With demo_limit every
+    second one is the demonstrator's, who aims badly and tries again; the others are hasty."""
     demos: Count = 50
     """Successful demonstrations of each task."""
     demo_noise: NonNegative = 0.35

@@ -1,8 +1,8 @@
 """Play data, near misses and demonstrations from scripted experts with correlated noise.
 
 Every episode is a function of its seed: how jobs are spread over processes does not change the data. Play chains
-feasible skills of varying sloppiness with aimless moves; near misses hurry and aim badly, so that the world model also
-sees where a task fails; demonstrations succeed.
+feasible skills of varying sloppiness with aimless moves; near misses aim badly, and half of them hurry, so that the
+world model also sees where a task fails; demonstrations succeed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ BLOCK_LIMIT: Final = 150
 # about three in ten miss
 NEAR_MISS_OFFSETS: Final = (0.01, 0.025, 0.045)
 NEAR_MISS_NOISES: Final = (0.2, 0.5)
+# those of a near miss that does not hurry, in shares of the demonstrator's
+STEADINESS: Final = (0.6, 1.0, 1.4)
 NEAR_MISS_TAIL, NEAR_MISS_LIMIT = 8, 80
 
 OFF: Final = StressConfig()
@@ -114,22 +116,71 @@ def demo_episode(
         arrays [T, ...] as for `play_episode`, and whether the task was done.
     """
     rng = np.random.default_rng([seed, 1])
-    expert, recorder = _start(env, task, seed, rng, offset=DEMO_OFFSET, pace=pace)
-    shaky = Noise(rng, noise)
-    made = _attempt(expert, recorder, shaky, limit=limit or _limit(task, DEMO_LIMIT), tail=DEMO_TAIL)
-    while recorder.first_success is None and len(recorder) < limit:
-        expert = Expert(env, task, rng, offset=DEMO_OFFSET, pace=pace)
-        made = _attempt(expert, recorder, shaky, limit=limit, tail=DEMO_TAIL)
-    return made
+    first = limit or _limit(task, DEMO_LIMIT)
+    return _tries(
+        env, task, seed, rng, (DEMO_OFFSET,), noise=noise, pace=pace, first=first, limit=limit, tail=DEMO_TAIL
+    )
 
 
-def near_miss_episode(env: Table, task: str, seed: int) -> tuple[Arrays, bool]:
-    """One sloppy, hasty attempt; arguments and results as for `demo_episode`."""
+def near_miss_episode(
+    env: Table, task: str, seed: int, noise: float = 0.0, pace: float = 1.0, limit: int = 0
+) -> tuple[Arrays, bool]:
+    """A sloppy attempt.
+
+    Args:
+        env, task, seed: as for `demo_episode`.
+        noise, pace: of the demonstrator; a hasty attempt has its own.
+        limit: control steps in which a demonstrator who aims badly tries again and again; 0: one hasty attempt.
+
+    Returns:
+        as `demo_episode`.
+    """
     rng = np.random.default_rng([seed, 2])
+    if limit:
+        noise *= float(rng.choice(STEADINESS))
+        places = NEAR_MISS_OFFSETS
+        return _tries(
+            env, task, seed, rng, places, noise=noise, pace=pace, first=limit, limit=limit, tail=NEAR_MISS_TAIL
+        )
     offset = float(rng.choice(NEAR_MISS_OFFSETS))
     expert, recorder = _start(env, task, seed, rng, offset=offset, haste=1.0, pace=float(rng.uniform(*PACES)))
-    noise = Noise(rng, float(rng.choice(NEAR_MISS_NOISES)))
-    return _attempt(expert, recorder, noise, limit=_limit(task, NEAR_MISS_LIMIT), tail=NEAR_MISS_TAIL)
+    noisy = Noise(rng, float(rng.choice(NEAR_MISS_NOISES)))
+    return _attempt(expert, recorder, noisy, limit=_limit(task, NEAR_MISS_LIMIT), tail=NEAR_MISS_TAIL)
+
+
+def _tries(
+    env: Table,
+    task: str,
+    seed: int,
+    rng: np.random.Generator,
+    offsets: Sequence[float],
+    *,
+    noise: float,
+    pace: float,
+    first: int,
+    limit: int,
+    tail: int,
+) -> tuple[Arrays, bool]:
+    """A demonstrator who begins again when the script ends without success, each time aiming anew.
+
+    Args:
+        env, task, seed, noise, pace, limit: as for `demo_episode`.
+        rng: draws all that is random.
+        offsets: of which one is drawn for every try (m).
+        first: control steps of the first try.
+        tail: frames after success.
+    """
+
+    def aim() -> float:
+        # nothing is drawn where there is no choice
+        return float(rng.choice(offsets)) if len(offsets) > 1 else offsets[0]
+
+    expert, recorder = _start(env, task, seed, rng, offset=aim(), pace=pace)
+    shaky = Noise(rng, noise)
+    made = _attempt(expert, recorder, shaky, limit=first, tail=tail)
+    while recorder.first_success is None and len(recorder) < limit:
+        made = _attempt(Expert(env, task, rng, offset=aim(), pace=pace), recorder, shaky, limit=limit, tail=tail)
+    return made
 
 
 def _limit(task: str, limit: int) -> int:
@@ -224,7 +275,7 @@ def _make(env: Table, job: Job) -> list[MadeEpisode]:
     if job.kind == "play":
         return [MadeEpisode(job, play_episode(env, job.seed, job.frames, job.skills), None)]
     if job.kind == "near_miss":
-        return [MadeEpisode(job, *near_miss_episode(env, job.task, job.seed))]
+        return [MadeEpisode(job, *near_miss_episode(env, job.task, job.seed, job.noise, job.pace, job.limit))]
     if job.kind == "demo":
         return demonstrate(job, lambda seed: demo_episode(env, job.task, seed, job.noise, job.pace, job.limit))
     raise unknown("kind of episode", job.kind, ("play", "near_miss", "demo"))

@@ -45,7 +45,7 @@ FREE = {
     "update": ("evaluate_every",),
 }
 """Settings on which no result depends, by section."""
-_PLAY = 2
+_PLAY = 3
 """Raised when play is made or read in another way, so that nothing made of older play is taken for what is asked."""
 _PROGRAMS = {"calvin": "python -m experiments.calvin", "metaworld": "python -m experiments.metaworld"}
 

@@ -133,7 +133,8 @@ QUICK = Study(
     table=TableConfig(image_size=64, max_steps=LIMIT),
     # CALVIN's own success leaves a clone that has time little to learn; chosen by cloning alone (experiments.md, E26)
     stress=StressConfig(tolerance=1.0),
-    data=PlayConfig(frames=40_000, near_misses=200, demos=20, demo_noise=0.35, demo_pace=0.5, demo_limit=LIMIT),
+    # more attempts than play: what a policy has to be told in dreams is how its task fails (experiments.md, E28)
+    data=PlayConfig(frames=16_000, near_misses=300, demos=20, demo_noise=0.35, demo_pace=0.5, demo_limit=LIMIT),
     world_model=WorldModelConfig(
         pose="servo",
         deter=256,
@@ -183,7 +184,7 @@ SMALL = replace(
     QUICK,
     preset="small",
     tasks=(*EIGHT_TASKS, *BLOCK_TASKS),
-    data=replace(QUICK.data, frames=60_000, near_misses=250, demos=50),
+    data=replace(QUICK.data, frames=40_000, demos=50),
     world_model=replace(QUICK.world_model, steps=9_000),
     update=replace(QUICK.update, iterations=30, evaluate_every=10),
     evaluation=EvaluationConfig(episodes=150, first=300, curve_episodes=20),
@@ -193,7 +194,7 @@ BASE = replace(
     SMALL,
     preset="base",
     losses=("reconstruction=1,proprio=100", "kl=0.1,free_nats=1", "inverse_dynamics=100"),
-    data=replace(QUICK.data, frames=200_000, near_misses=300, demos=50),
+    data=replace(QUICK.data, frames=200_000, demos=50),
     world_model=WorldModelConfig(
         pose="servo",
         burn_in=5,

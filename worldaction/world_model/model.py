@@ -39,7 +39,7 @@ from worldaction.world_model.cores.registry import bring_core, check_imported
 from worldaction.world_model.latent import Latent, Latents, one_hot
 from worldaction.world_model.nets import Encoder, proprio, to_float, to_uint8
 from worldaction.world_model.pose import gaps
-from worldaction.world_model.posed_core import PosedCore
+from worldaction.world_model.posed_core import PosedCore, told_of
 
 POSE: Final = "pose"
 """The term by which a model that carries the pose learns what the law of the robot does not foresee."""
@@ -167,13 +167,13 @@ class WorldModel(nn.Module):
             config.core,
             embed=self.encoder.size,
             # a core that carries the pose is told it together with the action
-            action=config.layout.action + (2 * proprioception if pose else 0),
+            action=config.layout.action + (told_of(proprioception) if pose else 0),
             deter=config.deter,
             groups=config.groups,
             classes=config.classes,
             hidden=config.hidden,
             unimix=config.unimix,
-            null_action=(*config.layout.null_action, *[0.0] * (2 * proprioception if pose else 0)),
+            null_action=(*config.layout.null_action, *[0.0] * (told_of(proprioception) if pose else 0)),
         )
         self.rssm = PosedCore(core, proprio=proprioception) if pose else core
         self.register_buffer("proprio_mean", torch.zeros(config.layout.proprio))
