@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +100,37 @@ def test_near_misses_sometimes_fail_and_sometimes_succeed(blind: PlayTableEnv) -
     assert 2 <= sum(outcomes) <= 22
 
 
+def test_half_of_the_near_misses_are_the_demonstrators_where_he_may_begin_again() -> None:
+    config = PlayConfig(frames=1, near_misses=4, demos=1, demo_noise=0.3, demo_pace=0.5, demo_limit=120)
+    hasty, patient = (0.0, 1.0, 0), (0.3, 0.5, 120)
+
+    def made(config: PlayConfig) -> list[tuple[float, float, int]]:
+        return [(j.noise, j.pace, j.limit) for j in plan(config, ("open_drawer",)) if j.kind == "near_miss"]
+
+    assert made(config) == [hasty, patient, hasty, patient]
+    # demonstrations that are tried once leave their own failures
+    assert made(replace(config, demo_limit=0)) == [hasty] * 4
+
+
+def test_a_near_miss_that_does_not_hurry_aims_anew_at_every_try(
+    blind: PlayTableEnv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offsets: list[float] = []
+
+    class Noted(Expert):
+        def __init__(self, *rest: Any, offset: float, **options: Any) -> None:
+            offsets.append(offset)
+            super().__init__(*rest, offset=offset, **options)
+
+    monkeypatch.setattr(generate, "Expert", Noted)
+    made = [near_miss_episode(blind, "open_drawer", seed, 0.35, 0.5, 152) for seed in range(12)]
+    assert len(offsets) > len(made)
+    assert set(offsets) == set(generate.NEAR_MISS_OFFSETS)
+    lengths = {success: [len(a["action"]) for a, s in made if s == success] for success in (True, False)}
+    assert set(lengths[False]) == {152}
+    assert max(lengths[True]) > generate.NEAR_MISS_LIMIT + generate.NEAR_MISS_TAIL
+
+
 @pytest.mark.parametrize("tolerance", [0.0, 1.0])
 @pytest.mark.parametrize("task", TASKS)
 def test_every_attempt_that_succeeds_shows_it_and_no_other_does(task: str, tolerance: float) -> None:
@@ -105,6 +138,7 @@ def test_every_attempt_that_succeeds_shows_it_and_no_other_does(task: str, toler
     label = PlayTable(TableConfig(), stress).label
     env = stressed(PlayTableEnv(cameras=False), stress, playing=True)
     made = [near_miss_episode(env, task, seed) for seed in range(6)]
+    made += [near_miss_episode(env, task, seed, 0.35, 0.5, 152) for seed in range(6, 9)]
     made += [demo_episode(env, task, seed, 0.35, 0.5, 152) for seed in range(100, 103)]
     assert any(success for _, success in made)
     for arrays, success in made:

@@ -19,7 +19,7 @@ from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION_MASK, IS_INIT, PREVIOUS_ACTION, ROBOT, TARGET_GAP
 from worldaction.world_model.latent import Latent, Latents, one_hot
 from worldaction.world_model.model import ModelConfig, WorldModel
-from worldaction.world_model.posed_core import PosedCore
+from worldaction.world_model.posed_core import FREQUENCIES, PosedCore, told_of, waves
 from worldaction.world_model.train import Training, train
 
 B, T = 3, 8
@@ -46,6 +46,18 @@ def frames() -> TensorDict:
     batch[IS_INIT][:, 0] = True
     batch[PREVIOUS_ACTION][:, 0] = torch.tensor([0.0] * 6 + [1.0])
     return batch
+
+
+def test_waves_of_nothing_are_nothing_and_a_centimetre_is_seen_in_them() -> None:
+    assert not waves(torch.zeros(2, 3)).any()
+    assert waves(torch.zeros(2, 3)).shape[-1] + 2 * 3 == told_of(3)
+    # a centimetre of 16 is .06 standard deviations
+    x = torch.linspace(-2, 2, 41)[:, None]
+    assert ((waves(x + 0.06) - waves(x)).norm(dim=-1) > 0.5).all()
+    # each is its own closed form
+    frequency = FREQUENCIES[1]
+    assert waves(x)[:, 1] == pytest.approx((frequency * x[:, 0]).sin())
+    assert waves(x)[:, len(FREQUENCIES) + 1] == pytest.approx((frequency * x[:, 0]).cos() - 1)
 
 
 def observe(model: WorldModel, batch: TensorDict, *, open_loop_from: int | None = None) -> tuple[Latents, Tensor]:
