@@ -104,25 +104,37 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
     limits = [steps for steps in step_limits(first) if not brief or int(steps) <= 0.9 * first["limit"]]
     improved = improved_of(summary)
     pair = f"BC, {label(improved)}"
-    columns = ["task", "other sampler"]
+    choice = any(task.get(OTHER) is not None for task in tasks.values())
+    columns = ["task", *(["other sampler"] if choice else [])]
     columns += [head for steps in limits for head in (f"in {steps}: {pair}", "points")]
     columns.append("median steps" if brief else f"median steps to success: {pair}")
-    rows = [(spell(name), *_within_cells(task, limits, improved, "rate")) for name, task in tasks.items()]
-    total = ("average", *_within_cells(summary["average"], limits, improved, "value")) if len(tasks) > 1 else ()
-    return Table(columns, rows, total, title="Success within fewer steps", about=_ABOUT_WITHIN)
+
+    def cells(told: Summary, key: str) -> tuple[str, ...]:
+        return (*([_other_cell(told, key)] if choice else []), *_within_cells(told, limits, improved, key))
+
+    rows = [(spell(name), *cells(task, "rate")) for name, task in tasks.items()]
+    total = ("average", *cells(summary["average"], "value")) if len(tasks) > 1 else ()
+    about = _ABOUT_WITHIN.format(samplers=_ABOUT_SAMPLERS if choice else "")
+    return Table(columns, rows, total, title="Success within fewer steps", about=about)
 
 
 _ABOUT_WITHIN = (
     "Success of the same episodes (%) within fewer control steps; 72 is the limit of papers on CALVIN, which measures"
-    " speed too. BC acts under the better of its two samplers; beside it stands the other sampler within the whole time"
-    " limit. Median steps to success: over all episodes, those without success counted as longer than any; a dash where"
-    " no more than half succeed."
+    " speed too.{samplers} Median steps to success: over all episodes, those without success counted as longer than"
+    " any; a dash where no more than half succeed."
+)
+_ABOUT_SAMPLERS = (
+    " BC acts under the better of its two samplers; beside it stands the other sampler within the whole time limit."
 )
 
 
-def _within_cells(told: Summary, limits: Iterable[str], improved: str, key: str) -> tuple[str, ...]:
+def _other_cell(told: Summary, key: str) -> str:
     other = told.get(OTHER)
-    cells = [DASH if other is None else rate(estimate_of(other, key))]
+    return DASH if other is None else rate(estimate_of(other, key))
+
+
+def _within_cells(told: Summary, limits: Iterable[str], improved: str, key: str) -> tuple[str, ...]:
+    cells = []
     for steps in limits:
         found = told["within"].get(steps)
         cells.append(shares(*(found[name][key] for name in ("bc", improved)), unit="") if found else DASH)

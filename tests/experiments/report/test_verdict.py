@@ -192,6 +192,13 @@ def test_the_table_of_sooner_success_has_both_policies_at_every_horizon(tmp_path
     assert table.total[0] == "average"
 
 
+def test_where_no_clone_had_a_choice_the_table_has_no_word_of_samplers(tmp_path: Path) -> None:
+    table = within_table(_summary(tmp_path, KINDS["unclear"], KINDS["unclear"]))
+    assert table.columns[:2] == ["task", "in 72: BC, PPO"]
+    assert {len(row) for row in table.body} == {len(table.columns)}
+    assert "sampler" not in table.about
+
+
 def test_both_simulators_stand_side_by_side_with_the_gap(tmp_path: Path) -> None:
     summary = _summary(tmp_path, KINDS["skill"]._replace(judged=0.8), KINDS["skill"])
     table = judged_table(summary, CALVIN)
