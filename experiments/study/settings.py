@@ -178,7 +178,7 @@ QUICK = Study(
     ),
     # what was chosen by trying was tried on start states before these; which sampler a clone has is worth nothing here,
     # and a minute (results.md)
-    evaluation=EvaluationConfig(episodes=150, first=300, curve_episodes=10, sampler_episodes=0),
+    evaluation=EvaluationConfig(episodes=150, first=450, curve_episodes=10, sampler_episodes=0),
 )
 
 SMALL = replace(
@@ -188,7 +188,7 @@ SMALL = replace(
     data=replace(QUICK.data, frames=40_000, demos=50),
     world_model=replace(QUICK.world_model, steps=9_000),
     update=replace(QUICK.update, iterations=30, evaluate_every=10),
-    evaluation=EvaluationConfig(episodes=150, first=300, curve_episodes=20),
+    evaluation=EvaluationConfig(episodes=150, first=450, curve_episodes=20),
 )
 
 BASE = replace(
@@ -211,7 +211,7 @@ BASE = replace(
     clone=CloneConfig(steps=5_000, demos=10),
     # twice the trained steps, and so twice the numbers of a decision
     update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0),
-    evaluation=EvaluationConfig(episodes=200, first=300, parallel=20),
+    evaluation=EvaluationConfig(episodes=200, first=450, parallel=20),
 )
 
 DEBUG = replace(
