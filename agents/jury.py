@@ -3,7 +3,7 @@
 A policy that learns in one world model learns its errors, too, and its dreams there are no witness against them. Other
 models err elsewhere: they are given the same first frame and the same actions, and asked whether the task is done. Only
 whoever saw the frames can be asked, so no action answers to what a juror imagines: where the outcome hangs by a
-millimetre, jurors see fewer successes than the dreamer, however true it is.
+millimetre, jurors may see fewer successes than the dreamer, however true it is.
 """
 
 from __future__ import annotations

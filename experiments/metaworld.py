@@ -13,6 +13,8 @@ from dataclasses import replace
 from experiments.study.settings import PRESETS, Study
 from worldaction.config import GymConfig, StressConfig
 
+FRAMES = {"debug": 2_000, "quick": 40_000, "small": 60_000}
+"""Frames of play, by preset."""
 STEPS = 120
 """Time limit of an episode (control steps of 1/80 s): scripted experts need 60 to 100."""
 
@@ -28,7 +30,8 @@ def _in_metaworld(study: Study) -> Study:
         table=replace(study.table, max_steps=STEPS, supersample=1),
         gym=GymConfig(camera="render"),
         stress=StressConfig(),
-        data=replace(study.data, demo_noise=0.2),
+        # the tables' near misses that try again are not made here, so play keeps its share
+        data=replace(study.data, frames=FRAMES[study.preset], demo_noise=0.2, demo_limit=0),
         world_model=replace(study.world_model, cameras=("render",)),
         update=replace(study.update, horizon=0),
     )

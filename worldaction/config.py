@@ -83,8 +83,8 @@ class PlayConfig:
     episode_frames: Count = 360
     """Frames between two resets of the table."""
     near_misses: Whole = 150
-    """Sloppy attempts of each task, failures included: they teach the model where a task fails. With demo_limit every
-    second one is the demonstrator's, who aims badly and tries again; the others are hasty."""
+    """Sloppy attempts of each task, failures included: they teach the model where a task fails. At the two tables, with
+    demo_limit, every second one is the demonstrator's, who aims badly and tries again; the others are hasty."""
     demos: Count = 50
     """Successful demonstrations of each task."""
     demo_noise: NonNegative = 0.35
@@ -350,7 +350,7 @@ class EvaluationConfig:
     episodes: Count = 50
     """Start states per task, of the fixed list."""
     first: Whole = 0
-    """Number of the first of them in the list. Those before 300 have been used to choose the presets' settings."""
+    """Number of the first of them in the list. Those before 450 have been used to choose the presets' settings."""
     within: tuple[Count, ...] = (72, 110, 150)
     """Control steps within which success is told as well, as far as the time limit allows them."""
     curve_episodes: Whole = 0

@@ -296,13 +296,19 @@ class Fit:
         if self.checkpoint is None or self.step or not self.checkpoint.exists():
             return
         state = load_checkpoint(self.checkpoint).state
-        self.module.load_state_dict(state["module"])
+        # first, because what else is trained with knows what the checkpoint is of
+        for name, thing in self.also.items():
+            thing.load_state_dict(state["also"][name])
+        try:
+            self.module.load_state_dict(state["module"])
+        except RuntimeError as error:
+            raise UserError(
+                f"{self.checkpoint} is of another model, or of another version of worldaction; delete it"
+            ) from error
         self.optimizer.load_state_dict(state["optimizer"])
         self._let_graph_step()
         self.step = int(state["step"])
         set_random_state(state["random"])
-        for name, thing in self.also.items():
-            thing.load_state_dict(state["also"][name])
 
 
 def random_state() -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ def embed_frames(model: WorldModel, frames: TensorDictBase, index: Tensor, *, ch
         model: the world model.
         frames: [N] memory-mapped frames.
         index: [M] int64.
-        chunk: frames encoded at a time; more are no faster.
+        chunk: frames encoded at a time; more were no faster on a CPU.
 
     Returns:
         [M, E].

@@ -27,29 +27,41 @@ def run(chosen: argparse.Namespace) -> None:
     """Ask the jury, print what it says, and write it into the run's folder."""
     from experiments.study.settings import load_study
 
-    if len(seeds := load_study(chosen.run).seeds) < 2:
-        raise UserError(f"{chosen.run} has one seed, {seeds[0]}, so there is no other world model to ask; give --seeds")
+    study = load_study(chosen.run)
+    if len(study.seeds) < 2 and not study.arms:
+        raise UserError(
+            f"{chosen.run} has one seed, {study.seeds[0]}, so there is no other world model to ask; give a run that was"
+            " begun with several --seeds"
+        )
     choose_waiting()
-    from experiments.stages.jury import hear
+    from experiments.stages.jury import Heard, hear
+    from experiments.study.conduct import chosen_kernels
     from experiments.study.finished import among, check_finished
     from experiments.study.run import Run
-    from worldaction.io.artefact import write_json
+    from worldaction.io.artefact import read_json, write_json
     from worldaction.io.recorder import progress
 
     found = Run.open(chosen.run)
     tasks = among(chosen.tasks, found.study.tasks, "task")
     check_finished(found, tasks, found.study.seeds)
+    path = found.folder / FILE
+    before = [Heard(**one) for one in read_json(path)] if path.exists() else []
     heard: list[Heard] = []
-    with progress(len(tasks), "jury", "task") as bar:
+    with chosen_kernels(found.study.kernels), progress(len(tasks), "jury", "task") as bar:
         for task in tasks:
             heard += hear(found, task)
             bar.update(1)
-    write_json(found.folder / FILE, [one._asdict() for one in heard])
+    # of tasks that are not asked for, what was heard before stays
+    write_json(path, [one._asdict() for one in [*(h for h in before if h.task not in tasks), *heard]])
     print(table(heard))
 
 
 def table(heard: Sequence[Heard]) -> str:
-    """Each policy by its three judges, and how well its own dreams and the jury go with what is real."""
+    """Each policy by its three judges, and how well its own dreams and the jury go with what is real.
+
+    Rank correlations are of the policies of a task, averaged over the tasks in which they vary: pooled, they would
+    say which tasks are hard.
+    """
     import torch
 
     from experiments.report.table import Table
@@ -71,10 +83,15 @@ def table(heard: Sequence[Heard]) -> str:
         for h in heard
     ]
     columns = ("task", "seed", "policy", "real %", "own dreams %", "jury %", "its jurors %")
-    real, own, jury = (torch.tensor([getattr(h, name) for h in heard]).double() for name in ("real", "own", "jury"))
     lines = [Table(columns, rows).text(), ""]
-    for name, said in (("own dreams", own), ("the jury", jury)):
-        rho, gap = float(rank_correlation(said, real)), 100 * float((said - real).mean())
-        off = 100 * float((said - real).abs().mean())
-        lines.append(f"{name} and reality: rank correlation {rho:.2f}, {gap:+.0f} points apart, {off:.0f} either way")
+    for name, judge in (("own dreams", "own"), ("the jury", "jury")):
+        errors, correlations = [], []
+        for task in dict.fromkeys(h.task for h in heard):
+            said, real = (torch.tensor([getattr(h, who) for h in heard if h.task == task]) for who in (judge, "real"))
+            errors.append(said - real)
+            correlations.append(rank_correlation(said, real))
+        rho, error = torch.stack(correlations).nanmean(), torch.cat(errors)
+        order = "no rank correlation" if rho.isnan() else f"rank correlation {float(rho):.2f}"
+        gap, off = 100 * float(error.mean()), 100 * float(error.abs().mean())
+        lines.append(f"{name} and reality: {order}, {gap:+.0f} points apart, {off:.0f} either way")
     return "\n".join(lines)

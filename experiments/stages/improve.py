@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from agents.imagination import Actor, FirstFrames, Starts, dream
 from agents.policies.base import Decision, PolicyHead
 from agents.updates.base import Update
+from envs.benchmark import Observation
 from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import doubts, load_classifier
@@ -36,9 +38,15 @@ def dream_starts(task_run: TaskRun, *, measured: int = 0) -> tuple[FirstFrames, 
     """
     learned = task_run.study.update.starts
     seen = task_run.benchmark.first_frames(task_run.task, learned + measured)
-    with torch.no_grad():
-        embed = task_run.model.embed(stack(seen, task_run.model))
-    return FirstFrames(task_run.model, embed[:learned]), FirstFrames(task_run.model, embed[learned:])
+    return as_starts(task_run, seen[:learned]), as_starts(task_run, seen[learned:])
+
+
+@torch.no_grad()
+def as_starts(task_run: TaskRun, seen: Sequence[Observation]) -> FirstFrames:
+    """First frames as the world model of a run sees them; of none, no scenes."""
+    model = task_run.model
+    embed = model.embed(stack(seen, model)) if seen else model.proprio_mean.new_zeros(0, model.encoder.size)
+    return FirstFrames(model, embed)
 
 
 def decisions_of(task_run: TaskRun) -> int:

@@ -11,7 +11,7 @@ from agents.imagination import Actor, FirstFrames
 from agents.jury import dreamed_actions, replayed_success
 from agents.policies.base import PolicyHead
 from experiments.stages.bc import load_actor
-from experiments.stages.improve import STAGE, Deterministic, dream_starts
+from experiments.stages.improve import STAGE, Deterministic, as_starts
 from experiments.stages.samplers import STAGE as SAMPLER
 from experiments.stages.success import load_classifier
 from experiments.stages.task_run import TaskRun
@@ -52,14 +52,12 @@ def hear(run: Run, task: str) -> list[Heard]:
         run: finished, of two seeds or more.
         task: one of its tasks.
     """
-    judges = {seed: _judge(run, seed, task) for seed in run.study.seeds}
+    # what is seen first is the same to all: the scenes in which the run measured its dreams
+    learned, measured = run.study.update.starts, run.study.evaluation.dreams
+    runs = [TaskRun(run, seed, task) for seed in run.study.seeds]
+    seen = runs[0].benchmark.first_frames(task, learned + measured)[learned:]
+    judges = {one.seed: _Judge(one, load_classifier(one), as_starts(one, seen)) for one in runs}
     return [_heard(judges, seed, name) for seed in judges for name in ("bc", run.study.improved)]
-
-
-def _judge(run: Run, seed: int, task: str) -> _Judge:
-    task_run = TaskRun(run, seed, task)
-    _, others = dream_starts(task_run, measured=run.study.evaluation.dreams)
-    return _Judge(task_run, load_classifier(task_run), others)
 
 
 def _heard(judges: dict[int, _Judge], seed: int, name: str) -> Heard:

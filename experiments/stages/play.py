@@ -26,7 +26,7 @@ from worldaction.spec import ACTION_MASK, Split
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
 SHARD_FRAMES = 4_000
 """About how many frames one shard holds: what is lost at most when generation is interrupted."""
-TYPICAL_FRAMES = {"near_miss": 70, "demo": 80}
+TYPICAL_FRAMES = {"near_miss": 86, "demo": 80}
 
 
 def make_play(run: Run, *, workers: int) -> None:

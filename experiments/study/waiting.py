@@ -49,8 +49,11 @@ def _busy() -> float:
         time.sleep(LOOK)
         passed = [after - begun for after, begun in zip(_clocks(), before, strict=True)]
     except (OSError, ValueError):
+        passed = []
+    # there are systems whose clocks stand still
+    if sum(passed) <= 0:
         return os.getloadavg()[0] / (os.cpu_count() or 1)
-    return 1.0 - sum(passed[_WAITING]) / max(sum(passed), 1)
+    return 1.0 - sum(passed[_WAITING]) / sum(passed)
 
 
 def _clocks() -> list[int]:

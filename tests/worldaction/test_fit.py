@@ -165,6 +165,17 @@ def test_resuming_tells_the_step_before_the_run(tmp_path: Path) -> None:
     assert second.fit.step == 4
 
 
+def test_a_checkpoint_of_another_model_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    first = Job(path, save_every=4)
+    with pytest.raises(KeyError):
+        first.run(lambda step: first.loss(step) if step < 6 else {}[step])
+    other = Job(path)
+    other.fit.module = nn.Linear(4, 1)
+    with pytest.raises(UserError, match=r"c\.safetensors is of another model.*delete it"):
+        other.fit.resume()
+
+
 def test_a_checkpoint_from_a_machine_without_a_gpu_is_taken_up_on_one_that_has_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

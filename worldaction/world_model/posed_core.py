@@ -33,9 +33,9 @@ def told_of(proprio: int) -> int:
     return 2 * proprio + 2 * len(FREQUENCIES) * proprio
 
 
-def waves(x: Tensor) -> Tensor:
-    """[..., P] to sin(f x) and cos(f x) - 1 of each of F frequencies, [..., 2 F P]; of zeros they are zeros."""
-    turns = torch.cat([frequency * x for frequency in FREQUENCIES], -1)
+def waves(x: Tensor, frequencies: Tensor) -> Tensor:
+    """[..., P] to sin(f x) and cos(f x) - 1 of each of F frequencies [F], [..., 2 F P]; of zeros they are zeros."""
+    turns = (frequencies[:, None] * x.unsqueeze(-2)).flatten(-2)
     return torch.cat([turns.sin(), turns.cos() - 1.0], -1)
 
 
@@ -48,6 +48,7 @@ class PosedCore(RecurrentCore):
 
     name = "posed"
     has_kernels: bool  # type: ignore[misc] # the inner core's
+    frequencies: Tensor
 
     def __init__(self, inner: RecurrentCore, *, proprio: int) -> None:
         """
@@ -69,6 +70,8 @@ class PosedCore(RecurrentCore):
         )
         self.inner, self.proprio, self.sizes = inner, proprio, [inner.deter, pose]
         self.pose = Pose(belief=inner.deter, proprio=proprio, action=action)
+        # saved with the model, so that one of before, or of others, is refused and not misread
+        self.register_buffer("frequencies", torch.tensor(FREQUENCIES))
         self.has_kernels = inner.has_kernels
 
     def parts(self, belief: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,7 +213,7 @@ class PosedCore(RecurrentCore):
         return torch.cat([seen, torch.zeros_like(seen)], -1)
 
     def _told(self, action: Tensor, pose: Tensor) -> Tensor:
-        return torch.cat([action, pose, waves(pose[..., : self.proprio])], -1)
+        return torch.cat([action, pose, waves(pose[..., : self.proprio], self.frequencies)], -1)
 
     def _told_nothing(self, action: Tensor) -> Tensor:
         return torch.cat([action, action.new_zeros(len(action), told_of(self.proprio))], -1)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from envs.episodes import SEEDS
+from envs.episodes import LAST_SEED
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.generate import near_miss_episode
 from envs.playtable.stress import stressed
@@ -25,8 +25,8 @@ from worldaction.config import Count, NonNegative, StressConfig, check_ranges, c
 from worldaction.errors import UserError
 from worldaction.spec import ACTION, METRES_PER_UNIT
 
-FIRST_SEED: Final = SEEDS["near_misses"] + 900_000
-"""Of the attempts: of a use of its own, so that no study's play has them."""
+FIRST_SEED: Final = LAST_SEED
+"""Of the attempts: from here on no seed has a use, so no study's play has them."""
 SPREAD: Final = 8
 """Control steps at the beginning over which the hand is displaced."""
 DRAWS: Final = 2_000

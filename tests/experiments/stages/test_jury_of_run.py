@@ -8,13 +8,21 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_study import environment, finished_run, options, place, study
+import torch
+from tiny_study import copied, environment, finished_run, options, place, study
+from torch import Tensor
 
 from experiments.commands.jury import table
+from experiments.stages import jury as stage
 from experiments.stages.jury import Heard
-from worldaction.io.artefact import read_json
+from experiments.stages.world_model import open_world_model
+from experiments.study.run import Run
+from worldaction.io.artefact import read_json, write_json
+from worldaction.world_model.latent import Latent
+from worldaction.world_model.model import WorldModel
 
 TASK = "turn_on_led"
+KEY = "rssm.inner.gates.weight"
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +49,39 @@ def test_each_policy_of_each_seed_is_heard_beside_its_own_dreams_and_the_simulat
         real = read_json(place(two_seeds, f"{where}/evaluation") / "evaluation.json")[one["policy"]]
         assert one["real"] == real["successes"] / real["n"]
         imagined = read_json(place(two_seeds, f"{where}/ppo") / "manifest.json")["results"]["imagined"]
-        assert one["own"] in [imagined[name]["success"] for name in imagined]
+        sampler = read_json(place(two_seeds, f"{where}/sampler") / "manifest.json")["results"]["sampler"]
+        deterministic = one["policy"] == "bc" and sampler == "deterministic"
+        assert one["own"] == imagined["bc_deterministic" if deterministic else one["policy"]]["success"]
         assert one["jurors"] == [one["jury"]]
-        assert 0 <= one["jury"] <= 1
     assert "rank correlation" in said.stdout
+
+
+def test_a_juror_is_another_model_than_the_dreamers(two_seeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def says(model: WorldModel, success: object, starts: Latent, actions: Tensor, **options: object) -> Tensor:
+        (seed,) = (
+            s for s, weights in known.items() if all(torch.equal(weights[k], model.state_dict()[k]) for k in KEYS)
+        )
+        asked.append(seed)
+        return torch.arange(len(actions))
+
+    run = Run.open(two_seeds)
+    known = {seed: open_world_model(run, seed).state_dict() for seed in (0, 1)}
+    monkeypatch.setattr(stage, "replayed_success", says)
+    heard = stage.hear(run, TASK)
+    assert asked == [1, 1, 0, 0]
+    # all but the first dream succeed
+    dreams = run.study.evaluation.dreams
+    assert {one.jury for one in heard} == {(dreams - 1) / dreams}
+
+
+def test_one_task_leaves_what_was_heard_of_others(two_seeds: Path, tmp_path: Path) -> None:
+    run = copied(two_seeds, tmp_path / "run")
+    other = Heard("open_drawer", 0, "bc", real=0.5, own=0.6, jury=0.4, jurors=(0.4,))
+    write_json(run / "jury.json", [other._asdict()])
+    assert jury(run, "--tasks", TASK).returncode == 0
+    assert [one["task"] for one in read_json(run / "jury.json")] == ["open_drawer", *[TASK] * 4]
 
 
 def test_one_seed_is_no_jury() -> None:
@@ -57,6 +94,8 @@ def test_one_seed_is_no_jury() -> None:
 def test_the_last_lines_say_who_goes_with_reality() -> None:
     real = (0.2, 0.4, 0.9)
     heard = [Heard("t", 0, str(n), real=r, own=1.0 - r, jury=r - 0.1, jurors=(r - 0.1,)) for n, r in enumerate(real)]
+    own, jurors = table([*heard, Heard("hard", 0, "bc", real=0.0, own=0.0, jury=0.0, jurors=(0.0,))]).splitlines()[-2:]
+    assert own.startswith("own dreams and reality: rank correlation -1.00")
     own, jurors = table(heard).splitlines()[-2:]
     assert own == "own dreams and reality: rank correlation -1.00, +0 points apart, 53 either way"
     assert jurors == "the jury and reality: rank correlation 1.00, -10 points apart, 10 either way"

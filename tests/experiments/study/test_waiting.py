@@ -55,11 +55,14 @@ def test_threads_wait_as_the_cores_are_used_just_now(
     assert chosen() == says
 
 
+@pytest.mark.parametrize("clocks", [None, "cpu  0 0 0 0 0 0 0 0 0 0\n"])
 @pytest.mark.parametrize(("load", "says"), [(0.1, SPIN), (1.5, SLEEP)])
 def test_where_the_system_does_not_say_the_last_minute_decides(
-    load: float, says: dict[str, str], environment: pytest.MonkeyPatch, tmp_path: Path
+    load: float, says: dict[str, str], clocks: str | None, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    environment.setattr(waiting, "CLOCKS", tmp_path / "none")
+    if clocks is not None:
+        (tmp_path / "stat").write_text(clocks)
+    environment.setattr(waiting, "CLOCKS", tmp_path / "stat")
     environment.setattr(os, "cpu_count", lambda: 2)
     environment.setattr(os, "getloadavg", lambda: (load, load, load))
     assert chosen() == says

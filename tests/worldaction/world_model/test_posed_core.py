@@ -12,13 +12,14 @@ from torch import Tensor
 
 from tests.worldaction.test_api import LOSSES, TINY, make_store
 from worldaction.config import TrainingConfig
+from worldaction.errors import UserError
 from worldaction.io.artefact import read_json, write_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.metrics.tcp_error import carried_pose, carries_pose
 from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION_MASK, IS_INIT, PREVIOUS_ACTION, ROBOT, TARGET_GAP
 from worldaction.world_model.latent import Latent, Latents, one_hot
-from worldaction.world_model.model import ModelConfig, WorldModel
+from worldaction.world_model.model import ModelConfig, WorldModel, restore
 from worldaction.world_model.posed_core import FREQUENCIES, PosedCore, told_of, waves
 from worldaction.world_model.train import Training, train
 
@@ -49,15 +50,23 @@ def frames() -> TensorDict:
 
 
 def test_waves_of_nothing_are_nothing_and_a_centimetre_is_seen_in_them() -> None:
-    assert not waves(torch.zeros(2, 3)).any()
-    assert waves(torch.zeros(2, 3)).shape[-1] + 2 * 3 == told_of(3)
+    frequencies = torch.tensor(FREQUENCIES)
+    assert not waves(torch.zeros(2, 3), frequencies).any()
+    assert waves(torch.zeros(2, 3), frequencies).shape[-1] + 2 * 3 == told_of(3)
     # a centimetre of 16 is .06 standard deviations
     x = torch.linspace(-2, 2, 41)[:, None]
-    assert ((waves(x + 0.06) - waves(x)).norm(dim=-1) > 0.5).all()
+    assert ((waves(x + 0.06, frequencies) - waves(x, frequencies)).norm(dim=-1) > 0.5).all()
     # each is its own closed form
     frequency = FREQUENCIES[1]
-    assert waves(x)[:, 1] == pytest.approx((frequency * x[:, 0]).sin())
-    assert waves(x)[:, len(FREQUENCIES) + 1] == pytest.approx((frequency * x[:, 0]).cos() - 1)
+    assert waves(x, frequencies)[:, 1] == pytest.approx((frequency * x[:, 0]).sin())
+    assert waves(x, frequencies)[:, len(FREQUENCIES) + 1] == pytest.approx((frequency * x[:, 0]).cos() - 1)
+
+
+def test_a_model_of_before_the_waves_is_refused_with_the_remedy() -> None:
+    model, _ = posed()
+    weights = {key: value for key, value in model.state_dict().items() if "frequencies" not in key}
+    with pytest.raises(UserError, match=r"lacks 'rssm\.frequencies'.*train it again"):
+        restore(model, weights, source=Path("model.safetensors"))
 
 
 def observe(model: WorldModel, batch: TensorDict, *, open_loop_from: int | None = None) -> tuple[Latents, Tensor]:
