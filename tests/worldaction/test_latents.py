@@ -140,7 +140,7 @@ def test_open_loop_sees_the_context_and_imagines_the_rest(model: WorldModel, fra
     filtered = result.episodes.latent
     assert torch.equal(result.imagined.code[:, :4], filtered.code[0, :, :4])
     assert not torch.equal(result.imagined.code[:, 4:], filtered.code[0, :, 4:])
-    scores = image_fidelity(model, frames, result, chunk=5)
+    scores = image_fidelity(model, frames, result)
     assert set(scores) == {"psnr", "ssim"}
     for camera in (STATIC, GRIPPER):
         assert scores["psnr"][camera].shape == scores["ssim"][camera].shape == (6,)
@@ -156,6 +156,6 @@ def test_image_fidelity_is_perfect_for_a_perfect_model(
     monkeypatch.setattr(
         model, "decode", lambda feature: (lambda rows: {c: frames[c][rows] for c in (STATIC, GRIPPER)})(next(left))
     )
-    scores = image_fidelity(model, frames, result, chunk=5)
+    scores = image_fidelity(model, frames, result)
     assert scores["psnr"][STATIC].tolist() == [100.0] * 6
     assert scores["ssim"][GRIPPER].tolist() == pytest.approx([1.0] * 6, abs=1e-4)

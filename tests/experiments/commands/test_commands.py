@@ -384,6 +384,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     ),
     "worldaction table looks": looks_at_fewer,
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,
+    "worldaction jury runs/calvin/quick-...": has_options,
     "worldaction doctor": prints("torch", "packages", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
     "worldaction check loss my_losses:Mine": checks_the_readme_s_loss,

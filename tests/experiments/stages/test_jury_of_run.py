@@ -29,7 +29,8 @@ KEY = "rssm.inner.gates.weight"
 def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What was made of seed 0 is not made again."""
     folder = tmp_path_factory.mktemp("jury")
-    made = study(*options(run_dir="run", workers=1, cache=finished_run() / "cache"), "--seeds", "0", "1", cwd=folder)
+    cache = copied(finished_run() / "cache", folder / "cache")
+    made = study(*options(run_dir="run", workers=1, cache=cache), "--seeds", "0", "1", cwd=folder)
     assert made.returncode == 0, made.stderr
     return folder / "run"
 
