@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
 
 from experiments.report.outcomes import OTHER
-from experiments.report.table import DASH, Table, change, estimate, number, points, rate, shares
+from experiments.report.statistics import average
+from experiments.report.table import DASH, Table, change, estimate, number, percent, points, rate, shares
 from experiments.report.verdict import (
     Comparison,
     Summary,
@@ -55,6 +57,7 @@ def result_tables(
     judges = dict.fromkeys(env for task in summary["tasks"].values() for env in task.get("judged") or {})
     tables = [
         result_table(summary, unit=unit, spell=spell),
+        seeds_table(summary),
         within_table(summary, spell=spell, brief=brief),
         dreams_table(summary, spell=spell),
         oracle_table(summary, spell=spell),
@@ -89,6 +92,42 @@ def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
         shares(task.imagined_bc, task.imagined_improved, unit=unit),
         points(task.gap),
     )
+
+
+def seeds_table(summary: Summary) -> Table:
+    """The average of the tasks by seed, where there are several; no rows else.
+
+    Args:
+        summary: with one evaluated task at least.
+    """
+    improved, tasks = improved_of(summary), summary["tasks"].values()
+    found: dict[int, list[Summary]] = {}
+    for task in tasks:
+        for told in task["per_seed"]:
+            # reports of before say no difference by seed
+            if told.get("difference"):
+                found.setdefault(told["seed"], []).append(told)
+    # of a run that is not finished, some seeds have not been evaluated on all tasks
+    whole = {seed: told for seed, told in sorted(found.items()) if len(told) == len(tasks)}
+    if len(whole) < 2:
+        return Table((), ())
+    changes = {seed: average([estimate_of(one["difference"]) for one in told]) for seed, told in whole.items()}
+
+    def cells(name: str, told: Sequence[Summary], difference: str) -> tuple[str, ...]:
+        bc, real, dreamed = (fmean(one[key] for one in told) for key in ("bc", improved, f"imagined_{improved}"))
+        return name, percent(bc, ""), percent(real, ""), difference, points(dreamed - real)
+
+    rows = [cells(str(seed), told, change(changes[seed])) for seed, told in whole.items()]
+    clear = sum(one.interval.low > 0 for one in changes.values())
+    everything = [one for told in whole.values() for one in told]
+    total = cells("all", everything, f"above 0 in {clear} of {len(whole)}")
+    who = label(improved)
+    columns = ("seed", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus real, {who}")
+    about = (
+        "Average of the tasks, by seed of world model and policies. Above 0: seeds in which the interval of the"
+        " difference lies above it."
+    )
+    return Table(columns, rows, total, title="By seed", about=about)
 
 
 def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from evaluations import CALVIN, Policy, Task, write_evaluations
 
-from experiments.report.results import console_table, held_out_table, judged_table, within_table
+from experiments.report.results import console_table, held_out_table, judged_table, seeds_table, within_table
 from experiments.report.verdict import effect, no_go, verdict, warnings
 
 Json = dict[str, Any]
@@ -197,6 +197,24 @@ def test_where_no_clone_had_a_choice_the_table_has_no_word_of_samplers(tmp_path:
     assert table.columns[:2] == ["task", "in 72: BC, PPO"]
     assert {len(row) for row in table.body} == {len(table.columns)}
     assert "sampler" not in table.about
+
+
+def test_each_seed_is_told_and_in_how_many_the_effect_is_clear(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"], seeds=3)
+    tasks = list(summary["tasks"].values())
+    # one seed in which nothing changed
+    for task in tasks:
+        task["per_seed"][1] |= {"ppo": 0.5, "difference": {"value": 0.0, "interval": [-0.1, 0.1]}}
+    table = seeds_table(summary)
+    assert [row[0] for row in table.rows] == ["0", "1", "2"]
+    assert table.rows[1][2:4] == ("50", "+0 [-7, +7]")
+    assert table.total[3] == "above 0 in 2 of 3"
+    rates = [seed["ppo"] for task in tasks for seed in task["per_seed"]]
+    assert table.total[2] == f"{100 * sum(rates) / len(rates):.0f}"
+    # a seed that has not come to the second task says nothing yet
+    tasks[1]["per_seed"].pop()
+    assert [row[0] for row in seeds_table(summary).rows] == ["0", "1"]
+    assert not seeds_table(_summary(tmp_path / "one", KINDS["skill"])).rows
 
 
 def test_both_simulators_stand_side_by_side_with_the_gap(tmp_path: Path) -> None:
