@@ -206,17 +206,26 @@ def dream(
         # actions until success, 0 without
         done_at = torch.zeros_like(names)
         for step in range(decision * policy.chunk, (decision + 1) * policy.chunk):
-            draws = uniform(seed, Stream.PRIOR, names, step, latent.code.shape[-1])
-            latent = model.prior(latent, decided.actions[:, step % policy.chunk], draws)
+            action = decided.actions[:, step % policy.chunk]
+            latent = imagined_frame(model, latent, action, seed=seed, rows=names, step=step)
             after = model.feature(latent)
-            first = (success.probability(after) >= threshold) & (done_at == 0)
-            done_at = done_at.masked_fill(first, step + 1)
+            done_at = first_success(done_at, success.probability(after) >= threshold, step)
         buffer.write(living, decision, feature, decided.stored, done_at)
         going = (done_at == 0).nonzero().squeeze(-1)
         living, latent, feature = living[going], _take(latent, going), after[going]
         if not len(living):
             break
     return buffer.finish(living, feature)
+
+
+def imagined_frame(model: DreamModel, latent: Latent, action: Tensor, *, seed: int, rows: Tensor, step: int) -> Latent:
+    """The next frame of dreams [B], whose random numbers are functions of (seed, row, step); `action` is [B, A]."""
+    return model.prior(latent, action, uniform(seed, Stream.PRIOR, rows, step, latent.code.shape[-1]))
+
+
+def first_success(done_at: Tensor, done: Tensor, step: int) -> Tensor:
+    """Actions until success [B], 0 without: `done` [B] says in which dreams the task is done after this step."""
+    return done_at.masked_fill(done & (done_at == 0), step + 1)
 
 
 # As one operation ----------------------------------------------------------------------------------------------------

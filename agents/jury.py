@@ -11,10 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from agents.imagination import Actor, DreamModel, Success, dream
+from agents.imagination import Actor, DreamModel, Success, dream, first_success, imagined_frame
 from agents.policies.base import Decision
 from worldaction.kernels.cpu_matmul import fast_float32
-from worldaction.random import Stream, uniform
 from worldaction.world_model.latent import Latent
 
 
@@ -85,8 +84,6 @@ def replayed_success(
     """
     latent, done_at = starts, torch.zeros_like(rows)
     for step, action in enumerate(actions.unbind(1)):
-        draws = uniform(seed, Stream.PRIOR, rows, step, latent.code.shape[-1])
-        latent = model.prior(latent, action, draws)
-        first = (success.probability(model.feature(latent)) >= threshold) & (done_at == 0)
-        done_at = done_at.masked_fill(first, step + 1)
+        latent = imagined_frame(model, latent, action, seed=seed, rows=rows, step=step)
+        done_at = first_success(done_at, success.probability(model.feature(latent)) >= threshold, step)
     return done_at

@@ -116,10 +116,7 @@ def demo_episode(
         arrays [T, ...] as for `play_episode`, and whether the task was done.
     """
     rng = np.random.default_rng([seed, 1])
-    first = limit or _limit(task, DEMO_LIMIT)
-    return _tries(
-        env, task, seed, rng, (DEMO_OFFSET,), noise=noise, pace=pace, first=first, limit=limit, tail=DEMO_TAIL
-    )
+    return _tries(env, task, seed, rng, (DEMO_OFFSET,), noise=noise, pace=pace, limit=limit, tail=DEMO_TAIL)
 
 
 def near_miss_episode(
@@ -138,10 +135,7 @@ def near_miss_episode(
     rng = np.random.default_rng([seed, 2])
     if limit:
         noise *= float(rng.choice(STEADINESS))
-        places = NEAR_MISS_OFFSETS
-        return _tries(
-            env, task, seed, rng, places, noise=noise, pace=pace, first=limit, limit=limit, tail=NEAR_MISS_TAIL
-        )
+        return _tries(env, task, seed, rng, NEAR_MISS_OFFSETS, noise=noise, pace=pace, limit=limit, tail=NEAR_MISS_TAIL)
     offset = float(rng.choice(NEAR_MISS_OFFSETS))
     expert, recorder = _start(env, task, seed, rng, offset=offset, haste=1.0, pace=float(rng.uniform(*PACES)))
     noisy = Noise(rng, float(rng.choice(NEAR_MISS_NOISES)))
@@ -157,7 +151,6 @@ def _tries(
     *,
     noise: float,
     pace: float,
-    first: int,
     limit: int,
     tail: int,
 ) -> tuple[Arrays, bool]:
@@ -167,7 +160,6 @@ def _tries(
         env, task, seed, noise, pace, limit: as for `demo_episode`.
         rng: draws all that is random.
         offsets: of which one is drawn for every try (m).
-        first: control steps of the first try.
         tail: frames after success.
     """
 
@@ -177,7 +169,7 @@ def _tries(
 
     expert, recorder = _start(env, task, seed, rng, offset=aim(), pace=pace)
     shaky = Noise(rng, noise)
-    made = _attempt(expert, recorder, shaky, limit=first, tail=tail)
+    made = _attempt(expert, recorder, shaky, limit=limit or _limit(task, DEMO_LIMIT), tail=tail)
     while recorder.first_success is None and len(recorder) < limit:
         made = _attempt(Expert(env, task, rng, offset=aim(), pace=pace), recorder, shaky, limit=limit, tail=tail)
     return made

@@ -6,12 +6,12 @@ from importlib import import_module
 
 from worldaction.errors import unknown
 
-HELP = "measure the play table: fidelity, looks, experts, replays, record, upstream"
+HELP = "measure the play table: fidelity, looks, experts, sensitivity, record, upstream"
 PROGRAMS = {
     "fidelity": "envs.playtable.tools.fidelity",
     "looks": "envs.playtable.tools.looks",
     "experts": "envs.playtable.tools.check",
-    "replays": "envs.playtable.tools.replays",
+    "sensitivity": "envs.playtable.tools.sensitivity",
     "record": "envs.calvin.record",
     "upstream": "envs.calvin.evaluation",
 }

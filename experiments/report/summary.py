@@ -61,13 +61,13 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     found = recorded(run.folder, task, seeds, names)
     here = found.pop("")
     return {
-        **pooled(here, within, [_seed(run, task, seed) for seed in seeds]),
+        **pooled(here, within, [seed_of(run, task, seed) for seed in seeds]),
         "dreamed_time": dreamed_times(here, [run.task(seed, task, "ppo").results["imagined"] for seed in seeds]),
         "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
     }
 
 
-def _seed(run: Run, task: str, seed: int) -> Json:
+def seed_of(run: Run, task: str, seed: int) -> Json:
     """One task and seed."""
     evaluation = read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json")
     improved, update = run.study.improved, run.task(seed, task, "ppo").results

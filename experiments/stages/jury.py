@@ -10,13 +10,13 @@ from torch import Tensor
 from agents.imagination import Actor, FirstFrames
 from agents.jury import dreamed_actions, replayed_success
 from agents.policies.base import PolicyHead
+from experiments.report.summary import seed_of
 from experiments.stages.bc import load_actor
 from experiments.stages.improve import STAGE, Deterministic, as_starts
 from experiments.stages.samplers import STAGE as SAMPLER
 from experiments.stages.success import load_classifier
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import Run
-from worldaction.io.artefact import read_json
 from worldaction.random import Use, branch
 from worldaction.success import SuccessClassifier
 
@@ -87,16 +87,13 @@ def _heard(judges: dict[int, _Judge], seed: int, name: str) -> Heard:
         return _share(done)
 
     jurors = tuple(says(judge) for other, judge in judges.items() if other != seed)
-    imagined = run.task(seed, task, STAGE).results["imagined"]
-    sampler = run.task(seed, task, SAMPLER).results["sampler"]
-    measured = "bc_deterministic" if name == "bc" and sampler == "deterministic" else name
-    real = read_json(run.task(seed, task, "evaluation").path / "evaluation.json")[name]
+    told = seed_of(run, task, seed)
     return Heard(
         task,
         seed,
         name,
-        real=real["successes"] / real["n"],
-        own=imagined[measured]["success"],
+        real=told[name],
+        own=told[f"imagined_{name}"],
         jury=sum(jurors) / len(jurors),
         jurors=jurors,
     )

@@ -155,22 +155,23 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     again.fit.discard()
 
 
-def test_resuming_tells_the_step_before_the_run(tmp_path: Path) -> None:
-    path = tmp_path / "c.safetensors"
+def crashed(folder: Path) -> Path:
+    """The checkpoint after four steps of a training that crashes after six."""
+    path = folder / "c.safetensors"
     first = Job(path, save_every=4)
     with pytest.raises(KeyError):
         first.run(lambda step: first.loss(step) if step < 6 else {}[step])
-    second = Job(path)
+    return path
+
+
+def test_resuming_tells_the_step_before_the_run(tmp_path: Path) -> None:
+    second = Job(crashed(tmp_path))
     second.fit.resume()
     assert second.fit.step == 4
 
 
 def test_a_checkpoint_of_another_model_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    path = tmp_path / "c.safetensors"
-    first = Job(path, save_every=4)
-    with pytest.raises(KeyError):
-        first.run(lambda step: first.loss(step) if step < 6 else {}[step])
-    other = Job(path)
+    other = Job(crashed(tmp_path))
     other.fit.module = nn.Linear(4, 1)
     with pytest.raises(UserError, match=r"c\.safetensors is of another model.*delete it"):
         other.fit.resume()

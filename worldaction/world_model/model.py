@@ -163,17 +163,18 @@ class WorldModel(nn.Module):
             proprio=config.layout.proprio,
         )
         pose, proprioception = config.pose == "servo", config.layout.proprio
+        # a core that carries the pose is told it together with the action
+        told = told_of(proprioception) if pose else 0
         core = build_core(
             config.core,
             embed=self.encoder.size,
-            # a core that carries the pose is told it together with the action
-            action=config.layout.action + (told_of(proprioception) if pose else 0),
+            action=config.layout.action + told,
             deter=config.deter,
             groups=config.groups,
             classes=config.classes,
             hidden=config.hidden,
             unimix=config.unimix,
-            null_action=(*config.layout.null_action, *[0.0] * (told_of(proprioception) if pose else 0)),
+            null_action=(*config.layout.null_action, *[0.0] * told),
         )
         self.rssm = PosedCore(core, proprio=proprioception) if pose else core
         self.register_buffer("proprio_mean", torch.zeros(config.layout.proprio))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from envs.playtable.env import PlayTableEnv
-from envs.playtable.tools.replays import FIRST_SEED, Attempt, attempts_at, foreseen, main, replay
+from envs.playtable.tools.sensitivity import FIRST_SEED, Attempt, attempts_at, foreseen, main, replay
 from worldaction.errors import UserError
 
 TASK = "turn_on_led"

@@ -4,7 +4,7 @@ A world model is asked whether recorded attempts succeed in its dreams, from the
 commands. What the simulator itself says of them, when the hand is a millimetre from where it was, is the most that can
 be asked of a model that knows the hand to a millimetre.
 
-worldaction table replays --tasks open_drawer move_slider_left --tolerance 1
+worldaction table sensitivity --tasks open_drawer move_slider_left --tolerance 1
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _rate(shares: np.ndarray, rng: np.random.Generator) -> Rate:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="worldaction table replays", description=__doc__)
+    parser = argparse.ArgumentParser(prog="worldaction table sensitivity", description=__doc__)
     parser.add_argument("--tasks", nargs="+", default=list(EIGHT), help="by default the eight of the table")
     parser.add_argument("--attempts", type=int, default=200, help="attempts at each task")
     parser.add_argument("--replays", type=int, default=4, help="of each attempt and displacement")
