@@ -126,9 +126,10 @@ def test_only_named_modules_are_excused() -> None:
 # --- the tree as a whole ----------------------------------------------------------------------------------------------
 
 
-def test_no_folder_of_the_experiments_has_more_than_15_files() -> None:
+def test_no_folder_of_the_experiments_but_that_of_the_verbs_has_more_than_15_files() -> None:
     counts = Counter(Path(file).parent for file in _python_files() if file.startswith("experiments/"))
-    assert {str(folder): count for folder, count in counts.items() if count > 15} == {}
+    # a verb of the command is one file there, and nothing else is
+    assert {str(folder): count for folder, count in counts.items() if count > 15 and folder.name != "commands"} == {}
 
 
 def test_every_folder_of_modules_is_a_package_and_gets_installed() -> None:
