@@ -121,6 +121,7 @@ class RolloutBatch:
         stored: tensors [B, H, ...] by name, what the policy stored of each decision; see `Decision`.
         alive: [B, H] bool, the decision was taken.
         success: [B, H] bool, the task was done during the decision, which ended the episode.
+        reward: [B, H] 1 for success, or what a jury says that it is worth (`agents.jury`), in [0, 1].
         success_step: [B] int64, actions until the task was done; 0 if it never was.
         last_feature: [B, F] where the episode was cut off; zeros if it succeeded.
     """
@@ -129,6 +130,7 @@ class RolloutBatch:
     stored: dict[str, Tensor]
     alive: Tensor
     success: Tensor
+    reward: Tensor
     success_step: Tensor
     last_feature: Tensor
 
@@ -144,12 +146,11 @@ class RolloutBatch:
         return cls(stored=stored, **{name: torch.cat([vars(part)[name] for part in parts]) for name in names})
 
     def summary(self) -> dict[str, float]:
-        """`imagined/success`, the share that succeeds, and `imagined/time`, the mean actions that success takes.
-
-        The time is left out if none succeeds.
+        """`imagined/success`, the share that succeeds; `imagined/reward`, the mean of all rewards, which is the same
+        without a jury; and `imagined/time`, the mean actions that success takes, if any does.
         """
         done = self.success_step > 0
-        result = {"imagined/success": done.float().mean().item()}
+        result = {"imagined/success": done.float().mean().item(), "imagined/reward": self.reward.sum(1).mean().item()}
         if bool(done.any()):
             result["imagined/time"] = self.success_step[done].float().mean().item()
         return result
@@ -272,11 +273,13 @@ def _until_success(dreamed: Dreamed, policy: DiffusionPolicy | TunedPolicy, clas
         # the operation does not compute them: one pass of the cloned network for all decisions and steps
         base_means = chain_means(policy.base, feature[:, :-1].flatten(0, 1), states.flatten(0, 1))
         base_means = base_means.unflatten(0, over.shape[:2]).masked_fill(over, 0.0)
+    success = (done_at > 0) & alive[:, :-1]
     return RolloutBatch(
         feature=feature[:, :-1],
         stored={"states": states, "means": means, "base_means": base_means},
         alive=alive[:, :-1],
-        success=(done_at > 0) & alive[:, :-1],
+        success=success,
+        reward=success.to(feature.dtype),
         success_step=(done_at * alive[:, :-1]).amax(1),
         last_feature=feature[:, -1],
     )
@@ -337,4 +340,5 @@ class RolloutBuffer:
         assert self.feature is not None
         last = feature.new_zeros(self.shape[0], feature.shape[-1])
         last[living] = feature
-        return RolloutBatch(self.feature, self.stored, self.alive, self.success, self.success_step, last)
+        reward = self.success.to(last.dtype)
+        return RolloutBatch(self.feature, self.stored, self.alive, self.success, reward, self.success_step, last)

@@ -339,6 +339,9 @@ class UpdateConfig:
     """Stop when imagined success reaches this: dreams that all succeed have nothing left to teach."""
     min_time: Share = 0.0
     """Stop when dreams succeed in less than this share of the cloned policy's time."""
+    jury: Whole = 0
+    """How many other world models say what a dreamed success is worth: those of the run's other seeds and, where there
+    are too few, of seeds that are trained for nothing else. 0: the policy's own model alone."""
     evaluate_every: Whole = 25
     """Iterations between two points of the curve of real success."""
 

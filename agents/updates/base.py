@@ -16,7 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from agents.imagination import DreamModel, RolloutBatch, Starts, Success, dream
+from agents.imagination import DreamModel, RolloutBatch, Starts, Success
+from agents.jury import Jury, judged_dream
 from agents.policies.base import ImprovedPolicy, PolicyHead, Score
 from worldaction.config import UpdateConfig
 from worldaction.errors import UserError
@@ -75,6 +76,7 @@ class Update(ABC):
         threshold: float,
         seed: int,
         producer: Producer | None = None,
+        jury: Jury | None = None,
     ) -> None:
         """
         Args:
@@ -88,9 +90,10 @@ class Update(ABC):
             seed: of the dreams, the weights of what is learned beside the policy, and the minibatches.
             producer: where the rollouts of an iteration come from instead of dreams, such as episodes in a simulator;
                 then of the model, the classifier and the starts nothing but the device is used.
+            jury: other world models, which say what a dreamed success is worth.
         """
         self.model, self.success, self.starts, self.options, self.seed = model, success, starts, options, seed
-        self.decisions, self.threshold, self.producer = decisions, threshold, producer
+        self.decisions, self.threshold, self.producer, self.jury = decisions, threshold, producer, jury
         self.device = next(cloned.parameters()).device
         self.policy = cloned.improvable(trained_steps=options.trained_steps)
         self.previous = self._weights()
@@ -218,11 +221,14 @@ class Update(ABC):
             return self.producer(self.policy, self.iteration)
         count = self.options.dreams
         rows, seed = torch.arange(count, device=self.device) + self.iteration * count, branch(self.seed, Use.DREAMS)
-        return dream(
+        which = self.draw_starts(count).to(self.device)
+        return judged_dream(
             self.model,
             self.policy,
             self.success,
-            self.starts.draw(self.draw_starts(count).to(self.device), seed=seed, rows=rows),
+            self.starts,
+            which,
+            jury=self.jury,
             decisions=self.decisions,
             threshold=self.threshold,
             seed=seed,
@@ -285,7 +291,7 @@ class Update(ABC):
             setattr(self, name, state[name])
 
 
-def discounted_success(rollouts: RolloutBatch, gamma: float) -> Tensor:
-    """The return of each rollout: 1 for success, discounted by the decisions before the one that reached it; [B]."""
+def discounted_return(rollouts: RolloutBatch, gamma: float) -> Tensor:
+    """The return of each rollout: its reward, discounted by the decisions before the one that reached success; [B]."""
     steps = torch.arange(rollouts.success.shape[1], device=rollouts.success.device)
-    return (rollouts.success * gamma**steps).sum(1)
+    return (rollouts.reward * gamma**steps).sum(1)

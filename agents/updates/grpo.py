@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.imagination import RolloutBatch
-from agents.updates.base import Decisions, discounted_success
+from agents.updates.base import Decisions, discounted_return
 from agents.updates.clipped import ClippedUpdate
 from worldaction.config import Range, UpdateConfig
 from worldaction.errors import UserError
@@ -42,7 +42,7 @@ class GRPO(ClippedUpdate):
 
     def learn(self, rollouts: RolloutBatch, decisions: Decisions) -> dict[str, float]:
         """Fit the policy, unless all dreams of every group came to the same."""
-        relative = group_advantage(discounted_success(rollouts, self.options.gamma), self.options.group)
+        relative = group_advantage(discounted_return(rollouts, self.options.gamma), self.options.group)
         # [B] -> [B, H] -> [M]
         advantage = relative[:, None].expand(rollouts.alive.shape)[rollouts.alive]
         return self.learn_from(decisions, advantage, active=bool(advantage.any()))

@@ -106,7 +106,7 @@ def targets_of(
     last = torch.zeros_like(alive)
     last[:, -1] = True
     advantage, target = gae(
-        rollouts.success.to(value.dtype),
+        rollouts.reward.to(value.dtype),
         value,
         torch.cat([value[:, 1:], after[:, None]], 1),
         terminated=rollouts.success if bootstrap else rollouts.success | last,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from agents.imagination import RolloutBatch
-from agents.updates.base import Decisions, Update, discounted_success
+from agents.updates.base import Decisions, Update, discounted_return
 
 
 class Reinforce(Update):
@@ -21,7 +21,7 @@ class Reinforce(Update):
 
     def learn(self, rollouts: RolloutBatch, decisions: Decisions) -> dict[str, float]:
         """One pass over the decisions."""
-        returns = discounted_success(rollouts, self.options.gamma)
+        returns = discounted_return(rollouts, self.options.gamma)
         if not bool(returns.any()):
             # no dream succeeded, so that none is better than another
             return {"policy_steps": 0.0}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agents.imagination import Actor, FirstFrames, Starts, dream
+from agents.imagination import Actor, FirstFrames, Starts
+from agents.jury import Juror, Jury, judged_dream
 from agents.policies.base import Decision, PolicyHead
 from agents.updates.base import Update
 from envs.benchmark import Observation
@@ -36,9 +38,15 @@ def dream_starts(task_run: TaskRun, *, measured: int = 0) -> tuple[FirstFrames, 
     Returns:
         the scenes that policies learn in, and others to measure them in.
     """
+    learned, others = _first_frames(task_run, measured)
+    return as_starts(task_run, learned), as_starts(task_run, others)
+
+
+def _first_frames(task_run: TaskRun, measured: int) -> tuple[Sequence[Observation], Sequence[Observation]]:
+    """What is seen in the scenes of `dream_starts`."""
     learned = task_run.study.update.starts
     seen = task_run.benchmark.first_frames(task_run.task, learned + measured)
-    return as_starts(task_run, seen[:learned]), as_starts(task_run, seen[learned:])
+    return seen[:learned], seen[learned:]
 
 
 @torch.no_grad()
@@ -60,7 +68,9 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     classifier = load_classifier(task_run)
-    starts, others = dream_starts(task_run, measured=task_run.study.evaluation.dreams)
+    frames = _first_frames(task_run, task_run.study.evaluation.dreams)
+    starts, others = (as_starts(task_run, part) for part in frames)
+    jury, jury_of_others = (_jury(task_run, part) for part in frames)
     cloned, (cls, options) = load_actor(task_run, "clone"), task_run.update
     assert isinstance(cloned, PolicyHead)
     update = cls(
@@ -72,10 +82,12 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
         decisions=decisions_of(task_run),
         threshold=task_run.study.success.threshold,
         seed=task_run.seed,
+        jury=jury,
     )
-    calibration = {"bc": _imagined(task_run, update.policy, classifier, others)}
+    imagined = partial(_imagined, task_run, classifier=classifier, starts=others, jury=jury_of_others)
+    calibration = {"bc": imagined(update.policy)}
     if "deterministic" in samplers(cloned):
-        calibration["bc_deterministic"] = _imagined(task_run, Deterministic(cloned), classifier, others)
+        calibration["bc_deterministic"] = imagined(Deterministic(cloned))
     checkpoint = artefact.folder / "checkpoint.safetensors"
     curve: list[dict[str, Any]] = []
     if checkpoint.exists():
@@ -95,7 +107,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
             recorder.log(update.iteration, metrics, prefix=task_run.prefix)
             bar.update(1, imagined=metrics["imagined/success"])
             save_checkpoint(checkpoint, update.state_dict(), extra={"curve": curve})
-    calibration[task_run.study.improved] = _imagined(task_run, update.policy, classifier, others)
+    calibration[task_run.study.improved] = imagined(update.policy)
     save_actor(artefact.folder, update.policy)
     artefact.finish(
         {
@@ -107,6 +119,13 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
         }
     )
     checkpoint.unlink(missing_ok=True)
+
+
+def _jury(task_run: TaskRun, seen: Sequence[Observation]) -> Jury | None:
+    """The world models that say what dreams from these first frames are worth; None where nobody is asked."""
+    others = [TaskRun(task_run.run, seed, task_run.task) for seed in task_run.study.jurors(task_run.seed)]
+    jurors = [Juror(one.model, load_classifier(one), as_starts(one, seen)) for one in others]
+    return Jury(jurors, threshold=task_run.study.success.threshold) if jurors else None
 
 
 def _real_point(task_run: TaskRun, update: Update, curve: list[dict[str, Any]], recorder: Recorder) -> None:
@@ -137,26 +156,32 @@ class Deterministic:
         return Decision(self.head.sample(feature, noise, deterministic=True), {})
 
 
-def _imagined(task_run: TaskRun, actor: Actor, classifier: SuccessClassifier, starts: Starts) -> dict[str, Any]:
+def _imagined(
+    task_run: TaskRun, actor: Actor, *, classifier: SuccessClassifier, starts: Starts, jury: Jury | None
+) -> dict[str, Any]:
     """Success in dreams without exploration, one from every start: compare with real success before trusting it.
 
     All policies are measured with the same samples and noise, in scenes that none has learned in.
 
     Returns:
         "success", the share that succeeds; "limit", the control steps of these dreams, as many as the simulator gives
-        an episode; "success_step", of each dream, 0 if it never succeeds.
+        an episode; "success_step", of each dream, 0 if it never succeeds; and "jury", where there is one, the mean of
+        what all models say.
     """
     rows, limit = torch.arange(len(starts), device=task_run.device), task_run.study.table.max_steps
     seed = branch(task_run.seed, Use.MEASURED_DREAMS)
-    rollouts = dream(
+    rollouts = judged_dream(
         task_run.model,
         actor,
         classifier,
-        starts.draw(rows, seed=seed, rows=rows),
+        starts,
+        rows,
+        jury=jury,
         decisions=limit // task_run.study.policy.chunk,
         threshold=task_run.study.success.threshold,
         seed=seed,
         rows=rows,
     )
-    success = rollouts.summary()["imagined/success"]
-    return {"success": success, "limit": limit, "success_step": rollouts.success_step.tolist()}
+    told = rollouts.summary()
+    found = {"success": told["imagined/success"], "limit": limit, "success_step": rollouts.success_step.tolist()}
+    return found if jury is None else found | {"jury": told["imagined/reward"]}

@@ -192,9 +192,11 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         with log_prefix(name):
             make_play(run, workers=workers)
             check_lengths(run.study, PlayStore.open(run.play().path / "store").episodes)
-    seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
-    models = [Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for s, name, r in seeded]
+    models = [
+        Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for name, r in parts for s in r.study.model_seeds
+    ]
     run_jobs(unmade(models), _side_by_side(first, workers), log=log)
+    seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
     measurements = [Wanted(r.fidelity(s), _job(name, measure_world_model, r, s)) for s, name, r in seeded]
     run_jobs(unmade(measurements), workers, log=log)
     if models_only:
@@ -206,6 +208,15 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         )
         return
     tasked = [(s, task, name, run) for s in first.study.seeds for task in first.study.tasks for name, run in parts]
+    # what jurors know of a task is there before any of them is asked
+    known = [
+        Wanted(r.task(s, t, "success"), _job(name, learn_stage, r, s, t, "success"))
+        for name, r in parts
+        if r.study.update.jury
+        for s in r.study.model_seeds
+        for t in r.study.tasks
+    ]
+    run_jobs(unmade(known), workers, log=log)
     for stage in STAGES:
         wanted = [Wanted(r.task(s, t, stage), _job(name, learn_stage, r, s, t, stage)) for s, t, name, r in tasked]
         run_jobs(unmade(wanted, shared=True), workers, log=log)

@@ -125,7 +125,7 @@ class Run:
         """Names on which stages depend that are not complete; the arms of a study look for themselves."""
         if self.study.arms or not self.fingerprints.all:
             return []
-        trained = all(self.world_model(seed).complete for seed in self.study.seeds)
+        trained = all(self.world_model(seed).complete for seed in self.study.model_seeds)
         done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
         # a judge judges as long as there is something to judge
         return [name for name in self.fingerprints.all if name in self.fingerprints.envs or not done.get(name)]
@@ -148,8 +148,8 @@ class Run:
     def artefacts(self) -> dict[str, Artefact]:
         """All of the run's, by their place."""
         found = {"play": self.play()}
-        for seed in self.study.seeds:
-            found |= {f"seed{seed}/world_model": self.world_model(seed), f"seed{seed}/fidelity": self.fidelity(seed)}
+        found |= {f"seed{seed}/world_model": self.world_model(seed) for seed in self.study.model_seeds}
+        found |= {f"seed{seed}/fidelity": self.fidelity(seed) for seed in self.study.seeds}
         if learns(self.study):
             places = [(s, t, g) for s in self.study.seeds for t in self.study.tasks for g in STAGES]
             found |= {f"seed{s}/{task}/{stage}": self.task(s, task, stage) for s, task, stage in places}
@@ -266,6 +266,8 @@ class Run:
             "measured": self.study.evaluation.dreams,
             **self._env,
         }
+        if jurors := self.study.jurors(seed):
+            made_by["jurors"] = [self.task(juror, task, "success").digest for juror in jurors]
         if self.study.success.stop_on_no_go:
             made_by["go"] = [self.study.success.min_true_positives, self.study.success.max_false_positives]
         names = [*self.fingerprints.envs, *self.fingerprints.updates]

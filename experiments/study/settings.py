@@ -104,6 +104,18 @@ class Study:
         """Control steps of a dream that policies learn from: what comes after the time limit is worth nothing."""
         return min(self.update.horizon or self.table.max_steps, self.table.max_steps)
 
+    def jurors(self, seed: int) -> tuple[int, ...]:
+        """Seeds of the world models that say what dreams of this seed's policies are worth; see `UpdateConfig.jury`."""
+        at = self.model_seeds.index(seed)
+        others = [*self.model_seeds[at + 1 :], *self.model_seeds[:at]]
+        return tuple(others[: self.update.jury])
+
+    @property
+    def model_seeds(self) -> tuple[int, ...]:
+        """Seeds of all world models: those of the policies and, if a jury needs more, others after them."""
+        extra = max(0, self.update.jury + 1 - len(self.seeds))
+        return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + extra))
+
     @property
     def held_out_demos(self) -> int:
         """Demonstrations of each task on which nothing is trained: a share of them, and none that is cloned."""

@@ -45,7 +45,7 @@ def test_success_is_seen_at_the_very_action_that_reaches_the_goal() -> None:
         assert rollouts.success_step.tolist() == [actions] * 64
         assert rollouts.alive.sum(1).tolist() == [3] * 64
         assert rollouts.success.nonzero()[:, 1].tolist() == [2] * 64
-        assert rollouts.summary() == {"imagined/success": 1.0, "imagined/time": actions}
+        assert rollouts.summary() == {"imagined/success": 1.0, "imagined/reward": 1.0, "imagined/time": actions}
 
 
 def test_success_in_passing_counts() -> None:
@@ -64,7 +64,7 @@ def test_success_in_passing_counts() -> None:
 def test_dreams_without_success_run_to_the_end_and_have_no_time() -> None:
     rollouts = imagine(goal=9.0)
     assert rollouts.alive.all()
-    assert rollouts.summary() == {"imagined/success": 0.0}
+    assert rollouts.summary() == {"imagined/success": 0.0, "imagined/reward": 0.0}
     assert (rollouts.last_feature[:, 0] > 0).all()
 
 

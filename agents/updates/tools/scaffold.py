@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from agents.imagination import RolloutBatch
-from agents.updates.base import Decisions, Update, discounted_success
+from agents.updates.base import Decisions, Update, discounted_return
 from worldaction.config import UpdateConfig
 
 
@@ -36,7 +36,7 @@ class {title}(Update):
 
     def learn(self, rollouts: RolloutBatch, decisions: Decisions) -> dict[str, float]:
         """See `Update.learn`."""
-        returns = discounted_success(rollouts, self.options.gamma)
+        returns = discounted_return(rollouts, self.options.gamma)
         if not bool(returns.any()):
             return {{"policy_steps": 0.0}}
         relative = returns - self.options.baseline * returns.max()

@@ -147,7 +147,7 @@ def three_dreams() -> RolloutBatch:
     alive = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 1, 1]]).bool()
     success = torch.tensor([[0, 1, 0], [0, 0, 0], [0, 0, 1]]).bool()
     feature = torch.arange(1.0, 10.0).view(3, 3, 1) * alive[..., None]
-    return RolloutBatch(feature, {}, alive, success, torch.tensor([2, 0, 3]), torch.full((3, 1), 10.0))
+    return RolloutBatch(feature, {}, alive, success, success.float(), torch.tensor([2, 0, 3]), torch.full((3, 1), 10.0))
 
 
 def its_feature(feature: Tensor, left: Tensor) -> Tensor:
@@ -168,7 +168,10 @@ def test_success_ends_the_future_and_so_does_the_limit_unless_the_end_of_the_dre
 def test_dreams_that_never_succeed_are_worth_nothing_whatever_the_critic_believed() -> None:
     rollouts = three_dreams()
     rollouts = dataclasses.replace(
-        rollouts, success=torch.zeros_like(rollouts.success), alive=torch.ones_like(rollouts.alive)
+        rollouts,
+        success=torch.zeros_like(rollouts.success),
+        reward=torch.zeros_like(rollouts.reward),
+        alive=torch.ones_like(rollouts.alive),
     )
     taken = targets_of(rollouts, lambda f, left: torch.ones_like(left), gamma=1.0, gae_lambda=1.0)
     assert taken.target.tolist() == [0.0] * 9

@@ -11,7 +11,7 @@ import torch
 from agents.imagination import RolloutBatch
 from agents.policies.diffusion import DiffusionPolicy
 from agents.policies.gaussian import GaussianPolicy
-from agents.updates.base import Decisions, Update, discounted_success
+from agents.updates.base import Decisions, Update, discounted_return
 from agents.updates.grpo import group_advantage
 from agents.updates.ppo import PPO
 from agents.updates.registry import UPDATES
@@ -114,12 +114,18 @@ def test_the_examination_stops_where_the_class_is_wrong() -> None:
 def rollouts(success: list[list[int]]) -> RolloutBatch:
     done = torch.tensor(success).bool()
     return RolloutBatch(
-        torch.zeros(*done.shape, 1), {}, torch.ones_like(done), done, done.any(1).long(), torch.zeros(len(done), 1)
+        feature=torch.zeros(*done.shape, 1),
+        stored={},
+        alive=torch.ones_like(done),
+        success=done,
+        reward=done.float(),
+        success_step=done.any(1).long(),
+        last_feature=torch.zeros(len(done), 1),
     )
 
 
 def test_the_return_of_a_dream_is_its_success_discounted_by_the_decisions_before() -> None:
-    found = discounted_success(rollouts([[1, 0, 0], [0, 0, 1], [0, 0, 0]]), 0.5)
+    found = discounted_return(rollouts([[1, 0, 0], [0, 0, 1], [0, 0, 0]]), 0.5)
     assert found.tolist() == [1.0, 0.25, 0.0]
 
 

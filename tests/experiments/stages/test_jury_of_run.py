@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from experiments.stages import jury as stage
 from experiments.stages.jury import Heard
 from experiments.stages.world_model import open_world_model
 from experiments.study.run import Run
+from experiments.study.settings import QUICK
 from worldaction.io.artefact import read_json, write_json
 from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel
@@ -97,3 +99,35 @@ def test_the_last_lines_say_who_goes_with_reality() -> None:
     own, jurors = table(heard).splitlines()[-2:]
     assert own == "own dreams and reality: rank correlation -1.00, +0 points apart, 53 either way"
     assert jurors == "the jury and reality: rank correlation 1.00, -10 points apart, 10 either way"
+
+
+# A jury as the reward -------------------------------------------------------------------------------------------------
+
+
+def test_jurors_are_the_next_seeds_of_a_ring_and_where_there_are_too_few_seeds_of_their_own() -> None:
+    asked = replace(QUICK.update, jury=2)
+    three, one = replace(QUICK, seeds=(4, 0, 7), update=asked), replace(QUICK, seeds=(4,), update=asked)
+    assert [three.jurors(seed) for seed in three.seeds] == [(0, 7), (7, 4), (4, 0)]
+    assert three.model_seeds == three.seeds
+    assert one.jurors(4) == (5, 6)
+    assert one.model_seeds == (4, 5, 6)
+    assert replace(one, update=QUICK.update).jurors(4) == ()
+
+
+def test_a_run_of_one_seed_trains_a_juror_and_its_policies_are_others_for_it(tmp_path: Path) -> None:
+    cache = copied(finished_run() / "cache", tmp_path / "cache")
+    made = study(*options(run_dir="run", workers=1, cache=cache), "--update.jury", "1", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    run = Run.open(tmp_path / "run")
+    places = {name.partition("/")[0] for name in run.artefacts()}
+    assert places == {"play", "seed0", "seed1"}
+    assert run.world_model(1).complete
+    assert run.task(1, TASK, "success").complete
+    # a juror has no policies
+    assert not run.task(1, TASK, "clone").complete
+    told = run.task(0, TASK, "ppo").results["imagined"]["ppo"]
+    # two models are asked, of which one has seen all successes
+    assert told["success"] / 2 <= told["jury"] <= told["success"]
+    alone = Run.open(finished_run()).task(0, TASK, "ppo")
+    assert run.task(0, TASK, "ppo").digest != alone.digest
+    assert "jury" not in alone.results["imagined"]["ppo"]
