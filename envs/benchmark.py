@@ -78,6 +78,10 @@ class Benchmark(ABC):
     """Whether there are stress switches."""
     takes_recordings: ClassVar[bool] = False
     """Whether policies can be learned from play that was recorded elsewhere."""
+    labels_scenes: ClassVar[bool] = True
+    """Whether the scene of a recorded frame says if a task is done; else the recording itself has to."""
+    simulates: ClassVar[bool] = True
+    """Whether policies can be evaluated here; else other world models judge them."""
 
     @classmethod
     @abstractmethod

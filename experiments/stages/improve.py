@@ -38,15 +38,8 @@ def dream_starts(task_run: TaskRun, *, measured: int = 0) -> tuple[FirstFrames, 
     Returns:
         the scenes that policies learn in, and others to measure them in.
     """
-    learned, others = _first_frames(task_run, measured)
+    learned, others = task_run.first_frames(task_run.study.update.starts, measured)
     return as_starts(task_run, learned), as_starts(task_run, others)
-
-
-def _first_frames(task_run: TaskRun, measured: int) -> tuple[Sequence[Observation], Sequence[Observation]]:
-    """What is seen in the scenes of `dream_starts`."""
-    learned = task_run.study.update.starts
-    seen = task_run.benchmark.first_frames(task_run.task, learned + measured)
-    return seen[:learned], seen[learned:]
 
 
 @torch.no_grad()
@@ -68,7 +61,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     classifier = load_classifier(task_run)
-    frames = _first_frames(task_run, task_run.study.evaluation.dreams)
+    frames = task_run.first_frames(task_run.study.update.starts, task_run.study.evaluation.dreams)
     starts, others = (as_starts(task_run, part) for part in frames)
     jury, jury_of_others = (_jury(task_run, part) for part in frames)
     cloned, (cls, options) = load_actor(task_run, "clone"), task_run.update
@@ -168,14 +161,15 @@ def _imagined(
         an episode; "success_step", of each dream, 0 if it never succeeds; and "jury", where there is one, the mean of
         what all models say.
     """
-    rows, limit = torch.arange(len(starts), device=task_run.device), task_run.study.table.max_steps
+    rows, limit = torch.arange(task_run.study.evaluation.dreams, device=task_run.device), task_run.study.table.max_steps
     seed = branch(task_run.seed, Use.MEASURED_DREAMS)
     rollouts = judged_dream(
         task_run.model,
         actor,
         classifier,
         starts,
-        rows,
+        # one dream in each scene, but for recordings, which have few
+        rows % len(starts),
         jury=jury,
         decisions=limit // task_run.study.policy.chunk,
         threshold=task_run.study.success.threshold,

@@ -124,6 +124,8 @@ def _play_windows(task_run: TaskRun, generator: torch.Generator) -> list[tuple[i
 
     Done already, it could not be done again: such a window would teach that an open drawer is none.
     """
+    if task_run.told_by_recording:
+        return []
     play = [
         e for e in measured(task_run.store.episodes, "training") if task_run.benchmark.shows(task_run.task, e.scene)
     ]

@@ -62,6 +62,9 @@ def check_tasks(study: Study) -> None:
         UserError: names the option.
     """
     benchmark = benchmark_class(study.env).open(study.env_config)
+    if not benchmark.simulates:
+        # what a recorded set has is known once it has been read
+        return
     for task in study.tasks:
         benchmark.check(task)
         if study.play is not None and not benchmark.labels_recordings(task):
@@ -184,6 +187,8 @@ def check_start_states(study: Study, benchmark: Benchmark, *, judged: int = 0) -
     Raises:
         UserError: says how many there are.
     """
+    if not benchmark.simulates:
+        return
     options, name = study.evaluation, "judged-episodes" if judged else "episodes"
     first, episodes = options.first, judged or options.episodes
     for task in study.tasks:

@@ -26,7 +26,7 @@ from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_judges, check_lengths
 from experiments.study.pool import Job, run_jobs
-from experiments.study.resolve import check_resolved, open_recorded, resolve, seen_through
+from experiments.study.resolve import check_resolved, resolve, seen_through, source_of
 from experiments.study.run import Run, is_run
 from experiments.study.sessions import session
 from experiments.study.settings import Study, load_study
@@ -91,7 +91,7 @@ def _all_of(run: Run, study: Study, *, resumed: bool, models_only: bool) -> Path
 
 def _begin(study: Study) -> Run:
     """A new run of settings that have been checked, those of all arms as well."""
-    source = None if study.play is None else open_recorded(study.play)
+    source = None if study.play is None else source_of(study)
     if source is not None:
         study = seen_through(study, source.layout)
     for one in [arm.study for arm in arms_of(study)] or [study]:
@@ -195,6 +195,11 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
     models = [
         Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for name, r in parts for s in r.study.model_seeds
     ]
+    models += [
+        Wanted(side.world_model(s), _job(name, train_world_model, side, s))
+        for name, r in parts
+        for s, side in r.jurors().items()
+    ]
     run_jobs(unmade(models), _side_by_side(first, workers), log=log)
     seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
     measurements = [Wanted(r.fidelity(s), _job(name, measure_world_model, r, s)) for s, name, r in seeded]
@@ -214,6 +219,12 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         for name, r in parts
         if r.study.update.jury
         for s in r.study.model_seeds
+        for t in r.study.tasks
+    ]
+    known += [
+        Wanted(side.task(s, t, "success"), _job(name, learn_stage, side, s, t, "success"))
+        for name, r in parts
+        for s, side in r.jurors().items()
         for t in r.study.tasks
     ]
     run_jobs(unmade(known), workers, log=log)

@@ -18,7 +18,7 @@ from agents.policies.base import PolicyHead
 from agents.policies.registry import POLICIES
 from agents.updates.base import Update
 from agents.updates.registry import UPDATES
-from envs.benchmark import Benchmark, open_benchmark
+from envs.benchmark import Benchmark, benchmark_class, open_benchmark
 from experiments.study.checks import check_judges, check_lengths, check_start_states, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
@@ -26,6 +26,8 @@ from worldaction.config import sizes_of
 from worldaction.errors import UserError
 from worldaction.extension import Family
 from worldaction.losses.tools.contract import enforce
+from worldaction.play.action_scaling import scale_to_range
+from worldaction.play.attempts import Attempts
 from worldaction.play.held_out import HeldOut
 from worldaction.play.inspect.conventions import check_conventions
 from worldaction.play.readers.source import Source, open_source
@@ -72,7 +74,7 @@ def resolve(study: Study, *, source: Source | None = None, layout: Layout | None
     """
     benchmark = open_benchmark(study.env_config)
     if study.play is not None and layout is None:
-        source = open_recorded(study.play) if source is None else source
+        source = source_of(study) if source is None else source
         layout = source.layout
     layout = layout or benchmark.layout
     return Resolved(
@@ -102,6 +104,22 @@ def open_recorded(path: str) -> Source:
     """
     source = open_source(path)
     return HeldOut(source, layout=check_conventions(source))
+
+
+def source_of(study: Study) -> Source:
+    """The recorded data set of a study; where the recording says what succeeds, with its attempts.
+
+    Raises:
+        UserError: as `open_recorded`; or nothing says which attempts succeeded.
+    """
+    assert study.play is not None
+    if benchmark_class(study.env).labels_scenes:
+        return open_recorded(study.play)
+    source = open_source(study.play)
+    if study.recorded.scale == "minmax":
+        source = scale_to_range(source)
+    layout = check_conventions(source)
+    return Attempts(source, layout=layout, config=study.recorded, share=study.success.held_out)
 
 
 def naming_model(study: Study) -> WorldModel:
@@ -185,15 +203,24 @@ def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
 
 
 def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> None:
-    recorded, simulated = source.layout, benchmark.layout
-    for name in ("robot", "scene", "action"):
+    if benchmark.simulates:
+        _check_same_robot(study, source.layout, benchmark)
+    training = [episode for episode in source.episodes if episode.split == "training"]
+    shown = {segment.task for episode in training for segment in episode.segments if segment.success}
+    for task in study.tasks:
+        if task not in shown:
+            known = ", ".join(sorted(shown)) or "none"
+            raise UserError(
+                f"{study.play} has no training window of {task} that succeeds, only of: {known}; leave it out of"
+                " --tasks, or record some"
+            )
+
+
+def _check_same_robot(study: Study, recorded: Layout, benchmark: Benchmark) -> None:
+    simulated = benchmark.layout
+    for name in ("robot", "scene", "action") if benchmark.labels_scenes else ("robot", "action"):
         if (one := getattr(recorded, name)) != (other := getattr(simulated, name)):
             raise UserError(
                 f"{study.play} has {one} numbers of {name} a frame, {study.env} has {other}; leave out --env, "
                 "and the world model alone is trained"
             )
-    training = [episode for episode in source.episodes if episode.split == "training"]
-    shown = {segment.task for episode in training for segment in episode.segments if segment.success}
-    for task in study.tasks:
-        if task not in shown:
-            raise UserError(f"{study.play} has no training window of {task}; leave it out of --tasks, or record some")

@@ -21,7 +21,7 @@ from typing import Any, Final, cast
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
 from experiments.study.checks import JUDGED, judged_in, learns
-from experiments.study.fingerprints import NAMED_BY, PLAY, STARTS, Fingerprints
+from experiments.study.fingerprints import LABELS, NAMED_BY, PLAY, STARTS, Fingerprints
 from experiments.study.machine import about, device
 from experiments.study.resolve import Resolved, resolve
 from experiments.study.settings import Study, load_study
@@ -35,6 +35,8 @@ from worldaction.play.store import PlayStore
 LOGGER = logging.getLogger("worldaction")
 ARMS: Final = "arms"
 """The folder in a run in which its arms are runs of their own."""
+JURY: Final = "jury"
+"""What the places of jurors' artefacts begin with, where no simulator judges."""
 STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
 FREE = {
@@ -58,6 +60,9 @@ class Run:
     folder: Path
     known: Resolved | None = field(default=None, compare=False, repr=False)
     """What the settings stand for, if it has been looked up already."""
+    held_out: bool = False
+    """Whether this is the side of the run's jurors: world models that learn from what is held out, and from nothing
+    else."""
 
     @classmethod
     def create(cls, study: Study, known: Resolved | None = None) -> Run:
@@ -155,7 +160,18 @@ class Run:
             found |= {f"seed{s}/{task}/{stage}": self.task(s, task, stage) for s, task, stage in places}
             judged = [(s, t, env) for s in self.study.seeds for t in self.study.tasks for env in self.study.evaluate_in]
             found |= {f"seed{s}/{task}/{judged_in(env)}": self.judged(s, task, env) for s, task, env in judged}
+        for seed, side in self.jurors().items():
+            found[f"{JURY}/seed{seed}/world_model"] = side.world_model(seed)
+            known = {f"{JURY}/seed{seed}/{task}/success": side.task(seed, task, "success") for task in self.study.tasks}
+            found |= known
         return found
+
+    def jurors(self) -> dict[int, Run]:
+        """Where policies cannot be evaluated in a simulator: the side of their jurors, by the seed of each."""
+        if not learns(self.study) or benchmark_class(self.study.env).simulates:
+            return {}
+        side = replace(self, held_out=True)
+        return dict.fromkeys(range(self.study.recorded.jurors), side)
 
     def judgements(self) -> dict[str, Path]:
         """Evaluations in other simulators that the run shows, those that `worldaction eval` made as well, by place."""
@@ -166,7 +182,8 @@ class Run:
     def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
         # other devices, kernels and versions of ours give other numbers
         made_by |= {"device": self.study.device, "kernels": self.study.kernels, "version": __version__}
-        return self.cache.artefact(place.rpartition("/")[2], made_by, link=self.folder / "artefacts" / place)
+        where = f"{JURY}/{place}" if self.held_out else place
+        return self.cache.artefact(place.rpartition("/")[2], made_by, link=self.folder / "artefacts" / where)
 
     def play(self) -> Artefact:
         """Play data, shared by all seeds."""
@@ -178,6 +195,10 @@ class Run:
                 "rule": _PLAY,
                 **self.fingerprints.part(PLAY),
             }
+            if not benchmark_class(study.env).labels_scenes:
+                asked = {"scale": study.recorded.scale, "success": study.recorded.success}
+                made_by |= {"attempts": asked, "held_out": study.success.held_out}
+                made_by |= self.fingerprints.part(LABELS, PLAY, *self.fingerprints.envs)
         else:
             made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
             made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress)), "rule": _PLAY}
@@ -195,6 +216,7 @@ class Run:
             **self._hidden,
             "seed": seed,
             "threads": self.threads,
+            **({"split": "validation"} if self.held_out else {}),
             **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses, *self.fingerprints.cores),
         }
         return self._artefact(f"seed{seed}/world_model", made_by)
@@ -228,6 +250,7 @@ class Run:
             "world_model": self.world_model(seed).digest,
             "success": self._section("success"),
             "scene": self.study.table.scene,
+            **({} if benchmark_class(self.study.env).labels_scenes else {"last": self.study.recorded.last}),
             **self._env,
             **self.fingerprints.part(*self.fingerprints.envs),
         }
@@ -284,8 +307,14 @@ class Run:
             "evaluation": self._section("evaluation"),
             "stress": self._stress,
             **self._starts,
+            **self._jury(task),
             **self.fingerprints.part(STARTS),
         }
+
+    def _jury(self, task: str) -> dict[str, Any]:
+        """Who judges, where no simulator does."""
+        jurors = [side.task(seed, task, "success").digest for seed, side in self.jurors().items()]
+        return {"jurors": jurors} if jurors else {}
 
     def judged(self, seed: int, task: str, env: str, *, episodes: int | None = None) -> Artefact:
         """The evaluation of a task's policies in another simulator.

@@ -21,6 +21,7 @@ from worldaction.config import (
     GymConfig,
     PlayConfig,
     PolicyConfig,
+    RecordedConfig,
     StressConfig,
     SuccessConfig,
     TableConfig,
@@ -59,7 +60,8 @@ class Study:
     losses: tuple[str, ...] = LOSSES_OF_PAPER
     """Losses of the world model: NAME[=SCALE][,OPTION=VALUE...] or module:Class; see `worldaction losses`."""
     env: str = "worldaction/PlayTable-v0"
-    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym."""
+    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym; recorded:
+    none, which is what --play alone means."""
     play: str | None = None
     """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
     starts: str | None = None
@@ -81,6 +83,7 @@ class Study:
     """Processes for data, tasks and evaluation; 0 takes one per core, four at most."""
     table: TableConfig = field(default_factory=TableConfig)
     gym: GymConfig = field(default_factory=GymConfig)
+    recorded: RecordedConfig = field(default_factory=RecordedConfig)
     data: PlayConfig = field(default_factory=PlayConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     success: SuccessConfig = field(default_factory=SuccessConfig)
@@ -93,7 +96,16 @@ class Study:
     @property
     def env_config(self) -> EnvConfig:
         """The parts that the environment depends on."""
-        return EnvConfig(self.env, self.table, self.gym, self.stress, self.starts)
+        return EnvConfig(
+            self.env,
+            table=self.table,
+            gym=self.gym,
+            stress=self.stress,
+            starts=self.starts,
+            play=self.play,
+            recorded=self.recorded,
+            held_out=self.success.held_out,
+        )
 
     def env_config_of_judge(self, env: str) -> EnvConfig:
         """The same for a simulator of `evaluate_in`, which is drawn by what it draws with itself."""
