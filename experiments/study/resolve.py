@@ -19,6 +19,7 @@ from agents.policies.registry import POLICIES
 from agents.updates.base import Update
 from agents.updates.registry import UPDATES
 from envs.benchmark import Benchmark, open_benchmark
+from envs.tasks import SENTENCES
 from experiments.study.checks import check_judges, check_lengths, check_start_states, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
@@ -100,7 +101,7 @@ def open_recorded(path: str) -> Source:
     Raises:
         UserError: it is none, or its actions are not what they are taken for.
     """
-    source = open_source(path)
+    source = open_source(path, names=SENTENCES)
     return HeldOut(source, layout=check_conventions(source))
 
 
@@ -193,7 +194,13 @@ def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> N
                 "and the world model alone is trained"
             )
     training = [episode for episode in source.episodes if episode.split == "training"]
-    shown = {segment.task for episode in training for segment in episode.segments if segment.success}
+    segments = [segment for episode in training for segment in episode.segments]
+    shown = {segment.task for segment in segments if segment.success}
     for task in study.tasks:
         if task not in shown:
+            if unknown := sum(segment.task == task and segment.success is None for segment in segments):
+                raise UserError(
+                    f"{study.play} does not say of {unknown} attempts at {task} whether they succeeded; if they did, "
+                    f"convert it first: worldaction data convert {study.play} OUT --option unknown=success"
+                )
             raise UserError(f"{study.play} has no training window of {task}; leave it out of --tasks, or record some")

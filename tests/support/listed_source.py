@@ -35,6 +35,7 @@ class ListedSource:
         self.image_size = episodes[0][cameras[0]].shape[1] if cameras else 0
         self.rate = rate
         self.origin = Origin("list")
+        self.skipped: Sequence[str] = ()
         self.episodes = recordings or [Recording(len(arrays[spec.ACTION]), "list") for arrays in episodes]
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
