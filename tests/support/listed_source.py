@@ -76,11 +76,13 @@ def episode(frames: int, *, size: int = 16, seed: int = 0) -> dict[str, np.ndarr
 
 def small_set(*, size: int = 16) -> ListedSource:
     """Three episodes of two scenes, both splits, all kinds, with segments that succeed, fail and overlap."""
-    led, drawer = Segment("turn_on_led", 30, 65), Segment("close_drawer", 66, 70, success=False)
+    led, drawer = Segment("turn_on_led", 30, 65, success=True), Segment("close_drawer", 66, 70, success=False)
     recordings = [
-        Recording(70, "list", "play", "training", "calvin_scene_D", (Segment("open_drawer", 3, 40), led, drawer)),
+        Recording(
+            70, "list", "play", "training", "calvin_scene_D", (Segment("open_drawer", 3, 40, success=True), led, drawer)
+        ),
         Recording(20, "list", "near_miss", "validation", "calvin_scene_D"),
-        Recording(31, "list", "demo", "training", "calvin_scene_A", (Segment("open_drawer", 0, 31),)),
+        Recording(31, "list", "demo", "training", "calvin_scene_A", (Segment("open_drawer", 0, 31, success=True),)),
     ]
     episodes = [episode(r.length, size=size, seed=i) for i, r in enumerate(recordings)]
     for arrays in episodes:

@@ -65,15 +65,15 @@ def _tasks(episodes: Sequence[Recording]) -> str:
     segments = [(segment, episode.split) for episode in episodes for segment in episode.segments]
     if not segments:
         return "tasks     no segment is annotated"
-    told = f"{'done':>6} {'failed':>7} {'unknown':>8}"
-    rows = [f"{'task':<28} {'segments':>8} {told} {'training':>9} {'validation':>11} {'frames each':>12}"]
+    head = f"{'task':<28} {'segments':>8} {'done':>6} {'training':>9} {'validation':>11} {'frames each':>12}"
+    rows = [f"{head} {'failed':>7} {'unknown':>8}"]
     for task in sorted({segment.task for segment, _ in segments}):
         of = [(segment, split) for segment, split in segments if segment.task == task]
         count = Counter(segment.success for segment, _ in of)
-        told = f"{count[True]:>6} {count[False]:>7} {count[None]:>8}"
         training = sum(split == "training" for _, split in of)
         mean = np.mean([segment.length for segment, _ in of])
-        rows.append(f"{task:<28} {len(of):>8} {told} {training:>9} {len(of) - training:>11} {mean:>12.1f}")
+        row = f"{task:<28} {len(of):>8} {count[True]:>6} {training:>9} {len(of) - training:>11} {mean:>12.1f}"
+        rows.append(f"{row} {count[False]:>7} {count[None]:>8}")
     return "\n".join(rows)
 
 
