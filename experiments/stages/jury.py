@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from agents.imagination import Actor, FirstFrames
-from agents.jury import dreamed_actions, replayed_success
+from agents.jury import Juror, dreamed_actions, replayed_success
 from agents.policies.base import PolicyHead
 from agents.policy import Policy
 from envs.benchmark import Observation
@@ -168,10 +168,10 @@ def as_it_acts(policy: Policy) -> Actor:
 
 def _actor(task_run: TaskRun, name: str) -> Actor:
     """As it acts in the simulator."""
-    sampler = (
-        task_run.run.task(task_run.seed, task_run.task, SAMPLER).results["sampler"] if name == "bc" else "stochastic"
-    )
-    return as_it_acts(task_run.policy(load_actor(task_run, "clone" if name == "bc" else STAGE), sampler=sampler))
+    if name != "bc":
+        return as_it_acts(task_run.policy(load_actor(task_run, STAGE)))
+    sampler = task_run.run.task(task_run.seed, task_run.task, SAMPLER).results["sampler"]
+    return as_it_acts(task_run.policy(load_actor(task_run, "clone"), sampler=sampler))
 
 
 def _share(done_at: Tensor) -> float:

@@ -46,7 +46,7 @@ class Scaled:
         self.format = source.format
         self.image_size = source.image_size
         self.rate = source.rate
-        self.episodes = source.episodes
+        self.episodes, self.skipped = source.episodes, source.skipped
         self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
         # a gripper's command is read by its sign, which scaling keeps around zero alone
         binary = tuple(i for i in source.layout.binary if low[i] == -high[i])

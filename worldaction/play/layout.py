@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple, get_args
 
 import torch
@@ -18,6 +19,9 @@ from worldaction.spec import Kind
 FORMAT = "worldaction play store 2"
 # a little more than 1, because actions come as rounded float64
 MAX_ACTION = 1.0 + 1e-4
+
+SKIPPED = "skipped"
+"""In a store's config: what of its source was damaged or missing, a line each."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Segment:
     task: str
     start: int
     stop: int
-    success: bool = True
+    success: bool | None = None
+    """Whether it succeeded; None where nobody says so, which is neither a success nor a failure."""
     sentence: str = ""
     """What a person said to the robot, where the recording says so."""
 
@@ -151,8 +156,8 @@ def _parse(content: Mapping[str, Any]) -> Description:
     numbers += [n for s in segments for n in (s.start, s.stop)]
     if any(type(number) is not int for number in numbers):
         raise TypeError("a frame number is no integer")
-    if any(type(s.sentence) is not str for s in segments):
-        raise TypeError("a sentence is no text")
+    if any(type(s.sentence) is not str or type(s.success) not in (bool, NoneType) for s in segments):
+        raise TypeError("a sentence is no text, or a success neither true, false nor null")
     _check_types(meta)
     return Description(content["frames"], meta, episodes, segments, dict(content["checksums"]))
 

@@ -115,7 +115,7 @@ class PlayStore:
 
         Args:
             task: its name.
-            successful: leave out the failed ones.
+            successful: leave out those that failed or of which nobody knows.
             kind: only those in episodes of this kind.
             split: only those in episodes of this split.
 

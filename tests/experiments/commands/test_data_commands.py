@@ -314,7 +314,7 @@ def recorded(*, actions: str) -> ListedSource:
         action = {"achieved": rel, "commanded": found.action[part], "wrong": -found.action[part]}[actions]
         run: Arrays = {spec.ROBOT: state, spec.SCENE: found.scene_obs[part], spec.ACTION: np.asarray(action)}
         runs.append(run)
-        segments = (Segment(window.task, 0, window.stop - window.start),)
+        segments = (Segment(window.task, 0, window.stop - window.start, success=True),)
         recordings.append(Recording(len(state), "list", "play", "training", "calvin_scene_D", segments))
     return ListedSource(runs, recordings)
 

@@ -118,7 +118,7 @@ def test_nothing_is_learned_from_windows_for_validation_in_which_evaluations_beg
         for task, of in (("a", "training"), ("a", "validation"), ("b", "training")):
             arrays = {key: rng.uniform(-1, 1, (9, size)) for key, size in CALVIN.vectors.items()}
             chosen: Any = of
-            writer.add_episode(arrays, kind="play", split=chosen, segments=[Segment(task, 2, 6)])
+            writer.add_episode(arrays, kind="play", split=chosen, segments=[Segment(task, 2, 6, success=True)])
     here: Any = SimpleNamespace(task="a", store=PlayStore.open(tmp_path / "s"))
     assert TaskRun.attempts(here, split) == kept
 

@@ -28,6 +28,10 @@ def episode(length: int, seed: int, cameras: tuple[str, ...] = spec.CAMERAS) -> 
     }
 
 
+def done(task: str, start: int, stop: int) -> Segment:
+    return Segment(task, start, stop, success=True)
+
+
 def writer(path: Path, **options: Any) -> StoreWriter:
     return StoreWriter(path, **{"image_size": SIZE, "source": "test", "renderer": "none", "seed": 3} | options)
 
@@ -101,14 +105,14 @@ def test_statistics_are_those_of_a_float64_loop(tmp_path: Path) -> None:
 
 def test_demonstrations_are_chosen_by_task_success_kind_and_split(tmp_path: Path) -> None:
     with writer(tmp_path / "s") as out:
-        out.add_episode(episode(5, 0), kind="demo", segments=[Segment("lift", 0, 5), Segment("push", 0, 2)])
+        out.add_episode(episode(5, 0), kind="demo", segments=[done("lift", 0, 5), done("push", 0, 2)])
         out.add_episode(episode(5, 1), kind="near_miss", segments=[Segment("lift", 1, 5, False)])
-        out.add_episode(episode(5, 2), kind="play", segments=[Segment("lift", 2, 5)], split="validation")
+        out.add_episode(episode(5, 2), kind="play", segments=[done("lift", 2, 5)], split="validation")
     store = PlayStore.open(tmp_path / "s")
-    assert store.demonstrations("lift") == [Segment("lift", 0, 5), Segment("lift", 12, 15)]
+    assert store.demonstrations("lift") == [done("lift", 0, 5), done("lift", 12, 15)]
     assert store.demonstrations("lift", successful=False)[1] == Segment("lift", 6, 10, False)
-    assert store.demonstrations("lift", kind="demo") == [Segment("lift", 0, 5)]
-    assert store.demonstrations("lift", split="validation") == [Segment("lift", 12, 15)]
+    assert store.demonstrations("lift", kind="demo") == [done("lift", 0, 5)]
+    assert store.demonstrations("lift", split="validation") == [done("lift", 12, 15)]
     with pytest.raises(UserError, match="did you mean 'push'"):
         store.demonstrations("pusj")
 

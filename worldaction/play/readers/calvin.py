@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
@@ -25,7 +25,7 @@ from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.play.images import area_mean
 from worldaction.play.layout import MAX_ACTION, Segment
-from worldaction.play.readers.reading import in_order, load_array, naming
+from worldaction.play.readers.reading import Sound, in_order, load_array, naming
 from worldaction.play.readers.restricted import load_object_array
 from worldaction.play.readers.source import Origin, Recording
 
@@ -35,6 +35,8 @@ ON_DISK: Final = {spec.ROBOT: "robot_obs", spec.SCENE: "scene_obs", spec.ACTION:
 PIECE: Final = 32
 """Frames that one thread reads at a time: two of them are decompressed side by side at native size."""
 THREADS: Final = 8
+TRIED: Final = 20
+"""First frames of episodes that are tried until one can be read."""
 ANNOTATIONS: Final = "auto_lang_ann.npy"
 SMALL_FILES: Final = ("ep_start_end_ids.npy", "ep_lens.npy", "scene_info.npy", "statistics.yaml")
 """Files beside the frames that are read, or that are computed anew when the set is written again."""
@@ -68,6 +70,8 @@ class CalvinSource:
     Args:
         path: the folder that holds `training`, `validation` or both.
         language: the folder whose annotations are read; by default `lang_annotations`, else the first `lang_*`.
+        strict: refuse a set of which a frame is missing, or a window lies in no episode. Otherwise an episode is parted
+            where frames are missing, and such windows are left out.
 
     Attributes:
         splits: the folders, with their episodes in frame numbers.
@@ -75,22 +79,23 @@ class CalvinSource:
         left_out: what the set holds and is not read: arrays of a frame, vectors of sentences, other files.
 
     Raises:
-        UserError: the folder is no CALVIN set, a frame is missing, or its files contradict each other.
+        UserError: the folder is no CALVIN set, its files contradict each other, or frames are in both splits.
     """
 
     format = "CALVIN"
     rate: float | None = float(spec.CONTROL_HZ)
 
-    def __init__(self, path: Path | str, *, language: str | None = None) -> None:
+    def __init__(self, path: Path | str, *, language: str | None = None, strict: bool = False) -> None:
         self.path = Path(path)
-        names = _split_names(self.path)
-        self.splits = [_read_split(self.path / name, name, language) for name in names]
+        names, sound = _split_names(self.path), Sound(strict=strict)
+        self.splits = [_read_split(self.path / name, name, language, sound) for name in names]
         if language is not None and not any((self.path / name / language).is_dir() for name in names):
             found = {folder.name for name in names for folder in (self.path / name).glob("lang_*")}
             raise unknown(f"language folder in {self.path}", language, found)
         _check_apart(self.splits)
         self.scenes = _read_scenes(self.path / "training" / "scene_info.npy")
-        self._reader = _FrameReader(self.splits[0].path(self.splits[0].episodes[0][0]))
+        self._reader = _first_of(split.path(first) for split in self.splits for first, _ in split.episodes)
+        self.skipped = sound.skipped
         images = self._reader.images
         self.left_out = (
             *self._reader.left_out,
@@ -145,8 +150,8 @@ class CalvinSource:
 
 
 def find_calvin(path: Path | str) -> CalvinSource:
-    """Read the description of a CALVIN set; see `CalvinSource`."""
-    return CalvinSource(path)
+    """Read the description of a whole CALVIN set; see `CalvinSource`."""
+    return CalvinSource(path, strict=True)
 
 
 class _FrameReader:
@@ -222,7 +227,7 @@ def _split_names(root: Path) -> list[spec.Split]:
     return names
 
 
-def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinSplit:
+def _read_split(folder: Path, name: spec.Split, language: str | None, sound: Sound) -> CalvinSplit:
     episodes = _read_ranges(folder / "ep_start_end_ids.npy")
     present, digits, others = set(), 0, set()
     # half a million names: only their numbers are kept
@@ -240,21 +245,56 @@ def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinS
     beside = {f"{chosen}/{path.name}" for chosen in read for path in (folder / chosen).iterdir()}
     used = {*SMALL_FILES, *read, *(f"{chosen}/{ANNOTATIONS}" for chosen in read)}
     split = CalvinSplit(folder, name, episodes, segments, digits, (*said, *sorted((others | beside) - used)))
-    for first, last in episodes:
-        absent = next((number for number in range(first, last + 1) if number not in present), None)
-        if absent is not None:
-            raise UserError(f"{split.path(absent)} is missing; copy the set again")
     for (first, last), (start, stop) in pairwise(sorted(episodes)):
         if start <= last:
             both = f"episodes {first} to {last} and {start} to {stop}"
             raise UserError(f"{folder}/ep_start_end_ids.npy: {both} share frames; end one before the other begins")
+    whole = [run for bounds in episodes for run in _present(split, bounds, present, sound)]
+    if not whole:
+        raise UserError(f"{folder} holds none of the frames that its ep_start_end_ids.npy names; copy the set again")
+    return split._replace(episodes=whole, segments=_inside(split, whole, sound))
+
+
+def _present(split: CalvinSplit, bounds: tuple[int, int], present: set[int], sound: Sound) -> list[tuple[int, int]]:
+    """An episode, or the parts of it whose frames are there."""
+    first, last = bounds
+    absent = [number for number in range(first, last + 1) if number not in present]
+    if not absent:
+        return [bounds]
+    others = f" and {len(absent) - 1} more of frames {first} to {last}" if len(absent) > 1 else ""
+    sound.skip(f"{split.path(absent[0])}{others} is missing; copy the set again")
+    edges = [first - 1, *absent, last + 1]
+    return [(before + 1, after - 1) for before, after in pairwise(edges) if after - before > 1]
+
+
+def _inside(split: CalvinSplit, episodes: Sequence[tuple[int, int]], sound: Sound) -> list[Segment]:
+    """The windows that lie in an episode."""
+    found = []
     for segment in split.segments:
-        if not any(first <= segment.start < segment.stop <= last + 1 for first, last in episodes):
+        if any(first <= segment.start < segment.stop <= last + 1 for first, last in episodes):
+            found.append(segment)
+        else:
             window = f"{segment.start} to {segment.stop - 1}"
-            raise UserError(
-                f"{folder}: the annotated window {window} ({segment.task}) lies in no episode; leave it out"
+            sound.skip(
+                f"{split.folder}: the annotated window {window} ({segment.task}) lies in no episode; leave it out"
             )
-    return split
+    return found
+
+
+def _first_of(paths: Iterable[Path]) -> _FrameReader:
+    """Reads frames that look like the first one that can be read.
+
+    Raises:
+        UserError: none can; says what is wrong with the first.
+    """
+    wrong: UserError | None = None
+    for path in islice(paths, TRIED):
+        try:
+            return _FrameReader(path)
+        except UserError as error:
+            wrong = wrong or error
+    assert wrong is not None
+    raise wrong
 
 
 def _check_apart(splits: Sequence[CalvinSplit]) -> None:
@@ -310,7 +350,8 @@ def _read_segments(folder: Path, language: str | None) -> tuple[list[Segment], t
         # some sets have tasks alone
         said = content["language"].get("ann", [""] * len(tasks))
         segments = [
-            Segment(str(task), int(a), int(b) + 1, sentence=str(sentence))
+            # what is annotated was done
+            Segment(str(task), int(a), int(b) + 1, success=True, sentence=str(sentence))
             for task, sentence, (a, b) in zip(tasks, said, windows, strict=True)
         ]
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:

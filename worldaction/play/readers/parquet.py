@@ -100,6 +100,36 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
         return lines
 
 
+def count_rows(path: Path) -> int:
+    """How many rows a file has.
+
+    Raises:
+        UserError: pyarrow is not installed, or the file is missing or damaged.
+    """
+    pa, parquet = need("pyarrow"), need("pyarrow.parquet")
+    with naming(path, pa.ArrowException), parquet.ParquetFile(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of some columns of one value a row, [rows], that a file has; what is missing in a row makes it objects.
+
+    Raises:
+        UserError: pyarrow is not installed, or the file is missing or damaged.
+    """
+    pa, parquet = need("pyarrow"), need("pyarrow.parquet")
+    with naming(path, pa.ArrowException), parquet.ParquetFile(path) as file:
+        present = [name for name in names if name in file.schema_arrow.names]
+        table = file.read(present, use_threads=False)
+        found = {name: table.column(name).combine_chunks() for name in present}
+        for name, column in found.items():
+            while pa.types.is_nested(found[name].type):
+                found[name] = found[name].flatten()
+            if len(found[name]) != len(column):
+                raise ValueError(f"{name} has not one value a row")
+        return {name: column.to_numpy(zero_copy_only=False) for name, column in found.items()}
+
+
 def _check_columns(path: Path, present: Sequence[str], wanted: Sequence[str]) -> None:
     if missing := [name for name in wanted if name not in present]:
         raise UserError(f"{path} has no column {missing[0]}; it has {', '.join(present)[:200]}; get the file anew")

@@ -60,6 +60,49 @@ def naming(where: Path | str, *also: type[Exception]) -> Iterator[None]:
         raise UserError(f"{where} is damaged ({reason[:200]}); get the file anew") from error
 
 
+class Sound:
+    """What could be read of a set, and what is to be said of the rest.
+
+    Args:
+        strict: whether the first thing that cannot be read is an error.
+
+    Attributes:
+        skipped: what is left out, a line each.
+    """
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self.skipped: list[str] = []
+
+    def skip(self, reason: str) -> None:
+        """Leave something out.
+
+        Raises:
+            UserError: nothing may be left out.
+        """
+        if self._strict:
+            raise UserError(reason)
+        self.skipped.append(reason)
+
+    def each(self, items: Iterable[T], read: Callable[[T], R]) -> list[R]:
+        """What `read` makes of the items, but for those that it refuses.
+
+        Raises:
+            UserError: it refuses all of them, or one and nothing may be left out; as it does the first one.
+        """
+        found: list[R] = []
+        first: UserError | None = None
+        for item in items:
+            try:
+                found.append(read(item))
+            except UserError as error:
+                first = first or error
+                self.skip(str(error))
+        if first is not None and not found:
+            raise first
+        return found
+
+
 def need(package: str) -> Any:
     """Import an optional package.
 
