@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.benchmark import Benchmark, EnvDefaults, Observation, Start, refuse_starts, refuse_stress
+from envs.tasks import SENTENCES
 from worldaction.config import EnvConfig, RecordedConfig
 from worldaction.errors import UserError, unknown
 from worldaction.play.attempts import Attempts
@@ -68,7 +69,7 @@ class Recorded(Benchmark):
         """The set, as its tasks see it."""
         if not Path(self.play).exists():
             raise UserError(f"--play: there is nothing at {self.play}; give the folder or the file of a data set")
-        return Attempts(open_source(self.play), config=self.config, share=self.held_out)
+        return Attempts(open_source(self.play, names=SENTENCES), config=self.config, share=self.held_out)
 
     def __getstate__(self) -> dict[str, Any]:
         # other processes have the play store

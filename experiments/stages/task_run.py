@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -61,14 +60,12 @@ class TaskRun:
         if self.benchmark.simulates:
             seen = self.benchmark.first_frames(self.task, learned + measured)
             return seen[:learned], seen[learned:]
-        starts = {
-            split: [s.start for s in attempts_at(self.store, self.task, split, known=False)]
-            for split in get_args(Split)
-        }
-        trained, held_out = starts["training"][:learned], starts["validation"][:measured]
-        return self._seen(trained), self._seen(held_out or trained)
+        trained, held_out = self._first_of("training", learned), self._first_of("validation", measured)
+        return trained, held_out or trained
 
-    def _seen(self, frames: list[int]) -> list[Observation]:
+    def _first_of(self, split: Split, count: int) -> list[Observation]:
+        """First frames of recorded attempts, however they ended."""
+        frames = [s.start for s in attempts_at(self.store, self.task, split, known=False)][:count]
         rows = self.store.frames[torch.tensor(frames, dtype=torch.int64)]
         return [{key: rows[key][i].numpy() for key in self.model.config.observed} for i in range(len(frames))]
 

@@ -203,7 +203,7 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
 
 
 def _recorded(study: Study, asked: set[str]) -> Study:
-    """A study of recorded data alone, without whatever needs a simulator; of play without tasks, a world model alone."""
+    """A study of recorded data alone; where it names no task, of a world model alone."""
     assert study.play is not None
     check_paths(study)
     # what reads data sets needs torch, and so does all that is left to do

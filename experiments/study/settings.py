@@ -60,8 +60,8 @@ class Study:
     losses: tuple[str, ...] = LOSSES_OF_PAPER
     """Losses of the world model: NAME[=SCALE][,OPTION=VALUE...] or module:Class; see `worldaction losses`."""
     env: str = "worldaction/PlayTable-v0"
-    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym; recorded:
-    none, which is what --play alone means."""
+    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym; or
+    recorded, which has none, and is what --play alone means."""
     play: str | None = None
     """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
     starts: str | None = None

@@ -65,6 +65,7 @@ class Attempts:
         self.path, self.format, self.origin = source.path, source.format, source.origin
         self.layout = layout or source.layout
         self.image_size, self.rate = source.image_size, source.rate
+        self.skipped = source.skipped
         self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
         judged = _judged(source, config.success)
         self.episodes: Sequence[Recording] = _held_out(judged, share)
@@ -127,14 +128,13 @@ def _labels(source: Source, path: Path) -> Judge:
     if not path.exists():
         raise UserError(f"{OPTION} {path}: there is no such file")
     labels: Any = read_json(path)
-    numbers = {str(number) for number in range(len(source.episodes))}
+    last = len(source.episodes) - 1
+    numbers = {str(number) for number in range(last + 1)}
     if not isinstance(labels, dict):
         raise UserError(f'{OPTION} {path} is no mapping; write {{"0": true, "1": false, ...}} by number of episode')
     for number, said in labels.items():
         if number not in numbers:
-            raise UserError(
-                f"{OPTION} {path}: there is no episode {number!r}; {source.path} has 0 to {len(numbers) - 1}"
-            )
+            raise UserError(f"{OPTION} {path}: there is no episode {number!r}; {source.path} has 0 to {last}")
         if said is not None and not isinstance(said, bool):
             raise UserError(f"{OPTION} {path}: episode {number} is {said!r}; write true, false or null")
     # who labels some says nothing of the others
