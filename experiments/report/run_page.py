@@ -60,6 +60,7 @@ from experiments.report.figures import (
 from experiments.report.outcomes import OTHER, recorded
 from experiments.report.over_time import over_time
 from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
+from experiments.report.recorded.known import section_html
 from experiments.report.results import console_table, home_of, result_tables
 from experiments.report.samplers import chosen, sampler_name, which_samplers
 from experiments.report.statistics import wilson
@@ -74,6 +75,7 @@ from experiments.report.verdict import (
     step_limits,
     verdict,
     warnings,
+    where_of,
 )
 from worldaction.errors import UserError
 from worldaction.io.artefact import read_json
@@ -81,7 +83,7 @@ from worldaction.io.recorder import OWN_KEYS, read_metrics
 
 __all__ = ["RunFiles", "console_table", "verdict", "write_report"]
 
-_ABOUT_RESULTS = """Success in the simulator{within}. Both policies start from the same n start states, which neither
+_ABOUT_RESULTS = """Success {where}{within}. Both policies start from the same n start states, which neither
 training nor the choice of the policy has seen."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
 square-and-add for averages, with episodes of several seeds from one start state counted as the cluster that they are.
@@ -166,6 +168,7 @@ def write_report(run_folder: Path) -> Path:
         f"worldaction: {run.folder.name}",
         [
             heading("report", said, warnings(run.summary), run.folder, run.summary, run.config, run.env),
+            section("What is known, and what is not", section_html(run.summary)),
             _results(run),
             _curves(run),
             _episodes(run),
@@ -191,7 +194,7 @@ def _results(run: RunFiles) -> str:
     plot = comparison(pairs, (whole.bc, whole.improved) if whole else None, policy=run.improved)
     return section(
         f"BC against {who} in imagination",
-        f"<p>{_ABOUT_RESULTS.format(within=_within(run.tasks))}</p>",
+        f"<p>{_ABOUT_RESULTS.format(where=where_of(run.summary), within=_within(run.tasks))}</p>",
         f"<p>{acting}</p>" if (acting := which_samplers(run.tasks, run.improved, run.config)) else "",
         first.html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
