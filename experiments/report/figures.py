@@ -172,6 +172,7 @@ def comparison(
     average: tuple[Estimate, Estimate] | None = None,
     *,
     policy: str = "ppo",
+    judge: str = "the simulator",
 ) -> Plot:
     """Real success of BC and the improved policy, a row a task and one for their average, with intervals.
 
@@ -179,6 +180,7 @@ def comparison(
         tasks: task -> (BC, improved), rates in [0, 1].
         average: (BC, improved) over the tasks.
         policy: what the improved policy is called.
+        judge: where success was measured.
     """
     rows = dict(tasks) | ({"average": average} if average is not None else {})
     with matplotlib.rc_context(STYLE):
@@ -190,7 +192,7 @@ def comparison(
             axis.axhline(place - 0.5, color="#999999", linewidth=0.8)
     axis.set_yticks(range(len(rows)), [words(name) for name in rows])
     rows_of_rates(axis, len(rows))
-    axis.set_xlabel("success in the simulator (%), 95 % interval")
+    axis.set_xlabel(f"success in {judge} (%), 95 % interval")
     legend(figure, policy_marks(policy))
     data: list[Row] = [
         {"task": name, "policy": each, **_estimate(estimate)}

@@ -200,9 +200,11 @@ def dreams_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Tabl
     mean = (summary.get("average") or {}).get("dreamed_time")
     total = ("average", *_dreams_cells(mean, improved)) if mean and len(tasks) > 1 else ()
     columns = ["task"]
+    truth = _truth(summary)
     for who in ("BC", label(improved)):
-        columns += [f"{who}: imagined, real", "steps", "apart, points"]
-    return Table(columns, rows, total, title="When dreams succeed", about=_ABOUT_DREAMS)
+        columns += [f"{who}: imagined, {truth}", "steps", "apart, points"]
+    about = _ABOUT_DREAMS.replace("the simulator", "jurors' replays") if truth != "real" else _ABOUT_DREAMS
+    return Table(columns, rows, total, title="When dreams succeed", about=about)
 
 
 _ABOUT_DREAMS = (

@@ -69,13 +69,13 @@ from experiments.report.verdict import (
     STOPS,
     comparisons,
     improved_of,
+    jurors_of,
     kept_of,
     label,
     overall,
     step_limits,
     verdict,
     warnings,
-    where_of,
 )
 from worldaction.errors import UserError
 from worldaction.io.artefact import read_json
@@ -83,8 +83,10 @@ from worldaction.io.recorder import OWN_KEYS, read_metrics
 
 __all__ = ["RunFiles", "console_table", "verdict", "write_report"]
 
-_ABOUT_RESULTS = """Success {where}{within}. Both policies start from the same n start states, which neither
+_ABOUT_RESULTS = """Success in the simulator{within}. Both policies start from the same n start states, which neither
 training nor the choice of the policy has seen."""
+_ABOUT_REPLAYS = """Imagined success{within}: of n replays of each policy's dreams by jurors. Dreams of both policies
+begin at the same first frames of held-out attempts, several at each, and every dream is replayed by every juror."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
 square-and-add for averages, with episodes of several seeds from one start state counted as the cluster that they are.
 They speak for these trained policies on other start states, not for other seeds."""
@@ -190,11 +192,13 @@ def _results(run: RunFiles) -> str:
     who = label(run.improved)
     pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
     first, *more = result_tables(run.summary, unit="", spell=words)
+    judge = "jurors' replays" if jurors_of(run.summary) else "the simulator"
+    about = _ABOUT_REPLAYS if jurors_of(run.summary) else _ABOUT_RESULTS
     title = f"Success of BC and {who} against control steps, with 95 % bands"
-    plot = comparison(pairs, (whole.bc, whole.improved) if whole else None, policy=run.improved)
+    plot = comparison(pairs, (whole.bc, whole.improved) if whole else None, policy=run.improved, judge=judge)
     return section(
         f"BC against {who} in imagination",
-        f"<p>{_ABOUT_RESULTS.format(where=where_of(run.summary), within=_within(run.tasks))}</p>",
+        f"<p>{about.format(within=_within(run.tasks))}</p>",
         f"<p>{acting}</p>" if (acting := which_samplers(run.tasks, run.improved, run.config)) else "",
         first.html(),
         f"<p>{_ABOUT_INTERVALS}</p>",

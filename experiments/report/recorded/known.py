@@ -43,9 +43,7 @@ def _jurors_worth(jury: Json) -> str:
         right, wrong = (told[outcome] for outcome in ("succeeded", "failed"))
         said = [f"{percent(right['rate'])} of {right['attempts']} that succeeded"] if right["attempts"] else []
         said += [f"{percent(wrong['rate'])} of {wrong['attempts']} that failed"] if wrong["attempts"] else []
-        unknown = (
-            "" if wrong["attempts"] else "; none that failed was recorded, so how easily they are fooled is unknown"
-        )
+        unknown = "" if wrong["attempts"] else "; none that failed was recorded: how easily they are fooled is unknown"
         parts.append(f"{words(name)}: {' and '.join(said) or 'no attempt'}{unknown}")
     return (
         "How far jurors can be trusted: replaying recorded attempts from which they have not learned, they see success "
