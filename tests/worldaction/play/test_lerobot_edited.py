@@ -110,3 +110,48 @@ def test_every_task_has_sentences_of_its_own() -> None:
     assert set(SENTENCES.values()) == set(TASKS)
     assert all(SENTENCES[task.description] == name for name, task in TASKS.items())
     assert SENTENCES["open drawer"] == "open_drawer"
+
+
+# ---- with lerobot's own tools, where the package is
+
+
+@pytest.fixture
+def theirs(written: Path) -> Any:
+    """The set as lerobot opens it, and its tools."""
+    tools = pytest.importorskip("lerobot.datasets.dataset_tools", exc_type=ImportError)
+    dataset = pytest.importorskip("lerobot.datasets.lerobot_dataset").LeRobotDataset("ours/set", root=written)
+    return dataset, tools
+
+
+def green(path: Path, episode: int) -> list[float]:
+    """How green each picture of an episode is: no two frames of the small set are alike."""
+    blocks = open_source(path).blocks(episode, image_size=None)
+    return [float(value) for block in blocks for value in block["rgb_static"][..., 1].mean((1, 2))]
+
+
+def test_lerobot_deletes_episodes(written: Path, tmp_path: Path, theirs: Any) -> None:
+    dataset, tools = theirs
+    tools.delete_episodes(dataset, [1], output_dir=tmp_path / "left", repo_id="ours/left")
+    assert told(tmp_path / "left", names=SENTENCES) == [
+        [("open_drawer", 3, 30, None), ("turn_on_led", 30, 65, None)],
+        [("open_drawer", 0, 31, None)],
+    ]
+    # encoded anew, with some loss
+    assert green(tmp_path / "left", 1) == pytest.approx(green(written, 2), abs=6)
+
+
+def test_lerobot_splits_and_merges(written: Path, tmp_path: Path, theirs: Any) -> None:
+    dataset, tools = theirs
+    parts = tools.split_dataset(dataset, {"one": [0], "other": [1, 2]}, output_dir=tmp_path / "parts")
+    both = [parts["other"], parts["one"]]
+    tools.merge_datasets(both, output_repo_id="ours/both", output_dir=tmp_path / "both")
+    assert [len(of) for of in told(tmp_path / "both", names=SENTENCES)] == [0, 1, 2]
+    for number, before in enumerate((1, 2, 0)):
+        assert green(tmp_path / "both", number) == pytest.approx(green(written, before), abs=6)
+
+
+def test_lerobot_changes_tasks_in_place(written: Path, theirs: Any, caplog: pytest.LogCaptureFixture) -> None:
+    dataset, tools = theirs
+    tools.modify_tasks(dataset, episode_tasks={2: "wipe the table"})
+    assert told(written, names=SENTENCES) == [*WHOLE[:2], [("wipe the table", 0, 31, None)]]
+    assert "tells of other tasks than the set in episodes 2" in caplog.text

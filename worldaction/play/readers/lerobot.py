@@ -352,7 +352,8 @@ class LeRobotSource:
             kind: Kind = "demo" if any(task != PLAY for task in place.tasks) else "play"
             split: spec.Split = "validation" if number in self._validation else "training"
             return Recording(place.length, where, kind, split, segments=segments)
-        if extra.tasks and tuple(extra.tasks[number]) != place.tasks:
+        # the filler alone says nothing: lerobot's modify_tasks puts it where an episode began with it
+        if extra.tasks and place.tasks not in ((PLAY,), tuple(extra.tasks[number])):
             self._stale.append(number)
             segments = tuple(own())
         else:
