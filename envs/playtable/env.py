@@ -26,9 +26,10 @@ from envs.playtable.scene import CAMERAS as VIEWS
 from envs.playtable.scene import model as table
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.playtable.state import PARTS, Start, with_robot, with_scene
+from envs.reset import own_options
 from envs.table import checked_start, observation_space
 from envs.tasks import LYING, RANGES, TASKS, BlockTask, Task, get_task
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 from worldaction.spec import (
     ACTION_SIZE,
     CAMERAS,
@@ -132,10 +133,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             UserError: an option, task or scene entry that does not exist, or a value outside its range.
         """
         super().reset(seed=seed)
-        options = options or {}
-        for option in options:
-            if option not in OPTIONS:
-                raise unknown("option", option, OPTIONS)
+        options = own_options(options, OPTIONS)
         self.task = get_task(options["task"], self.scene.name) if options.get("task") else self._default_task
         start_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         rng = np.random.default_rng([start_seed, list(TASKS).index(self.task.name)])

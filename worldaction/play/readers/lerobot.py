@@ -130,6 +130,7 @@ class LeRobotSource:
         extra = read_extra(self.path, [lengths.get(number) for number in range(total)])
         self.layout = self._layout(extra)
         self._stale: list[int] = []
+        self._longer = False
         self._validation = self._held_out()
         self._names: dict[int, str] | None = None
         self._last_read: tuple[Path, dict[str, np.ndarray]] = (Path(), {})
@@ -351,7 +352,8 @@ class LeRobotSource:
             kind: Kind = "demo" if any(task != PLAY for task in place.tasks) else "play"
             split: spec.Split = "validation" if number in self._validation else "training"
             return Recording(place.length, where, kind, split, segments=segments)
-        if extra.tasks and tuple(extra.tasks[number]) != place.tasks:
+        # the filler alone says nothing: lerobot's modify_tasks puts it where an episode began with it
+        if extra.tasks and place.tasks not in ((PLAY,), tuple(extra.tasks[number])):
             self._stale.append(number)
             segments = tuple(own())
         else:
@@ -433,6 +435,15 @@ class LeRobotSource:
     def _film(self, place: Place, camera: Camera, start: int) -> Iterator[np.ndarray]:
         path, first = place.videos[camera.feature]
         count = place.length - start
+        if self._version != "v3.0" and not self._longer and (frames := count_frames(path) or 0) > place.length:
+            # once: of a set that was cut so, all episodes may be
+            self._longer = True
+            logger.warning(
+                "%s has %d frames, its episode %d: the last ones are not read; videos of others may be longer, too",
+                path,
+                frames,
+                place.length,
+            )
         for frame in video_frames(path, first=(first + start) / self._rate, rate=self._rate, count=count):
             yield _checked(frame, camera, path)
 
