@@ -27,6 +27,7 @@ from worldaction.registration import ENVIRONMENTS
 if TYPE_CHECKING:
     from envs.episodes import Job
     from worldaction.config import PlayConfig
+    from worldaction.play.readers.source import Source
     from worldaction.spec import Layout
 
 LOGGER = logging.getLogger("worldaction")
@@ -176,6 +177,10 @@ class Benchmark(ABC):
         Raises:
             UserError: they cannot be made here; says what the user can do.
         """
+
+    def scaled(self, source: Source) -> Source:
+        """A recorded set of the same robot, its actions in [-1, 1] as they are here."""
+        return source
 
     def ready(self, folder: Path, tasks: Sequence[str]) -> Self:
         """Itself with all done that has to be done once, before processes share the work.

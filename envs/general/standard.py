@@ -99,6 +99,11 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         info = {**info, "is_success": self._success, "ended": ended, "action": np.clip(values, -1, 1)}
         return self._observe(), float(reward), bool(terminated or self._success), bool(truncated or late), info
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """[A] lowest and highest action in the environment's own range."""
+        return self._low, self._high
+
     def to_unit(self, action: Any) -> Array:
         """An action in the environment's own range as one in [-1, 1]."""
         share = (np.asarray(action, np.float64) - self._low) / (self._high - self._low)

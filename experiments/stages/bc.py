@@ -77,8 +77,8 @@ def action_error(task_run: TaskRun, policy: Policy) -> float | None:
     """How far the first action of a policy's decisions is from the demonstrated one, on held-out demonstrations.
 
     Returns:
-        the mean absolute error, in shares of that of always giving the mean action of these demonstrations, averaged
-        over the numbers of an action that vary; None without such demonstrations.
+        the mean absolute error, as a share of that of always giving the mean action of these demonstrations; None
+        without such demonstrations, or where all their actions are the same.
     """
     store = task_run.store
     found = store.demonstrations(task_run.task, split="validation")
@@ -91,9 +91,8 @@ def action_error(task_run: TaskRun, policy: Policy) -> float | None:
     rows, (steps, width) = torch.arange(len(feature), device=feature.device), policy.actor.noise_shape
     noise = normal(task_run.seed, Stream.POLICY, rows, 0, steps * width).view(-1, steps, width)
     given = policy.actor.sample(feature, noise, deterministic=policy.sampler == "deterministic")[:, 0]
-    plain = (wanted - wanted.mean(0)).abs().mean(0)
-    varies = plain > 1e-6
-    return float(((given - wanted).abs().mean(0)[varies] / plain[varies]).mean()) if bool(varies.any()) else None
+    plain = (wanted - wanted.mean(0)).abs().mean()
+    return float((given - wanted).abs().mean() / plain) if plain > 0 else None
 
 
 def save_actor(folder: Path, actor: Actor) -> None:

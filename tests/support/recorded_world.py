@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,3 +50,40 @@ def record(
             split: Any = "validation" if number >= episodes - validation else "training"
             writer.add_episode({"robot_obs": robot, "action": action}, kind="demo", split=split, segments=segments)
     return path
+
+
+def record_reach(root: Path, episodes: int) -> None:
+    """A Minari set of `reach_env` without pictures: its own demonstrator's episodes, in its own range of actions."""
+    import h5py
+    from foreign_sets import box
+    from reach_env import HIGH, LOW, Reach, Straight
+
+    (root / "data").mkdir(parents=True)
+    env, total = Reach(sees="numbers"), 0
+    with h5py.File(root / "data/main_data.hdf5", "w", track_order=True) as file:
+        for number in range(episodes):
+            seen, acted, reached = [env.reset(seed=number)[0]], [], [False]
+            who = Straight(env, np.random.default_rng(number))
+            for _ in range(12):
+                # every fourth one goes the wrong way
+                action = who.act(seen[-1]) if number % 4 else LOW
+                observation, *_, info = env.step(action)
+                seen.append(observation)
+                acted.append(action)
+                reached.append(bool(info["success"]))
+            group, total = file.create_group(f"episode_{number}"), total + len(acted)
+            for key in ("mark", "place"):
+                group[f"observations/{key}"] = np.stack([o[key] for o in seen])
+            group["actions"] = np.stack(acted).astype(np.float32)
+            for name in ("rewards", "terminations", "truncations"):
+                group[name] = np.zeros(len(acted))
+            group["infos/success"] = np.array(reached)
+    spaces = {key: box([2]) for key in ("mark", "place")}
+    bounds = {"low": LOW.tolist(), "high": HIGH.tolist()}
+    about = {
+        "total_episodes": episodes, "total_steps": total, "data_format": "hdf5",
+        "observation_space": json.dumps({"type": "Dict", "subspaces": spaces}),
+        "action_space": json.dumps({"type": "Box", "dtype": "float32", "shape": [2], **bounds}),
+        "env_spec": json.dumps({"id": "Reach-v0", "kwargs": {}}), "dataset_id": "tests/reach-v0",
+    }  # fmt: skip
+    (root / "data/metadata.json").write_text(json.dumps(about))
