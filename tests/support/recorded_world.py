@@ -64,7 +64,7 @@ def record_reach(root: Path, episodes: int) -> None:
         for number in range(episodes):
             seen, acted, reached = [env.reset(seed=number)[0]], [], [False]
             who = Straight(env, np.random.default_rng(number))
-            for _ in range(12):
+            for _ in range(20):
                 # every fourth one goes the wrong way
                 action = who.act(seen[-1]) if number % 4 else LOW
                 observation, *_, info = env.step(action)
