@@ -466,6 +466,6 @@ def test_a_leak_is_refused_in_every_format_that_is_written(tmp_path: Path, capsy
     for kind in ("store", "calvin", "lerobot"):
         assert ran("convert", path, tmp_path / kind, "--to", kind) == 2
         said = capsys.readouterr().err
-        assert "episode 3 of validation has 12 frames of episode 1 of training; leave them out of one" in said
+        assert "episode 3 of validation has 12 frames of episode 1 of training; leave one of the two out" in said
         assert not (tmp_path / kind).exists()
         assert not (tmp_path / f"{kind}.partial").exists()
