@@ -266,13 +266,23 @@ def _judge_of(config: GymConfig, name: str) -> Judge:
         least = config.success_reward
         return lambda observation, reward, info: reward >= least
 
-    def from_info(observation: Any, reward: float, info: dict[str, Any]) -> bool:
+    return _FromInfo(name)
+
+
+class _FromInfo:
+    """What `info` says. Where it says nothing in some steps of many, the task is not known to be done."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._has_told = name, False
+
+    def __call__(self, observation: Any, reward: float, info: dict[str, Any]) -> bool:
         for key in SUCCESS_KEYS:
             if key in info:
+                self._has_told = True
                 return bool(info[key])
+        if self._has_told:
+            return False
         raise UserError(
-            f"{name} does not say in info whether the task is done; give --gym.success-reward R, "
+            f"{self._name} does not say in info whether the task is done; give --gym.success-reward R, "
             "or --gym.success module:function of (observation, reward, info)"
         )
-
-    return from_info

@@ -244,6 +244,13 @@ def test_the_time_limit_truncates() -> None:
     assert [env.step(STILL)[3] for _ in range(3)] == [False, False, True]
 
 
+def test_what_lerobot_sends_along_with_a_reset_changes_nothing(blind: PlayTableEnv) -> None:
+    before, _ = blind.reset(seed=4, options={"task": "open_drawer"})
+    after, _ = blind.reset(seed=4, options={"task": "open_drawer", "lerobot_new_rollout": True})
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

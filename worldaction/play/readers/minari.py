@@ -97,14 +97,8 @@ class MinariSource:
         about = load_json(self._about)
         with naming(self._about):
             self._storage = _storage(folder, str(about["data_format"]))
-            encoded = bool(about.get("jpeg_encoding", True))
-            found = list(_leaves(_space(about, "observation_space"), encoded))
-            action = _space(about, "action_space")
-            if action["type"] != "Box":
-                raise UserError(
-                    f"{self._about}: actions are {action['type']}; only a Box of numbers can be learnt from"
-                )
-            size = math.prod(int(n) for n in action["shape"])
+            found = list(_leaves(_space(about, "observation_space"), bool(about.get("jpeg_encoding", True))))
+            action = self._action_size(_space(about, "action_space"))
             task, self.rate = _environment(about)
         self.left_out = tuple(leaf for leaf in found if isinstance(leaf, str))
         leaves = sorted((leaf for leaf in found if isinstance(leaf, Leaf)), key=lambda leaf: leaf.path)
@@ -113,11 +107,16 @@ class MinariSource:
         for leaf in (leaf for leaf in leaves if leaf.image):
             self._cameras[camera_name(leaf.path.replace("/", "_") or "image", self._cameras, self._about)] = leaf
         robot = sum(math.prod(leaf.shape) for leaf in self._vectors)
-        self.layout = layout_of(self._cameras, robot=robot, scene=0, action=size)
+        self.layout = layout_of(self._cameras, robot=robot, scene=0, action=action)
         self.image_size = min((min(leaf.sides) for leaf in self._cameras.values()), default=0)
         self.episodes: Sequence[Recording] = self._recordings(about, task, success, Sound(strict=strict))
         config = {"path": str(self.path.resolve()), "format": self.format, "environment": task}
         self.origin = Origin("minari", config=config | {"dataset": about.get("dataset_id")})
+
+    def _action_size(self, space: Mapping[str, Any]) -> int:
+        if space["type"] != "Box":
+            raise UserError(f"{self._about}: actions are {space['type']}; only a Box of numbers can be learnt from")
+        return math.prod(int(n) for n in space["shape"])
 
     @staticmethod
     def recognises(path: Path) -> bool:

@@ -176,7 +176,7 @@ def with_column(root: Path, name: str, values: Callable[[int], Any]) -> None:
         numbers = np.unique(table.column("episode_index").to_numpy())
         parts = [values(int(number)) for number in numbers]
         if parts[0] is not None:
-            column = pa.chunked_array([pa.array(part) for part in parts])
+            column = pa.concat_tables([pa.table({name: part}) for part in parts], promote_options="permissive")[name]
             parquet.write_table(table.append_column(name, column), path)
 
 
@@ -210,6 +210,12 @@ def test_lerobot_says_by_a_column_or_a_sparse_reward(
 def test_an_episode_whose_file_lacks_the_column_is_unknown_beside_others(tmp_path: Path) -> None:
     root = write("lerobot 2.1", tmp_path / "set")
     with_column(root, "next.success", lambda n: None if n == 2 else at(LENGTH - 1))
+    assert labels(root) == [True, True, None, True]
+
+
+def test_an_episode_without_values_in_the_column_is_unknown_beside_others(tmp_path: Path) -> None:
+    root = write("lerobot 3.0", tmp_path / "set")
+    with_column(root, "next.success", lambda n: [None] * LENGTH if n == 2 else at(LENGTH - 1).tolist())
     assert labels(root) == [True, True, None, True]
 
 
@@ -396,6 +402,15 @@ def test_an_odd_first_demo_is_the_one_that_is_left_out(tmp_path: Path) -> None:
     assert "data/demo_0 has no array view_image" in source.skipped[0]
 
 
+def test_observations_that_are_not_read_are_named(tmp_path: Path) -> None:
+    path = write("robomimic", tmp_path / "set")
+    with h5py.File(path, "a") as file:
+        for number in range(4):
+            file[f"data/demo_{number}/obs/depth"] = np.zeros((LENGTH, 4, 4, 1))
+    left_out: tuple[str, ...] = getattr(open_source(path), "left_out", ())
+    assert left_out == ("depth (float64 (4, 4, 1))",)
+
+
 def test_a_demo_that_a_mask_names_and_nobody_has_is_missed(tmp_path: Path) -> None:
     path = write("robomimic", tmp_path / "set", validation=[3])
     with h5py.File(path, "a") as file:
@@ -448,7 +463,7 @@ def test_an_episode_that_is_in_both_splits_is_refused(tmp_path: Path, kind: str)
     path = write(kind, tmp_path / "set", which=[0, 1, 2, 1], validation=[3])
     source = open_source(path)
     message = "episode 3 of validation has 12 frames of episode 1 of training"
-    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: {message}; leave them out of one"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: {message}; leave one of the two out"):
         convert(source, tmp_path / "store", image_size=SIDE)
     assert not (tmp_path / "store").exists()
     assert message in check_frames(open_source(path), lambda _: None).problems
