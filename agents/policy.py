@@ -30,7 +30,8 @@ from torch import Tensor
 
 from agents.policies.base import SAMPLERS, ImprovedPolicy, PolicyHead, Sampler, identity, known_head
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.interface import RobotInterface
+from worldaction.io.artefact import load_tensors, plain, read_json, save_tensors, write_json
 from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, IS_INIT
 from worldaction.world_model.latent import Latent
@@ -68,6 +69,7 @@ class Policy(TensorDictModuleBase):
         seed: int = 0,
         sampler: Sampler = "stochastic",
         env: Mapping[str, Any] | None = None,
+        interface: RobotInterface | None = None,
     ) -> None:
         """
         Args:
@@ -78,10 +80,12 @@ class Policy(TensorDictModuleBase):
             sampler: how it acts; see `sampler`.
             env: the settings of the environment that it is evaluated in, as plain values of `EnvConfig`, for
                 `envs.benchmark.env_of`; None if nobody knows.
+            interface: names, pictures and units of the robot whose data it learned from; None takes the keys of the
+                play store and gives actions in [-1, 1].
         """
         super().__init__()
         self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
-        self.sampler, self.env = sampler, env
+        self.sampler, self.env, self.interface = sampler, env, interface or RobotInterface()
         self.in_keys, self.out_keys = [*model.config.observed, IS_INIT], [ACTION]
         self._session: PolicyState | None = None
         self._names = np.random.default_rng(seed)
@@ -116,7 +120,9 @@ class Policy(TensorDictModuleBase):
         start: Tensor,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, PolicyState]:
-        """Take in a frame of every episode and give every episode its next action.
+        """Take in a frame of every episode and give every episode its next action, in [-1, 1].
+
+        This is what the library's own code calls; `predict`, `select_action` and TorchRL's calls speak to a robot.
 
         Args:
             observation: cameras uint8 [B, H, W, 3] and robot_obs [B, P].
@@ -193,19 +199,23 @@ class Policy(TensorDictModuleBase):
         episode_start: Any = None,
         deterministic: bool | None = None,
     ) -> tuple[np.ndarray, PolicyState]:
-        """As Stable-Baselines3's `predict`; one observation or a batch of them.
+        """As Stable-Baselines3's `predict`; one observation or a batch of them, the action in the robot's units.
 
         Every row whose episode starts has noise of its own, drawn anew; see `reset`.
 
         Args:
-            observation: arrays with the keys of the play table.
+            observation: what the robot gives; see `RobotInterface.observe`.
             state: what the last call returned.
             episode_start: [B] bool; where true the state is forgotten. None: only if there is no state.
             deterministic: taken because Stable-Baselines3 gives it, and changes nothing. There it leaves out the noise
                 of exploration, of which this policy has none; and so `evaluate_policy`, which gives True unless told
                 otherwise, measures this policy and no other. `sampler` chooses how actions are drawn.
         """
-        tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
+        config = self.model.config
+        seen = self.interface.observe(
+            observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot
+        )
+        tensors = {key: torch.as_tensor(value) for key, value in seen.items()}
         single = not self.model.check(tensors)
         if single:
             tensors = {key: value[None] for key, value in tensors.items()}
@@ -216,7 +226,7 @@ class Policy(TensorDictModuleBase):
         device = self.model.proprio_mean.device
         tensors = {key: value.to(device) for key, value in tensors.items()}
         action, state = self.act(tensors, state, start=fresh.to(device))
-        numbers = action.cpu().numpy()
+        numbers = self.interface.to_robot(action.cpu().numpy())
         return (numbers[0] if single else numbers), state
 
     def reset(self, *, seed: int | None = None) -> None:
@@ -250,7 +260,7 @@ class Policy(TensorDictModuleBase):
             frame: observations and is_init [...], as InitTracker gives it; the next one of the same episodes.
 
         Returns:
-            the frame, with "action" [..., A].
+            the frame, with "action" [..., A] in the robot's units.
         """
         keys = self._keys(frame)
         if IS_INIT not in frame.keys():  # noqa: SIM118 - TensorDict has no `in`
@@ -266,6 +276,8 @@ class Policy(TensorDictModuleBase):
         if self._session is not None and len(self._session.age) != len(start) and bool(start.all()):
             self._session = None  # of another environment, of which nothing goes on
         action, self._session = self.act(observation, self._session, start=start)
+        if self.interface.scale is not None:
+            action = torch.from_numpy(self.interface.to_robot(action.cpu().numpy()))
         return frame.set(ACTION, action.reshape(*frame.batch_size, -1).to(frame[keys[0]].device))
 
     def _keys(self, observation: Any) -> list[str]:
@@ -285,6 +297,7 @@ class Policy(TensorDictModuleBase):
             "seed": self.seed,
             "sampler": self.sampler,
             "env": self.env,
+            "interface": plain(self.interface),
             "model": asdict(self.model.config) | {"losses": ()},
             "actor": config_of(self.actor),
         }
@@ -321,10 +334,13 @@ class Policy(TensorDictModuleBase):
             part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             restore(module, part, source=folder / "model.safetensors")
             module.to(device).eval().requires_grad_(False)
-        # policies of before there was a choice, and of before they knew their environment
+        # policies of before there was a choice, and of before they knew their environment or their robot
         sampler = values.get("sampler", "stochastic")
-        env = values.get("env")
-        return cls(model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env)
+        env, robot = values.get("env"), values.get("interface")
+        interface = None if robot is None else RobotInterface.from_dict(robot, source=folder / "config.json")
+        return cls(
+            model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env, interface=interface
+        )
 
 
 def config_of(actor: Actor) -> dict[str, Any]:

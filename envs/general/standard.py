@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from worldaction.config import GymConfig
 from worldaction.errors import UserError
 from worldaction.extension import load
-from worldaction.play.images import area_mean, centre_square
+from worldaction.play.images import fitted
 from worldaction.spec import ROBOT, SCENE, Layout
 
 Array = NDArray[np.float64]
@@ -185,7 +185,7 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if (side := min(image.shape[:2])) < self._size:
             raise UserError(f"{self.name}: a picture is {image.shape}; choose --table.image-size {side} or less")
-        small: NDArray[np.uint8] = area_mean(centre_square(image[None]), self._size)[0]
+        small: NDArray[np.uint8] = fitted(image[None], self._size)[0]
         return small
 
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.play.images import area_mean, centre_square
+from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.play.images import fitted
 from worldaction.play.layout import Segment
 from worldaction.play.readers import hdf5
 from worldaction.play.readers.reading import camera_name, check_vectors, layout_of, load_json, naming, need, piece
@@ -91,7 +92,9 @@ class MinariSource:
         with hdf5.opened(self._file) as file:
             self._names = self._episode_names(file, about)
             self.episodes: Sequence[Recording] = [self._recording(file, name, task, success) for name in self._names]
-        config = {"path": str(self.path.resolve()), "format": self.format, "environment": task}
+        config: dict[str, Any] = {"path": str(self.path.resolve()), "format": self.format, "environment": task}
+        config["features"] = {spec.ROBOT: [leaf.path for leaf in self._vectors]}
+        config[CAMERAS_RECORDED] = recorded_cameras({k: (leaf.path, leaf.shape) for k, leaf in self._cameras.items()})
         self.origin = Origin("minari", config=config | {"dataset": about.get("dataset_id")})
 
     @staticmethod
@@ -117,7 +120,7 @@ class MinariSource:
                     block[spec.ROBOT] = hdf5.vectors(parts, first, last, where)
                 for key, image in images.items():
                     pixels = self._images(image, cameras[key], first, last, f"{where}/{cameras[key].node}")
-                    block[key] = area_mean(centre_square(pixels), image_size)
+                    block[key] = fitted(pixels, image_size)
                 yield block
 
     def _actions(self, actions: Any, first: int, last: int, where: str) -> np.ndarray:
