@@ -287,6 +287,29 @@ class Policy(TensorDictModuleBase):
             raise UserError(f"observation has no {missing[0]!r}; this policy sees {', '.join(keys)}")
         return keys
 
+    def describe(self) -> dict[str, Any]:
+        """What the program of a robot has to know, as plain values; `null_action` and bounds in the robot's units."""
+        config, robot = self.model.config, self.interface
+        layout, known = config.layout, {one.key: plain(one) for one in robot.cameras}
+        null = np.array(layout.null_action)
+        return {
+            "task": self.task,
+            "env": None if self.env is None else self.env["env"],
+            "source": robot.source,
+            "rate": robot.rate,
+            "cameras": {camera: known.get(camera) for camera in config.cameras},
+            "pictures": f"cut to the square in the middle, averaged down to {config.image_size} x {config.image_size}",
+            "state": list(robot.state),
+            "numbers": layout.robot,
+            "action": layout.action,
+            "low": None if robot.scale is None else list(robot.scale.low),
+            "high": None if robot.scale is None else list(robot.scale.high),
+            "null_action": robot.to_robot(null).tolist(),
+            "absolute": layout.absolute,
+            "binary": list(layout.binary),
+            "chunk": self.actor.chunk,
+        }
+
     # Disk -------------------------------------------------------------------------------------------------------------
 
     def save_pretrained(self, folder: Path | str) -> None:
