@@ -348,19 +348,35 @@ class Policy(TensorDictModuleBase):
         values = read_json(folder / "config.json")
         if missing := [key for key in ("task", "seed", "model", "actor") if key not in values]:
             raise UserError(f"{folder / 'config.json'} has no {missing[0]!r}, so it is no policy's; give its folder")
-        config = ModelConfig.from_dict(values["model"], source=folder / "config.json")
-        # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
-        model = WorldModel(replace(config, losses=()))
-        actor = build_actor(values["actor"], head)
+        policy = cls.untrained(values, source=folder / "config.json", head=head)
         weights = load_tensors(folder / "model.safetensors")
-        for prefix, module in (("model.", model), ("actor.", actor)):
+        for prefix, module in (("model.", policy.model), ("actor.", policy.actor)):
             part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             restore(module, part, source=folder / "model.safetensors")
             module.to(device).eval().requires_grad_(False)
+        return policy
+
+    @classmethod
+    def untrained(
+        cls, values: Mapping[str, Any], *, source: Path | str, head: type[PolicyHead] | None = None
+    ) -> Policy:
+        """What a policy's config.json describes, before its weights are loaded. Nothing that it names is imported.
+
+        Args:
+            values: its content.
+            source: where they come from, for errors.
+            head: see `from_pretrained`.
+
+        Raises:
+            UserError: they are of another version, or their head is not imported.
+        """
+        config = ModelConfig.from_dict(values["model"], source=Path(source))
+        # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
+        model, actor = WorldModel(replace(config, losses=())), build_actor(values["actor"], head)
         # policies of before there was a choice, and of before they knew their environment or their robot
         sampler = values.get("sampler", "stochastic")
         env, robot = values.get("env"), values.get("interface")
-        interface = None if robot is None else RobotInterface.from_dict(robot, source=folder / "config.json")
+        interface = None if robot is None else RobotInterface.from_dict(robot, source=source)
         return cls(
             model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env, interface=interface
         )

@@ -232,6 +232,8 @@ class Evaluated(Protocol):
 def env_of(policy: Evaluated, *, env: str | None = None, film: bool = False, **changes: Any) -> gym.Env[Any, Any]:
     """The environment in which a study evaluated a policy: its pictures, time limit, success and stress switches.
 
+    It takes the policy's actions, in whatever units they are.
+
     Args:
         policy: as it was loaded, or anything with its `task` and `env`.
         env: see `benchmark_of`.
@@ -241,7 +243,13 @@ def env_of(policy: Evaluated, *, env: str | None = None, film: bool = False, **c
     Raises:
         UserError: as `benchmark_of`.
     """
-    return benchmark_of(policy, env=env, **changes).make(policy.task, film=film)
+    made = benchmark_of(policy, env=env, **changes).make(policy.task, film=film)
+    scaled = getattr(getattr(policy, "interface", None), "scale", None) is not None
+    if not (scaled and made.has_wrapper_attr("to_unit")):
+        return made
+    from envs.general.standard import OwnRange
+
+    return OwnRange(made)
 
 
 def benchmark_of(policy: Evaluated, *, env: str | None = None, **changes: Any) -> Benchmark:

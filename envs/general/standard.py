@@ -35,6 +35,19 @@ SUCCESS_KEYS: Final = ("is_success", "success")
 JUDGES: Final = "it has to take (observation, reward, info) and return whether the task is done"
 
 
+class OwnRange(gym.ActionWrapper[Any, Any, Any]):
+    """A `Standard` environment that is told actions in its own range, as policies act that were recorded in it."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.action_space = env.unwrapped.action_space
+
+    def action(self, action: Any) -> Array:
+        """As `Standard` takes it."""
+        found: Array = self.env.get_wrapper_attr("to_unit")(action)
+        return found
+
+
 class Standard(gym.Wrapper[Observation, Any, Any, Any]):
     """An environment that any study can be run in.
 
