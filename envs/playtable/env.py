@@ -322,10 +322,8 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 def _unknown_argument(name: str) -> UserError:
     """What to do about an argument that the table does not take, such as a switch that makes it harder."""
     if name in StressConfig.__dataclass_fields__:
-        where = f"envs.benchmark.env_of(policy, {name}=...), or EnvConfig(stress=StressConfig({name}=...))"
-        return UserError(
-            f"{name} is a switch around the table, not one of its arguments; use {where} for open_benchmark"
-        )
+        where = f"envs.benchmark.env_of(policy, {name}=...), or open_benchmark with StressConfig({name}=...)"
+        return UserError(f"{name} is a switch around the table, not one of its arguments; use {where}")
     return unknown("argument of the play table", name, list(inspect.signature(PlayTableEnv.__init__).parameters)[1:-1])
 
 
