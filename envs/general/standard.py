@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from worldaction.config import GymConfig
 from worldaction.errors import UserError
 from worldaction.extension import load
-from worldaction.play.images import area_mean, centre_square
+from worldaction.play.images import fitted
 from worldaction.spec import ROBOT, SCENE, Layout
 
 Array = NDArray[np.float64]
@@ -33,6 +33,19 @@ RENDERED: Final = "render"
 """Name of the camera that is the environment's own picture."""
 SUCCESS_KEYS: Final = ("is_success", "success")
 JUDGES: Final = "it has to take (observation, reward, info) and return whether the task is done"
+
+
+class OwnRange(gym.ActionWrapper[Any, Any, Any]):
+    """A `Standard` environment that is told actions in its own range, as policies act that were recorded in it."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.action_space = env.unwrapped.action_space
+
+    def action(self, action: Any) -> Array:
+        """As `Standard` takes it."""
+        found: Array = self.env.get_wrapper_attr("to_unit")(action)
+        return found
 
 
 class Standard(gym.Wrapper[Observation, Any, Any, Any]):
@@ -190,7 +203,7 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if (side := min(image.shape[:2])) < self._size:
             raise UserError(f"{self.name}: a picture is {image.shape}; choose --table.image-size {side} or less")
-        small: NDArray[np.uint8] = area_mean(centre_square(image[None]), self._size)[0]
+        small: NDArray[np.uint8] = fitted(image[None], self._size)[0]
         return small
 
 

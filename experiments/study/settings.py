@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -235,7 +236,9 @@ BASE = replace(
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000, demos=10),
     # twice the trained steps, and so twice the numbers of a decision
-    update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0, jury=2),
+    update=replace(
+        QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0, jury=2
+    ),
     evaluation=EvaluationConfig(episodes=200, first=450, parallel=20),
 )
 
@@ -328,15 +331,28 @@ DEFAULT = "quick"
 
 def load_study(folder: Path) -> Study:
     """The settings of a run."""
-    from worldaction.io.artefact import read_json
-
     if not (folder / "config.json").exists():
         raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
     try:
-        study: Study = from_dict(Study, read_json(folder / "config.json"))
+        study: Study = from_dict(Study, read_config(folder))
     except UserError as error:
         raise UserError(f"{error} ({folder / 'config.json'}); if another version wrote it, begin another run") from None
     return study
+
+
+def read_config(folder: Path) -> Any:
+    """The config.json of a run or of a policy, without the torch that `worldaction.io.artefact` needs.
+
+    Raises:
+        UserError: it cannot be read, or is no JSON.
+    """
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and write it again") from error
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:

@@ -23,7 +23,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.play.images import area_mean, centre_square
+from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.play.images import fitted
 from worldaction.play.labels import achieved, is_sparse
 from worldaction.play.layout import Segment
 from worldaction.play.lerobot_layout import EXTRA, PLAY, Extra, read_extra
@@ -126,6 +127,7 @@ class LeRobotSource:
         extra = self._read_episodes(Sound(strict=strict))
         chosen = {key: name for key, (name, _) in self._vectors.items()}
         config = {"path": str(self.path.resolve()), "format": self.format, "features": chosen}
+        config[CAMERAS_RECORDED] = recorded_cameras({c.name: (c.feature, (c.height, c.width)) for c in self._cameras})
         source, renderer = (extra.source, extra.renderer) if extra else ("lerobot", "unknown")
         self.origin = Origin(source, renderer, config=config)
 
@@ -178,7 +180,7 @@ class LeRobotSource:
             count = len(block[spec.ACTION])
             images = {c.name: self._stills(rows.images(c.feature), place, c) for c in still}
             images |= {name: np.stack(list(islice(frames, count))) for name, frames in films.items()}
-            yield block | {name: area_mean(centre_square(image), image_size) for name, image in images.items()}
+            yield block | {name: fitted(image, image_size) for name, image in images.items()}
             done += count
 
     # --- features ---------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.play.images import area_mean, centre_square
+from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.play.images import fitted
 from worldaction.play.labels import achieved, of_rewards
 from worldaction.play.layout import Segment
 from worldaction.play.readers import hdf5
@@ -110,7 +111,9 @@ class MinariSource:
         self.layout = layout_of(self._cameras, robot=robot, scene=0, action=action)
         self.image_size = min((min(leaf.sides) for leaf in self._cameras.values()), default=0)
         self.episodes: Sequence[Recording] = self._recordings(about, task, success, Sound(strict=strict))
-        config = {"path": str(self.path.resolve()), "format": self.format, "environment": task}
+        config: dict[str, Any] = {"path": str(self.path.resolve()), "format": self.format, "environment": task}
+        config["features"] = {spec.ROBOT: [leaf.path for leaf in self._vectors]}
+        config[CAMERAS_RECORDED] = recorded_cameras({k: (leaf.path, leaf.sides) for k, leaf in self._cameras.items()})
         self.origin = Origin("minari", config=config | {"dataset": about.get("dataset_id")})
 
     def _action_size(self, space: Mapping[str, Any]) -> int:
@@ -140,7 +143,7 @@ class MinariSource:
                     block[spec.ROBOT] = hdf5.vectors(parts, first, last, where)
                 for key, image in images.items():
                     pixels = _images(image, cameras[key], first, last, f"{where}/observations/{cameras[key].path}")
-                    block[key] = area_mean(centre_square(pixels), image_size)
+                    block[key] = fitted(pixels, image_size)
                 yield block
 
     def _actions(self, actions: Any, first: int, last: int, where: str) -> np.ndarray:

@@ -16,7 +16,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.play.images import area_mean, centre_square
+from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.play.images import fitted
 from worldaction.play.labels import of_rewards
 from worldaction.play.layout import Segment
 from worldaction.play.readers import hdf5
@@ -70,9 +71,12 @@ class RobomimicSource:
             task, self.rate = _environment(about)
             self._absolute = action.endswith("_abs") or _is_absolute(about)
             self.layout, self.image_size = self._describe(data[self._typical])
+            obs = data[self._typical]["obs"]
+            pictures = {key: (name, obs[name].shape[1:]) for key, name in self._cameras.items()}
             self.episodes: Sequence[Recording] = self._recordings(file, names, task, Sound(strict=strict))
         chosen = {spec.ROBOT: self._robot, spec.SCENE: self._scene, spec.ACTION: action}
         config = {"path": str(self.path.resolve()), "format": self.format, "features": chosen, "environment": task}
+        config[CAMERAS_RECORDED] = recorded_cameras(pictures)
         self.origin = Origin("robomimic", config=config)
 
     @staticmethod
@@ -96,7 +100,7 @@ class RobomimicSource:
                 block = {key: hdf5.vectors(part, first, last, where) for key, part in parts.items()}
                 for key, image in images.items():
                     pixels = hdf5.frames(image, first, last, f"{where}/obs/{cameras[key]}")
-                    block[key] = area_mean(centre_square(pixels), image_size)
+                    block[key] = fitted(pixels, image_size)
                 yield block
 
     def _sort(self, demo: Any, robot: str | None, scene: str) -> tuple[dict[str, str], list[str], list[str]]:
