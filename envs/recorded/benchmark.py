@@ -78,10 +78,11 @@ class Recorded(Benchmark):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """See `Benchmark.tasks`: those that succeed at least once."""
-        found = dict.fromkeys(s.task for e in self.source.episodes for s in e.segments if s.success)
+        """See `Benchmark.tasks`: those that succeed at least once where policies learn."""
+        training = (e for e in self.source.episodes if e.split == "training")
+        found = dict.fromkeys(s.task for e in training for s in e.segments if s.success)
         if not found:
-            raise UserError(f"{self.play} has no attempt that succeeds, so there is nothing to clone; record some")
+            raise UserError(f"{self.play} has no training attempt that succeeds, so none to clone; record some")
         return tuple(found)
 
     @property

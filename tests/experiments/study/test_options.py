@@ -56,17 +56,25 @@ def test_no_preset_means_the_default_one_and_options_change_only_what_they_name(
     assert (resume, only_print) == (None, False)
 
 
-@pytest.mark.parametrize("env", [[], ["--env", "worldaction/Calvin-v0"]])
 @pytest.mark.parametrize(("asked", "warned"), [([], True), (["--tasks", "all"], True), (["--tasks", *EIGHT], False)])
-def test_recorded_play_teaches_no_task_of_blocks(
-    env: list[str], asked: list[str], warned: bool, caplog: pytest.LogCaptureFixture
+def test_recorded_play_teaches_no_task_of_blocks_in_a_simulator_that_judges_by_scenes(
+    asked: list[str], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    env = ["--env", "worldaction/Calvin-v0"]
     with caplog.at_level("WARNING"):
         study, *_ = parse_study(["small", *env, "--play", str(SAMPLE), *asked])
     assert study.tasks == EIGHT
     said = "tasks that cannot be learned from recorded play are left out: push_pink_block_right, "
     assert any(said in message for message in caplog.messages) == warned
     assert set(TASKS_OF_BLOCKS) < set(parse_study(["small", *env])[0].tasks)
+
+
+def test_recorded_play_alone_means_its_own_tasks_and_no_simulator() -> None:
+    study, *_ = parse_study(["small", "--play", str(SAMPLE)])
+    assert (study.env, study.tasks) == ("recorded", ("open_drawer",))
+    # nothing is asked of start states that do not exist
+    assert (study.evaluation.curve_episodes, study.evaluation.sampler_episodes) == (0, 0)
+    assert study.table.max_steps % study.policy.chunk == 0
 
 
 def test_losses_named_on_the_command_line_keep_the_options_of_the_preset() -> None:
@@ -225,7 +233,10 @@ def refusal(
         (["debug", "--data.demo-pace", "2"], "--data.demo-pace 2", "give a number above 0, up to 1"),
         (["debug", "--arms", "base:", "update.bc=nan"], "--update.bc nan", "give a finite number of 0 or more"),
         (
-            ["small", "--play", str(SAMPLE), "--tasks", "open_drawer", "push_pink_block_right"],
+            [
+                *("small", "--env", "worldaction/Calvin-v0", "--play", str(SAMPLE)),
+                *("--tasks", "open_drawer", "push_pink_block_right"),
+            ],
             "push_pink_block_right cannot be learned from recorded play: which numbers of a frame are its block's",
             "leave it out of --tasks",
         ),
@@ -397,11 +408,17 @@ def rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.n
     ],
 )
 def test_a_damaged_recording_is_refused_by_file(
-    refusal: Callable[[list[str]], str], tmp_path: Path, damage: Callable[[Path], None], value: str, remedy: str
+    refusal: Callable[[list[str]], str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    value: str,
+    remedy: str,
 ) -> None:
     shutil.copytree(SAMPLE, tmp_path / "set")
     damage(tmp_path / "set")
-    said = refusal([*options(workers=1, run_dir="run", play="set"), "--world-model.cameras", *CAMERAS])
+    # what is damaged is left out with a warning, and of this set then too little is left
+    said = refusal([*options(workers=1, run_dir="run", play="set"), "--world-model.cameras", *CAMERAS]) + caplog.text
     assert value in said
     assert remedy in said
 
