@@ -104,12 +104,12 @@ class RobotInterface:
             return cls(
                 source=_text(values["source"]),
                 rate=None if values["rate"] is None else float(values["rate"]),
-                cameras=tuple(_camera(one["key"], one) for one in values["cameras"]),
+                cameras=tuple(_camera(one) for one in values["cameras"]),
                 state=tuple(_text(name) for name in values["state"]),
                 scale=bounds,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{source}: its interface to the robot is damaged ({error!r}); save it again") from error
+            raise UserError(f"{source}: what it says of the robot is damaged ({error!r}); make it again") from error
 
     # ---- what the robot gives
 
@@ -139,11 +139,10 @@ class RobotInterface:
         return _first(given, names)
 
     def _numbers(self, given: Any, robot: int) -> np.ndarray:
-        if ROBOT in given.keys() or not self.state:  # noqa: SIM118 - TensorDict has no `in`
-            return _first(given, [ROBOT, LEROBOT_STATE])
-        if LEROBOT_STATE in given.keys() and LEROBOT_STATE not in self.state:  # noqa: SIM118
-            return _first(given, [LEROBOT_STATE])
-        return _joined([_first(given, [name]) for name in self.state], robot)
+        whole = [name for name in (ROBOT, LEROBOT_STATE) if name not in self.state]
+        if not self.state or any(name in given.keys() for name in whole):  # noqa: SIM118 - TensorDict has no `in`
+            return _first(given, whole)
+        return _joined([_first(given, [name, *whole]) for name in self.state], robot)
 
     # ---- what it is told
 
@@ -157,19 +156,24 @@ def interface_of(meta: StoreMeta) -> RobotInterface:
 
     Args:
         meta: of the store; what older ones do not say is left open, and then the store's own names are the robot's.
+
+    Raises:
+        UserError: the store's config has been changed by hand.
     """
     config = meta.config
-    cameras = dict(config.get(CAMERAS_RECORDED) or {})
-    names = (config.get("features") or {}).get(ROBOT) or ()
-    scale = config.get(RECORDED)
-    rate = config.get("rate", float(CONTROL_HZ) if meta.source in TABLES else None)
-    return RobotInterface(
-        source=meta.source,
-        rate=rate,
-        cameras=tuple(_camera(key, cameras[key]) for key in meta.cameras if key in cameras),
-        state=(names,) if isinstance(names, str) else tuple(names),
-        scale=None if scale is None else ActionScale(tuple(scale["low"]), tuple(scale["high"])),
-    )
+    cameras = config.get(CAMERAS_RECORDED) or {}
+    try:
+        names = (config.get("features") or {}).get(ROBOT) or []
+        found = {
+            "source": meta.source,
+            "rate": config.get("rate", CONTROL_HZ if meta.source in TABLES else None),
+            "cameras": [{"key": key, **cameras[key]} for key in meta.cameras if key in cameras],
+            "state": [names] if isinstance(names, str) else names,
+            "scale": config.get(RECORDED),
+        }
+    except (AttributeError, TypeError) as error:
+        raise UserError(f"the play store's config is damaged ({error}); convert the data again") from error
+    return RobotInterface.from_dict(found, source=f"the play store of {meta.source}")
 
 
 def recorded_cameras(cameras: Mapping[str, tuple[str, Sequence[int]]]) -> dict[str, Any]:
@@ -241,8 +245,8 @@ def _in_bytes(value: np.ndarray, camera: str) -> np.ndarray:
 # ---- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def _camera(key: Any, values: Mapping[str, Any]) -> RobotCamera:
-    return RobotCamera(_text(key), _text(values["name"]), int(values["height"]), int(values["width"]))
+def _camera(values: Mapping[str, Any]) -> RobotCamera:
+    return RobotCamera(_text(values["key"]), _text(values["name"]), int(values["height"]), int(values["width"]))
 
 
 def _numbers(values: Any) -> tuple[float, ...]:

@@ -38,9 +38,12 @@ class SavedPolicy(NamedTuple):
             policies = sorted(path.parent for path in folder.glob("policies/*/config.json"))
             hint = f"give one of its policies, such as {policies[0]}" if policies else "give the folder of one"
             raise UserError(f"{folder} holds no policy; {hint}")
-        model = values["model"]
-        layout = Layout.from_dict(model["layout"])
-        return cls(folder, values["task"], values.get("env"), tuple(model["cameras"]), layout)
+        try:
+            model = values["model"]
+            layout = Layout.from_dict(model["layout"])
+            return cls(folder, values["task"], values.get("env"), tuple(model["cameras"]), layout)
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / 'config.json'} is damaged ({error!r}); save the policy again") from error
 
 
 def is_policy(folder: Path) -> bool:

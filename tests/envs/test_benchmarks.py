@@ -30,6 +30,7 @@ from experiments.stages.rollout import Evaluation, evaluate
 from experiments.study.settings import PRESETS
 from worldaction.config import GymConfig, StressConfig, TableConfig
 from worldaction.errors import UserError
+from worldaction.interface import RobotInterface
 from worldaction.play.store import PlayStore
 
 __all__ = ["root"]  # a fixture
@@ -51,6 +52,7 @@ class Pull:
     """Pulls the drawer shut, whatever it sees."""
 
     task = "close_drawer"
+    interface = RobotInterface()
     model = SimpleNamespace(proprio_mean=torch.zeros(1), config=SimpleNamespace(observed=("rgb_static", "robot_obs")))
 
     def act(self, observation: Any, state: Any, *, start: torch.Tensor, rows: torch.Tensor) -> Any:

@@ -124,7 +124,7 @@ def test_an_interface_survives_its_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"scale": 3}, {"rate": "fast"}, {"cameras": [{"key": "top"}]}, {"state": [1]}])
 def test_a_damaged_interface_is_refused_by_the_name_of_its_file(change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"config\.json: its interface to the robot is damaged"):
+    with pytest.raises(UserError, match=r"config\.json: what it says of the robot is damaged"):
         RobotInterface.from_dict({**plain(RobotInterface()), **change}, source="config.json")
 
 
@@ -132,6 +132,12 @@ def test_a_store_of_before_takes_its_own_names() -> None:
     meta = StoreMeta(SIDE, "lerobot", "unknown", None, spec.CALVIN, {"rate": None})
     assert interface_of(meta) == RobotInterface("lerobot")
     assert interface_of(StoreMeta(SIDE, "playtable", "rays", 0, spec.CALVIN)).rate == spec.CONTROL_HZ
+
+
+@pytest.mark.parametrize("config", [{"cameras": 3}, {"features": 3}, {"action_scale": {"low": [0]}}, {"rate": "x"}])
+def test_a_store_whose_config_was_changed_by_hand_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="damaged"):
+        interface_of(StoreMeta(SIDE, "lerobot", "unknown", None, spec.CALVIN, config))
 
 
 def test_a_number_that_never_changes_is_executed_as_it_was() -> None:
