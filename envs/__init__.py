@@ -1,7 +1,8 @@
-"""Environments: the embedded play table, the real CALVIN simulator, a small arm, the task oracle, and the frozen world model as one.
+"""Environments: the play table, the real CALVIN simulator, a small arm, the task oracle, and the frozen world model.
 
 worldaction/registration.py tells Gymnasium of them: `worldaction/PlayTable-v0`, `worldaction/Calvin-v0`,
-`worldaction/MetaWorld-v0`, `worldaction/Arm-v0` and `worldaction/Dream-v0`. Importing this package loads neither a simulator nor torch.
+`worldaction/MetaWorld-v0`, `worldaction/Arm-v0` and `worldaction/Dream-v0`. Importing this package loads neither a
+simulator nor torch.
 """
 
 from __future__ import annotations

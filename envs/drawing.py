@@ -157,15 +157,15 @@ class RayRenderer(Renderer):
 
     def _trace(self, data: Any, camera: int, directions: Array, view: View) -> Image:
         model, count = self._model, len(directions)
-        geoms, distances, normals = np.zeros(count, np.int32), np.zeros(count), np.zeros(3 * count)
+        geoms, distances, flat = np.zeros(count, np.int32), np.zeros(count), np.zeros(3 * count)
         rays = directions @ data.cam_xmat[camera].reshape(3, 3).T
         mujoco.mj_multiRay(
             model, data, data.cam_xpos[camera], rays.ravel(), self._groups, 1, -1,
-            geoms, distances, normals, count, model.vis.map.zfar,
+            geoms, distances, flat, count, model.vis.map.zfar,
         )  # fmt: skip
         colours = self._colours(data, geoms, data.cam_xpos[camera] + distances[:, None] * rays)
         # [rays, 3]
-        normals = normals.reshape(-1, 3)
+        normals = flat.reshape(-1, 3)
         brightness = np.zeros_like(normals)
         for lamp in range(model.nlight):
             facing = np.clip(-normals @ model.light_dir[lamp], 0, 1)[:, None]

@@ -1,6 +1,6 @@
 """Who shows the arm what to do: a script that knows where the blocks are, as careful or as sloppy as people are.
 
-A sloppy hand aims beside the place that it means, trembles slowly, and takes its time or hurries; it does not look again.
+A sloppy hand aims beside the place that it means, wanders, and takes its time or hurries; it does not look again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TREMBLE: Final = np.array([0.003, 0.003, 0.0015])
 """Deviation of its wandering (m), an Ornstein-Uhlenbeck process."""
 TREMBLE_SECONDS: Final = 0.4
 """After so long it wanders elsewhere."""
-OVER: Final = 0.055
+OVER: Final = np.array([0, 0, 0.055])
 """How far above a block the hand comes in (m)."""
 LOW: Final = HALF - 0.002
 """Height of the point between the jaws where it acts on a block (m)."""
@@ -44,7 +44,7 @@ RUN_UP: Final = 0.052
 """From which side's distance a push begins: half a block, half a closed gripper, and a little (m)."""
 FOLLOW_THROUGH: Final = 0.018
 """How much farther than it must a push goes (m)."""
-LIFT: Final = 0.08
+LIFT: Final = np.array([0, 0, 0.08])
 """How high a block is lifted (m)."""
 
 
@@ -114,14 +114,14 @@ class Demonstrator:
         self.finished = True
 
     def _reach(self, block: Array, yaw: float) -> Iterator[Goal]:
-        yield from self._go(Goal(block + (0, 0, OVER), yaw, HOME_GRIPPER), SPEED)
-        yield from self._go(Goal(block + (0, 0, ABOVE), yaw, HOME_GRIPPER), SLOW)
+        yield from self._go(Goal(block + OVER, yaw, HOME_GRIPPER), SPEED)
+        yield from self._go(Goal(block + ABOVE, yaw, HOME_GRIPPER), SLOW)
         yield from self._wait(PAUSE)
 
     def _push(self, block: Array, yaw: float) -> Iterator[Goal]:
         begin = np.array([block[0], block[1] + RUN_UP, LOW + self._aim[2]])
-        end = begin - (0, RUN_UP - 2 * HALF + PUSHED + FOLLOW_THROUGH, 0)
-        yield from self._go(Goal(begin + (0, 0, OVER), self._turn, CLOSED), SPEED)
+        end = begin - np.array([0, RUN_UP - 2 * HALF + PUSHED + FOLLOW_THROUGH, 0])
+        yield from self._go(Goal(begin + OVER, self._turn, CLOSED), SPEED)
         yield from self._go(Goal(begin, self._turn, CLOSED), SLOW)
         yield from self._go(Goal(end, self._turn, CLOSED), SLOW)
         yield from self._wait(PAUSE)
@@ -130,12 +130,12 @@ class Demonstrator:
         held = np.array([*block[:2], LOW + self._aim[2]])
         # the jaw that moves is the one ahead, so the hand comes in behind
         around = held - CLEARANCE * pointing_down(yaw)[:, 1]
-        yield from self._go(Goal(around + (0, 0, OVER), yaw, OPEN), SPEED)
+        yield from self._go(Goal(around + OVER, yaw, OPEN), SPEED)
         yield from self._go(Goal(around, yaw, OPEN), SLOW)
         yield from self._wait(PAUSE // 2)
         yield from self._go(Goal(held, yaw, CLOSED), SLOW)
         yield from self._wait(PAUSE)
-        yield from self._go(Goal(held + (0, 0, LIFT), yaw, CLOSED), SLOW)
+        yield from self._go(Goal(held + LIFT, yaw, CLOSED), SLOW)
 
     def _go(self, to: Goal, speed: float) -> Iterator[Goal]:
         """A straight line that begins and ends softly."""

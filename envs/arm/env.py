@@ -17,7 +17,7 @@ from envs.arm.tasks import COLOURS, HALF, STEADY, TASKS, Moment, Task, get_task
 from envs.drawing import View
 from worldaction.errors import UserError
 
-Observation = dict[str, NDArray[Any]]
+Observation = dict[str, Any]
 
 STATE: Final = "observation.state"
 IMAGES: Final = {"observation.images.front": (96, 128), "observation.images.wrist": (64, 64)}
@@ -87,7 +87,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.data = mujoco.MjData(model())
         state = gymnasium.spaces.Box(-np.inf, np.inf, (len(JOINTS),), np.float32)
         images = {name: gymnasium.spaces.Box(0, 255, (*size, 3), np.uint8) for name, size in IMAGES.items()}
-        self.observation_space = gymnasium.spaces.Dict({**(images if cameras else {}), STATE: state})
+        spaces: dict[str, gymnasium.Space[Any]] = {**(images if cameras else {}), STATE: state}
+        self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(LOWEST.astype(np.float32), HIGHEST.astype(np.float32))
         self.steps = self._steady = 0
 

@@ -1,4 +1,4 @@
-"""Recordings of the arm as a lab has them: a sloppy person's attempts, some failed, in a LeRobot set and nothing else."""
+"""Recordings of the arm as a lab has them: a sloppy person's attempts, some of which fail, as a LeRobot set."""
 
 from __future__ import annotations
 
@@ -119,9 +119,7 @@ def _starts(wanted: dict[tuple[str, bool], int], seed: int) -> Iterator[tuple[st
         if not any(wanted.values()):
             return
         if number == most:
-            raise UserError(
-                f"after {most} attempts, {sum(wanted.values())} of the wanted ones have not come; ask fewer"
-            )
+            raise UserError(f"after {most} attempts, {sum(wanted.values())} of those wanted are missing; ask for fewer")
         if wanted[task, True] or wanted[task, False]:
             rng = np.random.default_rng([seed, number])
             yield task, (int(rng.integers(2**31)), rng)

@@ -20,8 +20,8 @@ STEADY: Final = 5
 """Control steps for which a task has to stay done."""
 UNTOUCHED: Final = 0.01
 """How far a block that is not to be moved may be from where it was (m)."""
-ABOVE: Final = HALF + 0.014
-"""Where a block is reached: so far above its middle (m)."""
+ABOVE: Final = np.array([0, 0, HALF + 0.014])
+"""Where a block is reached, from its middle (m)."""
 NEAR: Final = 0.0145
 """How far from there is near enough (m)."""
 PUSHED: Final = 0.05
@@ -70,7 +70,7 @@ class Task:
 
 
 def _reached(now: Moment, colour: str) -> bool:
-    return bool(np.linalg.norm(now.tcp - now.blocks[colour] - (0, 0, ABOVE)) <= NEAR)
+    return bool(np.linalg.norm(now.tcp - now.blocks[colour] - ABOVE) <= NEAR)
 
 
 def _pushed_left(now: Moment, colour: str) -> bool:

@@ -50,7 +50,7 @@ def _record(chosen: argparse.Namespace) -> None:
             renderer=chosen.renderer,
             progress=bar.update,
         )
-    print(f"{chosen.out} is written; look at it with: worldaction data inspect {chosen.out} --sheet")
+    print(f"{chosen.out} is written; look at it with: worldaction data inspect {chosen.out} --sheet sheet.png")
 
 
 def _evaluate(chosen: argparse.Namespace) -> None:
