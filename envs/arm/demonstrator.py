@@ -19,6 +19,8 @@ SPEED: Final = 0.15
 """Of the hand (m/s)."""
 SLOW: Final = 0.10
 """The same near a block."""
+GRIPPING: Final = 150.0
+"""How fast the gripper opens and closes (units/s)."""
 PACE: Final = (0.75, 1.3)
 """What these are multiplied with, drawn anew for every attempt of a sloppy hand."""
 PAUSE: Final = 8
@@ -140,8 +142,9 @@ class Demonstrator:
     def _go(self, to: Goal, speed: float) -> Iterator[Goal]:
         """A straight line that begins and ends softly."""
         start = self._goal
-        distance = float(np.linalg.norm(to.position - start.position))
-        steps = max(1, round(distance / (speed * self._pace) * RATE))
+        moving = float(np.linalg.norm(to.position - start.position)) / speed
+        gripping = abs(to.gripper - start.gripper) / GRIPPING
+        steps = max(1, round(max(moving, gripping) / self._pace * RATE))
         for step in range(1, steps + 1):
             share = step / steps
             share = share * share * (3 - 2 * share)

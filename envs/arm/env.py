@@ -38,7 +38,7 @@ APART: Final = 0.075
 LARGEST_YAW: Final = 0.35
 # a strip that the push needs, around the blue block: to its sides, ahead of it (to the left) and behind it (m)
 BESIDE, AHEAD, BEHIND = 0.05, 0.10, 0.08
-HOME: Final = np.array([0.15, 0.0, 0.14])
+HOME: Final = np.array([0.16, 0.0, 0.11])
 """Where the point between the jaws is at the start (m), give or take `HOME_SPREAD`."""
 HOME_SPREAD: Final = 0.015
 HOME_GRIPPER: Final = 30.0

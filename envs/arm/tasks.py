@@ -22,7 +22,7 @@ UNTOUCHED: Final = 0.01
 """How far a block that is not to be moved may be from where it was (m)."""
 ABOVE: Final = np.array([0, 0, HALF + 0.014])
 """Where a block is reached, from its middle (m)."""
-NEAR: Final = 0.0145
+NEAR: Final = 0.0135
 """How far from there is near enough (m)."""
 PUSHED: Final = 0.05
 """How far a push has to bring the block (m)."""
