@@ -27,7 +27,7 @@ ENVIRONMENTS: Final = {
     METAWORLD_ID: "envs.metaworld.env:MetaWorldEnv",
     ARM_ID: "envs.arm.env:ArmEnv",
 }
-TIME_LIMITS: Final = {METAWORLD_ID: 500}
+TIME_LIMITS: Final = {METAWORLD_ID: 500, ARM_ID: 180}
 """Control steps; the limits of the others live in them, so that they also hold without `gymnasium.make`."""
 
 

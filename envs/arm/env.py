@@ -50,17 +50,16 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
     Observation: `observation.images.front` [96, 128, 3] and `observation.images.wrist` [64, 64, 3] uint8;
     `observation.state` [6] float32, five joints from -100 to 100 and the gripper from 0 (closed) to 100.
     Action: [6], the joint positions to go to, in the same units. 30 steps a second.
-    Reward 1 and `terminated` when the task has been done for five steps, `truncated` after `max_steps`.
+    Reward 1 and `terminated` when the task has been done for five steps; `gymnasium.make` ends episodes after 6 s.
 
     Args:
         task: a name or a sentence of `envs.arm.tasks.TASKS`.
         renderer: "auto", "egl", "osmesa" or "rays".
-        max_steps: time limit (control steps).
         render_mode: None or "rgb_array", a larger front view from `render`.
         cameras: False leaves the images out, and never touches a renderer.
 
     Raises:
-        UserError: unknown task or renderer, or a number out of range.
+        UserError: unknown task, renderer or render mode.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": RATE}  # noqa: RUF012
@@ -73,16 +72,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         task: str = "reach_the_red_block",
         *,
         renderer: str = "auto",
-        max_steps: int = 180,
         render_mode: str | None = None,
         cameras: bool = True,
     ) -> None:
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode {render_mode!r} is not supported; use None or 'rgb_array'")
-        if max_steps < 1:
-            raise UserError(f"max_steps {max_steps} must be at least 1")
         self.task: Task = get_task(task)
-        self.render_mode, self.max_steps, self._has_cameras = render_mode, max_steps, cameras
+        self.render_mode, self._has_cameras = render_mode, cameras
         self.renderer = drawing.choose(renderer) if cameras or render_mode else "none"
         self.data = mujoco.MjData(model())
         state = gymnasium.spaces.Box(-np.inf, np.inf, (len(JOINTS),), np.float32)
@@ -90,7 +86,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         spaces: dict[str, gymnasium.Space[Any]] = {**(images if cameras else {}), STATE: state}
         self.observation_space = gymnasium.spaces.Dict(spaces)
         self.action_space = gymnasium.spaces.Box(LOWEST.astype(np.float32), HIGHEST.astype(np.float32))
-        self.steps = self._steady = 0
+        self._steady = 0
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -110,8 +106,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         joints = np.append(kinematics().inverse(np.zeros(5), tcp, 0.0), to_radians([0] * 5 + [HOME_GRIPPER])[5])
         self.data.qpos[: len(JOINTS)] = self.data.ctrl[:] = joints
         mujoco.mj_forward(model(), self.data)
-        self._before = self.blocks()
-        self.steps = self._steady = 0
+        self._before, self._steady = self.blocks(), 0
         return self._observe(), {"is_success": False, "task": self.task.sentence}
 
     def step(self, action: ArrayLike) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
@@ -130,11 +125,10 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         mujoco.mj_step(model(), self.data, SUBSTEPS)
         # what is seen and judged is of this moment, and not of the last substep's beginning
         mujoco.mj_forward(model(), self.data)
-        self.steps += 1
         self._steady = self._steady + 1 if self.task.achieved(self.moment()) else 0
         success = self._steady >= STEADY
         info = {"is_success": success, "task": self.task.sentence}
-        return self._observe(), float(success), success, self.steps >= self.max_steps, info
+        return self._observe(), float(success), success, False, info
 
     def render(self) -> NDArray[np.uint8] | None:
         """The front view, [288, 384, 3], if `render_mode` is "rgb_array"."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import gymnasium
 import numpy as np
 
-from envs.arm.env import ArmEnv
 from envs.arm.robot import LOWEST
 from worldaction.errors import UserError
 
@@ -33,12 +33,12 @@ class Outcome(NamedTuple):
     steps: int
 
 
-def evaluate(policy: Acts, env: ArmEnv, *, episodes: int, seed: int) -> Iterator[Outcome]:
+def evaluate(policy: Acts, env: gymnasium.Env[Any, Any], *, episodes: int, seed: int) -> Iterator[Outcome]:
     """Run a policy from starts that are a function of the seed, and that no recording of another seed has.
 
     Args:
         policy: what acts.
-        env: the arm, with its task.
+        env: the arm with its task and a time limit, as `gymnasium.make` gives it.
         episodes: how many.
         seed: of starts and of the policy's noise.
 
@@ -49,10 +49,11 @@ def evaluate(policy: Acts, env: ArmEnv, *, episodes: int, seed: int) -> Iterator
     for start in np.random.default_rng([seed, 0, 1]).integers(2**31, size=episodes).tolist():
         observation, info = env.reset(seed=start)
         policy.reset(seed=start)
-        late = False
+        late, steps = False, 0
         while not (late or info["is_success"]):
             observation, _, _, late, info = env.step(_checked(policy.select_action(observation)))
-        yield Outcome(start, info["is_success"], env.steps)
+            steps += 1
+        yield Outcome(start, info["is_success"], steps)
 
 
 def _checked(action: Any) -> np.ndarray:

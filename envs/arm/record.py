@@ -80,7 +80,7 @@ def record(
 
 
 def attempt_at(env: ArmEnv, start: int, person: np.random.Generator, *, sloppiness: float = 1.0) -> Attempt:
-    """One attempt from its start until it has succeeded, the person gives up, or time is over.
+    """One attempt from its start until it has succeeded, or the person gives up.
 
     Args:
         env: what to do.
@@ -91,7 +91,7 @@ def attempt_at(env: ArmEnv, start: int, person: np.random.Generator, *, sloppine
     observation, info = env.reset(seed=start)
     hand = Demonstrator(env, person, sloppiness=sloppiness)
     seen, actions, late = [], [], TAIL
-    while late and not hand.finished and env.steps < env.max_steps:
+    while late and not hand.finished:
         seen.append(observation)
         actions.append(hand.act(observation))
         observation, _, _, _, info = env.step(actions[-1])

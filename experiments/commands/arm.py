@@ -7,6 +7,7 @@ from pathlib import Path
 
 from experiments.study.waiting import choose_waiting
 from worldaction.errors import UserError
+from worldaction.registration import ARM_ID
 
 HELP = "a small simulated arm as if it were real: record a LeRobot set, evaluate a policy of it"
 
@@ -55,15 +56,18 @@ def _record(chosen: argparse.Namespace) -> None:
 
 def _evaluate(chosen: argparse.Namespace) -> None:
     choose_waiting()
+    import gymnasium
+
     from agents.policy import Policy
-    from envs.arm.env import ArmEnv
     from envs.arm.evaluation import evaluate
+    from envs.arm.tasks import get_task
     from experiments.report.statistics import wilson
     from worldaction.io.artefact import write_json
     from worldaction.io.recorder import progress
 
     policy = Policy.from_pretrained(chosen.policy)
-    env = ArmEnv(chosen.task or policy.task, renderer=chosen.renderer)
+    task = get_task(chosen.task or policy.task)
+    env = gymnasium.make(ARM_ID, task=task.name, renderer=chosen.renderer, disable_env_checker=True)
     outcomes = []
     with progress(chosen.episodes, "evaluate", "episode") as bar:
         for outcome in evaluate(policy, env, episodes=chosen.episodes, seed=chosen.seed):
@@ -72,7 +76,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     successes = sum(outcome.success for outcome in outcomes)
     interval = wilson(successes, len(outcomes))
     if chosen.out is not None:
-        values = {"task": env.task.name, "successes": successes, "episodes": len(outcomes), "interval": interval}
+        values = {"task": task.name, "successes": successes, "episodes": len(outcomes), "interval": interval}
         write_json(chosen.out, values | {"outcomes": [outcome._asdict() for outcome in outcomes]})
     low, high = (round(100 * end) for end in interval)
-    print(f"{env.task.sentence}: {successes} of {len(outcomes)} episodes, 95 % interval {low} to {high} %")
+    print(f"{task.sentence}: {successes} of {len(outcomes)} episodes, 95 % interval {low} to {high} %")

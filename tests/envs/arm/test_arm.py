@@ -182,9 +182,9 @@ def test_success_takes_five_steps_in_a_row_and_ends_the_episode() -> None:
 
 
 def test_the_time_limit_ends_an_episode_without_success() -> None:
-    env = ArmEnv(REACH, cameras=False, max_steps=3)
-    env.reset(seed=0)
-    ends = [env.step(env.state())[2:4] for _ in range(3)]
+    env = gymnasium.make(envs.ARM_ID, cameras=False, max_episode_steps=3)
+    observation, _ = env.reset(seed=0)
+    ends = [env.step(observation[STATE])[2:4] for _ in range(3)]
     assert ends == [(False, False), (False, False), (False, True)]
 
 
@@ -215,7 +215,7 @@ def test_a_sloppy_one_fails_now_and_then(task: str) -> None:
 def test_its_targets_move_softly() -> None:
     for task in TASKS:
         attempt = attempt_at(ArmEnv(task, cameras=False), 4, np.random.default_rng(0))
-        assert np.abs(np.diff(attempt.actions, axis=0)).max() < 8
+        assert np.abs(np.diff(attempt.actions, axis=0)).max() < 10
 
 
 # ---- pictures

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 
+import envs
 from envs.arm.demonstrator import Demonstrator
-from envs.arm.env import STATE, ArmEnv
+from envs.arm.env import STATE
 from envs.arm.evaluation import evaluate
 from worldaction.errors import UserError
 
@@ -33,7 +35,7 @@ class Still:
 class Scripted:
     """Knows the arm that it acts on, as no policy does."""
 
-    def __init__(self, env: ArmEnv) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         self.env = env
 
     def reset(self, *, seed: int | None = None) -> None:
@@ -44,11 +46,11 @@ class Scripted:
 
 
 @pytest.fixture(scope="module")
-def env() -> ArmEnv:
-    return ArmEnv("pick up the green block", cameras=False, max_steps=120)
+def env() -> gymnasium.Env[Any, Any]:
+    return gymnasium.make(envs.ARM_ID, task="pick up the green block", cameras=False, max_episode_steps=120)
 
 
-def test_a_good_policy_succeeds_and_one_that_stays_does_not(env: ArmEnv) -> None:
+def test_a_good_policy_succeeds_and_one_that_stays_does_not(env: gymnasium.Env[Any, Any]) -> None:
     good = list(evaluate(Scripted(env), env, episodes=3, seed=0))
     assert [one.success for one in good] == [True] * 3
     assert all(one.steps < 120 for one in good)
@@ -56,7 +58,7 @@ def test_a_good_policy_succeeds_and_one_that_stays_does_not(env: ArmEnv) -> None
     assert [(one.success, one.steps) for one in still] == [(False, 120)]
 
 
-def test_starts_are_a_function_of_the_seed_and_so_is_the_policys_noise(env: ArmEnv) -> None:
+def test_starts_are_a_function_of_the_seed_and_so_is_the_policys_noise(env: gymnasium.Env[Any, Any]) -> None:
     starts = []
     for seed in (0, 0, 1):
         policy = Still()
@@ -69,10 +71,10 @@ def test_starts_are_a_function_of_the_seed_and_so_is_the_policys_noise(env: ArmE
 
 def test_no_start_of_an_evaluation_was_recorded() -> None:
     recorded = {int(np.random.default_rng([seed, number]).integers(2**31)) for seed in range(3) for number in range(90)}
-    env = ArmEnv(cameras=False, max_steps=1)
+    env = gymnasium.make(envs.ARM_ID, cameras=False, max_episode_steps=1)
     assert not recorded & {one.start for seed in range(3) for one in evaluate(Still(), env, episodes=50, seed=seed)}
 
 
-def test_a_policy_of_another_robot_is_refused(env: ArmEnv) -> None:
+def test_a_policy_of_another_robot_is_refused(env: gymnasium.Env[Any, Any]) -> None:
     with pytest.raises(UserError, match="actions of shape"):
         list(evaluate(Still(width=5), env, episodes=1, seed=0))
