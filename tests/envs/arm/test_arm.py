@@ -218,6 +218,17 @@ def test_its_targets_move_softly() -> None:
         assert np.abs(np.diff(attempt.actions, axis=0)).max() < 10
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_what_was_recorded_does_it_again_when_it_is_replayed(task: str) -> None:
+    env, ends = ArmEnv(task, cameras=False), []
+    for seed in range(4):
+        attempt = attempt_at(env, seed, np.random.default_rng(seed))
+        env.reset(seed=seed)
+        infos = [env.step(np.float32(action))[-1] for action in attempt.actions]
+        ends.append((attempt.success, any(info["is_success"] for info in infos)))
+    assert all(made == replayed for made, replayed in ends)
+
+
 # ---- pictures
 
 
