@@ -30,7 +30,8 @@ from torch import Tensor
 
 from agents.policies.base import SAMPLERS, ImprovedPolicy, PolicyHead, Sampler, identity, known_head
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.interface import RobotInterface
+from worldaction.io.artefact import load_tensors, plain, read_json, save_tensors, write_json
 from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, IS_INIT
 from worldaction.world_model.latent import Latent
@@ -68,6 +69,7 @@ class Policy(TensorDictModuleBase):
         seed: int = 0,
         sampler: Sampler = "stochastic",
         env: Mapping[str, Any] | None = None,
+        interface: RobotInterface | None = None,
     ) -> None:
         """
         Args:
@@ -78,10 +80,12 @@ class Policy(TensorDictModuleBase):
             sampler: how it acts; see `sampler`.
             env: the settings of the environment that it is evaluated in, as plain values of `EnvConfig`, for
                 `envs.benchmark.env_of`; None if nobody knows.
+            interface: names, pictures and units of the robot whose data it learned from; None takes the keys of the
+                play store and gives actions in [-1, 1].
         """
         super().__init__()
         self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
-        self.sampler, self.env = sampler, env
+        self.sampler, self.env, self.interface = sampler, env, interface or RobotInterface()
         self.in_keys, self.out_keys = [*model.config.observed, IS_INIT], [ACTION]
         self._session: PolicyState | None = None
         self._names = np.random.default_rng(seed)
@@ -116,7 +120,9 @@ class Policy(TensorDictModuleBase):
         start: Tensor,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, PolicyState]:
-        """Take in a frame of every episode and give every episode its next action.
+        """Take in a frame of every episode and give every episode its next action, in [-1, 1].
+
+        This is what the library's own code calls; `predict`, `select_action` and TorchRL's calls speak to a robot.
 
         Args:
             observation: cameras uint8 [B, H, W, 3] and robot_obs [B, P].
@@ -193,19 +199,23 @@ class Policy(TensorDictModuleBase):
         episode_start: Any = None,
         deterministic: bool | None = None,
     ) -> tuple[np.ndarray, PolicyState]:
-        """As Stable-Baselines3's `predict`; one observation or a batch of them.
+        """As Stable-Baselines3's `predict`; one observation or a batch of them, the action in the robot's units.
 
         Every row whose episode starts has noise of its own, drawn anew; see `reset`.
 
         Args:
-            observation: arrays with the keys of the play table.
+            observation: what the robot gives; see `RobotInterface.observe`.
             state: what the last call returned.
             episode_start: [B] bool; where true the state is forgotten. None: only if there is no state.
             deterministic: taken because Stable-Baselines3 gives it, and changes nothing. There it leaves out the noise
                 of exploration, of which this policy has none; and so `evaluate_policy`, which gives True unless told
                 otherwise, measures this policy and no other. `sampler` chooses how actions are drawn.
         """
-        tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
+        config = self.model.config
+        seen = self.interface.observe(
+            observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot
+        )
+        tensors = {key: torch.as_tensor(value) for key, value in seen.items()}
         single = not self.model.check(tensors)
         if single:
             tensors = {key: value[None] for key, value in tensors.items()}
@@ -216,7 +226,7 @@ class Policy(TensorDictModuleBase):
         device = self.model.proprio_mean.device
         tensors = {key: value.to(device) for key, value in tensors.items()}
         action, state = self.act(tensors, state, start=fresh.to(device))
-        numbers = action.cpu().numpy()
+        numbers = self.interface.to_robot(action.cpu().numpy())
         return (numbers[0] if single else numbers), state
 
     def reset(self, *, seed: int | None = None) -> None:
@@ -250,7 +260,7 @@ class Policy(TensorDictModuleBase):
             frame: observations and is_init [...], as InitTracker gives it; the next one of the same episodes.
 
         Returns:
-            the frame, with "action" [..., A].
+            the frame, with "action" [..., A] in the robot's units.
         """
         keys = self._keys(frame)
         if IS_INIT not in frame.keys():  # noqa: SIM118 - TensorDict has no `in`
@@ -266,6 +276,8 @@ class Policy(TensorDictModuleBase):
         if self._session is not None and len(self._session.age) != len(start) and bool(start.all()):
             self._session = None  # of another environment, of which nothing goes on
         action, self._session = self.act(observation, self._session, start=start)
+        if self.interface.scale is not None:
+            action = torch.from_numpy(self.interface.to_robot(action.cpu().numpy()))
         return frame.set(ACTION, action.reshape(*frame.batch_size, -1).to(frame[keys[0]].device))
 
     def _keys(self, observation: Any) -> list[str]:
@@ -274,6 +286,29 @@ class Policy(TensorDictModuleBase):
         if missing:
             raise UserError(f"observation has no {missing[0]!r}; this policy sees {', '.join(keys)}")
         return keys
+
+    def describe(self) -> dict[str, Any]:
+        """What the program of a robot has to know, as plain values; `null_action` and bounds in the robot's units."""
+        config, robot = self.model.config, self.interface
+        layout, known = config.layout, {one.key: plain(one) for one in robot.cameras}
+        null = np.array(layout.null_action)
+        return {
+            "task": self.task,
+            "env": None if self.env is None else self.env["env"],
+            "source": robot.source,
+            "rate": robot.rate,
+            "cameras": {camera: known.get(camera) for camera in config.cameras},
+            "pictures": f"cut to the square in the middle, averaged down to {config.image_size} x {config.image_size}",
+            "state": list(robot.state),
+            "numbers": layout.robot,
+            "action": layout.action,
+            "low": None if robot.scale is None else list(robot.scale.low),
+            "high": None if robot.scale is None else list(robot.scale.high),
+            "null_action": robot.to_robot(null).tolist(),
+            "absolute": layout.absolute,
+            "binary": list(layout.binary),
+            "chunk": self.actor.chunk,
+        }
 
     # Disk -------------------------------------------------------------------------------------------------------------
 
@@ -285,6 +320,7 @@ class Policy(TensorDictModuleBase):
             "seed": self.seed,
             "sampler": self.sampler,
             "env": self.env,
+            "interface": plain(self.interface),
             "model": asdict(self.model.config) | {"losses": ()},
             "actor": config_of(self.actor),
         }
@@ -312,19 +348,38 @@ class Policy(TensorDictModuleBase):
         values = read_json(folder / "config.json")
         if missing := [key for key in ("task", "seed", "model", "actor") if key not in values]:
             raise UserError(f"{folder / 'config.json'} has no {missing[0]!r}, so it is no policy's; give its folder")
-        config = ModelConfig.from_dict(values["model"], source=folder / "config.json")
-        # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
-        model = WorldModel(replace(config, losses=()))
-        actor = build_actor(values["actor"], head)
+        policy = cls.untrained(values, source=folder / "config.json", head=head)
         weights = load_tensors(folder / "model.safetensors")
-        for prefix, module in (("model.", model), ("actor.", actor)):
+        for prefix, module in (("model.", policy.model), ("actor.", policy.actor)):
             part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
             restore(module, part, source=folder / "model.safetensors")
             module.to(device).eval().requires_grad_(False)
-        # policies of before there was a choice, and of before they knew their environment
+        return policy
+
+    @classmethod
+    def untrained(
+        cls, values: Mapping[str, Any], *, source: Path | str, head: type[PolicyHead] | None = None
+    ) -> Policy:
+        """What a policy's config.json describes, before its weights are loaded. Nothing that it names is imported.
+
+        Args:
+            values: its content.
+            source: where they come from, for errors.
+            head: see `from_pretrained`.
+
+        Raises:
+            UserError: they are of another version, or their head is not imported.
+        """
+        config = ModelConfig.from_dict(values["model"], source=Path(source))
+        # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
+        model, actor = WorldModel(replace(config, losses=())), build_actor(values["actor"], head)
+        # policies of before there was a choice, and of before they knew their environment or their robot
         sampler = values.get("sampler", "stochastic")
-        env = values.get("env")
-        return cls(model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env)
+        env, robot = values.get("env"), values.get("interface")
+        interface = None if robot is None else RobotInterface.from_dict(robot, source=source)
+        return cls(
+            model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env, interface=interface
+        )
 
 
 def config_of(actor: Actor) -> dict[str, Any]:

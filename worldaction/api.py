@@ -64,7 +64,8 @@ def open_play(path: Path | str, *, image_size: int = 64, cache: Path | str | Non
     if store.is_dir():
         return PlayStore.open(store)
     with progress(frames(source), f"converting {path}", "frame") as bar:
-        return convert(source, store, image_size=image_size, progress=bar.update)
+        strict = bool(options.get("strict"))
+        return convert(source, store, image_size=image_size, progress=bar.update, strict=strict)
 
 
 def load(

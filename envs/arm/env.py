@@ -15,6 +15,7 @@ from envs import drawing
 from envs.arm.robot import HIGHEST, JOINTS, LOWEST, Array, kinematics, model, to_radians, to_units
 from envs.arm.tasks import COLOURS, HALF, STEADY, TASKS, Moment, Task, get_task
 from envs.drawing import View
+from envs.reset import own_options
 from worldaction.errors import UserError
 
 Observation = dict[str, Any]
@@ -95,9 +96,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
         Args:
             seed: names the start. Without it the environment's own generator draws one.
-            options: there are none.
+            options: there are none of ours.
+
+        Raises:
+            UserError: there is an option that neither we nor others know.
         """
         super().reset(seed=seed)
+        own_options(options, ())
         rng = np.random.default_rng(int(self.np_random.integers(2**31)) if seed is None else seed)
         mujoco.mj_resetData(model(), self.data)
         for colour, (x, y, yaw) in draw_blocks(rng).items():

@@ -17,8 +17,9 @@ from envs.benchmark import Benchmark, EnvDefaults, Observation, Start, refuse_st
 from envs.tasks import SENTENCES
 from worldaction.config import EnvConfig, RecordedConfig
 from worldaction.errors import UserError, unknown
+from worldaction.play.action_scaling import scale_to_range
 from worldaction.play.attempts import Attempts
-from worldaction.play.readers.source import open_source
+from worldaction.play.readers.source import Source, open_source
 
 if TYPE_CHECKING:
     from envs.episodes import Job
@@ -87,6 +88,10 @@ class Recorded(Benchmark):
     def layout(self) -> Layout:
         """See `Benchmark.layout`."""
         return self.source.layout
+
+    def scaled(self, source: Source) -> Source:
+        """See `Benchmark.scaled`: in [-1, 1], if that is asked for."""
+        return scale_to_range(source) if self.config.scale == "minmax" else source
 
     def check(self, task: str) -> None:
         """See `Benchmark.check`."""

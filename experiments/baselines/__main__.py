@@ -30,7 +30,8 @@ def main(arguments: Sequence[str]) -> None:
     choose_waiting()
     from experiments.baselines.job import work
     from experiments.baselines.table import results, tables, write_csv
-    from experiments.study.finished import among, check_finished
+    from experiments.study.checks import among
+    from experiments.study.finished import check_finished
     from experiments.study.pool import run_jobs
     from experiments.study.run import Run
     from worldaction.io.recorder import setup_logging

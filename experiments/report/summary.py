@@ -17,6 +17,7 @@ from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
 from worldaction.io.artefact import read_json, write_json
+from worldaction.play.store import PlayStore
 
 Json = dict[str, Any]
 
@@ -51,6 +52,8 @@ def summarise(run: Run) -> Json:
         done = {task: [s for s in seeds if run.task(s, task, "evaluation").complete] for task in study.tasks}
         summary["tasks"] = {task: _task(run, task, of) for task, of in done.items() if of}
         summary["average"] = over_tasks(summary["tasks"]) if summary["tasks"] else {}
+    if run.jurors() and summary["tasks"]:
+        summary["jurors"] = _jurors(run, list(summary["tasks"]))
     write_json(run.folder / "summary.json", summary)
     return summary
 
@@ -65,6 +68,30 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
         "dreamed_time": dreamed_times(here, [run.task(seed, task, "ppo").results["imagined"] for seed in seeds]),
         "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
     }
+
+
+def _jurors(run: Run, tasks: Sequence[str]) -> Json:
+    """Who judges where no simulator does, and what each says of the attempts that the policies' models learned from."""
+    sides = run.jurors()
+    episodes = PlayStore.open(run.play().path / "store").episodes
+    return {
+        "models": len(sides),
+        "held_out": sum(episode.split == "validation" for episode in episodes),
+        "tasks": {
+            task: _together([side.task(seed, task, "success").results["verdicts"] for seed, side in sides.items()])
+            for task in tasks
+        },
+    }
+
+
+def _together(verdicts: Sequence[Json]) -> Json:
+    """Verdicts of several models on the same attempts."""
+    found: Json = {}
+    for outcome in ("succeeded", "failed"):
+        parts = [one.get(outcome, {"attempts": 0, "dreams": 0, "called": 0}) for one in verdicts]
+        dreams, called = (sum(part[key] for part in parts) for key in ("dreams", "called"))
+        found[outcome] = {"attempts": parts[0]["attempts"], "rate": called / dreams if dreams else None}
+    return found
 
 
 def seed_of(run: Run, task: str, seed: int) -> Json:
@@ -84,6 +111,7 @@ def seed_of(run: Run, task: str, seed: int) -> Json:
         "kept": update.get("kept"),
         "stop_reason": update["stop_reason"],
         "curve": update["curve"],
+        "action_error": evaluation.get("action_error"),
         **_held_out(run, task, seed),
     }
 

@@ -48,6 +48,21 @@ def label(policy: str) -> str:
     return policy if policy == ANY_UPDATE else words(policy).upper()
 
 
+def jurors_of(summary: Summary) -> str:
+    """Who says what succeeds where no simulator does; empty where one does."""
+    jury = summary.get("jurors")
+    if not jury:
+        return ""
+    models = "1 world model" if jury["models"] == 1 else f"{jury['models']} world models"
+    return f"{models} that learned from the {jury['held_out']} held-out episodes alone"
+
+
+def where_of(summary: Summary) -> str:
+    """Where success is measured, as it is read after "success"."""
+    jurors = jurors_of(summary)
+    return f"in replays by {jurors}" if jurors else "in the simulator"
+
+
 class Comparison(NamedTuple):
     """BC beside the improved policy on a task, or on the average of the tasks."""
 
@@ -156,7 +171,7 @@ def _changed(doing: str, *, mark: str = "", after: str = "") -> Callable[[Summar
         limit = f" within {told['limit']} steps" if "limit" in told else ""
         who, result = label(improved_of(summary)), overall(summary)
         rates = f"{_from_to(result)}{limit} {_by(result.difference)}"
-        return f"{who} in imagination {doing} in the simulator{mark} {rates}{after}."
+        return f"{who} in imagination {doing} {where_of(summary)}{mark} {rates}{after}."
 
     return say
 
@@ -167,7 +182,8 @@ def _speed(summary: Summary) -> str:
     early = comparison_of(told["within"][steps], improved, key)
     whole = overall(summary)
     return (
-        f"{label(improved)} in imagination made success in the simulator come sooner, not more often: speed, not skill."
+        f"{label(improved)} in imagination made success {where_of(summary)} come sooner, not more often: speed, not"
+        f" skill."
         f" Within {steps} steps it rises {_from_to(early)} {_by(early.difference)}, within {told['limit']} there is no"
         f" clear effect: {_from_to(whole)} {_by(whole.difference)}."
     )
@@ -176,8 +192,8 @@ def _speed(summary: Summary) -> str:
 def _noise(summary: Summary) -> str:
     told, whole = told_of(summary), overall(summary)
     return (
-        f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise, not skill. In the"
-        f" simulator it succeeds more often than the clone under its stochastic sampler"
+        f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise, not skill."
+        f" {_capital(where_of(summary))} it succeeds more often than the clone under its stochastic sampler"
         f" {_by(estimate_of(told['difference_stochastic']))}, but not than the clone under its better one:"
         f" {_from_to(whole)} within {told['limit']} steps {_by(whole.difference)}."
     )
@@ -187,7 +203,8 @@ def _nothing(summary: Summary) -> str:
     reasons = "; ".join(_learned_nothing(summary))
     result = overall(summary)
     return (
-        f"{label(improved_of(summary))} in imagination learned nothing: {reasons}. In the simulator success goes"
+        f"{label(improved_of(summary))} in imagination learned nothing: {reasons}."
+        f" {_capital(where_of(summary))} success goes"
         f" {_from_to(result)} {_by(result.difference)}."
     )
 
@@ -202,6 +219,10 @@ _SAY: Mapping[str, Callable[[Summary], str]] = {
     "nothing": _nothing,
 }
 """What is said of each effect."""
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _from_to(result: Comparison) -> str:
@@ -296,7 +317,8 @@ def _of_dreams(summary: Summary) -> list[str]:
     for sign, how in ((1, "more"), (-1, "less")):
         if wide := [f"{words(name)} ({points(gap)})" for name, gap in gaps.items() if sign * gap > WIDE_GAP]:
             notes.append(
-                f"Dreams of the final policy succeed {how} often than the simulator, in points: {', '.join(wide)}."
+                f"Dreams of the final policy succeed {how} often than"
+                f" {'jurors see' if jurors_of(summary) else 'the simulator'}, in points: {', '.join(wide)}."
             )
     if idle := {} if _learned_nothing(summary) else _idle(summary):
         which = [f"{words(name)} ({'; '.join(why)})" for name, why in idle.items()]

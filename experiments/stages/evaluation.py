@@ -10,7 +10,7 @@ from agents.policy import Policy
 from envs.benchmark import Benchmark
 from experiments.report.outcomes import OTHER
 from experiments.report.video import Rollout, rollout_video
-from experiments.stages.bc import load_actor
+from experiments.stages.bc import action_error, load_actor
 from experiments.stages.improve import STAGE
 from experiments.stages.jury import evaluate_by_jurors
 from experiments.stages.rollout import Evaluation, evaluate
@@ -36,7 +36,10 @@ def compare(task_run: TaskRun) -> None:
     else:
         results = evaluate_by_jurors(task_run, found)
         _say(task_run, results, " by world models that saw only what was held out")
-    write_json(artefact.folder / "evaluation.json", values(task_run, found, results))
+    told = values(task_run, found, results)
+    if task_run.told_by_recording:
+        told["action_error"] = {name: action_error(task_run, policy) for name, policy in found.items()}
+    write_json(artefact.folder / "evaluation.json", told)
     _film(artefact.folder / "film.mp4", results)
     artefact.finish({name: result.rate for name, result in results.items()})
     task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)

@@ -14,6 +14,7 @@ from experiments.stages.play import open_play
 from experiments.stages.world_model import open_world_model
 from experiments.study.run import Run
 from worldaction.config import to_dict
+from worldaction.interface import interface_of
 from worldaction.play.outcomes import attempts_at, frames_of_success
 from worldaction.spec import SCENE, Split
 from worldaction.world_model.latent import Latent
@@ -71,8 +72,15 @@ class TaskRun:
 
     def policy(self, actor: Actor, *, sampler: Sampler = "stochastic") -> Policy:
         """An actor as it is used in the simulator."""
-        env = to_dict(self.study.env_config) if self.benchmark.simulates else None
-        return Policy(self.model, actor.to(self.device), task=self.task, seed=self.seed, sampler=sampler, env=env)
+        return Policy(
+            self.model,
+            actor.to(self.device),
+            task=self.task,
+            seed=self.seed,
+            sampler=sampler,
+            env=to_dict(self.study.env_config) if self.benchmark.simulates else None,
+            interface=interface_of(self.store.meta),
+        )
 
 
 def samplers(actor: Actor) -> tuple[Sampler, ...]:

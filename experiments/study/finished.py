@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from experiments.study.checks import learns
 from experiments.study.run import Run
-from worldaction.errors import UserError, unknown
-
-Name = TypeVar("Name", str, int)
-
-
-def among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> list[Name]:
-    """What is asked for of a run's tasks or seeds, each once; all of them if nothing is.
-
-    Raises:
-        UserError: it has no such one.
-    """
-    for name in asked or ():
-        if name not in known:
-            raise unknown(f"{kind} of this run", str(name), map(str, known))
-    return list(dict.fromkeys(asked or known))
+from worldaction.errors import UserError
 
 
 def check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:

@@ -27,7 +27,6 @@ from worldaction.config import sizes_of
 from worldaction.errors import UserError
 from worldaction.extension import Family
 from worldaction.losses.tools.contract import enforce
-from worldaction.play.action_scaling import scale_to_range
 from worldaction.play.attempts import Attempts
 from worldaction.play.held_out import HeldOut
 from worldaction.play.inspect.conventions import check_conventions
@@ -116,11 +115,12 @@ def source_of(study: Study) -> Source:
     assert study.play is not None
     if benchmark_class(study.env).labels_scenes:
         return open_recorded(study.play)
-    source = open_source(study.play, names=SENTENCES)
-    if study.recorded.scale == "minmax":
-        source = scale_to_range(source)
-    layout = check_conventions(source)
-    return Attempts(source, layout=layout, config=study.recorded, share=study.success.held_out)
+    benchmark = open_benchmark(study.env_config)
+    source = benchmark.scaled(open_source(study.play, names=SENTENCES))
+    only = study.tasks[0] if benchmark.simulates and len(study.tasks) == 1 else ""
+    return Attempts(
+        source, layout=check_conventions(source), config=study.recorded, share=study.success.held_out, only=only
+    )
 
 
 def naming_model(study: Study) -> WorldModel:
@@ -229,5 +229,11 @@ def _check_same_robot(study: Study, recorded: Layout, benchmark: Benchmark) -> N
         if (one := getattr(recorded, name)) != (other := getattr(simulated, name)):
             raise UserError(
                 f"{study.play} has {one} numbers of {name} a frame, {study.env} has {other}; leave out --env, "
-                "and the world model alone is trained"
+                "and the recording alone is learned from"
             )
+    missing = [camera for camera in study.world_model.cameras if camera not in simulated.cameras]
+    if missing and not benchmark.labels_scenes:
+        raise UserError(
+            f"{study.env} has no camera {missing[0]}, through which {study.play} was recorded, only:"
+            f" {', '.join(simulated.cameras) or 'none'}; name those that both have with --world-model.cameras"
+        )

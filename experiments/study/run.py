@@ -47,8 +47,8 @@ FREE = {
     "update": ("evaluate_every",),
 }
 """Settings on which no result depends, by section."""
-_PLAY = 3
-"""Raised when play is made or read in another way, so that nothing made of older play is taken for what is asked."""
+_PLAY, _READ = 3, 4
+"""Raised when play is made, or is read, in another way: nothing made of older play is taken for what is asked."""
 _PROGRAMS = {"calvin": "python -m experiments.calvin", "metaworld": "python -m experiments.metaworld"}
 
 
@@ -192,7 +192,7 @@ class Run:
             made_by: dict[str, Any] = {
                 "play": str(Path(study.play).resolve()),
                 "size": study.table.image_size,
-                "rule": _PLAY,
+                "rule": _READ,
                 **self.fingerprints.part(PLAY),
             }
             if not benchmark_class(study.env).labels_scenes:

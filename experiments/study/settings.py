@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -211,7 +212,8 @@ SMALL = replace(
     tasks=(*EIGHT_TASKS, *BLOCK_TASKS),
     data=replace(QUICK.data, frames=40_000, demos=50),
     world_model=replace(QUICK.world_model, steps=9_000),
-    update=replace(QUICK.update, iterations=30, evaluate_every=10),
+    # with three seeds jurors cost no training of their own; what they are worth: experiments.md, E30
+    update=replace(QUICK.update, iterations=30, evaluate_every=10, jury=2),
     evaluation=EvaluationConfig(episodes=150, first=450, curve_episodes=20),
 )
 
@@ -234,7 +236,9 @@ BASE = replace(
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000, demos=10),
     # twice the trained steps, and so twice the numbers of a decision
-    update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0),
+    update=replace(
+        QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0, jury=2
+    ),
     evaluation=EvaluationConfig(episodes=200, first=450, parallel=20),
 )
 
@@ -307,7 +311,7 @@ def _in_72_steps(study: Study, tasks: tuple[str, ...], *, play: PlayConfig, step
         world_model=replace(study.world_model, steps=steps, pose="none", clip=100.0, adaptive_clip=0.0),
         clone=replace(study.clone, demos=0),
         # the limit on the KL was one that never acted
-        update=replace(study.update, horizon=72, starts=200, target_kl=1e9),
+        update=replace(study.update, horizon=72, starts=200, target_kl=1e9, jury=0),
         evaluation=EvaluationConfig(episodes=episodes, within=(72,), curve_episodes=20, sampler_episodes=0),
     )
 
@@ -327,15 +331,28 @@ DEFAULT = "quick"
 
 def load_study(folder: Path) -> Study:
     """The settings of a run."""
-    from worldaction.io.artefact import read_json
-
     if not (folder / "config.json").exists():
         raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
     try:
-        study: Study = from_dict(Study, read_json(folder / "config.json"))
+        study: Study = from_dict(Study, read_config(folder))
     except UserError as error:
         raise UserError(f"{error} ({folder / 'config.json'}); if another version wrote it, begin another run") from None
     return study
+
+
+def read_config(folder: Path) -> Any:
+    """The config.json of a run or of a policy, without the torch that `worldaction.io.artefact` needs.
+
+    Raises:
+        UserError: it cannot be read, or is no JSON.
+    """
+    path = folder / "config.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it and write it again") from error
 
 
 def from_dict(cls: type, values: Mapping[str, Any]) -> Any:

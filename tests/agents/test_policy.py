@@ -20,6 +20,7 @@ from agents.policies.gaussian import GaussianPolicy
 from agents.policy import FRESH_NAMES, Policy, PolicyState
 from envs.benchmark import START_STATES
 from worldaction.errors import UserError
+from worldaction.interface import ActionScale, RobotInterface
 from worldaction.io.artefact import load_tensors, save_tensors, write_json
 from worldaction.losses.tools.contract import noise_batch, seeded, tiny_model
 from worldaction.random import Stream, normal, uniform
@@ -406,11 +407,63 @@ def test_a_missing_camera_is_named_in_every_convention(policy: Policy, key: str)
         policy(tensors)
 
 
-def test_images_that_are_not_bytes_of_the_right_size_are_refused(policy: Policy) -> None:
+def test_pictures_that_cannot_be_fitted_are_refused(policy: Policy) -> None:
     seen = frame(episodes(1), 0, 0)
-    for image in (seen[STATIC] / 255.0, seen[STATIC].transpose(2, 0, 1), np.zeros((200, 200, 3), np.uint8)):
-        with pytest.raises(UserError, match=r"'rgb_static' .*uint8 \[16, 16, 3\]"):
+    for image in (seen[STATIC] * 2.0, seen[STATIC][..., 0], seen[STATIC][:15]):
+        with pytest.raises(UserError, match=r"'rgb_static' .*give"):
             policy.predict(seen | {STATIC: image})
+    tensors = TensorDict({k: torch.from_numpy(v)[None] for k, v in seen.items()}, [1])
+    tensors[STATIC] = tensors[STATIC] / 255
+    with pytest.raises(UserError, match=r"'rgb_static' .*uint8 \[1, 16, 16, 3\]"):
+        policy(tensors.set(IS_INIT, torch.ones(1, 1, dtype=torch.bool)))
+
+
+# A robot's names, pictures and units ----------------------------------------------------------------------------------
+
+
+def first_action(policy: Policy, observation: Any) -> np.ndarray:
+    policy.reset(seed=0)
+    return policy.select_action(observation)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_robot_s_names_and_floats_give_the_same_action_as_ours(policy: Policy, batched: bool) -> None:
+    seen = frame(episodes(2), 0, slice(None) if batched else 0)
+    tensors = {key: torch.from_numpy(value) for key, value in seen.items()}
+    theirs = {f"observation.images.{key}": tensors[key].movedim(-1, -3) / 255 for key in (STATIC, GRIPPER)}
+    theirs["observation.state"] = tensors[ROBOT]
+    assert np.array_equal(first_action(policy, theirs), first_action(policy, seen))
+    large = {key: np.kron(seen[key], np.ones((3, 3, 1), np.uint8)) for key in (STATIC, GRIPPER)}
+    assert np.array_equal(first_action(policy, seen | large), first_action(policy, seen))
+
+
+def test_every_convention_gives_actions_in_the_robot_s_units(tmp_path: Path) -> None:
+    low, high = np.full(ACTION_SIZE, -100.0), np.linspace(-100, 100, ACTION_SIZE)
+    interface = RobotInterface(scale=ActionScale(tuple(low.tolist()), tuple(high.tolist())))
+    plain, made = make(), make()
+    scaled = Policy(made.model, made.actor, task="open_drawer", interface=interface)
+    scaled.save_pretrained(tmp_path)
+    stream = episodes(2)
+    for policy in (scaled, Policy.from_pretrained(tmp_path)):
+        assert policy.interface == interface
+        expected = interface.to_robot(predictions(plain, stream))
+        assert np.abs(expected).max() > 1
+        # the world model goes on from what the policy decided, not from the robot's numbers
+        assert np.array_equal(predictions(policy, stream), expected)
+        policy.reset(seed=0)
+        assert np.array_equal(policy.select_action(frame(stream, 0)), expected[0])
+        policy.reset(seed=0)
+        tensors = TensorDict({k: torch.from_numpy(v) for k, v in frame(stream, 0).items()}, [2])
+        asked = policy(tensors.set(IS_INIT, torch.ones(2, 1, dtype=torch.bool)))
+        assert np.array_equal(asked[ACTION].numpy(), expected[0])
+
+
+def test_a_policy_of_before_speaks_as_it_did(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["interface"]
+    write_json(tmp_path / "config.json", values)
+    assert Policy.from_pretrained(tmp_path).interface == RobotInterface()
 
 
 def test_rows_need_one_name_each(policy: Policy) -> None:

@@ -72,6 +72,7 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove_leftovers(path)
         folder.mkdir(exist_ok=True)
         yield temporary
+        _open_to_others(temporary)
         fsync_file(temporary)
         os.replace(temporary, path)
         fsync_folder(path.parent)
@@ -79,6 +80,13 @@ def replacing(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_to_others(path: Path) -> None:
+    """Give a file the rights that any new one has: some libraries make files that nobody else may read."""
+    usual = path.with_name("usual")
+    usual.touch()
+    path.chmod(path.stat().st_mode | usual.stat().st_mode)
 
 
 def _remove_leftovers(path: Path) -> None:

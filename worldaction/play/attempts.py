@@ -52,13 +52,20 @@ class Attempts:
         layout: what `check_conventions` says of its frames; by default what the set says.
         config: how success is known.
         share: of the attempts at each task and of each outcome that are held out.
+        only: what the task is called, of a set that has one and of an environment that calls it otherwise.
 
     Raises:
         UserError: nothing says which attempts succeeded.
     """
 
     def __init__(
-        self, source: Source, *, layout: Layout | None = None, config: RecordedConfig | None = None, share: float = 0.2
+        self,
+        source: Source,
+        *,
+        layout: Layout | None = None,
+        config: RecordedConfig | None = None,
+        share: float = 0.2,
+        only: str = "",
     ) -> None:
         config = config or RecordedConfig()
         self._source = source
@@ -67,7 +74,7 @@ class Attempts:
         self.image_size, self.rate = source.image_size, source.rate
         self.skipped = source.skipped
         self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
-        judged = _judged(source, config.success)
+        judged = _called(_judged(source, config.success), only)
         self.episodes: Sequence[Recording] = _held_out(judged, share)
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -95,6 +102,13 @@ def _judged(source: Source, success: str) -> list[Recording]:
             f" number of the episode, or {OPTION} module:function"
         )
     return found
+
+
+def _called(episodes: list[Recording], only: str) -> list[Recording]:
+    """The episodes of a single task under the name that an environment gives it."""
+    if not only or len({segment.task for episode in episodes for segment in episode.segments}) > 1:
+        return episodes
+    return [replace(e, segments=tuple(replace(s, task=only) for s in e.segments)) for e in episodes]
 
 
 def _named(segment: Segment, success: bool | None) -> Segment:

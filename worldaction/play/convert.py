@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT: Final = 4096
 """Frames after which what was written is saved: what is lost at most when a conversion is killed."""
+RULE: Final = 2
+"""Raised when sets are read in another way, so that what was converted before is not taken for the same."""
 
 
 def convert(
@@ -135,5 +137,5 @@ def _check_kept(source: Source, writer: StoreWriter) -> None:
 
 def fingerprint(source: Source, image_size: int) -> str:
     """What is converted, so that it is neither continued with something else nor taken for it."""
-    described = plain([image_size, source.format, source.layout, source.origin, list(source.episodes)])
+    described = plain([RULE, image_size, source.format, source.layout, source.origin, list(source.episodes)])
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

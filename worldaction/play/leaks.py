@@ -66,7 +66,7 @@ def refuse_leaks(path: Path, episodes: Mapping[int, tuple[Split, Marks]]) -> Non
     """
     if found := leaks(episodes):
         more = f" ({len(found)} such pairs)" if len(found) > 1 else ""
-        raise UserError(f"{path}: {found[0]}{more}; leave them out of one, as nothing may be tested on both")
+        raise UserError(f"{path}: {found[0]}{more}; leave one of the two out, or what is learnt is tested on itself")
 
 
 def _shared(of: Marks, known: Marks, owner: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -354,7 +354,8 @@ class WorldModel(nn.Module):
             image, shape = observation[camera], [*lead, side, side, 3]
             if image.dtype != torch.uint8 or list(image.shape) != shape:
                 kind = str(image.dtype).removeprefix("torch.")
-                raise UserError(f"{camera!r} is {kind} {list(image.shape)}; this model sees uint8 {shape}")
+                remedy = "worldaction.play.images.fitted makes such of larger ones"
+                raise UserError(f"{camera!r} is {kind} {list(image.shape)}; this model sees uint8 {shape}, {remedy}")
         return lead
 
     def feature(self, latent: Latent) -> Tensor:

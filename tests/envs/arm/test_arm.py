@@ -139,6 +139,12 @@ def test_without_a_seed_every_episode_is_another() -> None:
     assert np.linalg.norm(env.blocks()["red"] - first) > 0
 
 
+def test_of_options_of_a_reset_those_of_other_programs_are_let_pass(blind: ArmEnv) -> None:
+    blind.reset(seed=0, options={"lerobot_new_rollout": True})
+    with pytest.raises(UserError, match="unknown option 'scene'"):
+        blind.reset(seed=0, options={"scene": "A"})
+
+
 # ---- success
 
 

@@ -245,6 +245,13 @@ def test_the_time_limit_truncates() -> None:
     assert [env.step(STILL)[3] for _ in range(3)] == [False, False, True]
 
 
+def test_what_lerobot_sends_along_with_a_reset_changes_nothing(blind: PlayTableEnv) -> None:
+    before, _ = blind.reset(seed=4, options={"task": "open_drawer"})
+    after, _ = blind.reset(seed=4, options={"task": "open_drawer", "lerobot_new_rollout": True})
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -265,6 +272,8 @@ def test_a_wrong_option_is_answered_with_the_remedy(blind: PlayTableEnv, options
         ({"task": "led_on"}, "unknown task"),
         ({"renderer": "eglx"}, "did you mean 'egl'"),
         ({"render_mode": "human"}, "rgb_array"),
+        ({"tolerance": 1.0}, r"tolerance is a switch around the table, .*env_of\(policy, tolerance=...\)"),
+        ({"max_step": 8}, "unknown argument of the play table 'max_step'; did you mean 'max_steps'"),
         ({"image_size": 0}, "image_size 0"),
     ],
 )

@@ -51,6 +51,7 @@ DOCUMENTS = (
     "docs/python_api.md",
     "docs/scenes.md",
     "docs/stress.md",
+    "docs/use_your_policy.md",
 )
 STUDY = "python -m experiments.calvin"
 NAMING = "runs/calvin/quick-.../artefacts/seed0/world_model"
@@ -252,6 +253,13 @@ def evaluates(command: str) -> None:
     prints(*(word for word in command.split() if word.startswith("--")))("worldaction eval --help")
 
 
+def parses(command: str) -> None:
+    """The verb takes these words; what it does is tested in a file of its own."""
+    words = command.split()[1:]
+    verb = words[:2] if words[0] == "data" else words[:1]
+    prints(*(word for word in words if word.startswith("--")))(f"worldaction {' '.join(verb)} --help")
+
+
 def has_markers(command: str) -> None:
     """This suite; what it leaves out is marked as the document says."""
     assert "markers" in (ROOT / "pyproject.toml").read_text()
@@ -344,6 +352,22 @@ TABLE: dict[str, Callable[[str], None]] = {
         ),
     ),
     "worldaction losses --measure": lambda command: prints("--measure")("worldaction losses --help"),
+    **dict.fromkeys(
+        (
+            "worldaction eval RUN/policies/NAME",
+            "worldaction eval RUN/policies/NAME --episodes 100 --video",
+            "worldaction eval RUN/policies/NAME --env worldaction/Calvin-v0 --out outcomes.json",
+            "worldaction eval RUN --in ENV",
+            "worldaction video RUN/policies/NAME film.mp4 --episodes 6",
+            "worldaction runs",
+            "worldaction compare RUN OTHER-RUN",
+            "worldaction figure RUN --format pdf",
+            "worldaction export RUN/policies/NAME exported --to lerobot",
+            "worldaction serve RUN/policies/NAME",
+            "worldaction data convert --scale minmax",
+        ),
+        lambda command: parses(command),
+    ),
     "worldaction new loss my_loss": lambda command: prints("name")("worldaction new loss --help"),
     "worldaction check loss my_loss:MyLoss": lambda command: prints("as for --losses")("worldaction check loss --help"),
     "python -m experiments.losses quick --models-only --seeds 0 1 2 --distractors 0 0.3 0.6": compares(

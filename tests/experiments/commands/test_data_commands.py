@@ -421,3 +421,51 @@ def test_what_is_wrong_is_said_in_one_line(
     assert said.count("\n") == 1
     assert message in said
     assert sorted(path.name for path in store.parent.iterdir()) == ["play"]
+
+
+# ---- what a set has not got
+
+
+def test_inspect_lists_what_is_missing_check_fails_and_strict_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("h5py")
+    path = write_robomimic(tmp_path)
+    assert ran("inspect", path) == 0
+    said = capsys.readouterr().out
+    assert "left out  1 thing, damaged or missing" in said
+    assert "data/demo_1 has arrays of [10, 12] frames" in said
+    assert ran("check", path) == 1
+    assert "problem   " in (said := capsys.readouterr().out)
+    assert "data/demo_1 has arrays of [10, 12] frames" in said
+    for verb in (("inspect", path), ("check", path), ("convert", path, tmp_path / "out")):
+        assert ran(*verb, "--strict") == 2
+        assert "data/demo_1 has arrays of [10, 12] frames; get the file anew" in capsys.readouterr().err
+    assert ran("convert", path, tmp_path / "out", "--option", "unknown=success") == 0
+    assert [s.success for s in PlayStore.open(tmp_path / "out").segments] == [True] * 3
+    assert ran("inspect", path, "--option", "strict=no") == 2
+    assert "the reader has no such option" in capsys.readouterr().err
+
+
+def write_robomimic(folder: Path) -> Path:
+    """A file of four demos, of which the second has too few actions."""
+    from faulty_sets import write
+
+    path = write("robomimic", folder / "set")
+    with pytest.importorskip("h5py").File(path, "a") as file:
+        del file["data/demo_1/actions"]
+        file["data/demo_1/actions"] = np.zeros((10, 7))
+    return path
+
+
+def test_a_leak_is_refused_in_every_format_that_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av")
+    from faulty_sets import write
+
+    path = write("calvin", tmp_path / "set", which=[0, 1, 2, 1], validation=[3])
+    for kind in ("store", "calvin", "lerobot"):
+        assert ran("convert", path, tmp_path / kind, "--to", kind) == 2
+        said = capsys.readouterr().err
+        assert "episode 3 of validation has 12 frames of episode 1 of training; leave one of the two out" in said
+        assert not (tmp_path / kind).exists()
+        assert not (tmp_path / f"{kind}.partial").exists()

@@ -27,6 +27,7 @@ from experiments.study.resolve import model_config
 from experiments.study.settings import PRESETS, Study
 from worldaction.config import StressConfig, TableConfig
 from worldaction.errors import UserError
+from worldaction.interface import RobotInterface
 from worldaction.spec import CALVIN, CAMERAS, NULL_ACTION, ROBOT
 from worldaction.world_model.model import ModelConfig, WorldModel
 
@@ -176,6 +177,7 @@ class Replay:
     """Plays recorded actions [T, A] in every episode, whatever it sees."""
 
     task = TASK
+    interface = RobotInterface()
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = torch.from_numpy(actions)

@@ -113,6 +113,15 @@ def test_what_a_library_wrote_beside_its_file_when_it_was_killed_is_removed_too(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_tensors_can_be_read_by_whoever_can_read_the_json_beside_them(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {})
+    save_tensors(tmp_path / "t.safetensors", {"a": torch.zeros(1)})
+    usual = (tmp_path / "a.json").stat().st_mode
+    assert (tmp_path / "t.safetensors").stat().st_mode == usual
+    (tmp_path / "new").touch()
+    assert (tmp_path / "new").stat().st_mode == usual
+
+
 def test_tensors_and_their_metadata_come_back(tmp_path: Path) -> None:
     shared = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     tensors = {"a": shared, "tied": shared, "view": shared.T, "scalar": torch.tensor(2), "empty": torch.zeros(0, 3)}

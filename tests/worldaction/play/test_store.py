@@ -271,3 +271,56 @@ def test_writing_to_opened_frames_never_reaches_the_disk(tmp_path: Path) -> None
     store = small(tmp_path / "s")
     store.frames[spec.STATIC].zero_()
     PlayStore.open(tmp_path / "s").verify()
+
+
+# ---- episodes that could not be read
+
+
+def halved(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: value[: len(value) // 2] for key, value in arrays.items()}
+
+
+def test_what_was_written_of_a_skipped_episode_is_gone_to_the_byte(tmp_path: Path) -> None:
+    with writer(tmp_path / "plain") as out:
+        out.add_episode(episode(5, 0), kind="play")
+        out.add_episode(episode(4, 2), kind="play")
+    with writer(tmp_path / "skipped") as out:
+        for number, arrays in ((7, episode(6, 7)), (0, episode(5, 0)), (8, episode(6, 8)), (2, episode(4, 2))):
+            out.begin_episode(kind="play")
+            if number > 6:
+                out.append(halved(arrays))
+                out.skip_episode(f"episode {number} is damaged")
+            else:
+                out.append(arrays)
+                out.end_episode()
+        assert (out.whole, len(out), len(out.skipped)) == (2, 9, 2)
+        read = dict(enumerate(vectors for _, vectors in out.vectors()))
+        np.testing.assert_array_equal(read[1][spec.ACTION], episode(4, 2)[spec.ACTION])
+    plain, skipped = PlayStore.open(tmp_path / "plain"), PlayStore.open(tmp_path / "skipped")
+    skipped.verify()
+    assert skipped.checksums == plain.checksums
+    assert skipped.episodes == plain.episodes
+    assert skipped.meta.config["skipped"] == ["episode 7 is damaged", "episode 8 is damaged"]
+    assert "skipped" not in plain.meta.config
+
+
+def test_a_writer_goes_on_after_a_skipped_episode_of_which_some_had_been_saved(tmp_path: Path) -> None:
+    out = writer(tmp_path / "s", resume="one")
+    out.add_episode(episode(5, 0), kind="play")
+    out.begin_episode(kind="play")
+    out.append(halved(episode(6, 7)))
+    out.checkpoint()
+    out.abandon()
+    # the rest of it cannot be read
+    out = writer(tmp_path / "s", resume="one")
+    assert out.begun == 3
+    out.skip_episode("episode 1 is damaged")
+    out.abandon()
+    out = writer(tmp_path / "s", resume="one")
+    assert (out.whole, out.begun, out.skipped) == (1, None, ["episode 1 is damaged"])
+    out.add_episode(episode(4, 2), kind="play")
+    out.close()
+    store = PlayStore.open(tmp_path / "s")
+    store.verify()
+    assert [e.length for e in store.episodes] == [5, 4]
+    np.testing.assert_array_equal(store.frames[spec.ACTION][5:], episode(4, 2)[spec.ACTION])

@@ -120,10 +120,13 @@ def _check_times(source: Source, problems: Problems) -> None:
     parquet = need("pyarrow.parquet")
     for path in sorted((source.path / "data").rglob("*.parquet")):
         with naming(path):
-            table = parquet.read_table(path, columns=["timestamp", "frame_index"])
-            seconds, frame = (table.column(name).to_numpy() for name in ("timestamp", "frame_index"))
+            table = parquet.read_table(path, columns=["timestamp", "frame_index", "episode_index"])
+            names = ("timestamp", "frame_index", "episode_index")
+            seconds, frame, episode = (table.column(name).to_numpy() for name in names)
         wrong = ~(np.abs(seconds - frame / source.rate) < LATE)
         problems.flag(f"timestamp is not frame_index / {source.rate:g}", str(path), wrong, 0)
+        for number in np.unique(episode[wrong]):
+            problems.name("timestamps are not those of the frames", f"{path}, episode {number}")
 
 
 def _check_store(store: PlayStore, problems: Problems) -> None:

@@ -47,7 +47,7 @@ def _head(source: Source) -> str:
         "vectors": ", ".join(f"{key} {size}" for key, size in layout.vectors.items()),
     }
     if source.skipped:
-        lines["left out"] = f"{_count(len(source.skipped), 'thing')} that are damaged or missing"
+        lines["left out"] = f"{_count(len(source.skipped), 'thing')}, damaged or missing"
     skipped = [f"{'':<9} {line}" for line in source.skipped]
     return "\n".join([*(f"{name:<9} {text}" for name, text in lines.items()), *skipped])
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.play.images import area_mean, centre_square
+from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.play.images import fitted
 from worldaction.play.labels import achieved, is_sparse
 from worldaction.play.layout import Segment
 from worldaction.play.lerobot_layout import EXTRA, PLAY, Extra, read_extra
@@ -51,8 +52,8 @@ NUMBERING: Final = ("episode_index", "frame_index")
 SUCCESSES: Final = ("next.success", "success")
 REWARDS: Final = ("next.reward", "reward")
 """Columns that say whether an attempt succeeded, asked in this order; rewards only if they are 0 and 1."""
-MANY: Final = 2**20
-"""More episodes than this are not missed."""
+MANY: Final = 2**24
+"""More episodes than this no set has."""
 SHOWN: Final = 8
 """Ranges of episodes that a message names."""
 
@@ -123,13 +124,20 @@ class LeRobotSource:
         self.image_size = min((min(c.height, c.width) for c in self._cameras), default=0)
         self.rate: float | None = self._rate
         self.format = f"LeRobot {VERSIONS[self._version]}"
-        sound = Sound(strict=strict)
+        extra = self._read_episodes(Sound(strict=strict))
+        chosen = {key: name for key, (name, _) in self._vectors.items()}
+        config = {"path": str(self.path.resolve()), "format": self.format, "features": chosen}
+        config[CAMERAS_RECORDED] = recorded_cameras({c.name: (c.feature, (c.height, c.width)) for c in self._cameras})
+        source, renderer = (extra.source, extra.renderer) if extra else ("lerobot", "unknown")
+        self.origin = Origin(source, renderer, config=config)
+
+    def _read_episodes(self, sound: Sound) -> Extra | None:
+        """What is said about the episodes, by the set and by our own file beside it."""
         places = self._v3(sound) if self._version == "v3.0" else self._v2(sound)
-        total = self._check_totals(places, sound)
-        lengths = {place.number: place.length for place in places}
-        extra = read_extra(self.path, [lengths.get(number) for number in range(total)])
+        extra = self._extra(places, self._check_totals(places, sound))
         self.layout = self._layout(extra)
         self._stale: list[int] = []
+        self._longer = False
         self._validation = self._held_out()
         self._names: dict[int, str] | None = None
         self._last_read: tuple[Path, dict[str, np.ndarray]] = (Path(), {})
@@ -138,12 +146,15 @@ class LeRobotSource:
         read = sound.each(flags, lambda one: (one[0], self._recording(*one, extra, sparse=sparse)))
         self._places = [place for place, _ in read]
         self.episodes: Sequence[Recording] = [recording for _, recording in read]
-        self.skipped = sound.skipped
+        self.skipped: Sequence[str] = sound.skipped
         self._warn_of_stale()
-        chosen = {key: name for key, (name, _) in self._vectors.items()}
-        config = {"path": str(self.path.resolve()), "format": self.format, "features": chosen}
-        source, renderer = (extra.source, extra.renderer) if extra else ("lerobot", "unknown")
-        self.origin = Origin(source, renderer, config=config)
+        return extra
+
+    def _extra(self, places: Sequence[Place], total: int) -> Extra | None:
+        if not (self.path / EXTRA).exists():
+            return None
+        lengths = {place.number: place.length for place in places}
+        return read_extra(self.path, [lengths.get(number) for number in range(total)])
 
     @staticmethod
     def recognises(path: Path) -> bool:
@@ -169,7 +180,7 @@ class LeRobotSource:
             count = len(block[spec.ACTION])
             images = {c.name: self._stills(rows.images(c.feature), place, c) for c in still}
             images |= {name: np.stack(list(islice(frames, count))) for name, frames in films.items()}
-            yield block | {name: area_mean(centre_square(image), image_size) for name, image in images.items()}
+            yield block | {name: fitted(image, image_size) for name, image in images.items()}
             done += count
 
     # --- features ---------------------------------------------------------------------------------------------------
@@ -220,7 +231,7 @@ class LeRobotSource:
         row, text = line
         with naming(f"{path}, line {row + 1}"):
             about = json.loads(text)
-            number = int(about["episode_index"])
+            number = _number(about["episode_index"])
             names = {"episode_chunk": number // int(self._info.get("chunks_size", 1000)), "episode_index": number}
             videos = {c.feature: (self._file("video_path", names, c), 0) for c in self._cameras if c.video}
             rows = Rows(self._file("data_path", names), 0)
@@ -245,34 +256,36 @@ class LeRobotSource:
             at = {name: line[f"data/{name}"] for name in ("chunk_index", "file_index")}
             tasks = tuple(str(task) for task in line["tasks"] or ())
             # its rows are looked for where they are
-            rows = Rows(self._file("data_path", at), -1)
+            rows = Rows(self._file("data_path", at), int(line["dataset_from_index"]))
             videos = {c.feature: (self._v3_video(line, c), 0) for c in self._cameras if c.video}
-            return Place(int(line["episode_index"]), _count(line["length"]), rows, tasks, videos)
+            return Place(_number(line["episode_index"]), _count(line["length"]), rows, tasks, videos)
 
     def _v3_video(self, line: Mapping[str, Any], camera: Camera) -> Path:
+        if not math.isfinite(time := float(line[f"videos/{camera.feature}/from_timestamp"])):
+            raise ValueError(f"from_timestamp of {camera.feature} is {time}")
         at = {name: line[f"videos/{camera.feature}/{name}"] for name in ("chunk_index", "file_index")}
         return self._file("video_path", at, camera)
 
     def _aligned(self, found: list[tuple[Place, Any]], sound: Sound) -> list[tuple[Place, Any]]:
         """Places whose videos begin in the right frame; see `lerobot_alignment`."""
         for feature in (camera.feature for camera in self._cameras if camera.video):
-            files: dict[Path, list[Filmed]] = {}
-            for place, line in found:
-                with naming(self.path / "meta" / "episodes"):
-                    time = float(line[f"videos/{feature}/from_timestamp"]) * self._rate
-                    filmed = Filmed(place.number, int(line["dataset_from_index"]), place.length, time)
-                    if not math.isfinite(time):
-                        raise ValueError(f"from_timestamp of episode {place.number} is {time}")
-                files.setdefault(place.videos[feature][0], []).append(filmed)
-            starts: dict[int, int] = {}
-            for each in sound.each(files, lambda path: first_frames(path, files[path], count_frames)):  # noqa: B023
-                starts |= each
+            starts = self._starts(feature, found, sound)
             found = [
                 (replace(p, videos={**p.videos, feature: (p.videos[feature][0], starts[p.number])}), line)
                 for p, line in found
                 if p.number in starts
             ]
         return found
+
+    def _starts(self, feature: str, found: Sequence[tuple[Place, Any]], sound: Sound) -> dict[int, int]:
+        """The first frame of each episode in its video, by number."""
+        files: dict[Path, list[Filmed]] = {}
+        for place, line in found:
+            time = float(line[f"videos/{feature}/from_timestamp"]) * self._rate
+            filmed = Filmed(place.number, int(line["dataset_from_index"]), place.length, time)
+            files.setdefault(place.videos[feature][0], []).append(filmed)
+        starts = sound.each(files, lambda path: first_frames(path, files[path], count_frames))
+        return {number: start for each in starts for number, start in each.items()}
 
     def _file(self, template: str, numbers: Mapping[str, int], camera: Camera | None = None) -> Path:
         """A file by its template in info.json, which may name numbers, and nothing outside of the folder."""
@@ -298,14 +311,14 @@ class LeRobotSource:
             f"{self._info_path} says {said[0]} episodes of {said[1]} frames, the list of episodes beside it has "
             f"{found[0]} of {found[1]}"
         )
-        if not numbers or min(numbers) < 0:
+        if not numbers:
             raise UserError(f"{told}, or leaves numbers out; copy the set again")
         if twice := sorted(number for number, times in Counter(numbers).items() if times > 1):
             raise UserError(f"{self._info_path.parent} lists episode {twice[0]} twice; leave one of them out")
-        total = max(numbers[-1] + 1, said[0] if type(said[0]) is int and said[0] < numbers[-1] + MANY else 0)
-        missing = sorted({*range(total)} - {*numbers})
-        if missing or found != said:
-            which = f"{len(missing)} missing ({_ranges(missing)})" if missing else "none missing"
+        total = max(numbers[-1] + 1, said[0] if type(said[0]) is int and said[0] < MANY else 0)
+        gaps = [range(a + 1, b) for a, b in pairwise([-1, *numbers, total]) if b - a > 1]
+        if gaps or found != said:
+            which = f"{sum(map(len, gaps))} missing ({_listed(gaps)})" if gaps else "none missing"
             sound.skip(f"{told}, {which}; copy the set again")
         return total
 
@@ -330,8 +343,11 @@ class LeRobotSource:
             )
         place = replace(place, rows=Rows(path, first))
         columns = self._columns(path)
-        name = next((name for name in (*SUCCESSES, *REWARDS) if name in columns), "")
-        return place, name, columns[name][first : first + place.length] if name else None
+        if not (name := next((name for name in (*SUCCESSES, *REWARDS) if name in columns), "")):
+            return place, name, None
+        found = columns[name][first : first + place.length]
+        # a column with gaps elsewhere is one of objects
+        return place, name, np.array(found.tolist()) if found.dtype == object else found
 
     def _columns(self, path: Path) -> dict[str, np.ndarray]:
         """Small columns of a file of rows; those of the last file are kept, for the next episode in it."""
@@ -349,9 +365,10 @@ class LeRobotSource:
         if extra is None:
             segments = tuple(own())
             kind: Kind = "demo" if any(task != PLAY for task in place.tasks) else "play"
-            split: spec.Split = "validation" if number in self._validation else "training"
+            split: spec.Split = "validation" if any(number in of for of in self._validation) else "training"
             return Recording(place.length, where, kind, split, segments=segments)
-        if extra.tasks and tuple(extra.tasks[number]) != place.tasks:
+        # the filler alone says nothing: lerobot's modify_tasks puts it where an episode began with it
+        if extra.tasks and place.tasks not in ((PLAY,), tuple(extra.tasks[number])):
             self._stale.append(number)
             segments = tuple(own())
         else:
@@ -364,24 +381,26 @@ class LeRobotSource:
                 "%s tells of other tasks than the set in episodes %s, whose tasks were changed since; those of the set "
                 "are taken, and the file's for the rest",
                 self.path / EXTRA,
-                _ranges(self._stale),
+                _listed([range(number, number + 1) for number in self._stale]),
             )
 
-    def _held_out(self) -> set[int]:
+    def _held_out(self) -> list[range]:
         """Numbers of the episodes for validation."""
-        found: dict[str, set[int]] = {"train": set(), "validation": set()}
+        found: dict[spec.Split, list[range]] = {"training": [], "validation": []}
         with naming(self._info_path):
             for name, text in dict(self._info.get("splits") or {}).items():
                 first, _, last = str(text).partition(":")
-                numbers = range(int(first), min(int(last), MANY))
-                if name.startswith(("val", "test", "eval")):
-                    found["validation"].update(numbers)
-                elif name.startswith("train"):
-                    found["train"].update(numbers)
-        if both := sorted(found["train"] & found["validation"]):
-            raise UserError(
-                f"{self._info_path}: episodes {_ranges(both)} are in training and in validation; correct its splits"
-            )
+                of: spec.Split = "validation" if name.startswith(("val", "test", "eval")) else "training"
+                # those of other names, as "all", say nothing
+                if of == "validation" or name.startswith("train"):
+                    found[of].append(range(max(0, int(first)), min(int(last), MANY)))
+        for one in found["training"]:
+            for other in found["validation"]:
+                if both := range(max(one.start, other.start), min(one.stop, other.stop)):
+                    raise UserError(
+                        f"{self._info_path}: episodes {_listed([both])} are in training and in validation; correct its "
+                        "splits"
+                    )
         return found["validation"]
 
     def _segments(self, place: Place, flags: np.ndarray | None, *, from_reset: bool) -> Iterator[Segment]:
@@ -433,6 +452,15 @@ class LeRobotSource:
     def _film(self, place: Place, camera: Camera, start: int) -> Iterator[np.ndarray]:
         path, first = place.videos[camera.feature]
         count = place.length - start
+        if self._version != "v3.0" and not self._longer and (frames := count_frames(path) or 0) > place.length:
+            # once: of a set that was cut so, all episodes may be
+            self._longer = True
+            logger.warning(
+                "%s has %d frames, its episode %d: the last ones are not read; videos of others may be longer, too",
+                path,
+                frames,
+                place.length,
+            )
         for frame in video_frames(path, first=(first + start) / self._rate, rate=self._rate, count=count):
             yield _checked(frame, camera, path)
 
@@ -464,6 +492,12 @@ def _sides(feature: Mapping[str, Any]) -> tuple[int, int]:
     return height, width
 
 
+def _number(index: Any) -> int:
+    if not 0 <= (number := int(index)) < MANY:
+        raise ValueError(f"an episode has the number {number}")
+    return number
+
+
 def _count(length: Any) -> int:
     if not isinstance(length, int) or length < 1:
         raise ValueError(f"an episode has {length!r} frames")
@@ -477,15 +511,9 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         return [(number, line) for number, line in enumerate(lines) if line.strip()]
 
 
-def _ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers in words: 1, 4 to 6."""
-    found: list[list[int]] = []
-    for number in numbers:
-        if found and found[-1][-1] == number - 1:
-            found[-1].append(number)
-        else:
-            found.append([number])
-    words = [str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in found]
+def _listed(ranges: Sequence[range]) -> str:
+    """Ranges in words: 1, 4 to 6."""
+    words = [str(run.start) if len(run) == 1 else f"{run.start} to {run.stop - 1}" for run in ranges]
     return ", ".join(words[:SHOWN]) + (" and more" if len(words) > SHOWN else "")
 
 

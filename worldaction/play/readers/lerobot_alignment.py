@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 HALF: Final = 0.5
 """Part of a frame by which a time may be off without a word."""
+WHOLE: Final = 0.75
+"""From here on frames may lie between."""
 NAMED: Final = 8
 """Episodes that are named in a warning."""
 
@@ -57,7 +59,8 @@ def first_frames(path: Path, episodes: Sequence[Filmed], count: Callable[[Path],
     if not off.any():
         return _numbered(episodes, by_length)
     frames, end = count(path), int(by_length[-1] + lengths[-1])
-    if frames is None or frames <= end:
+    # less than a frame is drift, whatever else the file has
+    if frames is None or frames <= end or (np.abs(early) < WHOLE).all():
         _say(path, episodes, early, off, "their frames are taken by the lengths")
         return _numbered(episodes, by_length)
     # as many frames before all of them, where the first episodes were taken out of the list

@@ -18,7 +18,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.play.images import area_mean, centre_square
+from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.play.images import fitted
 from worldaction.play.labels import achieved, of_rewards
 from worldaction.play.layout import Segment
 from worldaction.play.readers import hdf5
@@ -97,14 +98,8 @@ class MinariSource:
         about = load_json(self._about)
         with naming(self._about):
             self._storage = _storage(folder, str(about["data_format"]))
-            encoded = bool(about.get("jpeg_encoding", True))
-            found = list(_leaves(_space(about, "observation_space"), encoded))
-            action = _space(about, "action_space")
-            if action["type"] != "Box":
-                raise UserError(
-                    f"{self._about}: actions are {action['type']}; only a Box of numbers can be learnt from"
-                )
-            size = math.prod(int(n) for n in action["shape"])
+            found = list(_leaves(_space(about, "observation_space"), bool(about.get("jpeg_encoding", True))))
+            action = self._action_size(_space(about, "action_space"))
             task, self.rate = _environment(about)
         self.left_out = tuple(leaf for leaf in found if isinstance(leaf, str))
         leaves = sorted((leaf for leaf in found if isinstance(leaf, Leaf)), key=lambda leaf: leaf.path)
@@ -113,11 +108,18 @@ class MinariSource:
         for leaf in (leaf for leaf in leaves if leaf.image):
             self._cameras[camera_name(leaf.path.replace("/", "_") or "image", self._cameras, self._about)] = leaf
         robot = sum(math.prod(leaf.shape) for leaf in self._vectors)
-        self.layout = layout_of(self._cameras, robot=robot, scene=0, action=size)
+        self.layout = layout_of(self._cameras, robot=robot, scene=0, action=action)
         self.image_size = min((min(leaf.sides) for leaf in self._cameras.values()), default=0)
         self.episodes: Sequence[Recording] = self._recordings(about, task, success, Sound(strict=strict))
-        config = {"path": str(self.path.resolve()), "format": self.format, "environment": task}
+        config: dict[str, Any] = {"path": str(self.path.resolve()), "format": self.format, "environment": task}
+        config["features"] = {spec.ROBOT: [leaf.path for leaf in self._vectors]}
+        config[CAMERAS_RECORDED] = recorded_cameras({k: (leaf.path, leaf.sides) for k, leaf in self._cameras.items()})
         self.origin = Origin("minari", config=config | {"dataset": about.get("dataset_id")})
+
+    def _action_size(self, space: Mapping[str, Any]) -> int:
+        if space["type"] != "Box":
+            raise UserError(f"{self._about}: actions are {space['type']}; only a Box of numbers can be learnt from")
+        return math.prod(int(n) for n in space["shape"])
 
     @staticmethod
     def recognises(path: Path) -> bool:
@@ -141,7 +143,7 @@ class MinariSource:
                     block[spec.ROBOT] = hdf5.vectors(parts, first, last, where)
                 for key, image in images.items():
                     pixels = _images(image, cameras[key], first, last, f"{where}/observations/{cameras[key].path}")
-                    block[key] = area_mean(centre_square(pixels), image_size)
+                    block[key] = fitted(pixels, image_size)
                 yield block
 
     def _actions(self, actions: Any, first: int, last: int, where: str) -> np.ndarray:

@@ -16,7 +16,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.play.images import area_mean, centre_square
+from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.play.images import fitted
 from worldaction.play.labels import of_rewards
 from worldaction.play.layout import Segment
 from worldaction.play.readers import hdf5
@@ -39,6 +40,9 @@ class RobomimicSource:
         action: the array that serves as action.
         strict: refuse a file of which a demo is damaged, or looks unlike most of the others.
 
+    Attributes:
+        left_out: observations that are neither vectors nor called `*_image`.
+
     Raises:
         UserError: h5py is missing, no demo can be read, or one is both for training and for validation.
     """
@@ -54,38 +58,25 @@ class RobomimicSource:
         action: str = "actions",
         strict: bool = False,
     ) -> None:
-        self.path = Path(path)
-        self.rate: float | None = None
+        self.path, self._action = Path(path), action
         hdf5.check(self.path)
         with hdf5.opened(self.path) as file:
             data = hdf5.group(file, "data", str(self.path))
-            found = (match for name in data if (match := _DEMO.fullmatch(name)))
-            names = [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
+            names = _demos(data)
             if not names:
                 raise UserError(f"{self.path} holds no demos (data/demo_0 and so on); get the file anew")
-            self._action, self._typical = action, _typical(data, names)
+            self._typical = _typical(data, names)
             self._cameras, self._robot, self._scene = self._sort(data[self._typical], robot, scene)
             about = json.loads(data.attrs["env_args"]) if "env_args" in data.attrs else {}
             task, self.rate = _environment(about)
             self._absolute = action.endswith("_abs") or _is_absolute(about)
             self.layout, self.image_size = self._describe(data[self._typical])
-            sound = Sound(strict=strict)
-            validation = self._validation(file, names, sound)
-            lengths = dict(sound.each(names, lambda name: (name, self._length(data, name))))
-            done = of_rewards([_rewards(data[name], lengths[name]) for name in lengths])
-        self._names, self.skipped = list(lengths), sound.skipped
-        self.episodes: Sequence[Recording] = [
-            Recording(
-                length,
-                f"{self.path}: data/{name}",
-                "demo",
-                "validation" if name in validation else "training",
-                segments=(Segment(task, 0, length, success),) if task else (),
-            )
-            for (name, length), success in zip(lengths.items(), done, strict=True)
-        ]
+            obs = data[self._typical]["obs"]
+            pictures = {key: (name, obs[name].shape[1:]) for key, name in self._cameras.items()}
+            self.episodes: Sequence[Recording] = self._recordings(file, names, task, Sound(strict=strict))
         chosen = {spec.ROBOT: self._robot, spec.SCENE: self._scene, spec.ACTION: action}
         config = {"path": str(self.path.resolve()), "format": self.format, "features": chosen, "environment": task}
+        config[CAMERAS_RECORDED] = recorded_cameras(pictures)
         self.origin = Origin("robomimic", config=config)
 
     @staticmethod
@@ -109,12 +100,13 @@ class RobomimicSource:
                 block = {key: hdf5.vectors(part, first, last, where) for key, part in parts.items()}
                 for key, image in images.items():
                     pixels = hdf5.frames(image, first, last, f"{where}/obs/{cameras[key]}")
-                    block[key] = area_mean(centre_square(pixels), image_size)
+                    block[key] = fitted(pixels, image_size)
                 yield block
 
     def _sort(self, demo: Any, robot: str | None, scene: str) -> tuple[dict[str, str], list[str], list[str]]:
         """Which of the observations are cameras, under the names of the store, and which make up the two states."""
         obs = _observations(demo, f"{self.path}: {demo.name}")
+        self.left_out: tuple[str, ...] = ()
         cameras: dict[str, str] = {}
         states: list[str] = []
         for name in sorted(obs):
@@ -122,6 +114,8 @@ class RobomimicSource:
                 cameras[camera_name(name.removesuffix("_image"), cameras, self.path)] = name
             elif len(obs[name].shape) <= 2 and obs[name].dtype.kind in "fiub":
                 states.append(name)
+            else:
+                self.left_out += (f"{name} ({obs[name].dtype} {obs[name].shape[1:]})",)
         scenes = [name for name in scene.split() if name in states or scene != "object"]
         chosen = [name for name in states if name not in scenes] if robot is None else robot.split()
         for name in (*chosen, *scenes):
@@ -147,6 +141,18 @@ class RobomimicSource:
         layout = layout_of(self._cameras, robot=robot, scene=scene, action=sizes[spec.ACTION], absolute=self._absolute)
         shapes = [demo["obs"][name].shape for name in self._cameras.values()]
         return layout, min((min(shape[1:3]) for shape in shapes), default=0)
+
+    def _recordings(self, file: Any, names: Sequence[str], task: str, sound: Sound) -> list[Recording]:
+        validation, data = self._validation(file, names, sound), file["data"]
+        lengths = dict(sound.each(names, lambda name: (name, self._length(data, name))))
+        done = of_rewards([_rewards(data[name], lengths[name]) for name in lengths])
+        self._names, self.skipped = list(lengths), sound.skipped
+        found = []
+        for (name, length), success in zip(lengths.items(), done, strict=True):
+            split: spec.Split = "validation" if name in validation else "training"
+            segments = (Segment(task, 0, length, success),) if task else ()
+            found.append(Recording(length, f"{self.path}: data/{name}", "demo", split, segments=segments))
+        return found
 
     def _length(self, data: Any, name: str) -> int:
         """Frames of a demo, if it looks like the others."""
@@ -176,6 +182,12 @@ class RobomimicSource:
         for name in sorted((training | validation) - set(names)):
             sound.skip(f"{self.path}: data/{name} is missing, a mask names it; copy the file again")
         return validation
+
+
+def _demos(data: Any) -> list[str]:
+    """Names of the demos, in the order of their numbers."""
+    found = (match for name in data if (match := _DEMO.fullmatch(name)))
+    return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
 
 
 def _typical(data: Any, names: Sequence[str]) -> str:

@@ -175,7 +175,8 @@ def open_source(
                 else UserError(f"the format {name} has no options; leave {option} out")
             )
     source: Source = reader(path, strict=strict, **options)
-    if success is not None or names:
+    told = {segment.task for episode in source.episodes for segment in episode.segments}
+    if success is not None or told & {*(names or {})}:
         source = Labelled(source, unknown=success, names=names)
     _warn(source)
     return source
