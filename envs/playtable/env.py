@@ -16,10 +16,11 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.drawing import choose
 from envs.playtable.blocks import draw_blocks
 from envs.playtable.ik import kinematics
 from envs.playtable.looks import Look
-from envs.playtable.render import choose, renderer
+from envs.playtable.render import renderer
 from envs.playtable.robot import FASTEST, FINGER_CLOSED, FINGER_OPEN, HOME, MOTORS, OPENING_ACCELERATION, RATE
 from envs.playtable.rotation import Array, to_euler, to_matrix, wrap
 from envs.playtable.scene import BUTTON_TRIGGER, SUBSTEPS, SWITCH_TRIGGER, TIMESTEP

@@ -37,6 +37,7 @@ from worldaction.spec import CAMERAS
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/arm.md",
     "docs/arms.md",
     "docs/baselines.md",
     "docs/benchmarks.md",
@@ -151,7 +152,7 @@ def compares(arms: int) -> Callable[[str], None]:
 
 
 def data_has_options(command: str) -> None:
-    """What the commands for data do is in test_data_commands.py; here, that they exist with these options."""
+    """What the commands for data and for the arm do is in their own tests; here, that they have these options."""
     words = command.split()
     options = [word for word in words if word.startswith("--")]
     prints(*options)(" ".join([*words[:3], "--help"]))
@@ -402,6 +403,9 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction data convert play table_lerobot --to lerobot": data_has_options,
     "worldaction data convert play table_calvin --to calvin": data_has_options,
     "worldaction data inspect PATH": data_has_options,
+    "worldaction data inspect arm_set --sheet sheet.png": data_has_options,
+    "worldaction arm record arm_set --episodes 60 --failures 15 --seed 0": data_has_options,
+    "worldaction arm evaluate POLICY --episodes 100 --seed 0": data_has_options,
     "worldaction data convert PATH OUT": data_has_options,
     f"{STUDY} quick --stress.frame-extra 1 --stress.frame-play": means(
         "quick", stress=harder(frame_extra=1, frame_play=True)

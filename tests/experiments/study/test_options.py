@@ -20,6 +20,7 @@ from paths import DATA
 from tensordict import TensorDict
 from tiny_study import command, environment, options
 
+from envs import drawing
 from envs.playtable import render
 from envs.tasks import BLOCK_TASKS as TASKS_OF_BLOCKS
 from envs.tasks import EIGHT, TASKS
@@ -325,9 +326,9 @@ def test_a_renderer_that_is_missing_is_refused_with_its_package(
     refusal: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> None:
-        raise UserError(f"renderer {name!r} does not work here (no library); apt-get install {render.PACKAGES[name]}")
+        raise UserError(f"renderer {name!r} does not work here (no library); apt-get install {drawing.PACKAGES[name]}")
 
-    monkeypatch.setattr(render, "_gl_context", missing)
+    monkeypatch.setattr(drawing, "_gl_context", missing)
     render.renderer.cache_clear()
     said = refusal([*options(workers=1, run_dir="run"), "--table.renderer", "osmesa"])
     render.renderer.cache_clear()

@@ -78,6 +78,8 @@ class FolderWriter:
         if self.path.exists():
             raise UserError(f"{self.path} exists already; delete it or choose another path")
         self.layout = layout
+        self.largest_action = MAX_ACTION
+        """Beyond it actions are refused, which we want in [-1, 1]; a format for a robot's own units sets it."""
         self.images: dict[str, tuple[int, ...]] = {}
         """Shape [H, W, 3] of each camera's images, once frames have come."""
         self.episodes = 0
@@ -209,7 +211,7 @@ class FolderWriter:
         if length == 0:
             raise UserError(f"{label} has no frames")
         block = {key: _checked_array(arrays[key], (length, *shape), f"{label}, {key}") for key, shape in shapes.items()}
-        if (largest := np.abs(block[spec.ACTION]).max()) > MAX_ACTION:
+        if (largest := np.abs(block[spec.ACTION]).max()) > self.largest_action:
             raise UserError(f"{label}, {spec.ACTION} reaches {largest:.4g}; actions must be scaled to [-1, 1]")
         return block
 

@@ -128,7 +128,7 @@ class LeRobotWriter(FolderWriter):
             )
         columns = {VECTORS[key]: np.concatenate(parts) for key, parts in self._vectors.items()}
         tasks = self._tasks_of(episode.length, segments)
-        columns |= self._indexes(episode.length, tasks)
+        columns |= self._outcomes(episode.length, segments) | self._indexes(episode.length, tasks)
         chunk, file = self._rows.write(self._table(columns))
         stats = {key: vector_stats(values.reshape(len(values), -1)) for key, values in columns.items()}
         stats |= {CAMERA + camera: image_stats(levels, episode.length) for camera, levels in self._levels.items()}
@@ -159,6 +159,10 @@ class LeRobotWriter(FolderWriter):
             usual = self._sentences.get(segment.task, segment.task.replace("_", " "))
             names[segment.start : segment.stop] = segment.sentence or usual
         return np.array([self._tasks.setdefault(name, len(self._tasks)) for name in names], np.int64)
+
+    def _outcomes(self, length: int, segments: Sequence[Segment]) -> dict[str, np.ndarray]:
+        """Columns [T] that say how attempts ended: none, for the extra file does."""
+        return {}
 
     def _indexes(self, length: int, tasks: np.ndarray) -> dict[str, np.ndarray]:
         frame = np.arange(length)
@@ -204,6 +208,10 @@ class LeRobotWriter(FolderWriter):
         write_json(self.partial / INFO, self._info())
         write_json(self.partial / STATS, self._stats)
         self._parquet.write_table(_indexed(self._arrow, self._tasks), self.partial / TASKS)
+        self._write_extra()
+
+    def _write_extra(self) -> None:
+        """What LeRobot has no place for."""
         episodes = [episode for episode, _ in self._begun]
         extra = Extra(
             layout=self.layout,
