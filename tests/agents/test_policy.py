@@ -368,7 +368,7 @@ def test_the_sampler_is_saved_and_policies_of_before_sample(tmp_path: Path) -> N
     write_json(tmp_path / "config.json", values)
     assert Policy.from_pretrained(tmp_path).sampler == "stochastic"
     write_json(tmp_path / "config.json", values | {"sampler": "greedy"})
-    with pytest.raises(UserError, match=r"sampler 'greedy'.*stochastic"):
+    with pytest.raises(UserError, match=r"sampler is 'greedy', not one of stochastic"):
         Policy.from_pretrained(tmp_path)
 
 
@@ -455,7 +455,7 @@ def test_loading_a_policy_imports_nothing_that_its_file_names(tmp_path: Path) ->
     make().save_pretrained(tmp_path / "p")
     values = json.loads((tmp_path / "p" / "config.json").read_text())
     values["model"]["losses"] = ["evil:X"]
-    (tmp_path / "p" / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "p" / "config.json", values)
     Policy.from_pretrained(tmp_path / "p")
     assert "evil" not in sys.modules
 
@@ -465,7 +465,7 @@ def test_a_head_that_only_the_file_names_is_not_imported(tmp_path: Path) -> None
     make().save_pretrained(tmp_path / "p")
     values = json.loads((tmp_path / "p" / "config.json").read_text())
     values["actor"]["head"] = "evil:X"
-    (tmp_path / "p" / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "p" / "config.json", values)
     with pytest.raises(UserError, match="'evil:X' is not imported, and loading imports none; import it, or give head"):
         Policy.from_pretrained(tmp_path / "p")
     assert "evil" not in sys.modules
@@ -505,7 +505,7 @@ def test_policies_of_before_heads_had_names_are_diffusion_policies(tmp_path: Pat
     make().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["actor"].pop("head") == "diffusion"
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "config.json", values)
     assert isinstance(Policy.from_pretrained(tmp_path).actor, DiffusionPolicy)
 
 
@@ -542,6 +542,6 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     del values["model"]["deter"]
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "config.json", values)
     with pytest.raises(UserError, match="deter"):
         Policy.from_pretrained(tmp_path)
