@@ -503,7 +503,8 @@ class Artefact:
         try:
             made_by = read_json(folder / "made_by.json", dict[str, Any])
         except UserError as error:
-            self._unreadable = str(error)
+            if folder == self.path:
+                self._unreadable = str(error)
             return
         wanted, there = flatten(self.made_by), flatten(made_by)
         for name in sorted(wanted.keys() | there.keys()):

@@ -11,7 +11,7 @@ from typing import Final
 from worldaction.errors import UserError
 from worldaction.io.artefact import plain
 from worldaction.play.inspect.watch import Judge, Watched
-from worldaction.play.readers.source import Source
+from worldaction.play.readers.source import Source, check_intact
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.spec import ACTION
 
@@ -41,11 +41,14 @@ def convert(
         judge: says whether a window's task was done, where somebody can; for the warnings.
 
     Raises:
-        UserError: the store exists, images would have to be blown up, or a file of the source is missing or damaged.
+        UserError: the store exists, images would have to be blown up, or a file of the source is missing or damaged,
+            or, where it has checksums, not as it was written.
             What was converted before it is kept, and the next call goes on from there.
     """
     if not 1 <= image_size <= source.image_size and source.layout.cameras:
         raise UserError(f"{source.path}: {image_size} pixels; choose an image size of at most {source.image_size}")
+    # a store of damaged numbers must not become one whose checksums fit them
+    check_intact(source)
     origin = source.origin
     writer = StoreWriter(
         path,

@@ -81,6 +81,17 @@ class Source(Protocol):
         ...
 
 
+def check_intact(source: Source) -> None:
+    """Read a set from end to end and compare it with the checksums that it brings along, if its format has any.
+
+    Raises:
+        UserError: a file has changed since it was written.
+    """
+    verify = getattr(source, "verify", None)
+    if verify is not None:
+        verify()
+
+
 FORMATS: Final = {
     "calvin": "worldaction.play.readers.calvin:CalvinSource",
     "store": "worldaction.play.readers.store:StoreSource",
