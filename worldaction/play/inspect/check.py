@@ -16,7 +16,7 @@ from worldaction.io.files import sha256_of
 from worldaction.play.inspect.problems import Findings, Problems
 from worldaction.play.inspect.watch import Judge, Watch
 from worldaction.play.layout import MAX_ACTION
-from worldaction.play.readers.reading import naming, need
+from worldaction.play.readers.parquet import scan
 from worldaction.play.readers.source import Recording, Source
 from worldaction.play.store import PlayStore
 
@@ -118,13 +118,13 @@ def _check_segments(episode: Recording, where: str, problems: Problems) -> None:
 
 def _check_times(source: Source, problems: Problems) -> None:
     """Times of a LeRobot set, by which it finds the frames of its videos."""
-    parquet = need("pyarrow.parquet")
     for path in sorted((source.path / "data").rglob("*.parquet")):
-        with naming(path):
-            table = parquet.read_table(path, columns=["timestamp", "frame_index"])
-            seconds, frame = (table.column(name).to_numpy() for name in ("timestamp", "frame_index"))
-        wrong = ~(np.abs(seconds - frame / source.rate) < LATE)
-        problems.flag(f"timestamp is not frame_index / {source.rate:g}", str(path), wrong, 0)
+        first = 0
+        for rows in scan(path, ["timestamp", "frame_index"]):
+            seconds, frame = (rows.vector(name)[:, 0] for name in ("timestamp", "frame_index"))
+            wrong = ~(np.abs(seconds - frame / source.rate) < LATE)
+            problems.flag(f"timestamp is not frame_index / {source.rate:g}", str(path), wrong, first)
+            first += len(wrong)
 
 
 def _check_store(store: PlayStore, problems: Problems) -> None:

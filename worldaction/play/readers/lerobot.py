@@ -7,7 +7,6 @@ or in videos. v2.1 has one file an episode, v3.0 many episodes a file. Format: h
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import re
@@ -21,6 +20,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
+from worldaction.io import typed_json
+from worldaction.io.files import check_regular
 from worldaction.play.images import area_mean, centre_square
 from worldaction.play.layout import Segment
 from worldaction.play.lerobot_layout import EXTRA, Extra, read_extra
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 VERSIONS: Final = {"v2.0": "2.0", "v2.1": "2.1", "v3.0": "3.0"}
 PLAIN_TEMPLATE: Final = re.compile(r"(?:[^{}]|\{[a-z_]+(?::0?[0-9]d)?\})*")
+SCANNED: Final = 1 << 14
+"""Rows of a single column in memory at once."""
 NUMBERING: Final = ("episode_index", "frame_index")
 
 
@@ -282,7 +285,7 @@ class LeRobotSource:
         return bool(self._column(place, "next.success")[start:stop].any())
 
     def _column(self, place: Place, name: str) -> np.ndarray:
-        rows = read_rows(place.rows, [*NUMBERING, name], start=0, count=place.length, size=place.length)
+        rows = read_rows(place.rows, [name], start=0, count=place.length, size=SCANNED)
         return np.concatenate([part.vector(name)[:, 0] for part in rows])
 
     def _task_names(self) -> dict[int, str]:
@@ -343,8 +346,11 @@ def _count(length: Any) -> int:
 
 
 def _json_lines(path: Path) -> list[Any]:
-    with naming(path):
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    with naming(path), open(check_regular(path), encoding="utf-8") as file:
+        text = file.read(typed_json.BYTES + 1)
+    if len(text) > typed_json.BYTES:
+        raise UserError(f"{path} has more than {typed_json.BYTES:,} characters; get the file anew")
+    return [typed_json.parse(line, path, remedy="get the file anew") for line in text.splitlines() if line.strip()]
 
 
 def _check_numbering(numbers: np.ndarray, place: Place, done: int) -> None:

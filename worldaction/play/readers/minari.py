@@ -161,8 +161,8 @@ class MinariSource:
                 wanted = (steps + 1, *leaf.shape)
                 raise UserError(f"{where}: {leaf.node} is {found.shape}, not {wanted}; get the file anew")
         infos = stored.get("infos")
-        said = infos.get(success, infos.get(f"is_{success}")) if infos is not None else None
-        done = said is None or bool(np.any(said[()]))
+        said = [name for name in (success, f"is_{success}") if infos is not None and name in infos]
+        done = not said or bool(np.any(hdf5.array(infos, said[0], f"{where}: infos")[()]))
         return Recording(steps + 1, where, "demo", segments=(Segment(task, 0, steps, done),))
 
 
