@@ -271,7 +271,7 @@ class Policy(TensorDictModuleBase):
                 of exploration, of which this policy has none; and so `evaluate_policy`, which gives True unless told
                 otherwise, measures this policy and no other. `sampler` chooses how actions are drawn.
         """
-        tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
+        tensors = {key: _tensor(key, observation[key]) for key in self._keys(observation)}
         single = not self.model.check(tensors)
         if single:
             tensors = {key: value[None] for key, value in tensors.items()}
@@ -387,6 +387,14 @@ class Policy(TensorDictModuleBase):
         for module in (model, actor):
             module.to(device).eval().requires_grad_(False)
         return cls(model, actor, task=saved.task, seed=saved.seed, sampler=saved.sampler, env=saved.env)
+
+
+def _tensor(key: str, value: Any) -> Tensor:
+    """A part of an observation."""
+    try:
+        return torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(f"observation {key!r} is no array of numbers ({str(error)[:60]}); give one") from error
 
 
 def config_of(actor: Actor) -> dict[str, Any]:
