@@ -20,7 +20,7 @@ from worldaction.errors import UserError
 from worldaction.io.artefact import SEAL
 
 SETTINGS = {
-    "table.max-steps": 16, "data.frames": 240, "data.episode-frames": 48, "data.near-misses": 2, "data.demos": 2,
+    "table.max-steps": 16, "data.frames": 480, "data.episode-frames": 48, "data.near-misses": 2, "data.demos": 2,
     "world-model.cameras": "rgb_static", "world-model.batch": 4, "world-model.length": 8, "world-model.steps": 10,
     "success.steps": 10, "clone.steps": 10, "update.iterations": 2, "update.dreams": 4, "update.starts": 2,
     "evaluation.episodes": 2, "evaluation.curve-episodes": 0, "evaluation.sampler-episodes": 0,
