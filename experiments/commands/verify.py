@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from experiments.commands.jury import FILE as JURY
 from worldaction.errors import UserError
 
 HELP = "compare a run, a play store, a policy or a model with the checksums from when it was written"
@@ -79,17 +81,31 @@ def _run(path: Path) -> Iterator[str]:
     # not opened, for what it was made from may be elsewhere
     run = Run(load_study(path), path)
     for part in run.arms().values() or [run]:
-        for artefact in part.artefacts().values():
+        for place, artefact in part.artefacts().items():
             yield from artefact.damage()
-        yield from _files_for_people(part.folder)
+            if artefact.complete:
+                yield from _differing(part.shown(place, artefact))
+        yield from _own_files(part.folder)
 
 
-def _files_for_people(folder: Path) -> Iterator[str]:
-    """Of the run itself: every JSON file of ours, and every policy."""
-    from worldaction.io.artefact import load_tensors, read_json
+def _differing(pairs: Iterable[tuple[Path, Path]]) -> Iterator[str]:
+    """Files under names for people that are not those of their artefact."""
+    from worldaction.io.files import sha256_of
 
-    for path in [*folder.glob("*.json"), *folder.glob("evaluation/**/*.json"), *folder.glob("policies/*/*")]:
+    for source, target in pairs:
+        if not target.is_file():
+            yield f"{target} is missing"
+        elif not target.samefile(source) and sha256_of(target) != sha256_of(source):
+            yield f"{target} is not what {source} is"
+
+
+def _own_files(folder: Path) -> Iterator[str]:
+    """Every JSON file of the run itself."""
+    from worldaction.io.artefact import read_json
+
+    for path in sorted(folder.glob("*.json")):
         try:
-            load_tensors(path) if path.suffix == ".safetensors" else read_json(path)
+            # what a jury said is a list
+            read_json(path, list[Any] if path.name == JURY else dict[str, Any])
         except UserError as error:
             yield str(error)

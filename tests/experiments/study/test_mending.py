@@ -16,6 +16,7 @@ from experiments.study.finished import mended
 from experiments.study.run import Run
 from worldaction.errors import UserError
 from worldaction.io.artefact import SEAL, save_checkpoint, write_json
+from worldaction.io.recorder import read_metrics
 
 TASK = "seed0/turn_on_led"
 
@@ -126,6 +127,30 @@ def test_verify_reads_stores_and_policies_and_refuses_what_is_neither(
     assert capsys.readouterr().out.count("has changed since it was written") == 2
     with pytest.raises(UserError, match="holds no run, play store, policy or model"):
         command(["verify", str(tmp_path)])
+
+
+def test_files_under_names_for_people_are_those_of_their_stages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(finished_run(), tmp_path / "run")
+    shown = next((run / "evaluation").glob("*.json"))
+    content = shown.read_text()
+    shown.unlink()
+    for text, message in ((None, "is missing"), ("[]", "is not what")):
+        if text is not None:
+            shown.write_text(text)
+        with pytest.raises(SystemExit):
+            command(["verify", str(run)])
+        assert f"{shown} {message}" in capsys.readouterr().out
+    shown.write_text(content)
+    command(["verify", str(run)])
+
+
+@pytest.mark.parametrize("line", ["\x00\xff", "[]", '{"prefix": 1, "step": 1, "time": 1}', "[" * 5000])
+def test_a_line_of_metrics_that_is_none_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_bytes(line.encode("latin-1") + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
+        list(read_metrics(tmp_path))
 
 
 def test_what_is_written_by_hand_is_taken_once_its_seal_is_deleted(tmp_path: Path) -> None:
