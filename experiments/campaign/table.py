@@ -71,14 +71,17 @@ class Worked:
         if built.outcome != "correct":
             raise UserError(f"the attack {cls.name} cannot be built: {built.outcome}, {built.words}; report it")
         self._wanted = answer_of(self._attack, mark=self._mark)
+        self.spent = 0.0
         self._rng, self._seconds = np.random.default_rng([seed, *cls.name.encode()]), seconds
 
     def once(self) -> None:
         """Try one input."""
+        began = time.monotonic()
         made = self._attack.input(self._rng)
         with made.changed:
             trial = tried(made.answer, self._wanted, mark=self._mark, seconds=self._seconds)
         self.figures.add(made.words, trial)
+        self.spent += time.monotonic() - began
 
 
 def campaign(
@@ -90,7 +93,7 @@ def campaign(
     seconds: float = SECONDS,
     report: Callable[[str], object] = lambda line: None,
 ) -> list[Figures]:
-    """Attack in turns for as long as is asked.
+    """Attack everything for as long as is asked.
 
     Args:
         attacks: which.
@@ -111,10 +114,10 @@ def campaign(
             work.append(Worked(cls, folder / str(number), seed=seed, seconds=seconds))
         end, told = time.monotonic() + 60 * minutes, time.monotonic()
         while left := [one for one in work if each is None or one.figures.inputs < each]:
-            for one in left:
-                if time.monotonic() >= end:
-                    return [one.figures for one in work]
-                one.once()
+            if time.monotonic() >= end:
+                break
+            # equal time for each, for some are a hundred times as fast as others
+            min(left, key=lambda one: one.spent).once()
             if time.monotonic() - told > 60:
                 told = time.monotonic()
                 failed = sum(one.figures.failed for one in work)

@@ -386,6 +386,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction table looks": looks_at_fewer,
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,
     "worldaction jury runs/calvin/quick-...": has_options,
+    "worldaction verify": lambda command: prints("play store")("worldaction verify --help"),
     "worldaction verify runs/calvin/quick-...": lambda command: prints("play store")("worldaction verify --help"),
     "worldaction campaign --minutes 30 --seed 0": lambda command: prints("--minutes", "--seed", "--only", "--out")(
         "worldaction campaign --help"
