@@ -19,8 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -31,14 +32,30 @@ from torch import Tensor
 from agents.policies.base import SAMPLERS, ImprovedPolicy, PolicyHead, Sampler, identity, known_head
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.io.typed_json import typed
 from worldaction.random import Stream, normal, uniform
-from worldaction.spec import ACTION, IS_INIT
+from worldaction.spec import ACTION, IS_INIT, ROBOT
 from worldaction.world_model.latent import Latent
-from worldaction.world_model.model import ModelConfig, WorldModel, restore
+from worldaction.world_model.model import ModelConfig, WorldModel, part_of, rebuilt
 
 Actor = PolicyHead | ImprovedPolicy
 FRESH_NAMES: Final = range(2**31, 2**32)
 """Names of episodes that nobody named: apart from those of evaluations and dreams, which count from 0."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A policy's config.json."""
+
+    task: str
+    seed: int
+    model: dict[str, Any]
+    actor: dict[str, Any]
+    sampler: Sampler = "stochastic"
+    """Policies of before there was a choice sample."""
+    env: dict[str, Any] | None = None
+    weights: str | None = None
+    """The hash of the tensors beside it; policies of before have none."""
 
 
 @dataclass
@@ -82,6 +99,10 @@ class Policy(TensorDictModuleBase):
         super().__init__()
         self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
         self.sampler, self.env = sampler, env
+        self.unusable_frames: Literal["refuse", "hold"] = "refuse"
+        """What to do about a frame of NaN or infinite numbers: refuse it, or hold still, which keeps the state and
+        gives the action that moves nothing: the null action with the gripper as it was, or, of absolute actions, the
+        last one again."""
         self.in_keys, self.out_keys = [*model.config.observed, IS_INIT], [ACTION]
         self._session: PolicyState | None = None
         self._names = np.random.default_rng(seed)
@@ -129,7 +150,8 @@ class Policy(TensorDictModuleBase):
             actions [B, A] and the state for the next call.
 
         Raises:
-            UserError: the observation lacks something, or its batch is not that of the state or of the names.
+            UserError: the observation lacks something, its batch is not that of the state or of the names, or a
+                number in it is NaN or infinite (see `unusable_frames`).
         """
         if state is not None and len(state.age) != len(start):
             raise UserError(f"a state of {len(state.age)} episodes with observations of {len(start)}; start anew")
@@ -137,6 +159,9 @@ class Policy(TensorDictModuleBase):
         embed = self.model.embed(observation)
         if embed.shape[:-1] != names.shape:
             raise UserError(f"observations {list(embed.shape[:-1])} with {len(names)} names; give one name a row")
+        bad = self._unusable(observation, embed)
+        if bool(bad.any()):
+            return self._without(bad, observation, state, start=start, rows=rows)
         state = self._take_in(embed, state, start, rows)
         due = state.age % self.actor.chunk == 0
         if bool(due.any()):
@@ -144,6 +169,47 @@ class Policy(TensorDictModuleBase):
             state.age = torch.where(due, 0, state.age)
         action = state.chunk[torch.arange(len(start)), state.age]
         return action, replace(state, action=action, age=state.age + 1, frame=state.frame + 1)
+
+    def _unusable(self, observation: Mapping[str, Tensor], embed: Tensor) -> Tensor:
+        """[B] bool, NaN, an infinity, or a number so large that it becomes one. What is drawn of them would be finite:
+        a comparison with NaN is false.
+        """
+        fine = embed.isfinite().all(-1)
+        if ROBOT in self.in_keys:
+            fine = fine & observation[ROBOT].float().isfinite().all(-1)
+        return ~fine
+
+    def _without(
+        self,
+        bad: Tensor,
+        observation: Mapping[str, Tensor],
+        state: PolicyState | None,
+        *,
+        start: Tensor,
+        rows: Tensor | None,
+    ) -> tuple[Tensor, PolicyState]:
+        """As `act`, of episodes of which some have a frame that cannot be used: these hold still, if they may."""
+        number = int(bad.nonzero()[0])
+        if self.unusable_frames != "hold" or state is None or bool((bad & start).any()):
+            why = "the first frame of an episode" if self.unusable_frames == "hold" else "an observation"
+            raise UserError(
+                f"{ROBOT} of {why} (row {number}) holds NaN, an infinity or a number beyond float32; repair the sensor,"
+                ' or let the policy hold still by unusable_frames = "hold" where an episode has begun'
+            )
+        zeros = {key: value.masked_fill(bad.view(-1, *[1] * (value.ndim - 1)), 0) for key, value in observation.items()}
+        _, seen = self.act(zeros, state, start=start, rows=rows)
+        held = _where(bad, replace(state, action=self._still(state.action), frame=state.frame + 1), seen)
+        return held.action, held
+
+    def _still(self, action: Tensor) -> Tensor:
+        """[B, A], the action after which a robot stays where it is and as it grips."""
+        layout = self.model.config.layout
+        if layout.absolute:
+            return action
+        still = action.new_tensor(layout.null_action).expand_as(action).clone()
+        binary = list(layout.binary)
+        still[:, binary] = action[:, binary]
+        return still
 
     def _take_in(self, embed: Tensor, state: PolicyState | None, start: Tensor, rows: Tensor | None) -> PolicyState:
         """Filter the frame; begin the episodes that start with it."""
@@ -205,7 +271,7 @@ class Policy(TensorDictModuleBase):
                 of exploration, of which this policy has none; and so `evaluate_policy`, which gives True unless told
                 otherwise, measures this policy and no other. `sampler` chooses how actions are drawn.
         """
-        tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
+        tensors = {key: _tensor(key, observation[key]) for key in self._keys(observation)}
         single = not self.model.check(tensors)
         if single:
             tensors = {key: value[None] for key, value in tensors.items()}
@@ -288,10 +354,10 @@ class Policy(TensorDictModuleBase):
             "model": asdict(self.model.config) | {"losses": ()},
             "actor": config_of(self.actor),
         }
-        weights = {f"model.{k}": v for k, v in self.model.state_dict().items() if not k.startswith("losses.")}
-        weights |= {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
-        save_tensors(folder / "model.safetensors", weights)
-        write_json(folder / "config.json", values)
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items() if not k.startswith("losses.")}
+        tensors |= {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
+        weights = save_tensors(folder / "model.safetensors", tensors)
+        write_json(folder / "config.json", values | {"weights": weights})
 
     @classmethod
     def from_pretrained(
@@ -309,22 +375,26 @@ class Policy(TensorDictModuleBase):
             UserError: the folder holds no policy, or one whose head is not imported.
         """
         folder = Path(folder)
-        values = read_json(folder / "config.json")
-        if missing := [key for key in ("task", "seed", "model", "actor") if key not in values]:
-            raise UserError(f"{folder / 'config.json'} has no {missing[0]!r}, so it is no policy's; give its folder")
-        config = ModelConfig.from_dict(values["model"], source=folder / "config.json")
+        path, remedy = folder / "config.json", "give a policy's folder, or get this one anew"
+        saved: Saved = read_json(path, Saved, remedy=remedy)
+        config = ModelConfig.from_dict(saved.model, source=path)
+        weights = load_tensors(folder / "model.safetensors", expected=saved.weights)
         # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
-        model = WorldModel(replace(config, losses=()))
-        actor = build_actor(values["actor"], head)
-        weights = load_tensors(folder / "model.safetensors")
-        for prefix, module in (("model.", model), ("actor.", actor)):
-            part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            restore(module, part, source=folder / "model.safetensors")
+        where = folder / "model.safetensors"
+        model = rebuilt(partial(WorldModel, replace(config, losses=())), part_of(weights, "model."), source=where)
+        build = partial(build_actor, saved.actor, head, source=path)
+        actor: Actor = rebuilt(build, part_of(weights, "actor."), source=where)
+        for module in (model, actor):
             module.to(device).eval().requires_grad_(False)
-        # policies of before there was a choice, and of before they knew their environment
-        sampler = values.get("sampler", "stochastic")
-        env = values.get("env")
-        return cls(model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env)
+        return cls(model, actor, task=saved.task, seed=saved.seed, sampler=saved.sampler, env=saved.env)
+
+
+def _tensor(key: str, value: Any) -> Tensor:
+    """A part of an observation."""
+    try:
+        return torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(f"observation {key!r} is no array of numbers ({str(error)[:60]}); give one") from error
 
 
 def config_of(actor: Actor) -> dict[str, Any]:
@@ -333,23 +403,29 @@ def config_of(actor: Actor) -> dict[str, Any]:
     return {"head": identity(type(head))} | actor.config
 
 
-def build_actor(config: Mapping[str, Any], head: type[PolicyHead] | None = None) -> Actor:
+def build_actor(
+    config: Mapping[str, Any], head: type[PolicyHead] | None = None, *, source: Path | str = "the policy"
+) -> Actor:
     """An untrained actor from its `config_of`. Nothing that it names is imported.
 
     Args:
         config: of a head, or with `trained_steps` of an improved one. Without a name of the head it is diffusion's.
         head: its class; by default the one that the config names.
+        source: where the config comes from, for the error.
 
     Raises:
         UserError: the head is not imported, or is not built from this.
     """
     values = dict(config)
-    cls = known_head(values.pop("head", "diffusion"), head)
-    trained = values.pop("trained_steps", None)
+    cls = known_head(typed(values.pop("head", "diffusion"), str, source), head)
+    trained = typed(values.pop("trained_steps", None), int | None, source)
+    hints = get_type_hints(cls.__init__)
     try:
-        built = cls(**values)
-    except TypeError as error:
-        raise UserError(f"policy head {cls.__name__} cannot be built from what was saved: {error}") from error
+        built = cls(**{name: typed(value, hints.get(name, Any), source) for name, value in values.items()})
+    # what a size that cannot be raises is for torch to choose
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"policy head {cls.__name__} cannot be built from what was saved: {reason}") from error
     return built if trained is None else built.improvable(trained_steps=trained)
 
 

@@ -25,6 +25,7 @@ from experiments.stages.play import make_play
 from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_judges, check_lengths
+from experiments.study.finished import mended
 from experiments.study.pool import Job, run_jobs
 from experiments.study.resolve import check_resolved, open_recorded, resolve, seen_through
 from experiments.study.run import Run, is_run
@@ -110,8 +111,8 @@ def _check_judges(run: Run) -> None:
 
 def _stages(run: Run, *, resumed: bool, models_only: bool) -> None:
     """All stages, of the run or of the arms that it compares, side by side."""
-    arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
-    parts = arms or {"": run}
+    arms = {name: mended(Run.at(arm.folder, arm.study)) for name, arm in run.arms().items()}
+    parts = arms or {"": mended(run)}
     for part in parts.values() if resumed else ():
         _check_judges(part)
     for name, part in parts.items() if run.study.cache else ():

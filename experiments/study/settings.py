@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from envs.tasks import BLOCK_TASKS
 from worldaction.config import (
@@ -28,7 +25,7 @@ from worldaction.config import (
     Whole,
     WorldModelConfig,
 )
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 
 EIGHT_TASKS = (
     "open_drawer",
@@ -307,26 +304,6 @@ def load_study(folder: Path) -> Study:
 
     if not (folder / "config.json").exists():
         raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
-    try:
-        study: Study = from_dict(Study, read_json(folder / "config.json"))
-    except UserError as error:
-        raise UserError(f"{error} ({folder / 'config.json'}); if another version wrote it, begin another run") from None
+    remedy = "if another version wrote it, begin another run"
+    study: Study = read_json(folder / "config.json", Study, remedy=remedy)
     return study
-
-
-def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """A configuration from plain JSON values, the inverse of `worldaction.config.to_dict`."""
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in fields(cls)}
-    for name in values:
-        if name not in known:
-            raise unknown(f"setting of {cls.__name__}", name, known)
-    built = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if is_dataclass(kind):
-            value = from_dict(typing.cast(type, kind), value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[name] = value
-    return cls(**built)
