@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, get_type_hints
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from agents.policies.base import SAMPLERS, ImprovedPolicy, PolicyHead, Sampler, identity, known_head
+from worldaction.config import Range
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
 from worldaction.io.typed_json import typed
@@ -48,7 +49,7 @@ class Saved:
     """A policy's config.json."""
 
     task: str
-    seed: int
+    seed: Annotated[int, Range("0 or more and below 2^63", lambda value: 0 <= value < 2**63)]
     model: dict[str, Any]
     actor: dict[str, Any]
     sampler: Sampler = "stochastic"

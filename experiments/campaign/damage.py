@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +27,8 @@ VALUES: Final[tuple[Any, ...]] = (
 )  # fmt: skip
 
 
-class _Code:
-    """Unpickled the ordinary way, this makes a file."""
-
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, (f'touch "${MARK}"',)
+PROGRAM: Final = f"""cos\nsystem\n(S'touch "${MARK}"'\ntR.""".encode()
+"""A pickle, written by hand: whoever unpickles it the ordinary way makes a file."""
 
 
 def damages(path: Path, rng: Rng) -> tuple[str, Callable[[Path], object]]:
@@ -80,17 +79,15 @@ def _move(content: bytes, rng: Rng) -> bytes:
 
 def _pickled(_: bytes, rng: Rng) -> bytes:
     """A program in the place of data: as it is, in an array, and in an archive of arrays."""
-    import io
-    import pickle
-
-    form = rng.integers(3)
+    form, out = rng.integers(3), io.BytesIO()
     if form == 0:
-        return pickle.dumps(_Code())
-    out = io.BytesIO()
+        return PROGRAM
+    np.lib.format.write_array_header_1_0(out, {"descr": "|O", "fortran_order": False, "shape": ()})
+    array = out.getvalue() + PROGRAM
     if form == 1:
-        np.save(out, np.array(_Code(), dtype=object), allow_pickle=True)
-    else:
-        np.savez(out, rel_actions=np.array(_Code(), dtype=object))
+        return array
+    with zipfile.ZipFile(out := io.BytesIO(), "w") as archive:
+        archive.writestr("rel_actions.npy", array)
     return out.getvalue()
 
 

@@ -171,7 +171,8 @@ def _map_frames(folder: Path, description: Description) -> TensorDict:
     for key, row in schema.items():
         shape = (description.frames, *row.shape)
         if (leaf := leaves.get(key)) != recorded(shape, row.dtype):
-            raise UserError(f"{folder}/meta.json: {key} is {leaf}, not {row.dtype} {list(shape)}; make the store again")
+            said = str(leaf)[:200]
+            raise UserError(f"{folder}/meta.json: {key} is {said}, not {row.dtype} {list(shape)}; make the store again")
         mapped[key] = _map(folder / f"{key}.memmap", shape, row.dtype)
     return TensorDict(mapped, batch_size=[description.frames])
 

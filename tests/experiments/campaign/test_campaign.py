@@ -19,9 +19,12 @@ from experiments.campaign.attacks.messages import Messages
 from experiments.campaign.attacks.policies import Observations, Policies, PoliciesByHand
 from experiments.campaign.attacks.sets import Store, StoreByHand
 from experiments.campaign.base import Attack, Input, known_attacks
+from experiments.campaign.damage import PROGRAM
 from experiments.campaign.table import Figures, campaign, figures_table
 from experiments.campaign.trial import Trial, tried
 from worldaction.errors import UserError
+from worldaction.io.artefact import plain
+from worldaction.play.layout import read_description
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -144,8 +147,18 @@ def _no_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+class Described(Store):
+    """Of a store, what describes it."""
+
+    def files(self) -> list[Path]:
+        return [self.path / "store.json"]
+
+    def answer(self) -> Any:
+        return plain(read_description(self.path)._asdict())
+
+
 FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], type[Attack]]] = {
-    "JSON without seals": (_no_seal, Policies),
+    "JSON without seals": (_no_seal, Described),
     "tensors without hashes": (_no_sum, Policies),
     "stores that nobody verifies": (_no_verify, Store),
     "JSON of any type": (_no_types, StoreByHand),
@@ -214,3 +227,12 @@ def test_the_command_prints_the_figures_and_writes_them(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     assert "| observation |" in out.read_text()
     assert "code ran" in done.stdout
+
+
+def test_the_program_in_an_input_is_one_that_unpickling_runs(tmp_path: Path) -> None:
+    import pickle
+
+    def unpickles() -> Any:
+        return pickle.loads(PROGRAM)  # noqa: S301
+
+    assert tried(unpickles, 1, mark=tmp_path / "mark").outcome == "code ran"
