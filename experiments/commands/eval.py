@@ -143,8 +143,8 @@ def _of_run(chosen: argparse.Namespace) -> None:
     from experiments.study.pool import run_jobs
     from experiments.study.run import Run
     from experiments.study.sessions import session
-    from worldaction.io.artefact import read_json
     from worldaction.io.recorder import setup_logging
+    from worldaction.io.sealed_json import read_json
 
     found = Run.open(chosen.what)
     tasks, seeds = among(chosen.tasks, study.tasks, "task"), among(chosen.seeds, study.seeds, "seed")

@@ -43,7 +43,7 @@ def run_folders(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 def _line(folder: Path) -> tuple[str, ...]:
     """Begin, folder, preset, environment, state and success of a run."""
     from worldaction.errors import UserError
-    from worldaction.io.artefact import read_json
+    from worldaction.io.sealed_json import read_json
 
     try:
         config, env = (read_json(folder / name) for name in ("config.json", "env.json"))

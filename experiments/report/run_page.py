@@ -78,8 +78,8 @@ from experiments.report.verdict import (
     warnings,
 )
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
 from worldaction.io.recorder import OWN_KEYS, read_metrics
+from worldaction.io.sealed_json import read_json
 
 __all__ = ["RunFiles", "console_table", "plots", "verdict", "write_report"]
 

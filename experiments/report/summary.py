@@ -16,7 +16,8 @@ from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.store import PlayStore
 
 Json = dict[str, Any]

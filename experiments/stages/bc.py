@@ -12,8 +12,9 @@ from agents.bc import clone, demonstration_chunks
 from agents.policy import Actor, Policy, build_actor, config_of
 from experiments.stages.demonstrations import demonstrated
 from experiments.stages.task_run import TaskRun, pick
-from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.io.artefact import load_tensors, save_tensors, write_json
 from worldaction.io.recorder import Recorder, progress
+from worldaction.io.sealed_json import read_json
 from worldaction.latents import EpisodeLatents, encode
 from worldaction.play.action_masking import knows_actions
 from worldaction.play.store import PlayStore

@@ -19,7 +19,7 @@ from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import doubts, load_classifier
 from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
-from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.io.artefact import CHECKPOINT, load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
 from worldaction.random import Use, branch
 from worldaction.success import SuccessClassifier
@@ -81,7 +81,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     calibration = {"bc": imagined(update.policy)}
     if "deterministic" in samplers(cloned):
         calibration["bc_deterministic"] = imagined(Deterministic(cloned))
-    checkpoint = artefact.folder / "checkpoint.safetensors"
+    checkpoint = artefact.folder / CHECKPOINT
     curve: list[dict[str, Any]] = []
     if checkpoint.exists():
         saved = load_checkpoint(checkpoint)

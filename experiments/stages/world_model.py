@@ -8,6 +8,7 @@ import torch
 
 from experiments.stages.play import training_play
 from experiments.study.run import Run
+from worldaction.io.artefact import CHECKPOINT
 from worldaction.io.recorder import Recorder, progress
 from worldaction.world_model.model import WorldModel
 from worldaction.world_model.train import Training
@@ -28,7 +29,7 @@ def train_world_model(run: Run, seed: int) -> None:
         run.study.world_model,
         seed=seed,
         device=run.resolved.device,
-        checkpoint=artefact.folder / "checkpoint.safetensors",
+        checkpoint=artefact.folder / CHECKPOINT,
     )
     with (
         Recorder(artefact.folder, boards=run.boards) as recorder,

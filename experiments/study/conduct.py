@@ -25,14 +25,16 @@ from experiments.stages.play import make_play
 from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_judges, check_lengths
+from experiments.study.finished import mended
 from experiments.study.pool import Job, run_jobs
 from experiments.study.resolve import check_resolved, resolve, seen_through, source_of
 from experiments.study.run import Run, is_run
 from experiments.study.sessions import session
 from experiments.study.settings import Study, load_study
 from worldaction.fit import Interrupted
-from worldaction.io.artefact import Artefact, read_json
+from worldaction.io.artefact import Artefact
 from worldaction.io.recorder import log_prefix, setup_logging, write_csv
+from worldaction.io.sealed_json import read_json
 from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.store import PlayStore
 
@@ -110,8 +112,8 @@ def _check_judges(run: Run) -> None:
 
 def _stages(run: Run, *, resumed: bool, models_only: bool) -> None:
     """All stages, of the run or of the arms that it compares, side by side."""
-    arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
-    parts = arms or {"": run}
+    arms = {name: mended(Run.at(arm.folder, arm.study)) for name, arm in run.arms().items()}
+    parts = arms or {"": mended(run)}
     for part in parts.values() if resumed else ():
         _check_judges(part)
     for name, part in parts.items() if run.study.cache else ():

@@ -14,8 +14,8 @@ from experiments.study.arms import arms_of
 from experiments.study.settings import Study
 from worldaction.errors import UserError
 from worldaction.extension import Family
-from worldaction.io.artefact import read_json
 from worldaction.io.fingerprint import code_of, content_of
+from worldaction.io.sealed_json import read_json
 from worldaction.losses.registry import LOSSES
 from worldaction.world_model.cores.registry import CORES
 

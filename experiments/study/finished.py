@@ -1,12 +1,47 @@
-"""What later programs ask of a run: that it is finished, and which of its tasks and seeds they are to look at."""
+"""What is asked of a run before something is built on it: that what it made is as it was, that it is finished, and
+which of its tasks and seeds to look at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterable, Sequence
 
 from experiments.study.checks import learns
 from experiments.study.run import Run
 from worldaction.errors import UserError
+
+LOGGER = logging.getLogger("worldaction")
+
+
+def mended(run: Run) -> Run:
+    """The run, its artefacts compared with what their stages left: those that are damaged or of which something is
+    missing are set aside, so that they are made again.
+
+    Raises:
+        UserError: one of them cannot be set aside, or is made of something that is another thing now.
+    """
+    artefacts, aside = run.artefacts(), set[str]()
+    for place, artefact in artefacts.items():
+        for line in (found := artefact.damage()):
+            LOGGER.warning("%s", line)
+        if found and place not in aside:
+            aside |= {place, *_built_on(place, artefacts, run.study.device)}
+    for place in aside:
+        if artefacts[place].path.exists():
+            where = artefacts[place].set_aside()
+            LOGGER.warning("%s is made again; what was there is in %s, which may be deleted", place, where)
+    # what was looked up may have come from an artefact that is no longer there
+    return Run.at(run.folder, run.study) if aside else run
+
+
+def _built_on(place: str, places: Iterable[str], device: str) -> list[str]:
+    """What comes after an artefact that will not be the same again: on a CPU, it will."""
+    if device == "cpu":
+        return []
+    below = "" if place == "play" else f"{place.rpartition('/')[0]}/"
+    after = list(places)
+    return [other for other in after[after.index(place) + 1 :] if other.startswith(below)]
 
 
 def check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:

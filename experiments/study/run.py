@@ -377,8 +377,13 @@ class Run:
     def publish(self, place: str, artefact: Artefact) -> None:
         """Show a complete artefact in the run's folder: its link, and its files under names for people."""
         artefact.show()
+        for source, target in self.shown(place, artefact):
+            _link(source, target)
+
+    def shown(self, place: str, artefact: Artefact) -> Iterator[tuple[Path, Path]]:
+        """Files of an artefact that people look for, and the same ones in the run's folder."""
         for source, target in _published(place, artefact.path):
-            _link(source, self.folder / target)
+            yield source, self.folder / target
 
     def reused(self) -> list[str]:
         """Places whose artefacts were complete before the run linked to them."""

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from envs.benchmark import Benchmark, benchmark_of
-from experiments.study.settings import read_config
 from worldaction.errors import UserError
+from worldaction.io.sealed_json import read_json
+from worldaction.io.typed_json import typed
 from worldaction.spec import Layout
 
 FIRST: Final = 450
@@ -40,7 +41,7 @@ class SavedPolicy(NamedTuple):
             raise UserError(f"{folder} holds no policy; {hint}")
         try:
             model = values["model"]
-            layout = Layout.from_dict(model["layout"])
+            layout: Layout = typed(model["layout"], Layout, folder / "config.json")
             return cls(folder, values["task"], values.get("env"), tuple(model["cameras"]), layout)
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder / 'config.json'} is damaged ({error!r}); save the policy again") from error
@@ -58,7 +59,7 @@ def _is_policy(values: Any) -> bool:
 def _config(folder: Path) -> Any:
     if not (folder / "config.json").exists():
         raise UserError(f"{folder} has no config.json; give the folder of a policy, RUN/policies/NAME")
-    return read_config(folder)
+    return read_json(folder / "config.json")
 
 
 def benchmark_for(saved: SavedPolicy, env: str | None) -> Benchmark:

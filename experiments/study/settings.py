@@ -5,12 +5,8 @@
 
 from __future__ import annotations
 
-import json
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from envs.tasks import BLOCK_TASKS
 from worldaction.config import (
@@ -30,7 +26,8 @@ from worldaction.config import (
     Whole,
     WorldModelConfig,
 )
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
+from worldaction.io.sealed_json import read_json
 
 EIGHT_TASKS = (
     "open_drawer",
@@ -333,41 +330,6 @@ def load_study(folder: Path) -> Study:
     """The settings of a run."""
     if not (folder / "config.json").exists():
         raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
-    try:
-        study: Study = from_dict(Study, read_config(folder))
-    except UserError as error:
-        raise UserError(f"{error} ({folder / 'config.json'}); if another version wrote it, begin another run") from None
+    remedy = "if another version wrote it, begin another run"
+    study: Study = read_json(folder / "config.json", Study, remedy=remedy)
     return study
-
-
-def read_config(folder: Path) -> Any:
-    """The config.json of a run or of a policy, without the torch that `worldaction.io.artefact` needs.
-
-    Raises:
-        UserError: it cannot be read, or is no JSON.
-    """
-    path = folder / "config.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and write it again") from error
-
-
-def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """A configuration from plain JSON values, the inverse of `worldaction.config.to_dict`."""
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in fields(cls)}
-    for name in values:
-        if name not in known:
-            raise unknown(f"setting of {cls.__name__}", name, known)
-    built = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if is_dataclass(kind):
-            value = from_dict(typing.cast(type, kind), value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[name] = value
-    return cls(**built)

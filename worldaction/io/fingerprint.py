@@ -11,6 +11,7 @@ from pathlib import Path
 
 from worldaction.errors import UserError
 from worldaction.extension import search_working_directory
+from worldaction.io.files import check_regular
 
 WHOLE = 1 << 24
 """Bytes up to which a file that describes others is read from end to end."""
@@ -66,7 +67,7 @@ def _spread(count: int) -> list[int]:
 def _sampled(path: Path, *, whole: bool) -> bytes:
     """Size and pieces of a file, the first and the last bytes among them."""
     try:
-        with open(path, "rb") as file:
+        with open(check_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= (WHOLE if whole else PIECE * PIECES):
                 return b"%d " % size + file.read()

@@ -26,11 +26,13 @@ from tqdm import tqdm
 
 from worldaction.errors import UserError
 from worldaction.io.artefact import replacing
+from worldaction.io.files import check_regular
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-OWN_KEYS = ("prefix", "step", "time")
+NUMBERS = ("step", "time")
+OWN_KEYS = ("prefix", *NUMBERS)
 SECONDS_BETWEEN_LINES = 10.0
 LOGGERS = ("worldaction", "envs", "agents", "experiments")
 
@@ -152,14 +154,16 @@ def write_csv(folder: Path | str) -> None:
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
+    # bytes that are no text make a line that is no JSON
+    with open(check_regular(path), encoding="utf-8", errors="replace") as file:
         for number, text in enumerate(file, 1):
             if not text.endswith("\n"):
                 return  # a process was killed while it wrote, or is writing just now
             try:
                 line = json.loads(text)
-                _ = [line[key] for key in OWN_KEYS]
-            except (ValueError, KeyError, TypeError) as error:
+                if not isinstance(line["prefix"], str) or any(type(line[key]) not in (int, float) for key in NUMBERS):
+                    raise ValueError("its prefix, step or time is of another type")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(f"{path}, line {number} is damaged ({error}); delete that line") from error
             yield line
 

@@ -10,7 +10,7 @@ import numpy as np
 from worldaction.errors import UserError
 from worldaction.interface import RECORDED, ActionScale
 from worldaction.play.layout import MAX_ACTION
-from worldaction.play.readers.source import Source
+from worldaction.play.readers.source import Source, check_intact
 from worldaction.spec import ACTION
 
 
@@ -48,6 +48,10 @@ class Scaled:
         self.layout = replace(source.layout, null_action=tuple(null.tolist()), binary=binary)
         config = source.origin.config | {RECORDED: {"low": low.tolist(), "high": high.tolist()}}
         self.origin = replace(source.origin, config=config)
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""

@@ -14,7 +14,7 @@ import numpy as np
 from worldaction.config import RecordedConfig
 from worldaction.errors import UserError
 from worldaction.extension import load
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.held_out import EVERY, FEW
 from worldaction.play.layout import Segment
 from worldaction.play.readers.source import Recording, Source

@@ -16,7 +16,7 @@ from worldaction.io.artefact import plain
 from worldaction.play.inspect.watch import Judge, Watched
 from worldaction.play.layout import SKIPPED
 from worldaction.play.leaks import marks, refuse_leaks
-from worldaction.play.readers.source import Source, in_short
+from worldaction.play.readers.source import Source, check_intact, in_short
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.spec import ACTION
 
@@ -55,11 +55,13 @@ def convert(
 
     Raises:
         UserError: the store exists, images would have to be blown up, no episode can be read or one cannot and `strict`
-            is set, or frames are in training and in validation. What was converted before is kept, and the next call
-            goes on from there.
+            is set, frames are in training and in validation, or a set that has checksums is not as it was written. What
+            was converted before is kept, and the next call goes on from there.
     """
     if not 1 <= image_size <= source.image_size and source.layout.cameras:
         raise UserError(f"{source.path}: {image_size} pixels; choose an image size of at most {source.image_size}")
+    # a store of damaged numbers must not become one whose checksums fit them
+    check_intact(source)
     origin = source.origin
     writer = StoreWriter(
         path,

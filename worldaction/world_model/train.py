@@ -108,6 +108,7 @@ class Training:
         self.training = TrainingConfig() if training is None else training
         check_ranges(self.training, "TrainingConfig.")
         where = as_device(device)
+        store.verify()
         torch.manual_seed(seed)
         self.model = WorldModel(ModelConfig.of(store) if config is None else config)
         if store.meta.layout.robot:

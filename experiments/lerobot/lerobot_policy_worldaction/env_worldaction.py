@@ -15,7 +15,7 @@ from lerobot.envs.configs import EnvConfig
 
 from envs.benchmark import env_of
 from worldaction.interface import RobotInterface
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.spec import ROBOT
 
 ID = "worldaction/LeRobot-v0"

@@ -12,7 +12,7 @@ from experiments.report.comparison.tables import cautions, headline, policies_of
 from experiments.report.figures import Plot
 from experiments.report.page import figure, heading, made_by, section, write_page
 from experiments.report.table import Table
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 Json = dict[str, Any]
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their

@@ -12,7 +12,7 @@ from envs.arm.env import IMAGES, STATE, ArmEnv
 from envs.arm.record import CAMERAS, attempt_at, record
 from envs.arm.tasks import TASKS
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.readers.source import open_source
 from worldaction.spec import ACTION, ROBOT
 

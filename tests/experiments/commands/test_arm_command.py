@@ -12,7 +12,7 @@ import pytest
 from agents.policy import Policy
 from experiments import __main__ as cli
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 
 class Still:

@@ -31,7 +31,7 @@ from experiments.study.options import parse_study
 from experiments.study.settings import PRESETS
 from worldaction.config import GymConfig, StressConfig
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.spec import CAMERAS
 
 DOCUMENTS = (
@@ -48,6 +48,7 @@ DOCUMENTS = (
     "docs/losses.md",
     "docs/playtable.md",
     "docs/quickstart.md",
+    "docs/reliability.md",
     "docs/python_api.md",
     "docs/scenes.md",
     "docs/stress.md",
@@ -413,6 +414,12 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction table looks": looks_at_fewer,
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,
     "worldaction jury runs/calvin/quick-...": has_options,
+    "worldaction verify": lambda command: prints("play store")("worldaction verify --help"),
+    "worldaction verify runs/calvin/quick-...": lambda command: prints("play store")("worldaction verify --help"),
+    "worldaction campaign --minutes 30 --seed 0": lambda command: prints("--minutes", "--seed", "--only", "--out")(
+        "worldaction campaign --help"
+    ),
+    "worldaction data check --manifest FILE": data_has_options,
     "worldaction doctor": prints("torch", "packages", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
     "worldaction check loss my_losses:Mine": checks_the_readme_s_loss,

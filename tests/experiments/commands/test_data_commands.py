@@ -18,7 +18,7 @@ from envs.playtable.tools.replay import CARRIED, load_recording
 from experiments import __main__ as cli
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.convert import convert
 from worldaction.play.inspect.actions import detect
 from worldaction.play.inspect.check import check_frames

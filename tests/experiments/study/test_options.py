@@ -28,9 +28,10 @@ from experiments.calvin import main
 from experiments.guard import guarded
 from experiments.study.options import parse_study
 from experiments.study.resolve import model_config
-from experiments.study.settings import DEFAULT, EIGHT_TASKS, PRESETS, Study, from_dict
+from experiments.study.settings import DEFAULT, EIGHT_TASKS, PRESETS, Study
 from worldaction.config import ranges_of, to_dict
 from worldaction.errors import UserError
+from worldaction.io.typed_json import typed
 from worldaction.spec import ACTION, CALVIN, CAMERAS, IS_INIT, PREVIOUS_ACTION, ROBOT
 from worldaction.world_model.model import WorldModel, total
 
@@ -46,7 +47,7 @@ def test_the_printed_settings_of_a_preset_read_back_to_the_same_study(
 ) -> None:
     main([name, "--print-config"])
     printed = json.loads(capsys.readouterr().out)
-    assert from_dict(Study, printed) == PRESETS[name]
+    assert typed(printed, Study, "config.json") == PRESETS[name]
 
 
 def test_no_preset_means_the_default_one_and_options_change_only_what_they_name() -> None:
@@ -425,8 +426,10 @@ def test_a_damaged_recording_is_refused_by_file(
 
 
 def test_settings_that_are_not_settings_are_refused() -> None:
-    with pytest.raises(UserError, match=r"unknown setting of UpdateConfig 'lrr'; did you mean 'lr'\?"):
-        from_dict(Study, {"update": to_dict(PRESETS["debug"].update) | {"lrr": 1}})
+    debug = to_dict(PRESETS["debug"])
+    debug["update"]["lrr"] = 1
+    with pytest.raises(UserError, match=r"update has an unknown 'lrr'; did you mean 'lr'\?"):
+        typed(debug, Study, "config.json")
 
 
 def test_two_judges_whose_results_would_lie_in_one_place_are_refused() -> None:

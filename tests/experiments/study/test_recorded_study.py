@@ -16,7 +16,7 @@ from envs.benchmark import env_of
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import Run
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.attempts import task_name
 
 RED, BLUE = map(task_name, TASKS)

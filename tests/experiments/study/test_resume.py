@@ -26,7 +26,7 @@ from tiny_study import (
 from experiments.stages import improve as learn
 from experiments.stages.all_of_task import learn_task
 from experiments.study.run import Run
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 TASK = "artefacts/seed0/turn_on_led"
 # what there is when a stage has just begun or is at work, what it has not finished then, and what ends it

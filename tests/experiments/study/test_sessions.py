@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments.study.sessions import FILE, LOG, session, worked_seconds
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 
 
 def test_pauses_between_sessions_are_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

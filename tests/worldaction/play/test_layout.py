@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict
 
 from worldaction.errors import UserError
+from worldaction.io.sealed_json import SEAL
 from worldaction.losses.tools.contract import tiny_model
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.spec import ACTION, CALVIN, IS_INIT, PREVIOUS_ACTION, ROBOT, SCENE, Layout
@@ -52,9 +53,10 @@ def test_a_store_from_before_actions_could_be_absolute_holds_moves(tmp_path: Pat
     assert PlayStore.open(tmp_path / "s").meta.layout.absolute
     path = tmp_path / "s/store.json"
     content = json.loads(path.read_text())
+    del content[SEAL]
     content["layout"]["absolute"] = "yes"
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="neither true nor false"):
+    with pytest.raises(UserError, match=r"layout\.absolute is 'yes', not true or false"):
         PlayStore.open(tmp_path / "s")
     del content["layout"]["absolute"]
     path.write_text(json.dumps(content))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from tensordict import TensorDict
 
 from worldaction import spec
 from worldaction.errors import UserError
+from worldaction.io.sealed_json import SEAL
+from worldaction.play.convert import convert
+from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore, Segment, StoreWriter, concatenate
+from worldaction.world_model.train import train
 
 SIZE = 4
 
@@ -211,7 +216,8 @@ def test_a_segment_outside_its_episode_is_refused(tmp_path: Path) -> None:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    content = json.loads(path.read_text())
+    """Change a description by hand, as one who means it: without the seal that would say so."""
+    content = {name: value for name, value in json.loads(path.read_text()).items() if name != SEAL}
     path.write_text(json.dumps(content | changes))
 
 
@@ -324,3 +330,44 @@ def test_a_writer_goes_on_after_a_skipped_episode_of_which_some_had_been_saved(t
     store.verify()
     assert [e.length for e in store.episodes] == [5, 4]
     np.testing.assert_array_equal(store.frames[spec.ACTION][5:], episode(4, 2)[spec.ACTION])
+
+
+@pytest.mark.parametrize(
+    ("checksums", "message"),
+    [
+        (lambda known: {}, "has no checksum"),
+        (lambda known: dict(list(known.items())[1:]), "has no checksum"),
+        (lambda known: {**known, "../../x": "0"}, "has a checksum, but is no file of the store"),
+        (lambda known: {**known, "/dev/zero": "0"}, "has a checksum, but is no file of the store"),
+        (lambda known: dict.fromkeys(known, 3), "is 3, not text"),
+    ],
+)
+def test_a_store_has_the_checksums_of_its_own_files_and_no_others(
+    tmp_path: Path, checksums: Callable[[dict[str, str]], dict[str, Any]], message: str
+) -> None:
+    small(tmp_path / "s")
+    path = tmp_path / "s" / "store.json"
+    edit(path, checksums=checksums(json.loads(path.read_text())["checksums"]))
+    with pytest.raises(UserError, match=message):
+        PlayStore.open(tmp_path / "s")
+
+
+def test_a_damaged_store_is_neither_converted_nor_trained_on(tmp_path: Path) -> None:
+    store = small(tmp_path / "s")
+    path = tmp_path / "s/frames/action.memmap"
+    content = bytearray(path.read_bytes())
+    content[3] ^= 0x80
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"action\.memmap has changed since it was written"):
+        convert(open_source(tmp_path / "s"), tmp_path / "copy", image_size=store.meta.image_size)
+    assert not (tmp_path / "copy").exists()
+    with pytest.raises(UserError, match=r"action\.memmap has changed since it was written"):
+        train(tmp_path / "s")
+
+
+@pytest.mark.parametrize("value", ["no", 1])
+def test_what_is_neither_true_nor_false_is_no_success(tmp_path: Path, value: Any) -> None:
+    small(tmp_path / "s")
+    edit(tmp_path / "s/store.json", segments=[{"task": "lift", "start": 0, "stop": 2, "success": value}])
+    with pytest.raises(UserError, match=r"segments\[0\]\.success is .*, not true or false"):
+        PlayStore.open(tmp_path / "s")

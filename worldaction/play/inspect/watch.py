@@ -19,7 +19,7 @@ from worldaction.play.inspect.motion import Expected, Motion
 from worldaction.play.inspect.problems import Findings, Problems
 from worldaction.play.layout import Segment
 from worldaction.play.leaks import Marks, leaks, marks, refuse_leaks
-from worldaction.play.readers.source import Recording, Source
+from worldaction.play.readers.source import Recording, Source, check_intact
 from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, SCENE, Split
 
 logger = logging.getLogger(__name__)
@@ -166,6 +166,10 @@ class Watched:
         self.path, self.format, self.layout, self.origin = source.path, source.format, source.layout, source.origin
         self.image_size, self.rate, self.episodes = source.image_size, source.rate, source.episodes
         self.skipped = source.skipped
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""

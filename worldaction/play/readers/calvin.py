@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice, pairwise
@@ -19,13 +18,13 @@ from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.play.images import area_mean
 from worldaction.play.layout import MAX_ACTION, Segment
-from worldaction.play.readers.reading import Sound, in_order, load_array, naming
+from worldaction.play.readers.npz import open_npz
+from worldaction.play.readers.reading import Sound, in_order, load_array
 from worldaction.play.readers.restricted import load_object_array
 from worldaction.play.readers.source import Origin, Recording
 
@@ -162,10 +161,10 @@ class _FrameReader:
     """
 
     def __init__(self, example: Path) -> None:
-        with _opened(example) as arrays:
-            self.images: dict[str, tuple[int, ...]] = {c: arrays[c].shape for c in spec.CAMERAS if c in arrays}
+        with open_npz(example) as arrays:
+            self.images: dict[str, tuple[int, ...]] = {c: arrays.shape(c) for c in spec.CAMERAS if c in arrays}
             known = {*self.images, *ON_DISK.values(), "actions"}
-            self.left_out = tuple(name for name in arrays if name not in known)
+            self.left_out = tuple(name for name in arrays.names if name not in known)
         for camera, shape in self.images.items():
             if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
                 raise UserError(f"{example}: {camera} has shape {shape}, not (height, width, 3); get the file anew")
@@ -178,7 +177,7 @@ class _FrameReader:
         return block | {camera: area_mean(block[camera], image_size) for camera in cameras}
 
     def _frame(self, path: Path, cameras: list[str]) -> dict[str, np.ndarray]:
-        with _opened(path) as arrays:
+        with open_npz(path) as arrays:
             if missing := [name for name in (*cameras, *ON_DISK.values()) if name not in arrays]:
                 raise UserError(f"{path} has no {missing[0]}; get the file anew")
             images = {camera: arrays[camera] for camera in cameras}
@@ -199,16 +198,6 @@ def _check_vector(vector: np.ndarray, label: str, size: int) -> None:
         raise UserError(f"{label} is {vector.dtype} {vector.shape}, not float ({size},); get the file anew")
     if not (np.abs(vector) <= np.finfo(np.float32).max).all():
         raise UserError(f"{label} holds NaN or infinity; get the file anew")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[NpzFile]:
-    """The arrays of an `.npz`, read on demand; whatever a damaged file raises names the file."""
-    # opened here, because np.load leaks the file when it is no archive
-    with naming(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        if not isinstance(arrays, NpzFile):
-            raise ValueError("it is no archive")
-        yield arrays
 
 
 # --- the small files --------------------------------------------------------------------------------------------------
@@ -314,7 +303,7 @@ def _check_apart(splits: Sequence[CalvinSplit]) -> None:
 
 def _same_frame(one: Path, other: Path) -> bool:
     try:
-        with _opened(one) as a, _opened(other) as b:
+        with open_npz(one) as a, open_npz(other) as b:
             return all(name in a and name in b and np.array_equal(a[name], b[name]) for name in ON_DISK.values())
     except UserError:
         # whoever reads the frame says so
@@ -355,7 +344,7 @@ def _read_segments(folder: Path, language: str | None) -> tuple[list[Segment], t
         said = content["language"].get("ann", [""] * len(tasks))
         segments = [
             # what is annotated was done
-            Segment(str(task), int(a), int(b) + 1, success=True, sentence=str(sentence))
+            Segment(_text(task), int(a), int(b) + 1, success=True, sentence=_text(sentence))
             for task, sentence, (a, b) in zip(tasks, said, windows, strict=True)
         ]
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -364,11 +353,18 @@ def _read_segments(folder: Path, language: str | None) -> tuple[list[Segment], t
     return segments, ("emb (vectors of the sentences)",) if "emb" in content["language"] else ()
 
 
+def _text(value: object) -> str:
+    """A text, and nothing that would have to be made one: that can take for ever."""
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} where text should be")
+    return value
+
+
 def _read_scenes(path: Path) -> dict[str, tuple[int, int]]:
     if not path.exists():
         return {}
     content = load_object_array(path)
     try:
-        return {str(scene): (int(first), int(last)) for scene, (first, last) in content.items()}
+        return {_text(scene): (int(first), int(last)) for scene, (first, last) in content.items()}
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} does not map scenes to frame numbers ({error}); get the file anew") from error

@@ -7,7 +7,6 @@ or in videos. v2.1 has one file an episode, v3.0 many episodes a file. Format: h
 from __future__ import annotations
 
 import io
-import json
 import logging
 import math
 import re
@@ -24,6 +23,8 @@ import numpy as np
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.io import typed_json
+from worldaction.io.files import check_regular
 from worldaction.play.images import fitted
 from worldaction.play.labels import achieved, is_sparse
 from worldaction.play.layout import Segment
@@ -230,7 +231,7 @@ class LeRobotSource:
     def _v2_place(self, path: Path, line: tuple[int, str]) -> Place:
         row, text = line
         with naming(f"{path}, line {row + 1}"):
-            about = json.loads(text)
+            about = typed_json.parse(text, f"{path}, line {row + 1}", remedy="get the file anew")
             number = _number(about["episode_index"])
             names = {"episode_chunk": number // int(self._info.get("chunks_size", 1000)), "episode_index": number}
             videos = {c.feature: (self._file("video_path", names, c), 0) for c in self._cameras if c.video}
@@ -435,7 +436,7 @@ class LeRobotSource:
         if self._version != "v3.0":
             path = self.path / "meta" / "tasks.jsonl"
             with naming(path):
-                lines = [json.loads(text) for _, text in _lines(path)]
+                lines = [typed_json.parse(text, path, remedy="get the file anew") for _, text in _lines(path)]
                 return {int(line["task_index"]): str(line["task"]) for line in lines}
         path = self.path / "meta" / "tasks.parquet"
         with naming(path):
@@ -506,9 +507,11 @@ def _count(length: Any) -> int:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The lines of a file that are not empty, with their numbers."""
-    with naming(path):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [(number, line) for number, line in enumerate(lines) if line.strip()]
+    with naming(path), open(check_regular(path), encoding="utf-8") as file:
+        text = file.read(typed_json.BYTES + 1)
+    if len(text) > typed_json.BYTES:
+        raise UserError(f"{path} has more than {typed_json.BYTES:,} characters; get the file anew")
+    return [(number, line) for number, line in enumerate(text.splitlines()) if line.strip()]
 
 
 def _listed(ranges: Sequence[range]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import tokenize
@@ -21,6 +20,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
+from worldaction.io import typed_json
+from worldaction.io.files import check_regular
 from worldaction.play.readers.source import BLOCK
 from worldaction.spec import CALVIN, Layout
 
@@ -119,16 +120,17 @@ def need(package: str) -> Any:
 def load_array(path: Path) -> np.ndarray:
     """A `.npy` file without objects."""
     with naming(path):
-        array = np.load(path, allow_pickle=False)
+        array = np.load(check_regular(path), allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("it is no array")
         return array
 
 
 def load_json(path: Path) -> Any:
-    """A JSON file that somebody else wrote."""
-    with naming(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON file that somebody else wrote, of limited size and depth."""
+    if not path.exists():
+        raise UserError(f"{path} is missing; copy the set again")
+    return typed_json.read(path, remedy="get the file anew")
 
 
 def check_vectors(array: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:

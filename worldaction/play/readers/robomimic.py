@@ -5,18 +5,20 @@ Format: https://robomimic.github.io/docs/datasets/overview.html
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from worldaction import spec
+from worldaction.config import NonNegative
 from worldaction.errors import UserError, unknown
 from worldaction.interface import CAMERAS_RECORDED, recorded_cameras
+from worldaction.io import typed_json
 from worldaction.play.images import fitted
 from worldaction.play.labels import of_rewards
 from worldaction.play.layout import Segment
@@ -62,14 +64,13 @@ class RobomimicSource:
         hdf5.check(self.path)
         with hdf5.opened(self.path) as file:
             data = hdf5.group(file, "data", str(self.path))
-            names = _demos(data)
+            names = _demos(data, self.path)
             if not names:
                 raise UserError(f"{self.path} holds no demos (data/demo_0 and so on); get the file anew")
             self._typical = _typical(data, names)
             self._cameras, self._robot, self._scene = self._sort(data[self._typical], robot, scene)
-            about = json.loads(data.attrs["env_args"]) if "env_args" in data.attrs else {}
-            task, self.rate = _environment(about)
-            self._absolute = action.endswith("_abs") or _is_absolute(about)
+            task, self.rate, absolute = _environment(data, self.path)
+            self._absolute = action.endswith("_abs") or absolute
             self.layout, self.image_size = self._describe(data[self._typical])
             obs = data[self._typical]["obs"]
             pictures = {key: (name, obs[name].shape[1:]) for key, name in self._cameras.items()}
@@ -184,8 +185,10 @@ class RobomimicSource:
         return validation
 
 
-def _demos(data: Any) -> list[str]:
+def _demos(data: Any, path: Path) -> list[str]:
     """Names of the demos, in the order of their numbers."""
+    if odd := [name for name in data if name.startswith("demo") and not _DEMO.fullmatch(name)]:
+        raise UserError(f"{path}: data/{odd[0]} is called like no demo; rename it as demo_0, demo_1 and on")
     found = (match for name in data if (match := _DEMO.fullmatch(name)))
     return [match[0] for match in sorted(found, key=lambda match: int(match[1]))]
 
@@ -218,20 +221,34 @@ def _observations(demo: Any, where: str) -> Any:
     return hdf5.group(demo, "obs", where)
 
 
-def _environment(about: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The task and the control frequency, where the file says them."""
-    rate = (about.get("env_kwargs") or {}).get("control_freq")
-    return str(about.get("env_name", "")), float(rate) if rate else None
+@dataclass(frozen=True)
+class _Arguments:
+    control_freq: NonNegative | None = None
+    controller_configs: Any = None
 
 
-def _is_absolute(about: Mapping[str, Any]) -> bool:
-    """Whether the file says that robosuite's controller was told poses, and not moves."""
-    control = (about.get("env_kwargs") or {}).get("controller_configs") or {}
-    return isinstance(control, Mapping) and control.get("control_delta") is False
+@dataclass(frozen=True)
+class _Environment:
+    """What the attribute `env_args` says, where there is one."""
+
+    env_name: str = ""
+    env_kwargs: _Arguments | None = None
+
+
+def _environment(data: Any, path: Path) -> tuple[str, float | None, bool]:
+    """The task, the control frequency where the file says it, and whether the controller was told poses."""
+    source, remedy = f"{path}: data, env_args", "get the file anew"
+    found = typed_json.parse(str(data.attrs.get("env_args", "{}")), source, remedy=remedy)
+    about: _Environment = typed_json.typed(found, _Environment, source, remedy=remedy, others=True)
+    arguments = about.env_kwargs or _Arguments()
+    control = arguments.controller_configs
+    absolute = isinstance(control, Mapping) and control.get("control_delta") is False
+    return about.env_name, arguments.control_freq or None, absolute
 
 
 def _masked(file: Any, name: str) -> set[str]:
     """The demos that a mask names."""
     if "mask" not in file or name not in file["mask"]:
         return set()
-    return {item.decode() if isinstance(item, bytes) else str(item) for item in file["mask"][name][:]}
+    names = hdf5.array(file["mask"], name, "mask")[:]
+    return {item.decode() if isinstance(item, bytes) else str(item) for item in names}

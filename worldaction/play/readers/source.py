@@ -111,6 +111,10 @@ class Labelled:
             for episode in source.episodes
         ]
 
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
+
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         return self._source.blocks(episode, image_size=image_size, start=start)
@@ -120,6 +124,17 @@ class Labelled:
             sentence = segment.sentence or segment.task
             segment = replace(segment, task=self._names[segment.task], sentence=sentence)
         return replace(segment, success=self._unknown) if segment.success is None else segment
+
+
+def check_intact(source: Source) -> None:
+    """Read a set from end to end and compare it with the checksums that it brings along, if its format has any.
+
+    Raises:
+        UserError: a file has changed since it was written.
+    """
+    verify = getattr(source, "verify", None)
+    if verify is not None:
+        verify()
 
 
 FORMATS: Final = {

@@ -49,6 +49,10 @@ class StoreSource:
         """Whether a folder looks like a play store."""
         return (path / "store.json").is_file()
 
+    def verify(self) -> None:
+        """Compare with the checksums from when it was written; see `PlayStore.verify`."""
+        self._store.verify()
+
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         whole = self._store.episodes[episode]

@@ -20,7 +20,7 @@ from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import fsync_folder
 from worldaction.play.layout import MAX_ACTION, Segment
-from worldaction.play.readers.source import Source
+from worldaction.play.readers.source import Source, check_intact
 from worldaction.spec import Kind
 
 
@@ -236,6 +236,7 @@ def copy(
     Raises:
         UserError: a file of the source is missing or damaged, or its frames do not fit the writer.
     """
+    check_intact(source)
     for number in range(len(source.episodes)) if order is None else order:
         recording = source.episodes[number]
         writer.begin_episode(kind=recording.kind, split=recording.split, scene=recording.scene)

@@ -205,8 +205,8 @@ class LeRobotWriter(FolderWriter):
     def _finish(self) -> None:
         self._describe()
         self._release()
-        write_json(self.partial / INFO, self._info())
-        write_json(self.partial / STATS, self._stats)
+        write_json(self.partial / INFO, self._info(), sealed=False)
+        write_json(self.partial / STATS, self._stats, sealed=False)
         self._parquet.write_table(_indexed(self._arrow, self._tasks), self.partial / TASKS)
         self._write_extra()
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, get_args
@@ -21,7 +21,8 @@ from tensordict import TensorDict
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import fsync_folder, read_json, write_json
+from worldaction.io.artefact import fsync_folder, write_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.layout import (
     MAX_ACTION,
     SKIPPED,
@@ -39,6 +40,20 @@ from worldaction.spec import Kind
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a writer goes on from."""
+
+    resume: str | None
+    frames: int
+    layout: spec.Layout
+    current: Episode | None
+    last_action: list[float]
+    episodes: list[Episode]
+    segments: list[Segment]
+    skipped: list[str]
 
 
 class StoreWriter:
@@ -246,10 +261,10 @@ class StoreWriter:
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
-            head = {"resume": self._resume, "frames": self._frames, "layout": self._meta.layout}
-            state = {"current": self._current, "last_action": self._last_action.tolist()}
-            episodes = {"episodes": self._episodes, "segments": self._segments, "skipped": self._skipped}
-            write_json(self._partial / CHECKPOINT, head | state | episodes)
+            last = self._last_action.tolist()
+            of = (self._episodes, self._segments, self._skipped)
+            saved = _Saved(self._resume, self._frames, self._meta.layout, self._current, last, *of)
+            write_json(self._partial / CHECKPOINT, saved)
             self._saved = True
         except OSError as error:
             raise self._failed(error) from error
@@ -308,22 +323,17 @@ class StoreWriter:
     def _went_on(self) -> bool:
         """Take over what was saved, if it is whole and of the same making."""
         try:
-            saved = read_json(self._partial / CHECKPOINT)
-            if saved["resume"] != self._resume:
+            saved: _Saved = read_json(self._partial / CHECKPOINT, _Saved)
+            if saved.resume != self._resume:
                 raise ValueError("it is part of something else")
-            frames, layout = int(saved["frames"]), spec.Layout.from_dict(saved["layout"])
-            episodes = [Episode(**item) for item in saved["episodes"]]
-            segments = [Segment(**item) for item in saved["segments"]]
-            skipped = [str(line) for line in saved["skipped"]]
-            current = Episode(**saved["current"]) if saved["current"] else None
-            self._cut(frames, layout)
-        except (UserError, KeyError, TypeError, ValueError) as error:
+            self._cut(saved.frames, saved.layout)
+        except (UserError, ValueError) as error:
             logger.warning("%s cannot be continued (%s): starting again", self._partial, error)
             return False
-        self._frames, self._episodes, self._segments, self._current = frames, episodes, segments, current
-        self._skipped = skipped
-        self._last_action = np.array(saved["last_action"], np.float32)
-        self._open_files(layout)
+        self._frames, self._episodes, self._segments = saved.frames, saved.episodes, saved.segments
+        self._skipped = saved.skipped
+        self._current, self._last_action = saved.current, np.array(saved.last_action, np.float32)
+        self._open_files(saved.layout)
         self._saved = True
         return True
 
@@ -349,7 +359,8 @@ class StoreWriter:
     def _describe(self) -> None:
         leaves = {key: recorded((self._frames, *row.shape), row.dtype) for key, row in self._schema.items()}
         own = {"shape": [self._frames], "device": "cpu", "_type": str(TensorDict)}
-        write_json(self._partial / "frames" / "meta.json", leaves | own)
+        # a file of tensordict's
+        write_json(self._partial / "frames" / "meta.json", leaves | own, sealed=False)
         checksums = {f"frames/{key}.memmap": value.hexdigest() for key, value in self._hashes.items()}
         meta, before = self._meta, self._meta.config.get(SKIPPED, [])
         if self._skipped:

@@ -9,7 +9,7 @@ import pytest
 from listed_source import pictures
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.layout import Segment
 from worldaction.play.readers.source import open_source
 from worldaction.play.writers.lerobot_robot import Robot, RobotSetWriter
