@@ -96,7 +96,7 @@ def _differing(pairs: Iterable[tuple[Path, Path]]) -> Iterator[str]:
     for source, target in pairs:
         if not target.is_file():
             yield f"{target} is missing"
-        elif not target.samefile(source) and sha256_of(target) != sha256_of(source):
+        elif source.is_file() and not target.samefile(source) and sha256_of(target) != sha256_of(source):
             yield f"{target} is not what {source} is"
 
 

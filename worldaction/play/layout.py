@@ -192,6 +192,8 @@ def layout_problem(layout: spec.Layout) -> str | None:
         return f"the camera {bad[:60]!r} is no word"
     if min(layout.robot, layout.scene, layout.euler or 0, *layout.binary, 0) < 0 or layout.action < 1:
         return "a size of the layout is no number of things"
+    if max(layout.binary, default=0) >= layout.action or (layout.euler or 0) + 3 > max(layout.robot, 3):
+        return "a number that is binary or an angle is none of an action's or a robot's"
     if len(layout.null_action) != layout.action:
         return f"the null action has {len(layout.null_action)} numbers, an action {layout.action}"
     return None

@@ -143,6 +143,8 @@ class ModelConfig(ModelSizes):
         found: ModelConfig = typed(values, cls, source, remedy=remedy)
         if problem := layout_problem(found.layout):
             raise UserError(f"{source}: {problem}; {remedy}")
+        if strange := sorted(set(found.cameras) - set(found.layout.cameras)):
+            raise UserError(f"{source}: no frame has the camera {strange[0][:60]!r}; {remedy}")
         check_imported(found.core, source)
         return found
 

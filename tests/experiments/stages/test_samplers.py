@@ -19,6 +19,7 @@ from experiments.stages.rollout import Evaluation
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import start_states
 from experiments.study.run import Run
+from worldaction.io.artefact import write_json
 
 TASK, PLACE = "turn_on_led", "seed0/turn_on_led"
 LIMIT = SETTINGS["table.max-steps"]
@@ -95,7 +96,7 @@ def test_a_study_that_chooses_no_sampler_has_the_stochastic_one_and_no_other(
 ) -> None:
     config = values(copy / "config.json")
     config["evaluation"]["sampler_episodes"] = 0
-    (copy / "config.json").write_text(json.dumps(config))
+    write_json(copy / "config.json", config)
     assert chosen(copy, monkeypatch, {}) == []
     compare(TaskRun(Run.open(copy), 0, TASK))
     found = values(copy / "evaluation" / f"{TASK}-seed0.json")

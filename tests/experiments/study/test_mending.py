@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,8 @@ DAMAGES: dict[str, tuple[str, str, Callable[[Path], object]]] = {
     "policies that are gone": (f"{TASK}/evaluation", "policies", shutil.rmtree),
     "a manifest of a list": (f"{TASK}/success", "manifest.json", lambda path: path.write_text("[]")),
     "a manifest that was cut": (f"{TASK}/ppo", "manifest.json", lambda path: path.write_text("{")),
+    "a store that was cut": ("play", "store/store.json", lambda path: os.truncate(path, 500)),
+    "a model of another size": ("seed0/world_model", "config.json", change_a_number),
     "settings that were cut": (f"{TASK}/sampler", "made_by.json", lambda path: path.write_text("{")),
 }
 
@@ -94,8 +97,12 @@ def test_a_checkpoint_that_was_cut_makes_its_stage_begin_again(tmp_path: Path) -
     save_checkpoint(model / "checkpoint.safetensors", {"step": 1})
     assert mended(Run.open(run)).world_model(0).path.exists()
     content = (model / "checkpoint.safetensors").read_bytes()
-    (model / "checkpoint.safetensors").write_bytes(content[: len(content) // 2])
-    assert not mended(Run.open(run)).world_model(0).path.exists()
+    # the model itself is no checkpoint, either
+    whole = (model / "model.safetensors").read_bytes()
+    for other in (content[: len(content) // 2], whole):
+        model.mkdir(exist_ok=True)
+        (model / "checkpoint.safetensors").write_bytes(other)
+        assert not mended(Run.open(run)).world_model(0).path.exists()
 
 
 def test_on_a_gpu_what_was_built_on_it_is_made_again_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
