@@ -132,7 +132,7 @@ class RobotInterface:
         """
         given = observation if hasattr(observation, "keys") else {"": observation}
         seen = {camera: _picture(self._image(given, camera), camera, side) for camera in cameras}
-        return seen | ({ROBOT: self._numbers(given, robot).astype(np.float32, copy=False)} if robot else {})
+        return seen | ({ROBOT: _float32(self._numbers(given, robot))} if robot else {})
 
     def _image(self, given: Any, camera: str) -> np.ndarray:
         names = [camera, *(one.name for one in self.cameras if one.key == camera), LEROBOT_IMAGE + camera]
@@ -188,13 +188,29 @@ def recorded_cameras(cameras: Mapping[str, tuple[str, Sequence[int]]]) -> dict[s
 # ---- values ----------------------------------------------------------------------------------------------------------
 
 
+_MISSING: Final = object()
+
+
+def _float32(values: Any) -> np.ndarray:
+    """Numbers as a policy reads them; those beyond its range are infinite, which a policy refuses by name."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.asarray(values).astype(np.float32, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"observation {ROBOT!r} is no array of numbers ({str(error)[:60]}); give one") from error
+
+
 def _first(given: Any, names: Sequence[str]) -> np.ndarray:
     """The array under the first of some names that is there."""
-    found = next((value for name in names if (value := _find(given, name)) is not None), None)
-    if found is None:
+    name = next((name for name in names if _find(given, name) is not _MISSING), None)
+    if name is None:
         other = f" (or {', '.join(map(repr, dict.fromkeys(names[1:])))})" if len(names) > 1 else ""
         raise UserError(f"observation has no {names[0]!r}{other}; it has {', '.join(map(str, given.keys()))}")
-    return np.asarray(found.detach().cpu() if hasattr(found, "detach") else found)
+    found = _find(given, name)
+    try:
+        return np.asarray(found.detach().cpu() if hasattr(found, "detach") else found)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"observation {name!r} is no array of numbers ({str(error)[:60]}); give one") from error
 
 
 def _find(given: Any, name: str) -> Any:
@@ -202,7 +218,7 @@ def _find(given: Any, name: str) -> Any:
         return given[name]
     head, slash, rest = name.partition("/")
     inside = slash and head in given.keys() and hasattr(given[head], "keys")  # noqa: SIM118
-    return _find(given[head], rest) if inside else None
+    return _find(given[head], rest) if inside else _MISSING
 
 
 def _joined(parts: Sequence[np.ndarray], robot: int) -> np.ndarray:
