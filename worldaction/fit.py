@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +15,7 @@ from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
 from worldaction.kernels.cpu_matmul import fast_float32
+from worldaction.signals import Interrupted, stop_signal
 
 AVERAGED = 50
 """Steps over which `AdaptiveClip` averages."""
@@ -51,10 +49,6 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came; everything that is needed to go on has been saved."""
-
-
 def linear_decay(step: int, *, steps: int, warmup: int, decay_from: float, final: float = 0.1) -> float:
     """Factor of the learning rate: a linear rise, a plateau, a linear fall to `final`.
 
@@ -78,23 +72,6 @@ def linear_rise(step: int, *, steps: int, start: float = 0.25, end: float = 0.75
 def cosine_decay(step: int, *, steps: int, final: float = 0.05) -> float:
     """Factor of the learning rate: half a cosine from 1 to `final`."""
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-
-
-@contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set instead of ending the process; only the main thread can do this."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def not_finite(figures: Mapping[str, float], step: int, batch: Any, folder: Path | None) -> UserError:
@@ -218,7 +195,7 @@ class Fit:
                 report(self.step, figures)
                 if stop.is_set():
                     self._save()
-                    raise Interrupted(f"stopped at step {self.step} of {self.steps}")
+                    raise Interrupted(f"stopped at step {self.step} of {self.steps}", stop.number)
                 if self.save_every and self.step % self.save_every == 0:
                     self._save()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.study.waiting import choose_waiting
 from worldaction.errors import UserError
+from worldaction.signals import how_to_go_on
 
 if TYPE_CHECKING:
     from experiments.study.run import Run
@@ -20,7 +20,6 @@ WORKERS = (
     "processes: so many tasks and seeds are evaluated at a time, each with as many simulators as the run's"
     " --evaluation.parallel says (default: the run's workers)"
 )
-INTERRUPTED = 130
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,14 +60,11 @@ def run(chosen: argparse.Namespace) -> None:
     episodes = _checked(found, chosen, tasks)
     jobs = [partial(judge, found, seed, task, chosen.env, episodes=episodes) for seed in seeds for task in tasks]
     _forget_links(found, chosen.env, tasks, seeds)
-    try:
-        with session(found.folder), chosen_kernels(found.study.kernels):
-            setup_logging(found.log)
-            run_jobs(jobs, chosen.workers or found.study.workers, log=found.log)
-            finish(found)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on with what is not done yet\n")
-        raise SystemExit(INTERRUPTED) from None
+    again = how_to_go_on("the same command goes on with what is not done yet")
+    with again, session(found.folder), chosen_kernels(found.study.kernels):
+        setup_logging(found.log)
+        run_jobs(jobs, chosen.workers or found.study.workers, stage="evaluation", log=found.log)
+        finish(found)
     print(console_table(read_json(found.folder / "summary.json")))
 
 

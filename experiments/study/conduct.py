@@ -30,11 +30,12 @@ from experiments.study.resolve import check_resolved, open_recorded, resolve, se
 from experiments.study.run import Run, is_run
 from experiments.study.sessions import session
 from experiments.study.settings import Study, load_study
-from worldaction.fit import Interrupted
+from worldaction.errors import Unfinished
 from worldaction.io.artefact import Artefact, read_json
-from worldaction.io.recorder import log_prefix, setup_logging, write_csv
+from worldaction.io.recorder import FILE_ALONE, log_prefix, setup_logging, write_csv
 from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.store import PlayStore
+from worldaction.signals import Interrupted, number_of
 
 LOGGER = logging.getLogger("worldaction")
 
@@ -83,10 +84,20 @@ def _all_of(run: Run, study: Study, *, resumed: bool, models_only: bool) -> Path
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
         _stages(run, resumed=resumed, models_only=models_only)
-    except (Interrupted, KeyboardInterrupt):
-        LOGGER.warning("interrupted, nothing is lost; go on with: %s", run.command)
-        raise KeyboardInterrupt from None
+    except KeyboardInterrupt as error:
+        raise _told(run, error) from None
+    except Unfinished as error:
+        ended = Unfinished(f"{error}; what is finished is kept, go on with: {run.command}")
+        LOGGER.error("%s", ended, extra=FILE_ALONE)
+        raise ended from None
     return run.folder
+
+
+def _told(run: Run, error: KeyboardInterrupt) -> Interrupted:
+    """The interruption, with how to go on; the log knows it, too, for a terminal may be closed."""
+    ended = Interrupted(f"nothing is lost; go on with: {run.command}", number_of(error))
+    LOGGER.warning("%s; %s", ended.what, ended.how, extra=FILE_ALONE)
+    return ended
 
 
 def _begin(study: Study) -> Run:
@@ -194,9 +205,9 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
             check_lengths(run.study, PlayStore.open(run.play().path / "store").episodes)
     seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
     models = [Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for s, name, r in seeded]
-    run_jobs(unmade(models), _side_by_side(first, workers), log=log)
+    run_jobs(unmade(models), _side_by_side(first, workers), stage="world models", log=log)
     measurements = [Wanted(r.fidelity(s), _job(name, measure_world_model, r, s)) for s, name, r in seeded]
-    run_jobs(unmade(measurements), workers, log=log)
+    run_jobs(unmade(measurements), workers, stage="measurements of world models", log=log)
     if models_only:
         return
     if not first.resolved.learns:
@@ -208,15 +219,15 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
     tasked = [(s, task, name, run) for s in first.study.seeds for task in first.study.tasks for name, run in parts]
     for stage in STAGES:
         wanted = [Wanted(r.task(s, t, stage), _job(name, learn_stage, r, s, t, stage)) for s, t, name, r in tasked]
-        run_jobs(unmade(wanted, shared=True), workers, log=log)
+        run_jobs(unmade(wanted, shared=True), workers, stage=stage, log=log)
     policies = [Wanted(r.task(s, t, "evaluation"), _job(name, learn_task, r, s, t)) for s, t, name, r in tasked]
-    run_jobs(unmade(policies), workers, log=log)
+    run_jobs(unmade(policies), workers, stage="policies and evaluation", log=log)
     judged = [
         Wanted(r.judged(s, t, env), _job(name, judge, r, s, t, env))
         for env in first.study.evaluate_in
         for s, t, name, r in tasked
     ]
-    run_jobs(unmade(judged), workers, log=log)
+    run_jobs(unmade(judged), workers, stage="evaluation in another simulator", log=log)
 
 
 def unmade(wanted: Sequence[Wanted], *, shared: bool = False) -> list[Job]:

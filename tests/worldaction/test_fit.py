@@ -21,7 +21,6 @@ from worldaction.fit import (
     AdaptiveClip,
     Figures,
     Fit,
-    Interrupted,
     Loss,
     cosine_decay,
     linear_decay,
@@ -31,6 +30,7 @@ from worldaction.fit import (
 )
 from worldaction.play.store import Episode
 from worldaction.play.windows import WindowSampler
+from worldaction.signals import STOPS, Interrupted
 
 STEPS = 9
 
@@ -196,9 +196,9 @@ def test_a_checkpoint_from_a_machine_without_a_gpu_is_taken_up_on_one_that_has_i
 # Signals --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_ends_the_step_saves_and_gives_the_handlers_back(number: signal.Signals, tmp_path: Path) -> None:
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.getsignal(n) for n in STOPS}
     job = Job(tmp_path / "c.safetensors")
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:

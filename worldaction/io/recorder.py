@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -268,10 +268,16 @@ class _Prefixed(logging.Formatter):
         return super().formatMessage(record)
 
 
+FILE_ALONE: Final = {"file_alone": True}
+"""As `extra` of a log line: it goes to the file and not to the console, where the program's last line says the same."""
+
+
 class _BesideTheBar(logging.StreamHandler[TextIO]):
     """A handler whose lines do not cut through a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "file_alone"):
+            return
         try:
             tqdm.write(self.format(record), file=sys.stderr)
         except (OSError, ValueError):
