@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from worldaction.errors import UserError
+from worldaction.io.disk import DENIED, FULL
 from worldaction.signals import Interrupted, stops_raise
 
 GO_ON: Final = "the same command, or --resume and the run's folder where it made one, goes on"
@@ -20,6 +22,7 @@ def guarded(main: Callable[[], None]) -> int:
     Returns:
         the exit status: 0, 2 for a user error, 128 and the signal's number for an interruption: 130, 143, 129.
     """
+    threading.excepthook = thread_ended
     try:
         with stops_raise():
             main()
@@ -36,3 +39,9 @@ def guarded(main: Callable[[], None]) -> int:
         # `... --help | head` has read enough; Python must not try to flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def thread_ended(error: threading.ExceptHookArgs) -> None:
+    """Threads that write hand a full disk on to the main one, which says so in its own line."""
+    if not isinstance(error.exc_value, OSError) or error.exc_value.errno not in (*FULL, *DENIED):
+        threading.__excepthook__(error)

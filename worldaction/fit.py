@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
 from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.io.disk import check_room
 from worldaction.kernels.cpu_matmul import fast_float32
 from worldaction.signals import Interrupted, stop_signal
 
@@ -87,6 +88,7 @@ def not_finite(figures: Mapping[str, float], step: int, batch: Any, folder: Path
     bad = [name for name in losses if not math.isfinite(figures[name])]
     where = ""
     if folder is not None and hasattr(batch, "memmap"):
+        check_room(folder, batch.bytes())
         batch.cpu().memmap(folder / "non_finite_batch")
         where = f"; its batch is in {folder / 'non_finite_batch'}"
     name = bad[0].removeprefix("loss/") if bad else "the sum"

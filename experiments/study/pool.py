@@ -23,6 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Final
 
+from experiments.guard import thread_ended
 from worldaction.errors import Unfinished
 from worldaction.signals import STOPS, Interrupted, number_of
 
@@ -220,6 +221,7 @@ def _enter(log: Path | None) -> None:
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    threading.excepthook = thread_ended
     torch.set_num_threads(1)
     setup_logging(log)
     threading.Thread(target=_follow_parent, daemon=True).start()

@@ -7,7 +7,6 @@ the old file or the new one. Nothing that is read here can run code: JSON and sa
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import glob
 import importlib.metadata
 import json
@@ -27,14 +26,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worldaction.config import digest
-from worldaction.errors import UserError
+from worldaction.errors import Unfinished, UserError
+from worldaction.io.disk import cannot_write, number_in
+from worldaction.io.lock import LOCK, Lock
 
 CHECKPOINT_FORMAT = "worldaction checkpoint 1"
 SESSIONS = "sessions.json"
 """In the folder of a stage that is not finished: seconds of work before the current session, which began when this was
 written."""
-LOCK = ".lock"
-"""In the folder of a stage that somebody is at work on."""
 PACKAGES = ("worldaction", "torch", "torchrl", "tensordict", "numpy", "mujoco", "gymnasium", "safetensors")
 
 
@@ -54,14 +53,15 @@ def fsync_file(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, needs: int | None = None) -> Iterator[Path]:
     """A temporary name to write to, which takes the place of `path` when the block ends without an error.
 
     Args:
         path: the file to replace; its folder is created.
+        needs: bytes of the file, where they are known, for what is said of a full disk.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full.
+        Unfinished: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     # in a folder of its own, because some libraries write to a temporary name beside the one that they are given
@@ -76,7 +76,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+        raise cannot_write(path, error, needs=needs) from error
+    except SafetensorError as error:
+        # it puts the system's errors into words
+        if number_in(error) is None:
+            raise
+        raise cannot_write(path, error, needs=needs) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -149,7 +154,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapp
     """
     # copies, because safetensors refuses tensors that share memory, such as tied weights
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with replacing(Path(path)) as temporary:
+    with replacing(Path(path), needs=sum(copy.nbytes for copy in copies.values())) as temporary:
         save_file(copies, temporary, metadata=dict(metadata or {}))
 
 
@@ -304,8 +309,12 @@ class Artefact:
             UserError: another process is at work on it.
         """
         if not self.complete and self.path.resolve() not in _held:
-            descriptor = _lock(self.path)
-            _held[self.path.resolve()] = _Held(descriptor, self._since, self._sessions())
+            lock = Lock(self.path, remedy="wait for it, or give another --cache")
+            if self.complete:
+                # by the one for whom this one has waited; others read it already
+                lock.release()
+                raise Unfinished(f"{self.path} has just been made by another process, and is there now")
+            _held[self.path.resolve()] = _Held(lock, self._since, self._sessions())
             write_json(self.path / SESSIONS, {"seconds": _held[self.path.resolve()].before})
         if not (self.path / "made_by.json").exists():
             write_json(self.path / "made_by.json", self.made_by)
@@ -344,8 +353,7 @@ class Artefact:
         (folder / SESSIONS).unlink(missing_ok=True)
         manifest = {"made_by": self.made_by, "results": results, "versions": versions(), "seconds": seconds}
         write_json(folder / "manifest.json", manifest)
-        (folder / LOCK).unlink(missing_ok=True)
-        os.close(held.descriptor)
+        held.lock.release()
 
     def _sessions(self) -> float:
         """Wall time of the sessions before this one: of each, from its first file to its last."""
@@ -404,7 +412,7 @@ class Cache:
 class _Held(NamedTuple):
     """A folder that this process writes into, until it is complete or the process ends."""
 
-    descriptor: int
+    lock: Lock
     since: float
     """When this session began, by the monotonic clock."""
     before: float
@@ -412,19 +420,6 @@ class _Held(NamedTuple):
 
 
 _held: dict[Path, _Held] = {}
-
-
-def _lock(path: Path) -> int:
-    """Claim a folder; the open descriptor that holds the claim."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{path} is being made by another process; wait for it, or give another --cache") from None
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
-    return descriptor
 
 
 def versions() -> dict[str, str]:

@@ -22,6 +22,7 @@ from tensordict import TensorDict
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import fsync_folder, read_json, write_json
+from worldaction.io.disk import cannot_write
 from worldaction.play.layout import (
     MAX_ACTION,
     Description,
@@ -91,7 +92,7 @@ class StoreWriter:
         try:
             self._claim()
         except OSError as error:
-            raise UserError(f"cannot create {self._partial}: {error.strerror}; choose another path") from error
+            raise cannot_write(self._partial, error) from error
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -293,7 +294,7 @@ class StoreWriter:
 
     def _failed(self, error: OSError) -> UserError:
         self.abandon()
-        return UserError(f"cannot write {self.path}: {error.strerror}; free the disk or choose another path")
+        return cannot_write(self.path, error)
 
     def _describe(self) -> None:
         leaves = {key: recorded((self._frames, *row.shape), row.dtype) for key, row in self._schema.items()}

@@ -1,0 +1,76 @@
+"""What to say of a disk that takes no more, and how to find out in time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from worldaction.errors import Unfinished
+
+FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def cannot_write(path: Path, error: BaseException, *, needs: int | None = None) -> Unfinished:
+    """What to say of a file that could not be written.
+
+    Args:
+        path: the file.
+        error: an OSError, or that of a library with the system's own words in it.
+        needs: bytes of the file, where they are known.
+    """
+    number = number_in(error)
+    why = os.strerror(number) if number else str(error)
+    if number in FULL:
+        size = f"the file needs {megabytes(needs)}, " if needs is not None else ""
+        return Unfinished(f"cannot write {path}: {why} ({size}{left(path)}); free some room")
+    if number in DENIED:
+        return Unfinished(f"cannot write {path}: {why}; make the folder writable, or choose another one")
+    return Unfinished(f"cannot write {path}: {why}; free the disk or choose another folder")
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Find out whether a folder takes so many bytes, by quota and all, before they are mapped into memory.
+
+    Memory that is mapped to a full disk ends a process by SIGBUS, without a word.
+
+    Raises:
+        Unfinished: it does not.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    probe = folder / f".room.{os.getpid()}.tmp"
+    try:
+        with open(probe, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+    except OSError as error:
+        # there are file systems that cannot say
+        if error.errno in (*FULL, *DENIED):
+            raise cannot_write(folder, error, needs=size) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
+def number_in(error: BaseException) -> int | None:
+    """The system's number of an error; of a library's that is written in Rust, the one in its words."""
+    if isinstance(error, OSError):
+        return error.errno
+    _, found, rest = str(error).partition("(os error ")
+    digits = rest.partition(")")[0]
+    return int(digits) if found and digits.isdigit() else None
+
+
+def left(path: Path) -> str:
+    """How much room there is where a file is to be."""
+    folder = next((parent for parent in Path(path).absolute().parents if parent.exists()), Path("/"))
+    return f"{megabytes(shutil.disk_usage(folder).free)} left"
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes for people."""
+    return f"{size / 1e6:,.1f} MB"
