@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -346,6 +347,9 @@ class Run:
     def publish(self, place: str, artefact: Artefact) -> None:
         """Show a complete artefact in the run's folder: its link, and its files under names for people."""
         artefact.show()
+        # what is left by a process that was killed between the manifest and the end of its stage
+        with suppress(OSError):
+            (artefact.path / "checkpoint.safetensors").unlink(missing_ok=True)
         for source, target in _published(place, artefact.path):
             _link(source, self.folder / target)
 
