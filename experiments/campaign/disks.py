@@ -1,4 +1,4 @@
-"""Disks that are full or read-only: each time one line and status 2, and with room again the same numbers to the bit."""
+"""Disks that are full or read-only: each time one line and status 2, and with room again the same numbers."""
 
 from __future__ import annotations
 

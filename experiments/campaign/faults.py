@@ -27,7 +27,7 @@ class Fault:
     at: int
     """The operation at which it strikes, counted from 1."""
     folder: str
-    """Operations on paths in here are counted, and those on descriptors."""
+    """Operations on files in here are counted."""
     number: int | None = None
     """Of the system's error, which all writing operations meet from then on; None: the process is killed."""
     after: bool = False
@@ -38,14 +38,14 @@ def install(fault: Fault) -> None:
     """Wrap this process's file operations."""
     count = _Count(fault)
     for name in BY_PATH:
-        setattr(os, name, count.wrapped(getattr(os, name), by_path=True))
+        setattr(os, name, count.wrapped(getattr(os, name)))
     for name in BY_DESCRIPTOR:
-        setattr(os, name, count.wrapped(getattr(os, name), by_path=False))
-    io.open = builtins.open = count.wrapped(builtins.open, by_path=True)
+        setattr(os, name, count.wrapped(getattr(os, name)))
+    io.open = builtins.open = count.wrapped(builtins.open)
     # it writes without Python's functions
     from worldaction.io import artefact
 
-    artefact.save_file = count.wrapped(artefact.save_file, by_path=True, path_at=1)  # type: ignore[attr-defined]
+    artefact.save_file = count.wrapped(artefact.save_file, path_at=1)  # type: ignore[attr-defined]
 
 
 class _Count:
@@ -54,11 +54,11 @@ class _Count:
     def __init__(self, fault: Fault) -> None:
         self.fault, self.done, self._folder = fault, 0, os.path.abspath(fault.folder)
 
-    def wrapped(self, operation: Callable[..., Any], *, by_path: bool, path_at: int = 0) -> Callable[..., Any]:
+    def wrapped(self, operation: Callable[..., Any], *, path_at: int = 0) -> Callable[..., Any]:
         """An operation that is counted."""
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            if by_path and not self._inside(args, path_at):
+            if not any(self._inside(arg) for arg in args[path_at : path_at + 2]):
                 return operation(*args, **kwargs)
             self.done += 1
             if self.fault.number is not None:
@@ -74,9 +74,12 @@ class _Count:
 
         return counted
 
-    def _inside(self, args: tuple[Any, ...], path_at: int) -> bool:
-        paths = [arg for arg in args[path_at : path_at + 2] if isinstance(arg, str | Path)]
-        return any(os.path.abspath(path).startswith(self._folder) for path in paths)
+    def _inside(self, file: Any) -> bool:
+        """Whether a path, or an open descriptor, lies in the folder."""
+        if isinstance(file, int):
+            link = f"/proc/self/fd/{file}"
+            return os.path.islink(link) and os.readlink(link).startswith(self._folder)
+        return isinstance(file, str | Path) and os.path.abspath(file).startswith(self._folder)
 
 
 def _writes(operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -31,29 +30,6 @@ def cannot_write(path: Path, error: BaseException, *, needs: int | None = None) 
     if number in DENIED:
         return Unfinished(f"cannot write {path}: {why}; make the folder writable, or choose another one")
     return Unfinished(f"cannot write {path}: {why}; free the disk or choose another folder")
-
-
-def check_room(folder: Path, size: int) -> None:
-    """Find out whether a folder takes so many bytes, by quota and all, before they are mapped into memory.
-
-    Memory that is mapped to a full disk ends a process by SIGBUS, without a word.
-
-    Raises:
-        Unfinished: it does not.
-    """
-    if not hasattr(os, "posix_fallocate"):
-        return
-    probe = folder / f".room.{os.getpid()}.tmp"
-    try:
-        with open(probe, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(size, 1))
-    except OSError as error:
-        # there are file systems that cannot say
-        if error.errno in (*FULL, *DENIED):
-            raise cannot_write(folder, error, needs=size) from error
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def number_in(error: BaseException) -> int | None:

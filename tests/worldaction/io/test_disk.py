@@ -20,7 +20,7 @@ from experiments.guard import thread_ended
 from experiments.report.video import _whole
 from worldaction.errors import Unfinished, UserError
 from worldaction.io.artefact import save_checkpoint, save_tensors, write_json
-from worldaction.io.disk import cannot_write, check_room
+from worldaction.io.disk import cannot_write
 from worldaction.io.recorder import Recorder, setup_logging
 from worldaction.play.writers.store import StoreWriter
 
@@ -133,13 +133,6 @@ def test_whatever_the_system_refuses_has_its_own_remedy(
 def test_an_error_that_a_library_puts_into_words_is_known_by_its_number() -> None:
     said = str(cannot_write(Path("/x/y"), RuntimeError("I/O error: No space left on device (os error 28)"), needs=10))
     assert said.startswith("cannot write /x/y: No space left on device (the file needs 0.0 MB, ")
-
-
-def test_room_is_asked_for_before_memory_is_mapped_to_a_file(tmp_path: Path) -> None:
-    check_room(tmp_path, 1000)
-    with pytest.raises(Unfinished, match=r"the file needs 1,000,000,000\.0 MB"):
-        check_room(tmp_path, 10**15)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_film_that_is_cut_off_is_not_taken_for_whole(tmp_path: Path) -> None:
