@@ -105,7 +105,8 @@ def _one(arguments: list[str], cwd: str, fault: dict[str, Any] | None, kill_afte
             return Ended(code, log.read_text() if log.exists() else "", hung)
         limit = PATIENCE if kill_after is None else kill_after
         if time.monotonic() - began > limit and not killed:
-            os.killpg(child, signal.SIGKILL)
+            # it alone, as the system does that has no memory left
+            os.kill(child, signal.SIGKILL)
             killed = True
         time.sleep(0.003)
 
