@@ -51,7 +51,7 @@ def attack(seed: int, folder: Path) -> Outcome:
             return Outcome("process left", f"{len(left)} after {how}", len(struck) + 1)
         if ended.status == 0:
             break
-        if not _polite(ended, number):
+        if not polite(ended, number):
             return broken(ended, struck, how)
         struck.append(how)
     ended = end_of(started(_arguments(folder, workers=2), folder), folder)
@@ -96,7 +96,7 @@ def _strike(process: subprocess.Popen[bytes], folder: Path, moments: random.Rand
     return f"{number.name} to {'the first process' if alone else 'all'} after {seconds:.1f} s", number
 
 
-def _polite(ended: Ended, number: int) -> bool:
+def polite(ended: Ended, number: int) -> bool:
     """Whether a study ended as it should: by the signal's own status, with how to go on as its last line."""
     lines = ended.said.strip().splitlines() or [""]
     what = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
