@@ -63,6 +63,10 @@ def run_jobs(
     Raises:
         Unfinished: a process was killed, or hung, and so was the one that tried again.
     """
+    with _signals_wait():
+        # before a buffer of torchrl's starts it: it stays deaf to what a closed terminal sends, which would end it,
+        # and be heard of in words of its own
+        multiprocessing.resource_tracker.ensure_running()
     if workers <= 1 or len(jobs) <= 1:
         return [_tell(_with_one_thread(job), done) for job in jobs]
     results: dict[int, Any] = {}
@@ -91,9 +95,6 @@ def _in_processes(jobs: Mapping[int, Job], workers: int, keep: Callable[[int, An
         Interrupted: a signal came; all have ended, and those in a training have saved.
     """
     context = multiprocessing.get_context("spawn")
-    with _signals_wait():
-        # it is deaf to them from then on; without it, a terminal that is closed would be heard of in its own words
-        multiprocessing.resource_tracker.ensure_running()
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_enter, initargs=(log,)) as pool:
         try:
             # processes begin deaf, too, until they know what to do

@@ -13,6 +13,7 @@ import logging
 import math
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 OWN_KEYS = ("prefix", "step", "time")
 SECONDS_BETWEEN_LINES = 10.0
+# workers draw no bars, and a lock between processes has a process of its own, which a closed terminal ends with a word
+tqdm.set_lock(threading.RLock())
 LOGGERS = ("worldaction", "envs", "agents", "experiments")
 
 

@@ -160,11 +160,12 @@ def members(session: int) -> list[str]:
 
 
 PARENT = """
-import sys
+import multiprocessing, sys
 from functools import partial
 from pathlib import Path
 from experiments.guard import guarded
 from experiments.study.pool import run_jobs
+from worldaction.io.recorder import progress
 from worldaction.signals import Interrupted, stop_signal
 
 def train(mark):
@@ -175,6 +176,11 @@ def train(mark):
     raise Interrupted("saved")
 
 if __name__ == "__main__":
+    # as torchrl does
+    multiprocessing.set_start_method("spawn")
+    # as a study does before its first workers
+    with progress(1, "play data", "shard") as bar:
+        bar.update(1)
     jobs = [partial(train, Path(sys.argv[1]) / name) for name in "ab"]
     sys.exit(guarded(lambda: print(run_jobs(jobs, 2))))
 """
