@@ -38,20 +38,21 @@ def _noted(folder: Path) -> Iterator[None]:
     if not (folder / FILE).exists() and (folder / LOG).exists():
         yield
         return
-    began = time.time()
+    began, since = time.time(), time.monotonic()
     _write(folder, [*({**one, "seconds": _seconds(one, folder)} for one in _read(folder)), {"began": began}])
     try:
         yield
     except BaseException:
         # on a disk that is full the first error is the one to see
         with suppress(Unfinished):
-            _end(folder, began)
+            _end(folder, began, since)
         raise
-    _end(folder, began)
+    _end(folder, began, since)
 
 
-def _end(folder: Path, began: float) -> None:
-    ended = {"began": began, "seconds": round(time.time() - began, 1)}
+def _end(folder: Path, began: float, since: float) -> None:
+    # not by the wall's clock, which may be set meanwhile
+    ended = {"began": began, "seconds": round(time.monotonic() - since, 1)}
     _write(folder, [ended if one["began"] == began else one for one in _read(folder)])
 
 

@@ -363,7 +363,8 @@ class Artefact:
         # what a killed session did after its last file is done again, and that is counted
         files = (path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK)
         last = max(path.stat().st_mtime for path in files)
-        return float(read_json(mark)["seconds"]) + last - mark.stat().st_mtime
+        # never less than nothing, though the wall's clock may have been set back meanwhile
+        return float(read_json(mark)["seconds"]) + max(0.0, last - mark.stat().st_mtime)
 
     def _check(self, folder: Path) -> None:
         wanted, there = flatten(self.made_by), flatten(read_json(folder / "made_by.json"))
