@@ -1,1 +1,1 @@
-"""Attacks on the promises of docs/reliability.md: a file each, with `NAME` and `attack(seed, folder) -> Outcome`."""
+"""The campaign: the promises of docs/reliability.md, attacked. `strikes/` is what happens to a process and its disk."""

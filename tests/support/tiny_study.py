@@ -13,7 +13,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments.campaign.tiny import SETTINGS, differences, evaluations, files, metrics, options, summary, weights
+from experiments.campaign.strikes.tiny import (
+    SETTINGS,
+    differences,
+    evaluations,
+    files,
+    metrics,
+    options,
+    summary,
+    weights,
+)
 
 __all__ = ["SETTINGS", "evaluations", "files", "metrics", "options", "summary", "weights"]
 

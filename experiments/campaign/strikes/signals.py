@@ -11,11 +11,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from experiments.campaign.base import Outcome
-from experiments.campaign.forks import Ended, Forks
-from experiments.campaign.kills import CHANGES, broken
-from experiments.campaign.processes import end_of, members, started
-from experiments.campaign.tiny import differences, options
+from experiments.campaign.strikes.base import Outcome
+from experiments.campaign.strikes.forks import Ended, Forks
+from experiments.campaign.strikes.kills import CHANGES, broken
+from experiments.campaign.strikes.processes import end_of, members, started
+from experiments.campaign.strikes.tiny import differences, options
 
 NAME = "signals"
 SIGNALS: Final = 6

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from experiments.campaign.forks import PATIENCE, Ended
+from experiments.campaign.strikes.forks import PATIENCE, Ended
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[3]
 LOG: Final = "terminal.log"
 
 

@@ -7,10 +7,10 @@ import random
 from pathlib import Path
 from typing import Any, Final
 
-from experiments.campaign.base import Kind, Outcome
-from experiments.campaign.faults import Fault
-from experiments.campaign.forks import Ended, Forks
-from experiments.campaign.tiny import differences, options
+from experiments.campaign.strikes.base import Kind, Outcome
+from experiments.campaign.strikes.faults import Fault
+from experiments.campaign.strikes.forks import Ended, Forks
+from experiments.campaign.strikes.tiny import differences, options
 
 NAME = "kills"
 KILLS: Final = 10

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import Final
 
-from experiments.campaign.base import Outcome
-from experiments.campaign.forks import Ended, Forks
-from experiments.campaign.kills import CHANGES, broken, reference
-from experiments.campaign.processes import end_of, started
-from experiments.campaign.tiny import differences, options
+from experiments.campaign.strikes.base import Outcome
+from experiments.campaign.strikes.forks import Ended, Forks
+from experiments.campaign.strikes.kills import CHANGES, broken, reference
+from experiments.campaign.strikes.processes import end_of, started
+from experiments.campaign.strikes.tiny import differences, options
 
 NAME = "two processes"
 LATEST: Final = 15.0

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from experiments.campaign.base import Outcome
-from experiments.campaign.faults import Fault
-from experiments.campaign.forks import Ended, Forks
-from experiments.campaign.kills import OPERATIONS, arguments, broken, reference
-from experiments.campaign.tiny import differences
+from experiments.campaign.strikes.base import Outcome
+from experiments.campaign.strikes.faults import Fault
+from experiments.campaign.strikes.forks import Ended, Forks
+from experiments.campaign.strikes.kills import OPERATIONS, arguments, broken, reference
+from experiments.campaign.strikes.tiny import differences
 
 NAME = "disks"
 STRIKES: Final = 10

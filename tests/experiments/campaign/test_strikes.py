@@ -12,16 +12,17 @@ import pytest
 import torch
 from tiny_study import copied, environment, finished_run, place
 
-from experiments.campaign import disks, kills, signals
-from experiments.campaign.base import Outcome
-from experiments.campaign.forks import Ended
-from experiments.campaign.tiny import differences
+from experiments.campaign.strikes import disks, kills, signals
+from experiments.campaign.strikes.base import Outcome
+from experiments.campaign.strikes.forks import Ended
+from experiments.campaign.strikes.table import known_strikes, table
+from experiments.campaign.strikes.tiny import differences
 from worldaction.io.artefact import load_tensors, save_tensors
 
 STRUCK = """
 import json, os, sys
 from pathlib import Path
-from experiments.campaign.faults import Fault, install
+from experiments.campaign.strikes.faults import Fault, install
 from worldaction.io import artefact
 
 path, planted = Path(sys.argv[1]) / "a.json", sys.argv[2] == "planted"
@@ -138,6 +139,15 @@ def test_what_a_study_that_was_left_alone_comes_to_is_told_apart() -> None:
     assert kills.broken(Ended(-9, "", hung=True), [], "2 s").kind == "hang"
 
 
+def test_the_table_counts_strikes_and_names_what_was_not_as_promised() -> None:
+    assert set(known_strikes()) == {"kills", "signals", "disks", "two processes"}
+    found = {"kills": [Outcome("correct", "", 10), Outcome("hang", "", 3)], "disks": [Outcome("correct", "", 12)]}
+    assert table(found).rows == [
+        ["kills", "2", "13", "10 of 13", "hang"],
+        ["disks", "1", "12", "12 of 12", "nothing"],
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("module", [kills, disks])
@@ -154,7 +164,7 @@ def test_a_run_that_is_struck_comes_to_the_same_to_the_bit(
 def test_a_fault_meets_writing_alone(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from experiments.campaign.faults import Fault, install; from experiments.guard import guarded\n"
+        "from experiments.campaign.strikes.faults import Fault, install; from experiments.guard import guarded\n"
         "from worldaction.io.artefact import read_json, write_json\n"
         f"path = Path({str(tmp_path / 'a.json')!r}); write_json(path, {{'a': 1}})\n"
         f"install(Fault(1, {str(tmp_path)!r}, {errno.EROFS}))\n"

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from experiments.campaign.faults import Fault, install
+from experiments.campaign.strikes.faults import Fault, install
 
 PATIENCE: Final = 600.0
 """Seconds after which a study hangs: the machine may be busy with other things."""
@@ -40,7 +40,7 @@ class Forks:
     def __enter__(self) -> Forks:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.campaign.forks"],
+            [sys.executable, "-m", "experiments.campaign.strikes.forks"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             # the semaphores of those that were killed are cleared up with a word
