@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from worldaction.errors import UserError
-from worldaction.io.disk import DENIED, FULL
+from worldaction.io.disk import DENIED, FULL, disk_errors
 from worldaction.signals import Interrupted, stops_raise
 
 GO_ON: Final = "the same command, or --resume and the run's folder where it made one, goes on"
@@ -24,7 +24,7 @@ def guarded(main: Callable[[], None]) -> int:
     """
     threading.excepthook = thread_ended
     try:
-        with stops_raise():
+        with stops_raise(), disk_errors():
             main()
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -32,6 +32,7 @@ from experiments.study.sessions import session
 from experiments.study.settings import Study, load_study
 from worldaction.errors import Unfinished
 from worldaction.io.artefact import Artefact, read_json
+from worldaction.io.disk import disk_errors
 from worldaction.io.recorder import FILE_ALONE, log_prefix, setup_logging, write_csv
 from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.store import PlayStore
@@ -83,7 +84,8 @@ def _all_of(run: Run, study: Study, *, resumed: bool, models_only: bool) -> Path
     if (cameras := run.study.world_model.cameras) != study.world_model.cameras:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
-        _stages(run, resumed=resumed, models_only=models_only)
+        with disk_errors():
+            _stages(run, resumed=resumed, models_only=models_only)
     except KeyboardInterrupt as error:
         raise _told(run, error) from None
     except Unfinished as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +32,21 @@ def cannot_write(path: Path, error: BaseException, *, needs: int | None = None) 
     if number in DENIED:
         return Unfinished(f"cannot write {path}: {why}; make the folder writable, or choose another one")
     return Unfinished(f"cannot write {path}: {why}; free the disk or choose another folder")
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """A net below all that writes in ways of its own: what only a disk that takes nothing says, as one line.
+
+    Raises:
+        Unfinished: names the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EROFS):
+            raise
+        raise cannot_write(Path(str(error.filename or "a file")), error) from error
 
 
 def number_in(error: BaseException) -> int | None:

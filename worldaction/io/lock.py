@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +68,9 @@ class Lock:
 
     def release(self) -> None:
         """Let others have it; the file goes while it is held."""
-        self._path.unlink(missing_ok=True)
+        # on a disk that takes nothing the file stays, and is nobody's
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

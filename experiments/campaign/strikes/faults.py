@@ -7,6 +7,7 @@ knows nothing of it.
 from __future__ import annotations
 
 import builtins
+import errno
 import io
 import os
 import signal
@@ -62,7 +63,7 @@ class _Count:
                 return operation(*args, **kwargs)
             self.done += 1
             if self.fault.number is not None:
-                if self.done >= self.fault.at and _writes(operation, args, kwargs):
+                if self.done >= self.fault.at and _writes(operation, args, kwargs, self.fault.number):
                     raise OSError(self.fault.number, os.strerror(self.fault.number), str(args[path_at]))
                 return operation(*args, **kwargs)
             if self.done == self.fault.at and not self.fault.after:
@@ -82,10 +83,10 @@ class _Count:
         return isinstance(file, str | Path) and os.path.abspath(file).startswith(self._folder)
 
 
-def _writes(operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether an operation needs room on the disk, or the right to write there."""
+def _writes(operation: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> bool:
+    """Whether an operation needs room on the disk, or the right to write there; what is deleted needs no room."""
     if operation.__name__ in ("unlink", "rmdir"):
-        return False
+        return number == errno.EROFS
     if operation.__name__ != "open":
         return True
     mode = args[1] if len(args) > 1 else kwargs.get("mode", kwargs.get("flags", "r"))

@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny_study import environment
 
-from experiments.guard import thread_ended
+from experiments.guard import guarded, thread_ended
 from experiments.report.video import _whole
 from worldaction.errors import Unfinished, UserError
 from worldaction.io.artefact import save_checkpoint, save_tensors, write_json
@@ -128,6 +128,21 @@ def test_whatever_the_system_refuses_has_its_own_remedy(
         write(tmp_path)
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_full_disk_does_to_others_code_is_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/x/y")
+
+    assert guarded(work) == 2
+    said = capsys.readouterr().err
+    assert said == "error: cannot write /x/y: Read-only file system; make the folder writable, or choose another one\n"
+
+    def other() -> None:
+        raise FileNotFoundError(errno.ENOENT, "no such file")
+
+    with pytest.raises(FileNotFoundError):
+        guarded(other)
 
 
 def test_an_error_that_a_library_puts_into_words_is_known_by_its_number() -> None:
