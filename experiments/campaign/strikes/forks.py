@@ -50,7 +50,9 @@ class Forks:
         )
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            self._process.terminate()
         self._process.stdin.close()  # type: ignore[union-attr]
         self._process.wait()
 
@@ -87,6 +89,7 @@ def _serve() -> None:
     import experiments.study.options  # noqa: F401 (so that children have it)
 
     multiprocessing.resource_tracker.ensure_running()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for line in sys.stdin:
         print(json.dumps(asdict(_one(**json.loads(line)))), flush=True)
 
@@ -96,14 +99,23 @@ def _one(arguments: list[str], cwd: str, fault: dict[str, Any] | None, kill_afte
     child = os.fork()
     if child == 0:
         _study(arguments, cwd, log, None if fault is None else Fault(**fault))
+    try:
+        return _ended(child, log, kill_after)
+    except SystemExit:
+        # nobody waits for it any more
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+
+
+def _ended(child: int, log: Path, kill_after: float | None) -> Ended:
     began, killed = time.monotonic(), False
+    limit = PATIENCE if kill_after is None else kill_after
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            code = os.waitstatus_to_exitcode(status)
-            hung = killed and kill_after is None
-            return Ended(code, log.read_text() if log.exists() else "", hung)
-        limit = PATIENCE if kill_after is None else kill_after
+            said = log.read_text() if log.exists() else ""
+            return Ended(os.waitstatus_to_exitcode(status), said, hung=killed and kill_after is None)
         if time.monotonic() - began > limit and not killed:
             # it alone, as the system does that has no memory left
             os.kill(child, signal.SIGKILL)
@@ -113,6 +125,7 @@ def _one(arguments: list[str], cwd: str, fault: dict[str, Any] | None, kill_afte
 
 def _study(arguments: list[str], cwd: str, log: Path, fault: Fault | None) -> None:
     """In a new process: one study, and nothing after it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()
     os.chdir(cwd)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
