@@ -36,7 +36,7 @@ def cannot_write(path: Path, error: BaseException, *, needs: int | None = None) 
 
 @contextmanager
 def disk_errors() -> Iterator[None]:
-    """A net below all that writes in ways of its own: what only a disk that takes nothing says, as one line.
+    """A net below all that opens and writes in ways of its own: what a disk refuses, as one line.
 
     Raises:
         Unfinished: names the file.
@@ -44,9 +44,13 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (*FULL, errno.EROFS):
-            raise
-        raise cannot_write(Path(str(error.filename or "a file")), error) from error
+        path = Path(str(error.filename or "a file"))
+        if error.errno in (*FULL, errno.EROFS):
+            raise cannot_write(path, error) from error
+        if error.errno in DENIED:
+            # whether to read or to write, nobody knows here
+            raise Unfinished(f"cannot open {path}: {error.strerror}; allow it, or choose another folder") from error
+        raise
 
 
 def number_in(error: BaseException) -> int | None:

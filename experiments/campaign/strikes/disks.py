@@ -86,7 +86,7 @@ def _compared(forks: Forks, folder: Path, expected: Path, struck: list[str]) -> 
 def clear(ended: Ended) -> bool:
     """Whether a study ended as it should on such a disk: status 2, and one line, the last, that names the file."""
     lines = ended.said.strip().splitlines() or [""]
-    one = re.match(r"error: cannot (write|create) \S+: \w.*", lines[-1]) is not None
+    one = re.match(r"error: cannot (write|create|open) \S+: \w.*", lines[-1]) is not None
     noisy = [line for line in lines[:-1] if "Error" in line or "Traceback" in line]
     return ended.status == 2 and one and not noisy and not ended.hung
 

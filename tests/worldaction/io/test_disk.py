@@ -23,6 +23,7 @@ from worldaction.io.artefact import save_checkpoint, save_tensors, write_json
 from worldaction.io.disk import cannot_write
 from worldaction.io.recorder import Recorder, setup_logging
 from worldaction.play.writers.store import StoreWriter
+from worldaction.spec import CALVIN
 
 LIMIT = 200_000
 """Bytes that a file of a limited process can have: a disk that is full for large files alone."""
@@ -138,6 +139,12 @@ def test_what_a_full_disk_does_to_others_code_is_one_line_too(capsys: pytest.Cap
     said = capsys.readouterr().err
     assert said == "error: cannot write /x/y: Read-only file system; make the folder writable, or choose another one\n"
 
+    def denied() -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "/x/y")
+
+    assert guarded(denied) == 2
+    assert capsys.readouterr().err.startswith("error: cannot open /x/y: Permission denied; allow it, or choose")
+
     def other() -> None:
         raise FileNotFoundError(errno.ENOENT, "no such file")
 
@@ -157,3 +164,17 @@ def test_a_film_that_is_cut_off_is_not_taken_for_whole(tmp_path: Path) -> None:
     assert _whole(film)
     film.write_bytes(film.read_bytes()[:-1])
     assert not _whole(film)
+
+
+def test_a_store_whose_files_cannot_be_opened_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    writer = StoreWriter(tmp_path / "s", image_size=8, source="x", renderer="x")
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(Unfinished, match=r"cannot write .*/s: Permission denied; make the folder writable"):
+        writer._open_files(CALVIN)
+    monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == []

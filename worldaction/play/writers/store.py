@@ -338,11 +338,14 @@ class StoreWriter:
     def _open_files(self, layout: spec.Layout) -> None:
         self._meta = replace(self._meta, layout=layout)
         self._schema = rows(self._meta.image_size, layout)
-        for key in self._schema:
-            path = self._frames_of(key)
-            self._files[key] = open(path, "ab")  # noqa: SIM115 (closed in close)
-            with open(path, "rb") as file:
-                self._hashes[key] = hashlib.file_digest(file, "sha256")
+        try:
+            for key in self._schema:
+                path = self._frames_of(key)
+                self._files[key] = open(path, "ab")  # noqa: SIM115 (closed in close)
+                with open(path, "rb") as file:
+                    self._hashes[key] = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise self._failed(error) from error
 
 
 def _checked_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> np.ndarray:
