@@ -67,8 +67,8 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def summary(run: Path) -> dict[str, Any]:
     """summary.json without what depends on the clock, and on who commits meanwhile."""
     values: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    commits = ("commit", "summarised_by")
-    return {key: value for key, value in values.items() if "seconds" not in key and key not in commits}
+    left_out = ("commit", "summarised_by", "seal")
+    return {key: value for key, value in values.items() if "seconds" not in key and key not in left_out}
 
 
 def weights(run: Path) -> Iterator[tuple[str, torch.Tensor]]:
