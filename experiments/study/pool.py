@@ -7,6 +7,7 @@ done once more in half as many processes: the usual reason is too little memory.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import multiprocessing
 import multiprocessing.resource_tracker
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from experiments.guard import thread_ended
@@ -221,11 +223,19 @@ def _enter(log: Path | None) -> None:
     # a terminal's signals reach every process; the parent alone decides, and ends the others by SIGTERM
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.excepthook = thread_ended
     torch.set_num_threads(1)
     setup_logging(log)
     threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """A process that trains nothing ends at once, but gives its semaphores back, or words would be said of them."""
+    signal.signal(number, signal.SIG_DFL)
+    atexit._run_exitfuncs()
+    os.kill(os.getpid(), number)
 
 
 def _follow_parent() -> None:
