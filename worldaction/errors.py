@@ -1,4 +1,4 @@
-"""The one exception that means: the input was wrong, here is the value and here is the remedy."""
+"""The exceptions that mean: here is what was wrong, and here is the remedy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Iterable
 
 class UserError(Exception):
     """Bad input. The message is one line that names the value and the remedy; command lines print it bare."""
+
+
+class Unfinished(UserError):
+    """Not the input was wrong: the machine ended the work. What is finished is kept, and the same work can go on."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:

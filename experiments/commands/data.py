@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worldaction.errors import UserError
+from worldaction.signals import how_to_go_on
 
 if TYPE_CHECKING:
     from worldaction.play.readers.source import Source
     from worldaction.play.writers.base import FolderWriter
 
 KINDS: Final = ("store", "calvin", "lerobot")
-INTERRUPTED: Final = 130
 
 
 HELP = "inspect, check and convert data sets of every format"
@@ -53,17 +52,14 @@ def run(chosen: argparse.Namespace) -> None:
 
     Raises:
         UserError: the data set or an option is wrong.
-        SystemExit: `check` found problems, status 1; or it was interrupted, status 130.
+        SystemExit: `check` found problems, status 1.
     """
     from worldaction.io.recorder import setup_logging
 
     setup_logging()
-    try:
+    again = "goes on" if chosen.verb == "convert" and chosen.to == "store" else "starts again"
+    with how_to_go_on(f"the same command {again}"):
         {"inspect": _inspect, "check": _check, "convert": _convert}[chosen.verb](chosen)
-    except KeyboardInterrupt:
-        again = "goes on" if chosen.verb == "convert" and chosen.to == "store" else "starts again"
-        sys.stderr.write(f"interrupted; the same command {again}\n")
-        raise SystemExit(INTERRUPTED) from None
 
 
 def _open(chosen: argparse.Namespace) -> Source:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from experiments.study.waiting import choose_waiting
 from worldaction.errors import UserError
+from worldaction.signals import how_to_go_on
 from worldaction.spec import CONTROL_HZ
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ WORKERS = (
 )
 EPISODES = 50
 FILMED = 4
-INTERRUPTED = 130
 OF_RUNS: Final = ("in", "tasks", "seeds", "workers")
 OF_POLICIES: Final = ("env", "first", "video", "out")
 
@@ -152,14 +151,11 @@ def _of_run(chosen: argparse.Namespace) -> None:
     episodes = _checked(found, chosen, env, tasks)
     jobs = [partial(judge, found, seed, task, env, episodes=episodes) for seed in seeds for task in tasks]
     _forget_links(found, env, tasks, seeds)
-    try:
-        with session(found.folder), chosen_kernels(found.study.kernels):
-            setup_logging(found.log)
-            run_jobs(jobs, chosen.workers or found.study.workers, log=found.log)
-            finish(found)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on with what is not done yet\n")
-        raise SystemExit(INTERRUPTED) from None
+    again = how_to_go_on("the same command goes on with what is not done yet")
+    with again, session(found.folder), chosen_kernels(found.study.kernels):
+        setup_logging(found.log)
+        run_jobs(jobs, chosen.workers or found.study.workers, stage="evaluation", log=found.log)
+        finish(found)
     print(console_table(read_json(found.folder / "summary.json")))
 
 

@@ -323,4 +323,5 @@ def commits(run: Run) -> Json:
 def since_start(run: Run) -> int:
     """Wall time since the run began, pauses included."""
     started = time.mktime(time.strptime(read_json(run.folder / "env.json")["started"][:19], "%Y-%m-%dT%H:%M:%S"))
-    return round(time.time() - started)
+    # the wall's clock may have been set back meanwhile
+    return max(round(time.time() - started), round(worked_seconds(run.folder) or 0))

@@ -94,7 +94,7 @@ def _generate(run: Run, folder: Path, path: Path, workers: int) -> PlayStore:
             if not where.exists()
         ]
         with progress(len(shards), "play data", "shard", initial=len(shards) - len(jobs)) as bar:
-            run_jobs(jobs, workers, done=lambda _: bar.update(1), log=run.log)
+            run_jobs(jobs, workers, stage="play data", done=lambda _: bar.update(1), log=run.log)
         joined = concatenate(made := [PlayStore.open(where) for where in paths], path, splits=_splits(study, made))
     else:
         joined = PlayStore.open(path)

@@ -49,6 +49,7 @@ def train_world_model(run: Run, seed: int) -> None:
         {
             "parameters": sum(p.numel() for p in model.parameters()),
             "skipped_frames": training.windows.skipped_frames,
+            **({"skipped_steps": training.skipped} if training.skipped else {}),
         }
     )
     training.discard()

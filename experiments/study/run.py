@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +29,7 @@ from experiments.study.settings import Study, load_study
 from worldaction import __version__
 from worldaction.config import Device, digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
-from worldaction.io.artefact import Artefact, Cache, replacing, write_json
+from worldaction.io.artefact import CHECKPOINT, Artefact, Cache, replacing, write_json
 from worldaction.kernels import VARIABLE
 from worldaction.play.store import PlayStore
 
@@ -377,6 +378,9 @@ class Run:
     def publish(self, place: str, artefact: Artefact) -> None:
         """Show a complete artefact in the run's folder: its link, and its files under names for people."""
         artefact.show()
+        # what is left by a process that was killed between the manifest and the end of its stage
+        with suppress(OSError):
+            (artefact.path / CHECKPOINT).unlink(missing_ok=True)
         for source, target in self.shown(place, artefact):
             _link(source, target)
 

@@ -7,7 +7,6 @@ the old file or the new one. Nothing that is read here can run code: JSON and sa
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import glob
 import hashlib
 import importlib.metadata
@@ -29,19 +28,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from worldaction.config import digest
-from worldaction.errors import UserError
+from worldaction.errors import Unfinished, UserError
+from worldaction.io.disk import cannot_write, number_in
 from worldaction.io.files import check_regular, sha256_of
+from worldaction.io.lock import LOCK, Lock
 from worldaction.io.sealed_json import SEAL, read_json, seal_of
 
 CHECKPOINT_FORMAT = "worldaction checkpoint 1"
 SESSIONS = "sessions.json"
 """In the folder of a stage that is not finished: seconds of work before the current session, which began when this was
 written."""
-LOCK = ".lock"
-"""In the folder of a stage that somebody is at work on."""
 CHECKPOINT = "checkpoint.safetensors"
 """In the folder of a stage that is at work and can be taken up; deleted when it is finished."""
-_NOT_SUMMED = {CHECKPOINT, SESSIONS, "manifest.json", "made_by.json"}
+_NOT_SUMMED = {CHECKPOINT, SESSIONS, LOCK, "manifest.json", "made_by.json"}
 WEIGHTS = "weights"
 """In a config.json: the hash of the tensors in the file beside it."""
 SUM = "sha256"
@@ -65,14 +64,15 @@ def fsync_file(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, needs: int | None = None) -> Iterator[Path]:
     """A temporary name to write to, which takes the place of `path` when the block ends without an error.
 
     Args:
         path: the file to replace; its folder is created.
+        needs: bytes of the file, where they are known, for what is said of a full disk.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full.
+        Unfinished: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     # in a folder of its own, because some libraries write to a temporary name beside the one that they are given
@@ -88,7 +88,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+        raise cannot_write(path, error, needs=needs) from error
+    except SafetensorError as error:
+        # it puts the system's errors into words
+        if number_in(error) is None:
+            raise
+        raise cannot_write(path, error, needs=needs) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -166,7 +171,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapp
     # copies, because safetensors refuses tensors that share memory, such as tied weights
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     found = _sum_of(copies, metadata or {})
-    with replacing(Path(path)) as temporary:
+    with replacing(Path(path), needs=sum(copy.nbytes for copy in copies.values())) as temporary:
         save_file(copies, temporary, metadata={**(metadata or {}), SUM: found})
     return found
 
@@ -397,8 +402,12 @@ class Artefact:
         if self._unreadable:
             raise UserError(f"{self._unreadable}; or go on with its run by --resume, which makes it again")
         if not self.complete and self.path.resolve() not in _held:
-            descriptor = _lock(self.path)
-            _held[self.path.resolve()] = _Held(descriptor, self._since, self._sessions())
+            lock = Lock(self.path, remedy="wait for it, or give another --cache")
+            if self.complete:
+                # by the one for whom this one has waited; others read it already
+                lock.release()
+                raise Unfinished(f"{self.path} has just been made by another process, and is there now")
+            _held[self.path.resolve()] = _Held(lock, self._since, self._sessions())
             write_json(self.path / SESSIONS, {"seconds": _held[self.path.resolve()].before})
         if not (self.path / "made_by.json").exists():
             write_json(self.path / "made_by.json", self.made_by)
@@ -435,8 +444,7 @@ class Artefact:
         seconds = round(held.before + time.monotonic() - held.since, 3)
         (folder / SESSIONS).unlink(missing_ok=True)
         write_json(folder / "manifest.json", Manifest(self.made_by, dict(results), versions(), seconds, sums(folder)))
-        (folder / LOCK).unlink(missing_ok=True)
-        os.close(held.descriptor)
+        held.lock.release()
 
     def damage(self) -> list[str]:
         """What is not as it was when the stage was finished, a line each; of a stage that is not, whether its
@@ -476,7 +484,9 @@ class Artefact:
         # what a killed session did after its last file is done again, and that is counted
         files = (path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK)
         last = max(path.stat().st_mtime for path in files)
-        return read_json(mark, dict[str, float]).get("seconds", 0.0) + last - mark.stat().st_mtime
+        # never less than nothing, though the wall's clock may have been set back meanwhile
+        before = read_json(mark, dict[str, float]).get("seconds", 0.0)
+        return before + max(0.0, last - mark.stat().st_mtime)
 
     def _check(self, folder: Path) -> None:
         try:
@@ -531,7 +541,7 @@ class Cache:
 class _Held(NamedTuple):
     """A folder that this process writes into, until it is complete or the process ends."""
 
-    descriptor: int
+    lock: Lock
     since: float
     """When this session began, by the monotonic clock."""
     before: float
@@ -539,19 +549,6 @@ class _Held(NamedTuple):
 
 
 _held: dict[Path, _Held] = {}
-
-
-def _lock(path: Path) -> int:
-    """Claim a folder; the open descriptor that holds the claim."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{path} is being made by another process; wait for it, or give another --cache") from None
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
-    return descriptor
 
 
 def versions() -> dict[str, str]:

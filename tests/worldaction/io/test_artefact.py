@@ -319,7 +319,7 @@ def test_a_stage_that_was_interrupted_has_taken_the_time_of_all_its_sessions(tmp
             (folder / name).touch()
             os.utime(folder / name, (at, at))
         # as when a process ends
-        os.close(artefact._held.pop(path.resolve()).descriptor)
+        artefact._held.pop(path.resolve()).lock.release()
     stage = Artefact(path, made_by={})
     assert stage.folder == stage.folder
     stage.finish({})

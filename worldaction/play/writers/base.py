@@ -19,6 +19,7 @@ import numpy as np
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import fsync_folder
+from worldaction.io.disk import cannot_write
 from worldaction.play.layout import MAX_ACTION, Segment
 from worldaction.play.readers.source import Source, check_intact
 from worldaction.spec import Kind
@@ -90,7 +91,7 @@ class FolderWriter:
         try:
             self.partial.mkdir(parents=True)
         except OSError as error:
-            raise UserError(f"cannot create {self.partial}: {error.strerror}; choose another path") from error
+            raise cannot_write(self.partial, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -192,8 +193,7 @@ class FolderWriter:
             yield
         except OSError as error:
             self.abandon()
-            reason = error.strerror or error
-            raise UserError(f"cannot write {self.path}: {reason}; free the disk or choose another path") from error
+            raise cannot_write(self.path, error) from error
         except UserError:
             self.abandon()
             raise

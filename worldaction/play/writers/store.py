@@ -22,6 +22,7 @@ from tensordict import TensorDict
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import fsync_folder, write_json
+from worldaction.io.disk import cannot_write
 from worldaction.io.sealed_json import read_json
 from worldaction.play.layout import (
     MAX_ACTION,
@@ -109,7 +110,7 @@ class StoreWriter:
         try:
             self._claim()
         except OSError as error:
-            raise UserError(f"cannot create {self._partial}: {error.strerror}; choose another path") from error
+            raise cannot_write(self._partial, error) from error
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -354,7 +355,7 @@ class StoreWriter:
 
     def _failed(self, error: OSError) -> UserError:
         self.abandon()
-        return UserError(f"cannot write {self.path}: {error.strerror}; free the disk or choose another path")
+        return cannot_write(self.path, error)
 
     def _describe(self) -> None:
         leaves = {key: recorded((self._frames, *row.shape), row.dtype) for key, row in self._schema.items()}
@@ -400,10 +401,13 @@ class StoreWriter:
     def _open_files(self, layout: spec.Layout) -> None:
         self._meta = replace(self._meta, layout=layout)
         self._schema = rows(self._meta.image_size, layout)
-        for key in self._schema:
-            path = self._frames_of(key)
-            self._files[key] = open(path, "ab")  # noqa: SIM115 (closed in close)
-            self._hashes[key] = _digest(path)
+        try:
+            for key in self._schema:
+                path = self._frames_of(key)
+                self._files[key] = open(path, "ab")  # noqa: SIM115 (closed in close)
+                self._hashes[key] = _digest(path)
+        except OSError as error:
+            raise self._failed(error) from error
 
 
 def _digest(path: Path) -> Any:
