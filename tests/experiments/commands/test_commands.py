@@ -49,6 +49,7 @@ DOCUMENTS = (
     "docs/losses.md",
     "docs/playtable.md",
     "docs/quickstart.md",
+    "docs/recorded.md",
     "docs/reliability.md",
     "docs/python_api.md",
     "docs/scenes.md",
@@ -113,10 +114,24 @@ def fits_pendulum(command: str) -> None:
     assert {key: getattr(study, key) for key in found} == found
 
 
-def names_a_package(command: str) -> None:
+def names_a_module(name: str) -> Callable[[str], None]:
     """An example's own environment is looked for where the command says."""
-    with pytest.raises(UserError, match="my_package"):
-        parse_study(command.removeprefix("worldaction train").split())
+
+    def check(command: str) -> None:
+        with pytest.raises(UserError, match=name):
+            parse_study(command.removeprefix("worldaction train").split())
+
+    return check
+
+
+def learns_from_a_recording(command: str) -> None:
+    """A recording of the tests in the place of the example's; test_recorded_study.py runs such a study to its end."""
+    arguments = re.sub(f"^({STUDY}|worldaction train)", "", command).split()
+    at = arguments.index("--play") + 1
+    arguments[at] = str(ROOT / "tests/data/calvin_sample_64")
+    study, _, _ = parse_study(arguments)
+    assert (study.env, study.tasks, study.stress) == ("recorded", ("open_drawer",), StressConfig())
+    assert study.recorded.scale == ("minmax" if "--scale" in arguments else "none")
 
 
 def moves_to_metaworld(command: str) -> None:
@@ -276,7 +291,12 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --losses reconstruction kl": means("quick", losses=PRESETS["quick"].losses[:2]),
     f"{STUDY} small --print-config": means("small"),
     f"{STUDY} --resume runs/calvin/quick-...": goes_on,
-    f"{STUDY} debug --play path/to/task_D_D": means("debug", play="path/to/task_D_D", stress=StressConfig()),
+    f"{STUDY} debug --play path/to/task_D_D": learns_from_a_recording,
+    "worldaction train --play my_set --scale minmax": learns_from_a_recording,
+    "worldaction train small --play my_set --seeds 0 1 2": learns_from_a_recording,
+    "worldaction train --env my_env:MyEnv --play my_demonstrations --gym.camera none": names_a_module("my_env"),
+    "worldaction data inspect my_set": data_has_options,
+    "worldaction serve RUN/policies/TASK-seed0-ppo": lambda command: parses(command),
     f"{STUDY} quick --help": helps,
     f"{STUDY} debug --losses reconstruction kl my_losses:Mine=0.1": means(
         "debug", losses=(*PRESETS["debug"].losses[:2], "my_losses:Mine=0.1")
@@ -331,7 +351,7 @@ TABLE: dict[str, Callable[[str], None]] = {
         "worldaction report --help"
     ),
     "worldaction train debug --env Pendulum-v1 --gym.expert sac --gym.success-reward -0.02": fits_pendulum,
-    "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,
+    "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_module("my_package"),
     "python -m experiments.metaworld quick": moves_to_metaworld,
     "worldaction baselines runs/calvin/quick-...": has_options,
     "worldaction baselines runs/calvin/quick-... --methods dppo sb3_ppo_dream --tasks open_drawer --seeds 0": (
