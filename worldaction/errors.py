@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
+
+LONGEST: Final = 1000
+"""Characters of a message."""
 
 
 class UserError(Exception):
     """Bad input. The message is one line that names the value and the remedy; command lines print it bare."""
+
+    def __str__(self) -> str:
+        """The message; of one that quotes a value without end, the beginning and the remedy."""
+        text = super().__str__()
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 300]} ... {text[-290:]}"
 
 
 class Unfinished(UserError):

@@ -500,8 +500,12 @@ def rebuilt(build: Callable[[], Built], weights: Mapping[str, Tensor], *, source
         UserError: one is missing, of another shape, or holds NaN or an infinity.
     """
     # what looks at values while it is built cannot be built without them
-    with suppress(NotImplementedError), torch.device("meta"):
-        _check_fit(build().state_dict(), weights, source)
+    try:
+        with suppress(NotImplementedError), torch.device("meta"):
+            _check_fit(build().state_dict(), weights, source)
+    except (RuntimeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{source}: nothing can be built of the sizes in its config ({reason}); get it anew") from error
     module = build()
     restore(module, weights, source=source)
     return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from envs.playtable.tools.replay import CARRIED, load_recording
 from experiments import __main__ as cli
 from worldaction import spec
 from worldaction.errors import UserError
+from worldaction.io.artefact import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.play.convert import convert
 from worldaction.play.inspect.actions import detect
@@ -286,7 +288,7 @@ def test_a_manifest_names_every_file_that_changed_is_missing_or_new(
     (store / "store.json").write_text((store / "store.json").read_text() + "\n")
     names = [*read_json(lists)["files"]]
     content = lists.read_text().replace(f'"{names[0]}"', '"gone.npz"')
-    lists.write_text(content)
+    write_json(lists, json.loads(content))
     capsys.readouterr()
     assert ran("check", store, "--manifest", lists) == 1
     said = capsys.readouterr().out

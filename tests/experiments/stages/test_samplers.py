@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from experiments.stages.rollout import Evaluation
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import start_states
 from experiments.study.run import Run
-from worldaction.io.artefact import write_json
+from worldaction.io.artefact import read_json, write_json
 
 TASK, PLACE = "turn_on_led", "seed0/turn_on_led"
 LIMIT = SETTINGS["table.max-steps"]
@@ -27,7 +26,7 @@ LIMIT = SETTINGS["table.max-steps"]
 
 def values(path: Path) -> Any:
     """The content of a JSON file."""
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 @pytest.fixture
