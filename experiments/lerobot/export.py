@@ -69,9 +69,9 @@ def export(folder: Path, out: Path) -> Path:
 
 def _write(policy: Policy, folder: Path, out: Path) -> None:
     shutil.copyfile(folder / "model.safetensors", out / "model.safetensors")
-    write_json(out / "config.json", settings(policy, read_json(folder / "config.json")))
+    write_json(out / "config.json", settings(policy, read_json(folder / "config.json")), sealed=False)
     for name, steps in (("policy_preprocessor", BEFORE), ("policy_postprocessor", BEHIND)):
-        write_json(out / f"{name}.json", {"name": name, "steps": steps})
+        write_json(out / f"{name}.json", {"name": name, "steps": steps}, sealed=False)
     code = Path(__file__).with_name(PLUGIN)
     shutil.copytree(code, out / "plugin" / PLUGIN, ignore=shutil.ignore_patterns("__pycache__"))
     (out / "plugin" / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")

@@ -17,7 +17,7 @@ from worldaction.extension import load
 from worldaction.io.sealed_json import read_json
 from worldaction.play.held_out import EVERY, FEW
 from worldaction.play.layout import Segment
-from worldaction.play.readers.source import Recording, Source
+from worldaction.play.readers.source import Recording, Source, check_intact
 from worldaction.spec import Layout
 
 OPTION: Final = "--recorded.success"
@@ -80,6 +80,10 @@ class Attempts:
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         return self._source.blocks(episode, image_size=image_size, start=start)
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
 
 
 # Outcomes -------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from worldaction.play.layout import Episode
-from worldaction.play.readers.source import Recording, Source
+from worldaction.play.readers.source import Recording, Source, check_intact
 from worldaction.spec import Layout, Split
 
 EVERY: Final = 10
@@ -38,6 +38,10 @@ class HeldOut:
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         return self._source.blocks(episode, image_size=image_size, start=start)
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
 
 
 def _held_out(episodes: Sequence[Recording]) -> Sequence[Recording]:

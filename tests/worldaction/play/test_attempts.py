@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from recorded_world import TASKS, record
 from worldaction.config import RecordedConfig
 from worldaction.errors import UserError
 from worldaction.play.attempts import Attempts, task_name
+from worldaction.play.convert import convert
+from worldaction.play.held_out import HeldOut
 from worldaction.play.outcomes import attempts_at, frames_of_success, other_side
 from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore
@@ -154,3 +157,14 @@ def test_jurors_learn_from_what_others_do_not(tmp_path: Path) -> None:
     assert [e.split for e in side.episodes] == ["validation"] * 6 + ["training"] * 2
     assert [e.split for e in store.episodes] == ["training"] * 6 + ["validation"] * 2
     assert torch.equal(side.frames["action"], store.frames["action"])
+
+
+@pytest.mark.parametrize("kind", [HeldOut, Attempts])
+def test_a_store_that_changed_since_it_was_written_is_not_converted(tmp_path: Path, kind: type[Any]) -> None:
+    path = record(tmp_path / "s", 8)
+    frames = path / "frames/action.memmap"
+    changed = bytearray(frames.read_bytes())
+    changed[5] ^= 128
+    frames.write_bytes(bytes(changed))
+    with pytest.raises(UserError, match=r"action\.memmap has changed since it was written"):
+        convert(kind(open_source(path)), tmp_path / "t", image_size=1)
