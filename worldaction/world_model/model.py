@@ -503,7 +503,7 @@ def rebuilt(build: Callable[[], Built], weights: Mapping[str, Tensor], *, source
     try:
         with suppress(NotImplementedError), torch.device("meta"):
             _check_fit(build().state_dict(), weights, source)
-    except (RuntimeError, ValueError, OverflowError) as error:
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(f"{source}: nothing can be built of the sizes in its config ({reason}); get it anew") from error
     module = build()
