@@ -16,7 +16,7 @@ Attack = Callable[[int, Path], Outcome]
 
 def known_strikes() -> dict[str, Attack]:
     """Every kind by its name: the files beside this one that have a `NAME`."""
-    names = [info.name for info in pkgutil.iter_modules(strikes.__path__) if info.name != "__main__"]
+    names = [info.name for info in pkgutil.iter_modules(strikes.__path__)]
     modules = [import_module(f"{strikes.__name__}.{name}") for name in names]
     return {module.NAME: module.attack for module in modules if hasattr(module, "NAME")}
 
