@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
@@ -116,6 +117,8 @@ def _idle(child: int) -> bool:
 
 def _work(answer: Callable[[], Any], write: int, mark: Path, seconds: float) -> None:
     """The child's part; it does not return."""
+    # a crash is an outcome like others, and counted
+    faulthandler.disable()
     try:
         said = json.dumps(_judged(answer, mark, seconds))
     # whatever it is, it is what is looked for
