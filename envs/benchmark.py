@@ -275,7 +275,10 @@ def benchmark_of(policy: Evaluated, *, env: str | None = None, **changes: Any) -
         UserError: the policy does not say where it was evaluated, or an option does not exist or has to be given.
     """
     if policy.env is None:
-        raise UserError("this policy does not say where it was evaluated; make its environment with open_benchmark")
+        raise UserError(
+            "this policy does not say where it was evaluated: it has learned from a recording, which has no simulator,"
+            " or was saved before policies said so; step it in an environment of your own, or on the robot"
+        )
     named, success = str(policy.env["env"]), policy.env["gym"].get("success")
     why = "which is not imported because a file names it"
     if env is None and named not in ENVIRONMENTS:

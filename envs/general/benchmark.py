@@ -146,8 +146,8 @@ class General(Benchmark):
         from worldaction.play.action_scaling import Scaled
         from worldaction.play.readers.store import StoreSource
 
-        if isinstance(source, StoreSource):
-            # of this library's own, whose actions are those of policies
+        if isinstance(source, StoreSource) and "format" not in source.origin.config:
+            # made here and not converted, so its actions are those of policies
             return source
         env = self._standard(self.tasks[0])
         env.close()

@@ -5,7 +5,6 @@ One compiled model and one renderer serve all environments of a process; each en
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -31,8 +30,7 @@ from envs.playtable.state import PARTS, Start, with_robot, with_scene
 from envs.reset import own_options
 from envs.table import checked_start, observation_space
 from envs.tasks import LYING, RANGES, TASKS, BlockTask, Task, get_task
-from worldaction.config import StressConfig
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 from worldaction.spec import (
     ACTION_SIZE,
     CAMERAS,
@@ -78,7 +76,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         scene: CALVIN's "A", "B", "C" or "D", see `envs.playtable.scenes`.
 
     Raises:
-        UserError: unknown task, scene, renderer or argument, or a number out of range.
+        UserError: unknown task, scene or renderer, or a number out of range.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": CONTROL_HZ}  # noqa: RUF012
@@ -96,10 +94,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         cameras: bool = True,
         leash: float | None = None,
         scene: str = "D",
-        **others: Any,
     ) -> None:
-        if others:
-            raise _unknown_argument(next(iter(others)))
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode {render_mode!r} is not supported; use None or 'rgb_array'")
         if leash is not None and leash <= 0:
@@ -316,14 +311,6 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         if switched or self._switched:
             self.lightbulb = switched
         self._switched = switched
-
-
-def _unknown_argument(name: str) -> UserError:
-    """What to do about an argument that the table does not take, such as a switch that makes it harder."""
-    if name in StressConfig.__dataclass_fields__:
-        where = f"envs.benchmark.env_of(policy, {name}=...), or open_benchmark with StressConfig({name}=...)"
-        return UserError(f"{name} is a switch around the table, not one of its arguments; use {where}")
-    return unknown("argument of the play table", name, list(inspect.signature(PlayTableEnv.__init__).parameters)[1:-1])
 
 
 class _Index:

@@ -78,12 +78,14 @@ class Recorded(Benchmark):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """See `Benchmark.tasks`: those that succeed at least once where policies learn."""
-        training = (e for e in self.source.episodes if e.split == "training")
-        found = dict.fromkeys(s.task for e in training for s in e.segments if s.success)
-        if not found:
-            raise UserError(f"{self.play} has no training attempt that succeeds, so none to clone; record some")
-        return tuple(found)
+        """See `Benchmark.tasks`: those that succeed at least once where policies learn, and where jurors do.
+
+        None if there is no such task, and then a world model is all that can be learned.
+        """
+        shown = {"training": dict[str, None](), "validation": dict[str, None]()}
+        for episode in self.source.episodes:
+            shown[episode.split] |= dict.fromkeys(s.task for s in episode.segments if s.success)
+        return tuple(task for task in shown["training"] if task in shown["validation"])
 
     @property
     def layout(self) -> Layout:

@@ -105,7 +105,9 @@ def seed_of(run: Run, task: str, seed: int) -> Json:
         "sampler": evaluation["sampler"],
         "choice": evaluation.get("choice"),
         **{name: evaluation[name]["successes"] / evaluation[name]["n"] for name in ("bc", improved)},
-        "difference": estimate(paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"])),
+        "difference": estimate(
+            paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"], evaluation["bc"]["index"])
+        ),
         **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
         "unchanged": same_episodes(evaluation, improved),
         "iterations": update["iterations"],
@@ -142,7 +144,8 @@ def dreamed_times(here: Outcomes, imagined: Sequence[Json]) -> Json:
         keys = [_dreams_of(sampler, here.pair[1])[name] for sampler in here.samplers.values()]
         steps = [np.array(dreams[key]["success_step"]) for key, dreams in zip(keys, imagined, strict=True)]
         # the seeds dream in the same scenes
-        scenes, real = np.concatenate([np.arange(len(one)) for one in steps]), here.policies[name]
+        scenes = np.concatenate([_scenes(dreams[key]) for key, dreams in zip(keys, imagined, strict=True)])
+        real = here.policies[name]
         compared = compare_times(
             (np.concatenate(steps), scenes), (np.where(real.success, real.steps, 0), real.start), here.limit
         )
@@ -153,6 +156,11 @@ def dreamed_times(here: Outcomes, imagined: Sequence[Json]) -> Json:
             "at": compared.at,
         }
     return found
+
+
+def _scenes(dreams: Json) -> np.ndarray:
+    """In which scene each dream began: of a recording, which has few, several in each."""
+    return np.array(dreams.get("scene", range(len(dreams["success_step"]))))
 
 
 def pooled(found: Outcomes, within: Iterable[int], per_seed: Sequence[Json]) -> Json:

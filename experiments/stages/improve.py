@@ -158,18 +158,19 @@ def _imagined(
 
     Returns:
         "success", the share that succeeds; "limit", the control steps of these dreams, as many as the simulator gives
-        an episode; "success_step", of each dream, 0 if it never succeeds; and "jury", where there is one, the mean of
-        what all models say.
+        an episode; "success_step", of each dream, 0 if it never succeeds; "scene", where it began; and
+        "jury", where there is one, the mean of what all models say.
     """
     rows, limit = torch.arange(task_run.study.evaluation.dreams, device=task_run.device), task_run.study.table.max_steps
     seed = branch(task_run.seed, Use.MEASURED_DREAMS)
+    # one dream in each scene, but for recordings, which have few
+    scene = rows % len(starts)
     rollouts = judged_dream(
         task_run.model,
         actor,
         classifier,
         starts,
-        # one dream in each scene, but for recordings, which have few
-        rows % len(starts),
+        scene,
         jury=jury,
         decisions=limit // task_run.study.policy.chunk,
         threshold=task_run.study.success.threshold,
@@ -177,5 +178,10 @@ def _imagined(
         rows=rows,
     )
     told = rollouts.summary()
-    found = {"success": told["imagined/success"], "limit": limit, "success_step": rollouts.success_step.tolist()}
+    found = {
+        "success": told["imagined/success"],
+        "limit": limit,
+        "success_step": rollouts.success_step.tolist(),
+        "scene": scene.tolist(),
+    }
     return found if jury is None else found | {"jury": told["imagined/reward"]}

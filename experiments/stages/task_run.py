@@ -26,7 +26,7 @@ class TaskRun:
     def __init__(self, run: Run, seed: int, task: str) -> None:
         self.run, self.seed, self.task = run, seed, task
         self.study, self.device = run.study, run.resolved.device
-        self.prefix = f"seed{seed}/{task}"
+        self.prefix = f"{run.prefix}seed{seed}/{task}"
         self.head, self.update = run.resolved.head, run.resolved.update
         self.store = open_play(self.run)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
@@ -56,13 +56,12 @@ class TaskRun:
         """What is seen where dreams begin: in so many scenes to learn in, and in others to measure in.
 
         Of a recording they are the first frames of attempts, as far as there are so many: those to measure in are held
-        out, but for a task of which no attempt is.
+        out.
         """
         if self.benchmark.simulates:
             seen = self.benchmark.first_frames(self.task, learned + measured)
             return seen[:learned], seen[learned:]
-        trained, held_out = self._first_of("training", learned), self._first_of("validation", measured)
-        return trained, held_out or trained
+        return self._first_of("training", learned), self._first_of("validation", measured)
 
     def _first_of(self, split: Split, count: int) -> list[Observation]:
         """First frames of recorded attempts, however they ended."""

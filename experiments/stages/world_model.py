@@ -31,16 +31,17 @@ def train_world_model(run: Run, seed: int) -> None:
         device=run.resolved.device,
         checkpoint=artefact.folder / CHECKPOINT,
     )
+    name = f"world model, {'juror' if run.held_out else 'seed'} {seed}"
     with (
         Recorder(artefact.folder, boards=run.boards) as recorder,
-        progress(run.study.world_model.steps, f"world model, seed {seed}", "step", initial=training.step) as bar,
+        progress(run.study.world_model.steps, name, "step", initial=training.step) as bar,
     ):
-        recorder.rewind(f"seed{seed}/world_model", training.step)
+        recorder.rewind(f"{run.prefix}seed{seed}/world_model", training.step)
 
         def report(done: int, figures: Mapping[str, float]) -> None:
             bar.update(1)
             if done % LOG_EVERY == 0 or done == 1:
-                recorder.log(done, figures, prefix=f"seed{seed}/world_model")
+                recorder.log(done, figures, prefix=f"{run.prefix}seed{seed}/world_model")
 
         training.run(report)
     model = training.model

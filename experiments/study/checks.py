@@ -201,6 +201,10 @@ def check_start_states(study: Study, benchmark: Benchmark, *, judged: int = 0) -
         UserError: says how many there are.
     """
     if not benchmark.simulates:
+        for option in ("curve_episodes", "sampler_episodes"):
+            if getattr(study.evaluation, option):
+                name = option.replace("_", "-")
+                raise UserError(f"--evaluation.{name} needs a simulator, and {study.env} has none; set it to 0")
         return
     options, name = study.evaluation, "judged-episodes" if judged else "episodes"
     first, episodes = options.first, judged or options.episodes

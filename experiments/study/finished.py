@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
+from envs.benchmark import benchmark_class
 from experiments.study.checks import learns
 from experiments.study.run import Run
 from worldaction.errors import UserError
@@ -26,7 +27,8 @@ def mended(run: Run) -> Run:
         for line in (found := artefact.damage()):
             LOGGER.warning("%s", line)
         if found and place not in aside:
-            aside |= {place, *_built_on(place, artefacts, run.study.device)}
+            judged = bool(run.study.update.jury or run.jurors())
+            aside |= {place, *_built_on(place, artefacts, run.study.device, judged=judged)}
     for place in aside:
         if artefacts[place].path.exists():
             where = artefacts[place].set_aside()
@@ -35,10 +37,20 @@ def mended(run: Run) -> Run:
     return Run.at(run.folder, run.study) if aside else run
 
 
-def _built_on(place: str, places: Iterable[str], device: str) -> list[str]:
-    """What comes after an artefact that will not be the same again: on a CPU, it will."""
+def _built_on(place: str, places: Iterable[str], device: str, *, judged: bool) -> list[str]:
+    """What comes after an artefact that will not be the same again: on a CPU, it will.
+
+    Args:
+        place: of the artefact.
+        places: all, in order.
+        device: where they are made.
+        judged: whether models are jurors of other seeds' policies.
+    """
     if device == "cpu":
         return []
+    if judged and place.endswith(("/world_model", "/success")):
+        below = f"{place.rpartition('/')[0]}/"
+        return [other for other in places if other.startswith(below) or other.endswith(("/ppo", "/evaluation"))]
     below = "" if place == "play" else f"{place.rpartition('/')[0]}/"
     after = list(places)
     return [other for other in after[after.index(place) + 1 :] if other.startswith(below)]
@@ -55,6 +67,11 @@ def check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None
         raise UserError(f"{run.folder} compares several settings; give the folder of one of them: {names}")
     if not learns(run.study):
         raise UserError(f"{run.folder} has learned no policies; give a run that has")
+    if not benchmark_class(run.study.env).simulates:
+        raise UserError(
+            f"{run.folder} has learned from a recording, and no simulator knows its tasks; its page says what other"
+            " world models think of its policies, and worldaction serve puts them on the robot"
+        )
     for seed in seeds:
         for task in tasks:
             if not run.task(seed, task, "evaluation").complete:

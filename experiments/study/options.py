@@ -167,7 +167,7 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         preset: what it began from.
         asked: the options that the user gave, such as "--tasks".
     """
-    if study.play is not None and "--env" not in asked:
+    if study.play is not None and ("--env" not in asked or study.env == RECORDED):
         study = _recorded(study, asked)
     benchmark = benchmark_class(study.env)
     if study.play is not None or not benchmark.takes_stress:
@@ -212,9 +212,21 @@ def _recorded(study: Study, asked: set[str]) -> Study:
 
     if not any(episode.segments for episode in open_source(study.play).episodes):
         return study
+    if not benchmark_class(RECORDED).open(replace(study, env=RECORDED, stress=StressConfig()).env_config).tasks:
+        LOGGER.warning(
+            "%s has no task with a success to learn from and another one that is held out, so a world model is all that"
+            " is trained; record more attempts, or say with --recorded.success which succeeded",
+            study.play,
+        )
+        return study
     named = tuple(map(task_name, study.tasks)) if "--tasks" in asked and study.tasks != ("all",) else study.tasks
+    for option in ("--evaluation.curve-episodes", "--evaluation.sampler-episodes"):
+        if option in asked and getattr(study.evaluation, option.rpartition(".")[2].replace("-", "_")):
+            raise UserError(f"{option} needs a simulator, and {study.play} is a recording; leave it out")
     evaluation = replace(study.evaluation, curve_episodes=0, sampler_episodes=0)
-    return replace(study, env=RECORDED, tasks=named, evaluation=evaluation)
+    # how few demonstrations presets clone belongs to their own benchmark
+    clone = study.clone if "--clone.demos" in asked else replace(study.clone, demos=0)
+    return replace(study, env=RECORDED, tasks=named, evaluation=evaluation, clone=clone)
 
 
 def _without_stress(study: Study, asked: set[str]) -> Study:

@@ -131,8 +131,10 @@ class Run:
         """Names on which stages depend that are not complete; the arms of a study look for themselves."""
         if self.study.arms or not self.fingerprints.all:
             return []
-        trained = all(self.world_model(seed).complete for seed in self.study.model_seeds)
-        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
+        models = [self.world_model(seed) for seed in self.study.model_seeds]
+        models += [side.world_model(seed) for seed, side in self.jurors().items()]
+        read, trained = self.play().complete, all(one.complete for one in models)
+        done = {PLAY: read, LABELS: read, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
         # a judge judges as long as there is something to judge
         return [name for name in self.fingerprints.all if name in self.fingerprints.envs or not done.get(name)]
 
@@ -156,6 +158,8 @@ class Run:
         found = {"play": self.play()}
         found |= {f"seed{seed}/world_model": self.world_model(seed) for seed in self.study.model_seeds}
         found |= {f"seed{seed}/fidelity": self.fidelity(seed) for seed in self.study.seeds}
+        extra = [seed for seed in self.study.model_seeds if seed not in self.study.seeds]
+        found |= {f"seed{s}/{task}/success": self.task(s, task, "success") for s in extra for task in self.study.tasks}
         if learns(self.study):
             places = [(s, t, g) for s in self.study.seeds for t in self.study.tasks for g in STAGES]
             found |= {f"seed{s}/{task}/{stage}": self.task(s, task, stage) for s, task, stage in places}
@@ -198,7 +202,8 @@ class Run:
             }
             if not benchmark_class(study.env).labels_scenes:
                 asked = {"scale": study.recorded.scale, "success": study.recorded.success}
-                made_by |= {"attempts": asked, "held_out": study.success.held_out}
+                # an environment brings actions to its own units, and calls the task its own name
+                made_by |= {"attempts": asked, "held_out": study.success.held_out, "tasks": study.tasks, **self._env}
                 made_by |= self.fingerprints.part(LABELS, PLAY, *self.fingerprints.envs)
         else:
             made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
@@ -407,6 +412,11 @@ class Run:
         models = {Run(arm.study, self.folder).world_model(self.study.seeds[0]).digest for arm in found}
         share = max(1, self.study.workers // max(1, len(models)))
         return {arm.name: Run(replace(arm.study, workers=share), self.folder / ARMS / arm.slug) for arm in found}
+
+    @property
+    def prefix(self) -> str:
+        """What the names of metrics begin with: nothing, or that they are of jurors."""
+        return f"{JURY}/" if self.held_out else ""
 
     @property
     def log(self) -> Path:

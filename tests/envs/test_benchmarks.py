@@ -241,7 +241,7 @@ def test_success_in_one_task_s_environment_is_no_label_of_another_task(tmp_path:
     place.generate(tmp_path / "s", jobs, data=PRESETS["debug"].data)
     store = PlayStore.open(tmp_path / "s")
     assert {episode.scene for episode in store.episodes} == {"Reach_v0"}
-    here: Any = SimpleNamespace(store=store, benchmark=place, task="Reach_v0", seed=0)
+    here: Any = SimpleNamespace(store=store, benchmark=place, task="Reach_v0", seed=0, told_by_recording=False)
     assert _play_windows(here, torch.Generator().manual_seed(0))
     here.task = "another"
     assert not _play_windows(here, torch.Generator().manual_seed(0))

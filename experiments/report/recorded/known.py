@@ -47,7 +47,8 @@ def _jurors_worth(jury: Json) -> str:
         parts.append(f"{words(name)}: {' and '.join(said) or 'no attempt'}{unknown}")
     return (
         "How far jurors can be trusted: replaying recorded attempts from which they have not learned, they see success "
-        f"in: {', '.join(parts)}. A juror that knows nothing would see it in as many of both."
+        f"in: {', '.join(parts)}. A juror that knows nothing would see it in as many of both. The first frames of the"
+        " evaluation are of attempts from which jurors have learned."
     )
 
 
@@ -75,5 +76,5 @@ def _first_test(summary: Summary) -> str:
     told = f" (own dreams and jurors are {points(gap)} points apart there)" if gap is not None else ""
     first = f"With one hour on the robot, test {words(doubtful)} first{told}: BC and {who} in turn from the same starts"
     if overall(summary).difference.interval.low > 0:
-        return f"{first}, ten times each; a gain as promised would show."
+        return f"{first}. Ten trials of each show a gain only if it is very large: plan for more."
     return f"{first}; no gain of {who} over BC is promised, so BC alone may be as good."

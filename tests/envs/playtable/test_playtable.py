@@ -272,8 +272,6 @@ def test_a_wrong_option_is_answered_with_the_remedy(blind: PlayTableEnv, options
         ({"task": "led_on"}, "unknown task"),
         ({"renderer": "eglx"}, "did you mean 'egl'"),
         ({"render_mode": "human"}, "rgb_array"),
-        ({"tolerance": 1.0}, r"tolerance is a switch around the table, .*env_of\(policy, tolerance=...\)"),
-        ({"max_step": 8}, "unknown argument of the play table 'max_step'; did you mean 'max_steps'"),
         ({"image_size": 0}, "image_size 0"),
     ],
 )

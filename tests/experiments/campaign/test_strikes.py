@@ -18,6 +18,7 @@ from experiments.campaign.strikes.forks import Ended
 from experiments.campaign.strikes.table import known_strikes, table
 from experiments.campaign.strikes.tiny import differences
 from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.io.sealed_json import read_json
 
 STRUCK = """
 import json, os, sys
@@ -165,7 +166,7 @@ def test_a_fault_meets_writing_alone(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from experiments.campaign.strikes.faults import Fault, install; from experiments.guard import guarded\n"
-        "from worldaction.io.artefact import read_json, write_json\n"
+        "from worldaction.io.artefact import write_json; from worldaction.io.sealed_json import read_json\n"
         f"path = Path({str(tmp_path / 'a.json')!r}); write_json(path, {{'a': 1}})\n"
         f"install(Fault(1, {str(tmp_path)!r}, {errno.EROFS}))\n"
         "assert read_json(path) == {'a': 1}\n"
@@ -174,4 +175,4 @@ def test_a_fault_meets_writing_alone(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], env=environment(), capture_output=True, text=True, timeout=90)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: cannot write {tmp_path / 'a.json'}: Read-only file system; make the folder")
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}
+    assert read_json(tmp_path / "a.json") == {"a": 1}

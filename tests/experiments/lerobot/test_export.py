@@ -18,6 +18,7 @@ from experiments.guard import guarded
 from experiments.lerobot.export import PLUGIN
 from worldaction.interface import ActionScale, RobotCamera, RobotInterface
 from worldaction.io.artefact import plain, write_json
+from worldaction.io.sealed_json import read_json
 
 NAME = "turn_on_led-seed0-ppo"
 INTERFACE = RobotInterface(
@@ -110,7 +111,9 @@ def test_the_folder_has_lerobot_s_files_and_the_weights_to_the_byte(
         "observation.state": {"type": "STATE", "shape": [15]},
     }
     assert config["output_features"] == {"action": {"type": "ACTION", "shape": [7]}}
-    assert json.loads(config["worldaction"]) == json.loads((made / "config.json").read_text())
+    assert json.loads(config["worldaction"]) == read_json(made / "config.json")
+    # nobody but us knows of seals
+    assert "seal" not in config
     assert f'name = "{PLUGIN}"' in (out / "plugin/pyproject.toml").read_text()
     assert (out / "plugin" / PLUGIN / "__init__.py").exists()
     assert {path.name for path in out.parent.iterdir()} == {NAME, "exported"}

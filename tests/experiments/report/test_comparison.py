@@ -208,7 +208,7 @@ def test_arms_with_different_updates_are_compared_by_their_improved_policies(stu
     run = study({"base": (0.4, 0.5), "grouped": (0.4, 0.9)})
     folder = run.arms()["grouped"].folder
     for path in [folder / "summary.json", *(folder / "evaluation").glob("*.json")]:
-        write_json(path, json.loads(path.read_text().replace("ppo", "grpo")))
+        write_json(path, json.loads(json.dumps(read_json(path)).replace("ppo", "grpo")))
     summary = compare(run)
     assert summary["improved"] == "improved"
     rates = {name: arm["average"]["improved"]["value"] for name, arm in summary["arms"].items()}

@@ -72,11 +72,29 @@ def test_recorded_play_teaches_no_task_of_blocks_in_a_simulator_that_judges_by_s
 
 
 def test_recorded_play_alone_means_its_own_tasks_and_no_simulator() -> None:
-    study, *_ = parse_study(["small", "--play", str(SAMPLE)])
+    study, *_ = parse_study(["small", "--play", str(DATA / "calvin_sample_64")])
     assert (study.env, study.tasks) == ("recorded", ("open_drawer",))
+    # all that succeeds is cloned: how few presets clone belongs to their own benchmark
+    assert study.clone.demos == 0
     # nothing is asked of start states that do not exist
     assert (study.evaluation.curve_episodes, study.evaluation.sampler_episodes) == (0, 0)
     assert study.table.max_steps % study.policy.chunk == 0
+
+
+def test_of_a_recording_whose_tasks_succeed_in_one_split_alone_a_world_model_is_trained(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study, *_ = parse_study(["small", "--play", str(SAMPLE)])
+    assert study.env != "recorded"
+    assert "no task with a success to learn from and another one that is held out" in caplog.text
+
+
+def test_what_needs_a_simulator_cannot_be_asked_of_a_recording() -> None:
+    asked = ["small", "--play", str(DATA / "calvin_sample_64")]
+    with pytest.raises(UserError, match=r"--evaluation\.curve-episodes needs a simulator"):
+        parse_study([*asked, "--evaluation.curve-episodes", "3"])
+    # said in so many words it is the same
+    assert parse_study([*asked, "--env", "recorded"])[0] == parse_study(asked)[0]
 
 
 def test_losses_named_on_the_command_line_keep_the_options_of_the_preset() -> None:

@@ -119,7 +119,7 @@ def test_nothing_is_learned_from_windows_for_validation_in_which_evaluations_beg
             arrays = {key: rng.uniform(-1, 1, (9, size)) for key, size in CALVIN.vectors.items()}
             chosen: Any = of
             writer.add_episode(arrays, kind="play", split=chosen, segments=[Segment(task, 2, 6, success=True)])
-    here: Any = SimpleNamespace(task="a", store=PlayStore.open(tmp_path / "s"))
+    here: Any = SimpleNamespace(task="a", store=PlayStore.open(tmp_path / "s"), told_by_recording=False)
     assert TaskRun.attempts(here, split) == kept
 
 
@@ -129,7 +129,7 @@ def test_attempts_that_nobody_knows_the_end_of_are_no_demonstrations(tmp_path: P
             arrays = {key: np.zeros((9, size)) for key, size in CALVIN.vectors.items()}
             writer.add_episode(arrays, kind="play", segments=[Segment("a", 2, 6, success=success)])
     study: Any = SimpleNamespace(play=tmp_path / "s", env="here", tasks=["a"])
-    benchmark: Any = SimpleNamespace(layout=CALVIN)
+    benchmark: Any = SimpleNamespace(layout=CALVIN, simulates=True, labels_scenes=True)
     with pytest.raises(UserError, match="does not say of 1 attempts at a whether they succeeded; if they did, convert"):
         _check_demonstrated(study, open_source(tmp_path / "s"), benchmark)
     _check_demonstrated(study, open_source(tmp_path / "s", unknown="success"), benchmark)

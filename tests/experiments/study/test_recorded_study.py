@@ -119,7 +119,7 @@ def test_tasks_are_named_as_people_say_them(tmp_path: Path) -> None:
     assert RED not in shown.stdout
     refused = study(*asked(path), "--tasks", "reach the green block", cwd=tmp_path)
     assert refused.returncode == 2
-    assert "no training window of reach_the_green_block" in refused.stderr
+    assert "holds out no attempt at reach_the_green_block that succeeds" in refused.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -205,7 +205,7 @@ def _warn(source: Source) -> None:
     if count := sum(segment.success is None for segment in segments):
         logger.warning(
             "%s does not say of %d of %d attempts whether they succeeded, and they count as neither; if they did, give "
-            "--option unknown=success",
+            "--option unknown=success (--recorded.success ends in a study)",
             source.path,
             count,
             len(segments),
