@@ -20,6 +20,8 @@ TIME_TO_SPARE = 1.5
 """How much longer than the first step limit a time limit has to be, so that success in it is not a matter of pace."""
 CLOSE = 4
 """Control steps before the time limit, one decision of the presets, from which on success is the limit's."""
+TELL_APART = 0.5
+"""By how much more often jurors have to see success in recorded successes than in failures."""
 NEAR_ZERO = 0.05
 """Success in dreams up to which there is next to nothing to learn from."""
 STOPS = {
@@ -121,7 +123,9 @@ def verdict(summary: Summary) -> str:
     if not summary.get("tasks"):
         return _world_model_verdict(summary)
     tasks = summary["tasks"]
-    return f"{_SAY[effect(summary)](summary)} Measured on {'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
+    asked = "No robot and no simulator was asked. " if jurors_of(summary) else ""
+    said = _SAY[effect(summary)](summary)
+    return f"{asked}{said} Measured on {'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
 
 
 def effect(summary: Summary) -> str:
@@ -249,6 +253,7 @@ def warnings(summary: Summary) -> list[str]:
     return [
         *_of_numbers(summary),
         *_of_held_out(summary),
+        *_of_jurors(summary),
         *_of_dreams(summary),
         *_of_transfer(summary),
         *_of_pictures(summary),
@@ -308,6 +313,20 @@ def _of_held_out(summary: Summary) -> list[str]:
             if missing := unknown_verdicts(verdicts):
                 notes.append(f"How true dreams of {which} are is not known: {missing}.")
     return notes
+
+
+def _of_jurors(summary: Summary) -> list[str]:
+    """Jurors that see about as many successes in recorded failures as in recorded successes, or none at all."""
+    blind = []
+    for name, told in ((summary.get("jurors") or {}).get("tasks") or {}).items():
+        right, wrong = told["succeeded"]["rate"], told["failed"]["rate"]
+        if right is not None and right - (wrong or 0.0) < TELL_APART:
+            blind.append(f"{words(name)} ({percent(right)}, {percent(wrong)} of failures)")
+    if not blind:
+        return []
+    return [
+        f"Jurors hardly tell recorded successes from failures on {', '.join(blind)}: nothing follows from them there."
+    ]
 
 
 def _of_dreams(summary: Summary) -> list[str]:

@@ -209,8 +209,7 @@ SMALL = replace(
     tasks=(*EIGHT_TASKS, *BLOCK_TASKS),
     data=replace(QUICK.data, frames=40_000, demos=50),
     world_model=replace(QUICK.world_model, steps=9_000),
-    # with three seeds jurors cost no training of their own; what they are worth: experiments.md, E30
-    update=replace(QUICK.update, iterations=30, evaluate_every=10, jury=2),
+    update=replace(QUICK.update, iterations=30, evaluate_every=10),
     evaluation=EvaluationConfig(episodes=150, first=450, curve_episodes=20),
 )
 
@@ -233,9 +232,7 @@ BASE = replace(
     policy=PolicyConfig(denoising_steps=20, width=256, blocks=2),
     clone=CloneConfig(steps=5_000, demos=10),
     # twice the trained steps, and so twice the numbers of a decision
-    update=replace(
-        QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0, jury=2
-    ),
+    update=replace(QUICK.update, iterations=60, dreams=1_024, trained_steps=10, minibatch=4_096, target_kl=20.0),
     evaluation=EvaluationConfig(episodes=200, first=450, parallel=20),
 )
 
@@ -308,7 +305,7 @@ def _in_72_steps(study: Study, tasks: tuple[str, ...], *, play: PlayConfig, step
         world_model=replace(study.world_model, steps=steps, pose="none", clip=100.0, adaptive_clip=0.0),
         clone=replace(study.clone, demos=0),
         # the limit on the KL was one that never acted
-        update=replace(study.update, horizon=72, starts=200, target_kl=1e9, jury=0),
+        update=replace(study.update, horizon=72, starts=200, target_kl=1e9),
         evaluation=EvaluationConfig(episodes=episodes, within=(72,), curve_episodes=20, sampler_episodes=0),
     )
 

@@ -18,7 +18,7 @@ def about_recorded(summary: Summary) -> list[str]:
     if not jury or not summary.get("tasks"):
         return []
     return [
-        f"No robot and no simulator was asked. Each policy dreamed in the world model that it acts on, from the first "
+        f"Each policy dreamed in the world model that it acts on, from the first "
         f"frames of held-out attempts, and {jurors_of(summary)} were given the same first frames and actions: rates "
         f"are shares of these replays that end in success.",
         _jurors_worth(jury),
