@@ -324,9 +324,7 @@ def _of_jurors(summary: Summary) -> list[str]:
             blind.append(f"{words(name)} ({percent(right)}, {percent(wrong)} of failures)")
     if not blind:
         return []
-    return [
-        f"Jurors hardly tell recorded successes from failures on {', '.join(blind)}: nothing follows from them there."
-    ]
+    return [f"Jurors hardly tell recorded successes from failures, and nothing follows from them: {', '.join(blind)}."]
 
 
 def _of_dreams(summary: Summary) -> list[str]:
