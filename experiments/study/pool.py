@@ -233,8 +233,10 @@ def _enter(log: Path | None) -> None:
 
 def _end(number: int, frame: FrameType | None) -> None:
     """A process that trains nothing ends at once, but gives its semaphores back, or words would be said of them."""
-    signal.signal(number, signal.SIG_DFL)
+    # whoever wants it to end says so again and again, and must not cut this short
+    signal.signal(number, signal.SIG_IGN)
     atexit._run_exitfuncs()
+    signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 

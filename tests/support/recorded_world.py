@@ -52,6 +52,16 @@ def record(
     return path
 
 
+def without_simulator(arguments: Sequence[str]) -> list[str]:
+    """A command line without the options that need a simulator, and without a time limit."""
+    found = list(arguments)
+    for option in ("evaluation.curve-episodes", "evaluation.sampler-episodes", "table.max-steps"):
+        if f"--{option}" in found:
+            at = found.index(f"--{option}")
+            del found[at : at + 2]
+    return found
+
+
 def record_reach(root: Path, episodes: int) -> None:
     """A Minari set of `reach_env` without pictures: its own demonstrator's episodes, in its own range of actions."""
     import h5py

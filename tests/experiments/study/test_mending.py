@@ -117,7 +117,7 @@ def test_on_a_gpu_what_was_built_on_it_is_made_again_as_well(tmp_path: Path, mon
 def _as_on_a_gpu() -> Callable[..., list[str]]:
     from experiments.study.finished import _built_on
 
-    return lambda where, places, _: _built_on(where, places, "cuda")
+    return lambda where, places, _, judged: _built_on(where, places, "cuda", judged=judged)
 
 
 def test_verify_reads_stores_and_policies_and_refuses_what_is_neither(

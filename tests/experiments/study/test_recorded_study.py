@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from reach_env import HIGH, LOW
-from recorded_world import TASKS, record, record_reach
+from recorded_world import TASKS, record, record_reach, without_simulator
 from tiny_study import ROOT, options, study, summary
 
 from agents.policy import Policy
@@ -20,18 +20,12 @@ from worldaction.io.sealed_json import read_json
 from worldaction.play.attempts import task_name
 
 RED, BLUE = map(task_name, TASKS)
-UNASKED = ("evaluation.curve-episodes", "evaluation.sampler-episodes", "table.max-steps")
 SAID = [n % 6 < 4 for n in range(24)]
 
 
 def asked(path: Path, **changes: object) -> list[str]:
-    """The tiny study of a recorded set, without what needs a simulator."""
-    found = options(play=path, run_dir="run", workers=1, **changes)
-    for option in UNASKED:
-        if f"--{option}" in found:
-            at = found.index(f"--{option}")
-            del found[at : at + 2]
-    return found
+    """The tiny study of a recorded set."""
+    return without_simulator(options(play=path, run_dir="run", workers=1, **changes))
 
 
 @pytest.fixture(scope="module")

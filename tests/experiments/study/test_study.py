@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded_world import without_simulator
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_study import (
     ROOT,
@@ -272,7 +273,7 @@ def test_recordings_of_calvin_teach_a_world_model_and_tasks_that_succeed_in_both
     sample: str, tasks: list[str] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    arguments = short(run_dir=tmp_path / "run", workers=1, play=f"tests/data/{sample}")
+    arguments = without_simulator(short(run_dir=tmp_path / "run", workers=1, play=f"tests/data/{sample}"))
     assert guarded(lambda: main(arguments)) == 0
     found = values(tmp_path / "run" / "summary.json")
     assert found["renderer"] == "calvin"
