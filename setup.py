@@ -25,15 +25,18 @@ CORE = [
 
 # Readers and writers of other formats; lerobot, minari and robomimic themselves are not needed.
 DATA = ["pyarrow", "av", "h5py"]
+# A policy for robots, over a WebSocket.
+SERVE = ["websockets>=13", "msgpack"]
 EXTRAS = {
     "data": DATA,
+    "serve": SERVE,
     # pins an old MuJoCo, so it wants an environment of its own
     "metaworld": ["metaworld>=3"],
     # teachers of the loss `alignment`
     "align": ["transformers"],
     # compiles the kernels for the GPU in hand; CUDA builds of torch bring both
     "cuda": ["cuda-bindings", "nvidia-cuda-nvrtc"],
-    "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", *DATA],
+    "test": ["pytest", "pytest-timeout", "pytest-xdist", "ruff", "mypy", *DATA, *SERVE],
 }
 
 HERE = Path(__file__).parent

@@ -17,10 +17,11 @@ has a name of its own, so its noise is drawn anew; `reset(seed=...)` begins a se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -29,16 +30,37 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from agents.policies.base import SAMPLERS, ImprovedPolicy, PolicyHead, Sampler, identity, known_head
+from worldaction.config import Range
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.interface import RobotInterface
+from worldaction.io.artefact import load_tensors, plain, save_tensors, write_json
+from worldaction.io.sealed_json import SEAL, read_json
+from worldaction.io.typed_json import typed
 from worldaction.random import Stream, normal, uniform
-from worldaction.spec import ACTION, IS_INIT
+from worldaction.spec import ACTION, IS_INIT, ROBOT
 from worldaction.world_model.latent import Latent
-from worldaction.world_model.model import ModelConfig, WorldModel, restore
+from worldaction.world_model.model import ModelConfig, WorldModel, part_of, rebuilt
 
 Actor = PolicyHead | ImprovedPolicy
 FRESH_NAMES: Final = range(2**31, 2**32)
 """Names of episodes that nobody named: apart from those of evaluations and dreams, which count from 0."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A policy's config.json."""
+
+    task: str
+    seed: Annotated[int, Range("0 or more and below 2^63", lambda value: 0 <= value < 2**63)]
+    model: dict[str, Any]
+    actor: dict[str, Any]
+    sampler: Sampler = "stochastic"
+    """Policies of before there was a choice sample."""
+    env: dict[str, Any] | None = None
+    interface: dict[str, Any] | None = None
+    """Of the robot; policies of before have none."""
+    weights: str | None = None
+    """The hash of the tensors beside it; policies of before have none."""
 
 
 @dataclass
@@ -68,6 +90,7 @@ class Policy(TensorDictModuleBase):
         seed: int = 0,
         sampler: Sampler = "stochastic",
         env: Mapping[str, Any] | None = None,
+        interface: RobotInterface | None = None,
     ) -> None:
         """
         Args:
@@ -78,10 +101,16 @@ class Policy(TensorDictModuleBase):
             sampler: how it acts; see `sampler`.
             env: the settings of the environment that it is evaluated in, as plain values of `EnvConfig`, for
                 `envs.benchmark.env_of`; None if nobody knows.
+            interface: names, pictures and units of the robot whose data it learned from; None takes the keys of the
+                play store and gives actions in [-1, 1].
         """
         super().__init__()
         self.model, self.actor, self.task, self.seed = model, actor.eval(), task, seed
-        self.sampler, self.env = sampler, env
+        self.sampler, self.env, self.interface = sampler, env, interface or RobotInterface()
+        self.unusable_frames: Literal["refuse", "hold"] = "refuse"
+        """What to do about a frame of NaN or infinite numbers: refuse it, or hold still, which keeps the state and
+        gives the action that moves nothing: the null action with the gripper as it was, or, of absolute actions, the
+        last one again."""
         self.in_keys, self.out_keys = [*model.config.observed, IS_INIT], [ACTION]
         self._session: PolicyState | None = None
         self._names = np.random.default_rng(seed)
@@ -116,7 +145,9 @@ class Policy(TensorDictModuleBase):
         start: Tensor,
         rows: Tensor | None = None,
     ) -> tuple[Tensor, PolicyState]:
-        """Take in a frame of every episode and give every episode its next action.
+        """Take in a frame of every episode and give every episode its next action, in [-1, 1].
+
+        This is what the library's own code calls; `predict`, `select_action` and TorchRL's calls speak to a robot.
 
         Args:
             observation: cameras uint8 [B, H, W, 3] and robot_obs [B, P].
@@ -129,7 +160,8 @@ class Policy(TensorDictModuleBase):
             actions [B, A] and the state for the next call.
 
         Raises:
-            UserError: the observation lacks something, or its batch is not that of the state or of the names.
+            UserError: the observation lacks something, its batch is not that of the state or of the names, or a
+                number in it is NaN or infinite (see `unusable_frames`).
         """
         if state is not None and len(state.age) != len(start):
             raise UserError(f"a state of {len(state.age)} episodes with observations of {len(start)}; start anew")
@@ -137,6 +169,9 @@ class Policy(TensorDictModuleBase):
         embed = self.model.embed(observation)
         if embed.shape[:-1] != names.shape:
             raise UserError(f"observations {list(embed.shape[:-1])} with {len(names)} names; give one name a row")
+        bad = self._unusable(observation, embed)
+        if bool(bad.any()):
+            return self._without(bad, observation, state, start=start, rows=rows)
         state = self._take_in(embed, state, start, rows)
         due = state.age % self.actor.chunk == 0
         if bool(due.any()):
@@ -144,6 +179,47 @@ class Policy(TensorDictModuleBase):
             state.age = torch.where(due, 0, state.age)
         action = state.chunk[torch.arange(len(start)), state.age]
         return action, replace(state, action=action, age=state.age + 1, frame=state.frame + 1)
+
+    def _unusable(self, observation: Mapping[str, Tensor], embed: Tensor) -> Tensor:
+        """[B] bool, NaN, an infinity, or a number so large that it becomes one. What is drawn of them would be finite:
+        a comparison with NaN is false.
+        """
+        fine = embed.isfinite().all(-1)
+        if ROBOT in self.in_keys:
+            fine = fine & observation[ROBOT].float().isfinite().all(-1)
+        return ~fine
+
+    def _without(
+        self,
+        bad: Tensor,
+        observation: Mapping[str, Tensor],
+        state: PolicyState | None,
+        *,
+        start: Tensor,
+        rows: Tensor | None,
+    ) -> tuple[Tensor, PolicyState]:
+        """As `act`, of episodes of which some have a frame that cannot be used: these hold still, if they may."""
+        number = int(bad.nonzero()[0])
+        if self.unusable_frames != "hold" or state is None or bool((bad & start).any()):
+            why = "the first frame of an episode" if self.unusable_frames == "hold" else "an observation"
+            raise UserError(
+                f"{ROBOT} of {why} (row {number}) holds NaN, an infinity or a number beyond float32; repair the sensor,"
+                ' or let the policy hold still by unusable_frames = "hold" where an episode has begun'
+            )
+        zeros = {key: value.masked_fill(bad.view(-1, *[1] * (value.ndim - 1)), 0) for key, value in observation.items()}
+        _, seen = self.act(zeros, state, start=start, rows=rows)
+        held = _where(bad, replace(state, action=self._still(state.action), frame=state.frame + 1), seen)
+        return held.action, held
+
+    def _still(self, action: Tensor) -> Tensor:
+        """[B, A], the action after which a robot stays where it is and as it grips."""
+        layout = self.model.config.layout
+        if layout.absolute:
+            return action
+        still = action.new_tensor(layout.null_action).expand_as(action).clone()
+        binary = list(layout.binary)
+        still[:, binary] = action[:, binary]
+        return still
 
     def _take_in(self, embed: Tensor, state: PolicyState | None, start: Tensor, rows: Tensor | None) -> PolicyState:
         """Filter the frame; begin the episodes that start with it."""
@@ -193,19 +269,23 @@ class Policy(TensorDictModuleBase):
         episode_start: Any = None,
         deterministic: bool | None = None,
     ) -> tuple[np.ndarray, PolicyState]:
-        """As Stable-Baselines3's `predict`; one observation or a batch of them.
+        """As Stable-Baselines3's `predict`; one observation or a batch of them, the action in the robot's units.
 
         Every row whose episode starts has noise of its own, drawn anew; see `reset`.
 
         Args:
-            observation: arrays with the keys of the play table.
+            observation: what the robot gives; see `RobotInterface.observe`.
             state: what the last call returned.
             episode_start: [B] bool; where true the state is forgotten. None: only if there is no state.
             deterministic: taken because Stable-Baselines3 gives it, and changes nothing. There it leaves out the noise
                 of exploration, of which this policy has none; and so `evaluate_policy`, which gives True unless told
                 otherwise, measures this policy and no other. `sampler` chooses how actions are drawn.
         """
-        tensors = {key: torch.as_tensor(np.asarray(observation[key])) for key in self._keys(observation)}
+        config = self.model.config
+        seen = self.interface.observe(
+            observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot
+        )
+        tensors = {key: _tensor(key, value) for key, value in seen.items()}
         single = not self.model.check(tensors)
         if single:
             tensors = {key: value[None] for key, value in tensors.items()}
@@ -216,7 +296,7 @@ class Policy(TensorDictModuleBase):
         device = self.model.proprio_mean.device
         tensors = {key: value.to(device) for key, value in tensors.items()}
         action, state = self.act(tensors, state, start=fresh.to(device))
-        numbers = action.cpu().numpy()
+        numbers = self.interface.to_robot(action.cpu().numpy())
         return (numbers[0] if single else numbers), state
 
     def reset(self, *, seed: int | None = None) -> None:
@@ -250,7 +330,7 @@ class Policy(TensorDictModuleBase):
             frame: observations and is_init [...], as InitTracker gives it; the next one of the same episodes.
 
         Returns:
-            the frame, with "action" [..., A].
+            the frame, with "action" [..., A] in the robot's units.
         """
         keys = self._keys(frame)
         if IS_INIT not in frame.keys():  # noqa: SIM118 - TensorDict has no `in`
@@ -266,6 +346,8 @@ class Policy(TensorDictModuleBase):
         if self._session is not None and len(self._session.age) != len(start) and bool(start.all()):
             self._session = None  # of another environment, of which nothing goes on
         action, self._session = self.act(observation, self._session, start=start)
+        if self.interface.scale is not None:
+            action = torch.from_numpy(self.interface.to_robot(action.cpu().numpy()))
         return frame.set(ACTION, action.reshape(*frame.batch_size, -1).to(frame[keys[0]].device))
 
     def _keys(self, observation: Any) -> list[str]:
@@ -274,6 +356,29 @@ class Policy(TensorDictModuleBase):
         if missing:
             raise UserError(f"observation has no {missing[0]!r}; this policy sees {', '.join(keys)}")
         return keys
+
+    def describe(self) -> dict[str, Any]:
+        """What the program of a robot has to know, as plain values; `null_action` and bounds in the robot's units."""
+        config, robot = self.model.config, self.interface
+        layout, known = config.layout, {one.key: plain(one) for one in robot.cameras}
+        null = np.array(layout.null_action)
+        return {
+            "task": self.task,
+            "env": None if self.env is None else self.env["env"],
+            "source": robot.source,
+            "rate": robot.rate,
+            "cameras": {camera: known.get(camera) for camera in config.cameras},
+            "pictures": f"cut to the square in the middle, averaged down to {config.image_size} x {config.image_size}",
+            "state": list(robot.state),
+            "numbers": layout.robot,
+            "action": layout.action,
+            "low": None if robot.scale is None else list(robot.scale.low),
+            "high": None if robot.scale is None else list(robot.scale.high),
+            "null_action": robot.to_robot(null).tolist(),
+            "absolute": layout.absolute,
+            "binary": list(layout.binary),
+            "chunk": self.actor.chunk,
+        }
 
     # Disk -------------------------------------------------------------------------------------------------------------
 
@@ -285,13 +390,14 @@ class Policy(TensorDictModuleBase):
             "seed": self.seed,
             "sampler": self.sampler,
             "env": self.env,
+            "interface": plain(self.interface),
             "model": asdict(self.model.config) | {"losses": ()},
             "actor": config_of(self.actor),
         }
-        weights = {f"model.{k}": v for k, v in self.model.state_dict().items() if not k.startswith("losses.")}
-        weights |= {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
-        save_tensors(folder / "model.safetensors", weights)
-        write_json(folder / "config.json", values)
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items() if not k.startswith("losses.")}
+        tensors |= {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
+        weights = save_tensors(folder / "model.safetensors", tensors)
+        write_json(folder / "config.json", values | {"weights": weights})
 
     @classmethod
     def from_pretrained(
@@ -309,22 +415,68 @@ class Policy(TensorDictModuleBase):
             UserError: the folder holds no policy, or one whose head is not imported.
         """
         folder = Path(folder)
-        values = read_json(folder / "config.json")
-        if missing := [key for key in ("task", "seed", "model", "actor") if key not in values]:
-            raise UserError(f"{folder / 'config.json'} has no {missing[0]!r}, so it is no policy's; give its folder")
-        config = ModelConfig.from_dict(values["model"], source=folder / "config.json")
-        # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
-        model = WorldModel(replace(config, losses=()))
-        actor = build_actor(values["actor"], head)
-        weights = load_tensors(folder / "model.safetensors")
-        for prefix, module in (("model.", model), ("actor.", actor)):
-            part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            restore(module, part, source=folder / "model.safetensors")
+        path, remedy = folder / "config.json", "give a policy's folder, or get this one anew"
+        saved: Saved = read_json(path, Saved, remedy=remedy)
+        where = folder / "model.safetensors"
+        weights = load_tensors(where, expected=saved.weights)
+        build_model, build_head = _builders(saved, head, source=path)
+        policy = _assembled(
+            saved,
+            rebuilt(build_model, part_of(weights, "model."), source=where),
+            rebuilt(build_head, part_of(weights, "actor."), source=where),
+            source=path,
+        )
+        for module in (policy.model, policy.actor):
             module.to(device).eval().requires_grad_(False)
-        # policies of before there was a choice, and of before they knew their environment
-        sampler = values.get("sampler", "stochastic")
-        env = values.get("env")
-        return cls(model, actor, task=values["task"], seed=values["seed"], sampler=sampler, env=env)
+        return policy
+
+    @classmethod
+    def untrained(
+        cls, values: Mapping[str, Any], *, source: Path | str, head: type[PolicyHead] | None = None
+    ) -> Policy:
+        """What a policy's config.json describes, before its weights are loaded. Nothing that it names is imported.
+
+        Args:
+            values: its content.
+            source: where they come from, for errors.
+            head: see `from_pretrained`.
+
+        Raises:
+            UserError: they are of another version, or their head is not imported.
+        """
+        saved: Saved = typed({key: value for key, value in values.items() if key != SEAL}, Saved, source)
+        build_model, build_head = _builders(saved, head, source=source)
+        return _assembled(saved, build_model(), build_head(), source=source)
+
+
+def _builders(
+    saved: Saved, head: type[PolicyHead] | None, *, source: Path | str
+) -> tuple[Callable[[], WorldModel], Callable[[], Actor]]:
+    """What makes the untrained parts of a policy."""
+    config = ModelConfig.from_dict(saved.model, source=Path(source))
+    # a policy needs none of the losses, which are code, and a file that names some is not to be trusted
+    return partial(WorldModel, replace(config, losses=())), partial(build_actor, saved.actor, head, source=Path(source))
+
+
+def _assembled(saved: Saved, model: WorldModel, actor: Actor, *, source: Path | str) -> Policy:
+    robot = saved.interface
+    return Policy(
+        model,
+        actor,
+        task=saved.task,
+        seed=saved.seed,
+        sampler=saved.sampler,
+        env=saved.env,
+        interface=None if robot is None else RobotInterface.from_dict(robot, source=source),
+    )
+
+
+def _tensor(key: str, value: Any) -> Tensor:
+    """A part of an observation."""
+    try:
+        return torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        raise UserError(f"observation {key!r} is no array of numbers ({str(error)[:60]}); give one") from error
 
 
 def config_of(actor: Actor) -> dict[str, Any]:
@@ -333,23 +485,29 @@ def config_of(actor: Actor) -> dict[str, Any]:
     return {"head": identity(type(head))} | actor.config
 
 
-def build_actor(config: Mapping[str, Any], head: type[PolicyHead] | None = None) -> Actor:
+def build_actor(
+    config: Mapping[str, Any], head: type[PolicyHead] | None = None, *, source: Path | str = "the policy"
+) -> Actor:
     """An untrained actor from its `config_of`. Nothing that it names is imported.
 
     Args:
         config: of a head, or with `trained_steps` of an improved one. Without a name of the head it is diffusion's.
         head: its class; by default the one that the config names.
+        source: where the config comes from, for the error.
 
     Raises:
         UserError: the head is not imported, or is not built from this.
     """
     values = dict(config)
-    cls = known_head(values.pop("head", "diffusion"), head)
-    trained = values.pop("trained_steps", None)
+    cls = known_head(typed(values.pop("head", "diffusion"), str, source), head)
+    trained = typed(values.pop("trained_steps", None), int | None, source)
+    hints = get_type_hints(cls.__init__)
     try:
-        built = cls(**values)
-    except TypeError as error:
-        raise UserError(f"policy head {cls.__name__} cannot be built from what was saved: {error}") from error
+        built = cls(**{name: typed(value, hints.get(name, Any), source) for name, value in values.items()})
+    # what a size that cannot be raises is for torch to choose
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"policy head {cls.__name__} cannot be built from what was saved: {reason}") from error
     return built if trained is None else built.improvable(trained_steps=trained)
 
 

@@ -27,6 +27,7 @@ from worldaction.registration import ENVIRONMENTS
 if TYPE_CHECKING:
     from envs.episodes import Job
     from worldaction.config import PlayConfig
+    from worldaction.play.readers.source import Source
     from worldaction.spec import Layout
 
 LOGGER = logging.getLogger("worldaction")
@@ -78,6 +79,10 @@ class Benchmark(ABC):
     """Whether there are stress switches."""
     takes_recordings: ClassVar[bool] = False
     """Whether policies can be learned from play that was recorded elsewhere."""
+    labels_scenes: ClassVar[bool] = True
+    """Whether the scene of a recorded frame says if a task is done; else the recording itself has to."""
+    simulates: ClassVar[bool] = True
+    """Whether policies can be evaluated here; else other world models judge them."""
 
     @classmethod
     @abstractmethod
@@ -173,6 +178,10 @@ class Benchmark(ABC):
             UserError: they cannot be made here; says what the user can do.
         """
 
+    def scaled(self, source: Source) -> Source:
+        """A recorded set of the same robot, its actions in [-1, 1] as they are here."""
+        return source
+
     def ready(self, folder: Path, tasks: Sequence[str]) -> Self:
         """Itself with all done that has to be done once, before processes share the work.
 
@@ -218,19 +227,47 @@ def open_benchmark(config: EnvConfig, *, renderer: str | None = None) -> Benchma
 class Evaluated(Protocol):
     """A policy that knows where it was evaluated, such as `agents.policy.Policy`."""
 
-    task: str
-    env: Mapping[str, Any] | None
-    """Plain values of `EnvConfig`; None of a policy that was saved before they were kept."""
+    @property
+    def task(self) -> str:
+        """What it does."""
+        ...
+
+    @property
+    def env(self) -> Mapping[str, Any] | None:
+        """Plain values of `EnvConfig`; None of a policy that was saved before they were kept."""
+        ...
 
 
 def env_of(policy: Evaluated, *, env: str | None = None, film: bool = False, **changes: Any) -> gym.Env[Any, Any]:
     """The environment in which a study evaluated a policy: its pictures, time limit, success and stress switches.
 
+    It takes the policy's actions, in whatever units they are.
+
     Args:
         policy: as it was loaded, or anything with its `task` and `env`.
+        env: see `benchmark_of`.
+        film: whether `render` is to give pictures for people.
+        changes: see `benchmark_of`.
+
+    Raises:
+        UserError: as `benchmark_of`.
+    """
+    made = benchmark_of(policy, env=env, **changes).make(policy.task, film=film)
+    scaled = getattr(getattr(policy, "interface", None), "scale", None) is not None
+    if not (scaled and made.has_wrapper_attr("to_unit")):
+        return made
+    from envs.general.standard import OwnRange
+
+    return OwnRange(made)
+
+
+def benchmark_of(policy: Evaluated, *, env: str | None = None, **changes: Any) -> Benchmark:
+    """The benchmark of which a policy's environment is one.
+
+    Args:
+        policy: as it was loaded, or anything with its `env`.
         env: the environment, as `--env` names it; has to be given where it is none of this project's, because nothing
             is imported that a file names.
-        film: whether `render` is to give pictures for people.
         changes: options of `TableConfig`, `GymConfig` and `StressConfig` that are to be others, such as
             ``tolerance=0.0`` and ``max_steps=72`` for the papers' protocol.
 
@@ -238,7 +275,10 @@ def env_of(policy: Evaluated, *, env: str | None = None, film: bool = False, **c
         UserError: the policy does not say where it was evaluated, or an option does not exist or has to be given.
     """
     if policy.env is None:
-        raise UserError("this policy does not say where it was evaluated; make its environment with open_benchmark")
+        raise UserError(
+            "this policy does not say where it was evaluated: it has learned from a recording, which has no simulator,"
+            " or was saved before policies said so; step it in an environment of your own, or on the robot"
+        )
     named, success = str(policy.env["env"]), policy.env["gym"].get("success")
     why = "which is not imported because a file names it"
     if env is None and named not in ENVIRONMENTS:
@@ -253,7 +293,7 @@ def env_of(policy: Evaluated, *, env: str | None = None, film: bool = False, **c
         kept[_section_of(option, sections)][option] = value
     config = EnvConfig(env or named, **{name: _built(kind, kept[name]) for name, kind in sections.items()})
     check_ranges(config)
-    return open_benchmark(config).make(policy.task, film=film)
+    return open_benchmark(config)
 
 
 def _section_of(option: str, sections: Mapping[str, Any]) -> str:

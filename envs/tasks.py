@@ -179,6 +179,10 @@ _ALL: Sequence[Task] = (
 TASKS: Final[dict[str, Task]] = {task.name: task for task in _ALL}
 """All tasks. The place of a name in it is a part of the seed of its starts: new ones come last."""
 BLOCK_TASKS: Final = tuple(task.name for task in _ALL if isinstance(task, BlockTask))
+SENTENCES: Final[dict[str, str]] = {
+    said: name for name, task in TASKS.items() for said in (task.description, name.replace("_", " "))
+}
+"""The task that a sentence of a data set stands for: as a person says it, or its name in words."""
 EIGHT: Final = tuple(name for name in TASKS if name not in BLOCK_TASKS)
 """The tasks of what is fixed to the table, those of DiWA and of the world models before it."""
 

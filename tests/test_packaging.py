@@ -76,3 +76,13 @@ def test_the_tools_of_the_workflow_are_those_of_the_extra_test() -> None:
     versions = ast.literal_eval(re.findall(r"python: (\[.*\])", workflow)[0])
     classifiers = said()["classifiers"]
     assert [f"Programming Language :: Python :: {version}" in classifiers for version in versions] == [True] * 3
+
+
+def test_every_package_that_the_tests_need_is_locked_by_its_hash() -> None:
+    text = (ROOT / ".ci/locked.txt").read_text(encoding="utf-8")
+    locked = set(re.findall(r"^([\w.-]+)==\S+ --hash=sha256:[0-9a-f]{64}$", text, re.M))
+    named = {*locked, *re.findall(r"^# ([\w.-]+)==", text, re.M)}
+    needed = [*said()["install_requires"], *said()["extras_require"]["test"]]
+    names = {re.match(r"[\w.-]+", requirement)[0] for requirement in needed}  # type: ignore[index]
+    assert {name.lower().replace("_", "-") for name in names} - {n.lower().replace("_", "-") for n in named} == set()
+    assert {line for line in text.splitlines()[1:] if not re.match(r"# |[\w.-]+==\S+ --hash=", line)} == set()

@@ -21,7 +21,15 @@ MAY_IMPORT = {
 }
 MAY_PRINT = ("experiments/", "envs/playtable/tools/")
 MAY_UNPICKLE = "worldaction/play/readers/restricted.py"
-RUNS_ELSEWHERE = {"envs/calvin/server.py": {"calvin_env", "git", "hydra", "omegaconf"}}
+PLUGIN = "experiments/lerobot/lerobot_policy_worldaction"
+RUNS_ELSEWHERE = {
+    "envs/calvin/server.py": {"calvin_env", "git", "hydra", "omegaconf"},
+    **{
+        f"{PLUGIN}/{name}.py": {"lerobot", "lerobot_policy_worldaction"}
+        for name in ("__init__", "configuration_worldaction", "env_worldaction", "modeling_worldaction")
+    },
+    f"{PLUGIN}/processor_worldaction.py": {"lerobot", "lerobot_policy_worldaction"},
+}
 """Files that run in an interpreter of the user's, and what they find there."""
 NOT_OURS = {"tests", "conftest"}
 EXECUTE_CODE = {"torch.load", "torch.save", "eval", "exec", "pickle.load", "pickle.loads", "yaml.load"}

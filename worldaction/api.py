@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ CELL: Final = 96
 """Smallest side, in pixels, to which the frames of a film strip are enlarged."""
 
 
-def open_play(path: Path | str, *, image_size: int = 64, cache: Path | str | None = None) -> PlayStore:
+def open_play(path: Path | str, *, image_size: int = 64, cache: Path | str | None = None, **options: Any) -> PlayStore:
     """Open recorded robot data, converting it into a play store if it is none yet.
 
     Args:
@@ -47,15 +47,16 @@ def open_play(path: Path | str, *, image_size: int = 64, cache: Path | str | Non
         image_size: side of the images, in pixels, of a set that has to be converted.
         cache: folder in which the converted store is kept; beside the data set if not given. A set that has been
             converted before, with the same files and size, is opened from there.
+        options: those of `open_source`, such as `unknown="success"`.
 
     Raises:
         UserError: nothing is there, it has none of these formats, it is damaged, or its actions are not what they are
             taken for (see `worldaction data check`).
     """
     path = Path(path)
-    source = open_source(path)
+    source = open_source(path, **options)
     layout = check_conventions(source)
-    if (path / "store.json").is_file():
+    if (path / "store.json").is_file() and not options:
         return PlayStore.open(path)
     source = HeldOut(source, layout=layout)
     folder = path.resolve().parent if cache is None else Path(cache)
@@ -63,7 +64,8 @@ def open_play(path: Path | str, *, image_size: int = 64, cache: Path | str | Non
     if store.is_dir():
         return PlayStore.open(store)
     with progress(frames(source), f"converting {path}", "frame") as bar:
-        return convert(source, store, image_size=image_size, progress=bar.update)
+        strict = bool(options.get("strict"))
+        return convert(source, store, image_size=image_size, progress=bar.update, strict=strict)
 
 
 def load(

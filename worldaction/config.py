@@ -75,6 +75,23 @@ class GymConfig:
 
 
 @dataclass(frozen=True)
+class RecordedConfig:
+    """A recorded set from which a study learns without a simulator: what its actions and its attempts mean."""
+
+    scale: Literal["none", "minmax"] = "none"
+    """minmax: bring actions into [-1, 1] by their smallest and largest; `--scale minmax` is short for it. Policies give
+    the robot's own units back."""
+    success: str = "recorded"
+    """Which attempts succeeded. recorded: those of which the set says so; ends: all but those of which it says that
+    they failed, as demonstrations end in success; labels.json: {"0": true, "1": false, ...} by number of episode;
+    module:function of (source, number of episode, segment) that says True, False or None."""
+    last: Count = 5
+    """Frames at the end of a successful attempt that show that the task is done."""
+    jurors: Count = 2
+    """World models that are trained on the held-out episodes alone, and judge the policies in their imagination."""
+
+
+@dataclass(frozen=True)
 class PlayConfig:
     """Play data and demonstrations that are generated in the simulator."""
 
@@ -389,6 +406,12 @@ class EnvConfig:
     """What makes it harder."""
     starts: str | None = None
     """A CALVIN data set whose annotated validation windows give the start states."""
+    play: str | None = None
+    """The recorded set that takes the place of a simulator, with --env recorded."""
+    recorded: RecordedConfig = dataclasses.field(default_factory=RecordedConfig)
+    """What that set means."""
+    held_out: float = 0.0
+    """Share of its attempts on which nothing is trained."""
 
 
 def stress_of_play(stress: StressConfig) -> StressConfig:

@@ -109,7 +109,7 @@ class Family:
             return
         if spec.target not in (known := self.available()):
             lying_here = Path(f"{spec.target}.py")
-            if spec.target.isidentifier() and lying_here.is_file():
+            if spec.target.isidentifier() and os.path.isfile(lying_here):
                 names = [cls for cls, _ in _CLASS.findall(lying_here.read_text(encoding="utf-8"))]
                 mine = f"{spec.target}:{names[0] if names else 'Class'}"
                 raise UserError(f"{self.kind} {spec.target!r} is a file here and no name; write {mine}")
@@ -117,7 +117,7 @@ class Family:
         module, _, cls = known[spec.target].partition(":")
         for folder in import_module(self.package).__path__ if module.startswith(f"{self.package}.") else ():
             path = Path(folder, *module.removeprefix(f"{self.package}.").split(".")).with_suffix(".py")
-            fields = _options_in(path.read_text(encoding="utf-8"), cls) if path.exists() else None
+            fields = _options_in(path.read_text(encoding="utf-8"), cls) if os.path.isfile(path) else None
             for key, _ in spec.options:
                 if fields is not None and key not in fields:
                     raise unknown(f"option of {self.kind} {spec.target}:", key, fields)

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.io.artefact import load_checkpoint, save_checkpoint, write_json
+from worldaction.io.sealed_json import read_json
 from worldaction.kernels.cpu_matmul import fast_float32
+from worldaction.signals import Interrupted, stop_signal
 
+logger = logging.getLogger(__name__)
 AVERAGED = 50
 """Steps over which `AdaptiveClip` averages."""
+NOT_FINITE = "non_finite_batch.safetensors"
+"""Beside a checkpoint: the batch of a step whose loss is not finite, with all that it takes to replay it."""
+SKIP = "skip.json"
+"""Beside a checkpoint: steps whose batches are to be passed over."""
 Report = Callable[[int, Mapping[str, float]], None]
 """Called with the number of finished steps and figures to log."""
 Loss = Callable[[int], tuple[Tensor, Mapping[str, Tensor]]]
@@ -51,10 +57,6 @@ class Stateful(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Interrupted(Exception):
-    """SIGINT or SIGTERM came; everything that is needed to go on has been saved."""
-
-
 def linear_decay(step: int, *, steps: int, warmup: int, decay_from: float, final: float = 0.1) -> float:
     """Factor of the learning rate: a linear rise, a plateau, a linear fall to `final`.
 
@@ -78,42 +80,6 @@ def linear_rise(step: int, *, steps: int, start: float = 0.25, end: float = 0.75
 def cosine_decay(step: int, *, steps: int, final: float = 0.05) -> float:
     """Factor of the learning rate: half a cosine from 1 to `final`."""
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * step / steps))
-
-
-@contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set instead of ending the process; only the main thread can do this."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def not_finite(figures: Mapping[str, float], step: int, batch: Any, folder: Path | None) -> UserError:
-    """What to say of a loss that is a NaN or an infinity; its batch is kept for a replay.
-
-    Args:
-        figures: of the step; the first loss/... that is not finite is named.
-        step: where we are.
-        batch: a TensorDict, saved beside the checkpoint; None saves nothing.
-        folder: where to save it; None saves nothing.
-    """
-    losses = sorted(figures, key=lambda name: not name.startswith("loss/"))
-    bad = [name for name in losses if not math.isfinite(figures[name])]
-    where = ""
-    if folder is not None and hasattr(batch, "memmap"):
-        batch.cpu().memmap(folder / "non_finite_batch")
-        where = f"; its batch is in {folder / 'non_finite_batch'}"
-    name = bad[0].removeprefix("loss/") if bad else "the sum"
-    return UserError(f"loss {name!r} is not finite at step {step}{where}; lower its scale or the learning rate")
 
 
 class AdaptiveClip:
@@ -170,6 +136,7 @@ class Fit:
         save_every: int = 0,
         also: Mapping[str, Stateful] | None = None,
         graph: Graph | None = None,
+        about: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """
         Args:
@@ -183,11 +150,14 @@ class Fit:
             save_every: steps between two checkpoints.
             also: further things with a state, such as the sampler.
             graph: replays steps on a GPU; the loss is then a function of tensors that `draw` fills.
+            about: what a batch whose loss is not finite is kept with, such as the configuration of the module.
         """
         self.module, self.optimizer, self.steps, self.factor, self.clip = module, optimizer, steps, factor, clip
         self.checkpoint, self.save_every, self.also = checkpoint, save_every, dict(also or {})
         self.rates = [float(group["lr"]) for group in optimizer.param_groups]
-        self.step, self.graph = 0, graph
+        self.step, self.graph, self.about = 0, graph, about
+        self.skipped: list[int] = []
+        """Steps whose batches were passed over, because somebody asked for it; see `skip`."""
         self.adaptive_clip: AdaptiveClip | None = None
         if adaptive_clip:
             device = optimizer.param_groups[0]["params"][0].device
@@ -212,26 +182,33 @@ class Fit:
             replayable: whether a step does the same work as its neighbours, so that a graph may replay it.
         """
         self.resume()
+        asked = set() if self.checkpoint is None else set(steps_to_skip(self.checkpoint.parent))
         with stop_signal() as stop, fast_float32():
             while self.step < self.steps:
+                if self.step in asked:
+                    self._pass_over(draw)
+                    continue
                 figures = self._advance(loss, draw, replayed=self.graph is not None and replayable(self.step))
                 report(self.step, figures)
                 if stop.is_set():
                     self._save()
-                    raise Interrupted(f"stopped at step {self.step} of {self.steps}")
+                    raise Interrupted(f"stopped at step {self.step} of {self.steps}", stop.number)
                 if self.save_every and self.step % self.save_every == 0:
                     self._save()
 
     def _advance(self, loss: Loss, draw: Callable[[int], Any] | None, *, replayed: bool) -> Figures:
         self._set_rates()
         batch = draw(self.step) if draw is not None else None
+        # a few kilobytes; without them the batch of a loss that is not finite could not be replayed
+        random = torch.get_rng_state()
         if replayed:
             assert self.graph is not None
             # it has taken its step when it can be looked at; what is saved is still as it was
             value, norm, scalars = self.graph(partial(self._compute, loss, finish=True))
         else:
             value, norm, scalars = self._compute(loss)
-        self._check(value, norm, scalars, batch)
+        if not torch.stack([value, norm]).isfinite().all():
+            raise self._not_finite(value, Figures(scalars), batch, random)
         if not replayed:
             self.optimizer.step()
         self.step += 1
@@ -266,13 +243,30 @@ class Fit:
             self.optimizer.step()
         return value.detach(), norm, scalars
 
-    def _check(self, value: Tensor, norm: Tensor, scalars: Mapping[str, Tensor], batch: Any) -> None:
-        fine, known = torch.stack([value, norm]).isfinite().tolist()
-        if not fine:
-            folder = None if self.checkpoint is None else self.checkpoint.parent
-            raise not_finite(Figures(scalars), self.step, batch, folder)
-        if not known:
-            raise UserError(f"the gradient is not finite at step {self.step}; lower the learning rate")
+    def _pass_over(self, draw: Callable[[int], Any] | None) -> None:
+        """A step that learns nothing from its batch."""
+        if draw is not None:
+            draw(self.step)
+        logger.warning("step %d learns nothing: its batch is passed over, as was asked for", self.step)
+        self.skipped.append(self.step)
+        self.step += 1
+
+    def _not_finite(self, value: Tensor, figures: Mapping[str, float], batch: Any, random: Tensor) -> UserError:
+        """What to say of a step that comes to no number; its batch is kept, with all that it takes to replay it."""
+        losses = sorted(figures, key=lambda name: not name.startswith("loss/"))
+        bad = next((name for name in losses if not math.isfinite(figures[name])), "the sum")
+        name = "the gradient" if value.isfinite() else f"loss {bad.removeprefix('loss/')!r}"
+        what = f"{name} is not finite at step {self.step}"
+        if self.checkpoint is None or not isinstance(batch, TensorDictBase):
+            return UserError(f"{what}; lower its scale or the learning rate")
+        path = self.checkpoint.parent / NOT_FINITE
+        state = {"batch": batch.cpu().to_dict(), "module": self.module.state_dict(), "random": random}
+        save_checkpoint(path, state, extra={"step": self.step, "what": what, "about": self.about()})
+        return UserError(
+            f"{what}; its batch is in {path}. To go on comes to the same again: worldaction replay {path} says what is"
+            " not finite first, and with --skip has the run pass over this batch; or begin another run with a lower"
+            " scale or learning rate"
+        )
 
     def _save(self) -> None:
         if self.checkpoint is None:
@@ -282,6 +276,7 @@ class Fit:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "random": random_state(),
+            "skipped": self.skipped,
             "also": {name: thing.state_dict() for name, thing in self.also.items()},
         }
         save_checkpoint(self.checkpoint, state)
@@ -308,7 +303,18 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         self._let_graph_step()
         self.step = int(state["step"])
+        self.skipped = list(state.get("skipped", []))
         set_random_state(state["random"])
+
+
+def steps_to_skip(folder: Path) -> list[int]:
+    """Steps whose batches a training with its checkpoint in a folder passes over."""
+    return [int(step) for step in read_json(folder / SKIP)["steps"]] if (folder / SKIP).exists() else []
+
+
+def skip(folder: Path, step: int) -> None:
+    """Have a training with its checkpoint in a folder pass over the batch of a step when it goes on."""
+    write_json(folder / SKIP, {"steps": sorted({*steps_to_skip(folder), step})})
 
 
 def random_state() -> dict[str, Tensor]:

@@ -33,6 +33,7 @@ class Use(IntEnum):
 
     DREAMS = 1  # that a policy learns from
     MEASURED_DREAMS = 2  # in which it is measured
+    EVALUATED_DREAMS = 3  # that other world models replay, where there is no simulator
 
 
 def branch(seed: int, use: Use) -> int:

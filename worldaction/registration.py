@@ -18,14 +18,16 @@ PLAY_TABLE_ID: Final = "worldaction/PlayTable-v0"
 CALVIN_ID: Final = "worldaction/Calvin-v0"
 DREAM_ID: Final = "worldaction/Dream-v0"
 METAWORLD_ID: Final = "worldaction/MetaWorld-v0"
+ARM_ID: Final = "worldaction/Arm-v0"
 
 ENVIRONMENTS: Final = {
     PLAY_TABLE_ID: "envs.playtable.env:PlayTableEnv",
     CALVIN_ID: "envs.calvin.env:CalvinEnv",
     DREAM_ID: "envs.dream:DreamGymEnv",
     METAWORLD_ID: "envs.metaworld.env:MetaWorldEnv",
+    ARM_ID: "envs.arm.env:ArmEnv",
 }
-TIME_LIMITS: Final = {METAWORLD_ID: 500}
+TIME_LIMITS: Final = {METAWORLD_ID: 500, ARM_ID: 180}
 """Control steps; the limits of the others live in them, so that they also hold without `gymnasium.make`."""
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from worldaction.errors import UserError
 from worldaction.extension import Family
+from worldaction.io.disk import cannot_write
 
 
 def write_plugin(family: Family, name: str, folder: Path, *, code: str, test: str) -> tuple[Path, Path]:
@@ -34,13 +37,28 @@ def write_plugin(family: Family, name: str, folder: Path, *, code: str, test: st
         )
     if name in family.available():
         raise UserError(f"{family.kind} name {name!r} is taken; give another")
+    if (hidden := _hidden_by(name, folder)) is not None:
+        raise UserError(f"{family.kind} name {name!r}: its file would hide {hidden}; give another, such as my_{name}")
     paths = folder / f"{name}.py", folder / f"test_{name}.py"
     for path in paths:
         if path.exists():
             raise UserError(f"{path} is there already; give another name, or remove it")
     for path, text in zip(paths, (code, test), strict=True):
-        path.write_text(text.format(name=name, title=title_of(name)), encoding="utf-8")
+        try:
+            path.write_text(text.format(name=name, title=title_of(name)), encoding="utf-8")
+        except OSError as error:
+            raise cannot_write(path, error) from error
     return paths
+
+
+def _hidden_by(name: str, folder: Path) -> str | None:
+    """The module that nobody could import any more beside a file of this name; it is not imported for this."""
+    if name in sys.builtin_module_names:
+        return f"Python's own module {name}"
+    paths = [path for path in sys.path if Path(path or ".").resolve() != folder.resolve()]
+    spec = PathFinder.find_spec(name, paths)
+    # a folder without code in it is a module, too, and nobody misses it
+    return None if spec is None or spec.origin is None else f"the module {spec.origin}"
 
 
 def title_of(name: str) -> str:

@@ -14,9 +14,8 @@ This module imports nothing heavy, so that command lines can be parsed in a blin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 # What the play store and every batch hold, one row per frame.
 STATIC: Final = "rgb_static"  # [H, W, 3] uint8, the camera that sees the table
@@ -85,12 +84,6 @@ class Layout:
     absolute: bool = False
     """Whether actions say where the robot is to be (poses, joint positions), not how it is to move: told the last one
     again it stays, where the null action would send it elsewhere."""
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Layout:
-        """From what JSON gives; the inverse of `dataclasses.asdict`."""
-        lists = {name: tuple(values[name]) for name in ("cameras", "null_action", "binary")}
-        return cls(**{**values, **lists})
 
     @property
     def proprio(self) -> int:

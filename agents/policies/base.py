@@ -266,7 +266,8 @@ def known_head(saved: str, head: type[PolicyHead] | None = None) -> type[PolicyH
     for cls in _subclasses(PolicyHead):
         if identity(cls) == saved:
             return cls
-    raise UserError(f"policy head {saved!r} is not imported, and loading imports none; import it, or give head=Class")
+    shown = repr(saved[:100])
+    raise UserError(f"policy head {shown} is not imported, and loading imports none; import it, or give head=Class")
 
 
 def _subclasses(cls: Any) -> Iterator[type[PolicyHead]]:

@@ -125,9 +125,9 @@ class Simulator:
         except SimulatorCrashed as error:
             raise UserError(f"CALVIN does not start: {error}; docs/calvin.md says how it is installed") from error
         self.about = {name: value for name, value in about.items() if name != "id"}
-        if self.about["protocol"] != PROTOCOL:
+        if (spoken := self.about.get("protocol")) != PROTOCOL:
             self.close()
-            raise UserError(f"the simulator speaks protocol {self.about['protocol']}, not {PROTOCOL}; start it anew")
+            raise UserError(f"the simulator speaks protocol {str(spoken)[:40]}, not {PROTOCOL}; start it anew")
         # one line, however many simulators are started by however many policies of this process
         if (said := _described(self.about)) not in _said:
             _said.add(said)
@@ -149,7 +149,7 @@ class Simulator:
         Raises:
             SimulatorCrashed: no or no sensible answer; the process has been ended.
         """
-        return _state(self._request("reset", {"robot_obs": robot_obs, "scene_obs": scene_obs}, images=images)[1])
+        return self._state(self._request("reset", {"robot_obs": robot_obs, "scene_obs": scene_obs}, images=images)[1])
 
     def step(self, action: Array, *, images: bool) -> State:
         """One control step.
@@ -170,19 +170,25 @@ class Simulator:
 
     def end_step(self) -> State:
         """Waits for the state after the step that has begun; errors as for `reset`."""
-        return _state(self._receive(self._patience)[1])
+        return self._state(self._receive(self._patience)[1])
 
     def render(self) -> Images:
         """Both images as they are now, by camera; errors as for `reset`."""
-        return dict(self._request("render")[1])
+        images = self._request("render")[1]
+        self._check(all(image.dtype == np.uint8 and image.ndim == 3 for image in images.values()), "render")
+        return dict(images)
 
     def achieved(self) -> list[str]:
         """All of CALVIN's 34 tasks that its own oracle sees done since the reset; errors as for `reset`."""
-        return list(self._request("achieved")[0]["tasks"])
+        tasks: Any = self._request("achieved")[0].get("tasks")
+        self._check(type(tasks) is list and all(type(task) is str for task in tasks), "achieved")
+        return list(tasks)
 
     def configuration(self) -> str:
         """What calvin_env was built from, as YAML; errors as for `reset`."""
-        return str(self._request("configuration")[0]["yaml"])
+        text = self._request("configuration")[0].get("yaml")
+        self._check(type(text) is str, "configuration")
+        return str(text)
 
     def close(self) -> None:
         """Ends the process; a second call does nothing."""
@@ -227,6 +233,21 @@ class Simulator:
             self.close()
             raise SimulatorCrashed(f"{command} failed in the simulator with {reply['error']}")
         return reply, result
+
+    def _state(self, arrays: dict[str, Any]) -> State:
+        """The arrays of a reply, each of its shape."""
+        shapes = {"robot_obs": (15,), "scene_obs": (24,), "target": (6,)}
+        vectors = [arrays.pop(name, None) for name in shapes]
+        fit = all(v is not None and v.shape == shape for v, shape in zip(vectors, shapes.values(), strict=True))
+        self._check(fit and all(image.dtype == np.uint8 and image.ndim == 3 for image in arrays.values()), "a state")
+        robot, scene, target = (np.asarray(vector, np.float64) for vector in vectors)
+        return State(robot, scene, target, arrays)
+
+    def _check(self, fits: bool, what: str) -> None:
+        """End a simulator whose reply has not what it should."""
+        if not fits:
+            self.close()
+            raise SimulatorCrashed(f"the simulator answered {what} with something else; start another")
 
     def _post_mortem(self, error: Exception, patience: float) -> str:
         """Ends the process and says in one line what happened."""
@@ -295,8 +316,3 @@ def _last_lines(output: IO[bytes]) -> str:
     tail = os.pread(output.fileno(), LAST_BYTES, max(size - LAST_BYTES, 0))
     lines = [line.strip() for line in tail.decode(errors="replace").splitlines()]
     return " | ".join([line for line in lines if line][-LAST_LINES:])
-
-
-def _state(arrays: dict[str, Any]) -> State:
-    robot, scene, target = (arrays.pop(name) for name in ("robot_obs", "scene_obs", "target"))
-    return State(robot, scene, target, arrays)

@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from envs.calvin.client import Array, Renderer, Scene, Settings, Simulator, SimulatorCrashed, State
 from envs.calvin.draws import Start, check_states, draw_start, site
 from envs.playtable.scenes import get_scene
+from envs.reset import own_options
 from envs.table import checked_start, observation_space
 from envs.tasks import get_task
 from worldaction.config import TableConfig
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 from worldaction.play.images import area_mean
 from worldaction.spec import (
     ACTION_SIZE,
@@ -118,10 +119,7 @@ class CalvinEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             SimulatorCrashed: the simulator did not survive the reset.
         """
         super().reset(seed=seed)
-        options = options or {}
-        for option in options:
-            if option not in OPTIONS:
-                raise unknown("option", option, OPTIONS)
+        options = own_options(options, OPTIONS)
         self.task = get_task(options["task"], self.scene.name) if options.get("task") else self._default_task
         start = self._start(seed, options)
         self._renew()

@@ -78,12 +78,15 @@ def receive(connection: socket.socket, patience: float | None = None) -> Message
         raise BrokenMessageError(f"a header of {length} bytes")
     try:
         fields = json.loads(_read(connection, length, deadline))
+        if type(fields) is not dict:
+            raise ValueError("no fields")
         layout = _layout(fields.pop("arrays"))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BrokenMessageError(f"a header that says nothing ({error!r})") from error
-    payload = sum(dtype.itemsize * math.prod(shape) for _, dtype, shape in layout)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BrokenMessageError(f"a header that says nothing ({type(error).__name__}: {str(error)[:200]})") from error
+    # sides that are multiplied by 0 are no harmless ones
+    payload = sum(dtype.itemsize * math.prod(max(side, 1) for side in shape) for _, dtype, shape in layout)
     if payload > MAX_PAYLOAD:
-        raise BrokenMessageError(f"arrays of {payload} bytes")
+        raise BrokenMessageError(f"arrays of {str(payload)[:20]} bytes")
     arrays = {}
     for name, dtype, shape in layout:
         size = dtype.itemsize * math.prod(shape)
@@ -93,9 +96,10 @@ def receive(connection: socket.socket, patience: float | None = None) -> Message
 
 def _layout(described: Any) -> list[tuple[str, np.dtype[Any], tuple[int, ...]]]:
     """Name, dtype and shape of the arrays, of which only harmless ones pass."""
-    for _, dtype, shape in described:
-        if dtype not in DTYPES or not all(isinstance(side, int) and side >= 0 for side in shape):
-            raise ValueError(f"an array of {dtype!r} {shape!r}")
+    for name, dtype, shape in described:
+        sides = type(shape) is list and len(shape) <= 32 and all(type(side) is int and side >= 0 for side in shape)
+        if type(name) is not str or type(dtype) is not str or dtype not in DTYPES or not sides:
+            raise ValueError("an array of no known type or shape")
     return [(str(name), np.dtype(dtype), tuple(shape)) for name, dtype, shape in described]
 
 
@@ -235,7 +239,7 @@ def serve(connection: socket.socket) -> None:
     """Answers requests until the client closes the connection or asks to stop."""
     simulation: Simulation | None = None
     for fields, arrays in _requests(connection):
-        command, reply = fields["command"], {"id": fields["id"]}
+        command, reply = fields.get("command"), {"id": fields.get("id")}
         result: dict[str, np.ndarray] = {}
         try:
             if command == "hello":
@@ -262,9 +266,10 @@ def _requests(connection: socket.socket) -> Iterator[Message]:
     while True:
         try:
             message = receive(connection)
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, BrokenMessageError):
+            # after a broken message nobody knows where the next one begins
             return
-        if message[0]["command"] == "close":
+        if message[0].get("command") == "close":
             return
         yield message
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from envs.calvin.draws import Array, Start, check_states
 from envs.tasks import EIGHT, get_task
 from worldaction.errors import UserError
 from worldaction.play.readers.calvin import find_calvin
+from worldaction.play.readers.npz import open_npz
 from worldaction.spec import Split
 
 
@@ -43,10 +42,7 @@ def validation_starts(path: Path | str, tasks: Sequence[str] = EIGHT, *, split: 
 
 def _states(path: Path) -> tuple[Array, Array]:
     """robot_obs [15] and scene_obs [24] of a recorded frame."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            robot, scene = (np.asarray(arrays[name], np.float64) for name in ("robot_obs", "scene_obs"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({error}); get the file anew") from error
+    with open_npz(path) as arrays:
+        robot, scene = (np.asarray(arrays[name], np.float64) for name in ("robot_obs", "scene_obs"))
     check_states(robot, scene, str(path))
     return robot, scene

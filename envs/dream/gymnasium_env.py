@@ -11,7 +11,8 @@ from gymnasium.spaces import Box
 from numpy.typing import ArrayLike, NDArray
 
 from envs.dream.dynamics import Dreams, Moment, check_render_mode
-from worldaction.errors import UserError, unknown
+from envs.reset import own_options
+from worldaction.errors import UserError
 from worldaction.spec import CONTROL_HZ
 from worldaction.success import SuccessClassifier
 from worldaction.world_model.latent import Latent
@@ -68,10 +69,7 @@ class DreamGymEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
             UserError: an option or start that does not exist.
         """
         super().reset(seed=seed)
-        options = options or {}
-        for option in options:
-            if option != "start":
-                raise unknown("option", option, ["start"])
+        options = own_options(options, ["start"])
         if seed is not None:
             self._dreams.restart(seed)
         self._moment = self._dreams.begin(1, start=options.get("start"))

@@ -40,6 +40,7 @@ from worldaction.spec import Layout, Split
 
 if TYPE_CHECKING:
     from envs.general.generate import DemonstratorFactory
+    from worldaction.play.readers.source import Source
 
 LEARNED = "sac"
 """The demonstrator that is learned from the environment's own reward."""
@@ -52,6 +53,8 @@ class General(Benchmark):
     """An environment and how to look at it. Success is what `info` says, or the study's own judge."""
 
     name = "gymnasium"
+    takes_recordings = True
+    labels_scenes = False
 
     env: str
     config: GymConfig
@@ -137,6 +140,19 @@ class General(Benchmark):
         turns = {split: cycle(tasks) for split in get_args(Split)}
         shared = [replace(job, task=job.task or next(turns[job.split])) for job in jobs]
         return sorted(shared, key=lambda job: tasks.index(job.task))
+
+    def scaled(self, source: Source) -> Source:
+        """See `Benchmark.scaled`: actions that the environment takes become those that a policy gives it."""
+        from worldaction.play.action_scaling import Scaled
+        from worldaction.play.readers.store import StoreSource
+
+        if isinstance(source, StoreSource) and "format" not in source.origin.config:
+            # made here and not converted, so its actions are those of policies
+            return source
+        env = self._standard(self.tasks[0])
+        env.close()
+        low, high = env.bounds
+        return source if (low == -1).all() and (high == 1).all() else Scaled(source, low, high)
 
     def ready(self, folder: Path, tasks: Sequence[str]) -> General:
         """See `Benchmark.ready`: what a demonstrator has to learn, it learns here."""

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from worldaction.config import GymConfig
 from worldaction.errors import UserError
 from worldaction.extension import load
-from worldaction.play.images import area_mean, centre_square
+from worldaction.play.images import fitted
 from worldaction.spec import ROBOT, SCENE, Layout
 
 Array = NDArray[np.float64]
@@ -33,6 +33,19 @@ RENDERED: Final = "render"
 """Name of the camera that is the environment's own picture."""
 SUCCESS_KEYS: Final = ("is_success", "success")
 JUDGES: Final = "it has to take (observation, reward, info) and return whether the task is done"
+
+
+class OwnRange(gym.ActionWrapper[Any, Any, Any]):
+    """A `Standard` environment that is told actions in its own range, as policies act that were recorded in it."""
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self.action_space = env.unwrapped.action_space
+
+    def action(self, action: Any) -> Array:
+        """As `Standard` takes it."""
+        found: Array = self.env.get_wrapper_attr("to_unit")(action)
+        return found
 
 
 class Standard(gym.Wrapper[Observation, Any, Any, Any]):
@@ -98,6 +111,11 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
         ended = bool(terminated or truncated)
         info = {**info, "is_success": self._success, "ended": ended, "action": np.clip(values, -1, 1)}
         return self._observe(), float(reward), bool(terminated or self._success), bool(truncated or late), info
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """[A] lowest and highest action in the environment's own range."""
+        return self._low, self._high
 
     def to_unit(self, action: Any) -> Array:
         """An action in the environment's own range as one in [-1, 1]."""
@@ -185,7 +203,7 @@ class Standard(gym.Wrapper[Observation, Any, Any, Any]):
     def _small(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if (side := min(image.shape[:2])) < self._size:
             raise UserError(f"{self.name}: a picture is {image.shape}; choose --table.image-size {side} or less")
-        small: NDArray[np.uint8] = area_mean(centre_square(image[None]), self._size)[0]
+        small: NDArray[np.uint8] = fitted(image[None], self._size)[0]
         return small
 
 
@@ -261,13 +279,23 @@ def _judge_of(config: GymConfig, name: str) -> Judge:
         least = config.success_reward
         return lambda observation, reward, info: reward >= least
 
-    def from_info(observation: Any, reward: float, info: dict[str, Any]) -> bool:
+    return _FromInfo(name)
+
+
+class _FromInfo:
+    """What `info` says. Where it says nothing in some steps of many, the task is not known to be done."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._has_told = name, False
+
+    def __call__(self, observation: Any, reward: float, info: dict[str, Any]) -> bool:
         for key in SUCCESS_KEYS:
             if key in info:
+                self._has_told = True
                 return bool(info[key])
+        if self._has_told:
+            return False
         raise UserError(
-            f"{name} does not say in info whether the task is done; give --gym.success-reward R, "
+            f"{self._name} does not say in info whether the task is done; give --gym.success-reward R, "
             "or --gym.success module:function of (observation, reward, info)"
         )
-
-    return from_info

@@ -50,7 +50,7 @@ class PlayTable(Tables):
 
     def ready(self, folder: Path, tasks: Sequence[str]) -> PlayTable:
         """See `Benchmark.ready`."""
-        from envs.playtable.render import choose
+        from envs.drawing import choose
 
         return replace(self, table=drawn_by(self.table, choose(self.table.renderer)))
 

@@ -15,10 +15,11 @@ import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from envs.drawing import choose
 from envs.playtable.blocks import draw_blocks
 from envs.playtable.ik import kinematics
 from envs.playtable.looks import Look
-from envs.playtable.render import choose, renderer
+from envs.playtable.render import renderer
 from envs.playtable.robot import FASTEST, FINGER_CLOSED, FINGER_OPEN, HOME, MOTORS, OPENING_ACCELERATION, RATE
 from envs.playtable.rotation import Array, to_euler, to_matrix, wrap
 from envs.playtable.scene import BUTTON_TRIGGER, SUBSTEPS, SWITCH_TRIGGER, TIMESTEP
@@ -26,9 +27,10 @@ from envs.playtable.scene import CAMERAS as VIEWS
 from envs.playtable.scene import model as table
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.playtable.state import PARTS, Start, with_robot, with_scene
+from envs.reset import own_options
 from envs.table import checked_start, observation_space
 from envs.tasks import LYING, RANGES, TASKS, BlockTask, Task, get_task
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 from worldaction.spec import (
     ACTION_SIZE,
     CAMERAS,
@@ -132,10 +134,7 @@ class PlayTableEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
             UserError: an option, task or scene entry that does not exist, or a value outside its range.
         """
         super().reset(seed=seed)
-        options = options or {}
-        for option in options:
-            if option not in OPTIONS:
-                raise unknown("option", option, OPTIONS)
+        options = own_options(options, OPTIONS)
         self.task = get_task(options["task"], self.scene.name) if options.get("task") else self._default_task
         start_seed = int(self.np_random.integers(2**31)) if seed is None else seed
         rng = np.random.default_rng([start_seed, list(TASKS).index(self.task.name)])

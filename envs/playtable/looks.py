@@ -15,14 +15,13 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from envs.drawing import SKY
 from envs.playtable.scenes import Colour, Scene
 
 SIDE: Final = 256
 """Pixels of a texture."""
 GRAIN_REPEAT: Final = 2.0
 """Textures of wood per metre."""
-SKY: Final = 255
-"""Brightness of what lies beyond the floor (levels of 255)."""
 DARK_TILE: Final = 208 / 239
 """Brightness of the floor's dark tiles beside the light ones, of half a metre each."""
 

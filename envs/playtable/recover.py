@@ -22,6 +22,7 @@ from envs.playtable.tools.replay import Recording, Window
 from envs.tasks import EIGHT
 from worldaction.errors import UserError
 from worldaction.play.readers.calvin import CalvinSplit, find_calvin
+from worldaction.play.readers.npz import open_npz
 from worldaction.spec import METRES_PER_UNIT, RADIANS_PER_UNIT, ROBOT, ROBOT_FIELDS, ROBOT_SIZE, SCENE
 
 SHARE: Final = 1 - (1 - RATE * TIMESTEP) ** SUBSTEPS
@@ -131,11 +132,8 @@ def _read(split: CalvinSplit, first: int, last: int) -> _Frames:
     """Consecutive frames without their images."""
     rows: list[tuple[Array, Array, float]] = []
     for number in range(first, last + 1):
-        try:
-            with np.load(split.path(number), allow_pickle=False) as arrays:
-                rows.append((arrays[ROBOT], arrays[SCENE], float(arrays["actions"][6])))
-        except (OSError, ValueError, KeyError, IndexError, EOFError) as error:
-            raise UserError(f"{split.path(number)} is damaged ({error}); get the file anew") from error
+        with open_npz(split.path(number)) as arrays:
+            rows.append((arrays[ROBOT], arrays[SCENE], float(arrays["actions"][6])))
     robot, scene, gripper = zip(*rows, strict=True)
     return _Frames(np.stack(robot), np.stack(scene), np.array(gripper))
 
@@ -144,8 +142,8 @@ def _sent(path: Path) -> dict[int, Array]:
     """First frame of each run and its commands [T, 7]; empty where the set has no such file."""
     if not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return {int(name.removeprefix("from_")): np.clip(arrays[name], -1, 1) for name in arrays.files}
+    with open_npz(path) as arrays:
+        return {int(name.removeprefix("from_")): np.clip(arrays[name], -1, 1) for name in arrays.names}
 
 
 def _follow(robot_obs: Array, sent: dict[int, Array], first: int) -> tuple[Array, Array]:

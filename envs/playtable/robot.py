@@ -12,6 +12,7 @@ from typing import Any, Final
 import mujoco
 import numpy as np
 
+from envs.drawing import VISIBLE
 from envs.playtable.rotation import to_matrix
 
 HOME: Final = np.array([-1.21779206, 1.03987646, 2.11978261, -2.34205014, -0.87015947, 1.64119353, 0.55344866])
@@ -40,7 +41,7 @@ FINGER: Final = (1.0, 1.0, 1.0, 1.0)
 # who meets whom: robot with table and blocks, blocks with everything, table parts never with each other
 ROBOT_CONTACT: Final = {"contype": 2, "conaffinity": 5}
 NO_CONTACT: Final = {"contype": 0, "conaffinity": 0}
-VISIBLE, HIDDEN = 2, 3
+HIDDEN: Final = 3
 
 _H = 2**-0.5
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 import mujoco
 import numpy as np
 
+from envs.drawing import VISIBLE
 from envs.playtable.looks import add_materials, look_of
-from envs.playtable.robot import FINGER_BOXES, HIDDEN, NO_CONTACT, VISIBLE, add_panda, add_servo
+from envs.playtable.robot import FINGER_BOXES, HIDDEN, NO_CONTACT, add_panda, add_servo
 from envs.playtable.rotation import Array
 from envs.playtable.scenes import SCENES, Scene, get_scene
 from envs.tasks import LYING, RANGES

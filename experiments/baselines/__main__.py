@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING
 from experiments.baselines import BASELINES, REPLACED
 from experiments.study.waiting import choose_waiting
 from worldaction.errors import UserError
+from worldaction.signals import how_to_go_on
 
 if TYPE_CHECKING:
     from experiments.baselines.job import Job
     from experiments.study.run import Run
-
-INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -30,7 +29,8 @@ def main(arguments: Sequence[str]) -> None:
     choose_waiting()
     from experiments.baselines.job import work
     from experiments.baselines.table import results, tables, write_csv
-    from experiments.study.finished import among, check_finished
+    from experiments.study.checks import among
+    from experiments.study.finished import check_finished
     from experiments.study.pool import run_jobs
     from experiments.study.run import Run
     from worldaction.io.recorder import setup_logging
@@ -41,11 +41,8 @@ def main(arguments: Sequence[str]) -> None:
     jobs = _jobs(run, chosen, tasks, seeds)
     log = run.folder / "baselines" / "console.log"
     setup_logging(log)
-    try:
-        run_jobs([partial(work, job) for job in jobs], chosen.workers or run.study.workers, log=log)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command goes on with what is not done yet\n")
-        raise SystemExit(INTERRUPTED) from None
+    with how_to_go_on("the same command goes on with what is not done yet"):
+        run_jobs([partial(work, job) for job in jobs], chosen.workers or run.study.workers, stage="baselines", log=log)
     found = results(run, tasks, seeds)
     write_csv(found, run.folder / "baselines" / "baselines.csv")
     shown = tables(found, run.study.improved)

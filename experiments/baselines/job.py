@@ -64,6 +64,7 @@ def work(job: Job) -> None:
     task_run, baseline = TaskRun(Run.open(job.run), job.seed, job.task), BASELINES.find(job.method)()
     artefact, name = job.artefact(task_run.run), f"{baseline.name} {job.task}, seed {job.seed}"
     prefix = f"seed{job.seed}/{job.task}/{baseline.name}"
+    task_run.store.verify()
     beside = artefact.path.parent
     with Recorder(beside / "metrics" / artefact.path.name, boards=beside / "tensorboard") as recorder:
         recorder.rewind(prefix, -1)

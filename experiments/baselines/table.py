@@ -17,8 +17,9 @@ from experiments.report.statistics import Estimate, average, paired_difference, 
 from experiments.report.table import DASH, Table, change, rate
 from experiments.report.verdict import label
 from experiments.study.run import Run
-from worldaction.io.artefact import read_json, replacing
+from worldaction.io.artefact import replacing
 from worldaction.io.recorder import read_metrics
+from worldaction.io.sealed_json import read_json
 
 COSTS = ("recorded_frames", "real_steps", "imagined_steps", "gradient_steps", "cpu_seconds")
 """Numbers of a `Result`."""

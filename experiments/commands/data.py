@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from worldaction.errors import UserError
+from worldaction.signals import how_to_go_on
 
 if TYPE_CHECKING:
     from worldaction.play.readers.source import Source
     from worldaction.play.writers.base import FolderWriter
 
 KINDS: Final = ("store", "calvin", "lerobot")
-INTERRUPTED: Final = 130
 
 
 HELP = "inspect, check and convert data sets of every format"
@@ -33,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for verb in (inspect, check, convert):
         verb.add_argument("path", type=Path, help="the folder or file of the data set")
         verb.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="of the format's reader")
+        verb.add_argument("--strict", action="store_true", help="refuse a set of which anything is damaged or missing")
     convert.add_argument("out", type=Path, help="the folder to create")
     convert.add_argument("--to", choices=KINDS, default="store", help="the format to write (default: store)")
     convert.add_argument(
@@ -52,20 +52,18 @@ def run(chosen: argparse.Namespace) -> None:
 
     Raises:
         UserError: the data set or an option is wrong.
-        SystemExit: `check` found problems, status 1; or it was interrupted, status 130.
+        SystemExit: `check` found problems, status 1.
     """
     from worldaction.io.recorder import setup_logging
 
     setup_logging()
-    try:
+    again = "goes on" if chosen.verb == "convert" and chosen.to == "store" else "starts again"
+    with how_to_go_on(f"the same command {again}"):
         {"inspect": _inspect, "check": _check, "convert": _convert}[chosen.verb](chosen)
-    except KeyboardInterrupt:
-        again = "goes on" if chosen.verb == "convert" and chosen.to == "store" else "starts again"
-        sys.stderr.write(f"interrupted; the same command {again}\n")
-        raise SystemExit(INTERRUPTED) from None
 
 
 def _open(chosen: argparse.Namespace) -> Source:
+    from envs.tasks import SENTENCES
     from worldaction.play.readers.source import open_source
 
     options: dict[str, str] = {}
@@ -73,8 +71,10 @@ def _open(chosen: argparse.Namespace) -> Source:
         name, equals, value = option.partition("=")
         if not equals:
             raise UserError(f"--option {option} has no value; give NAME=VALUE, such as language=lang_annotations")
+        if name in ("path", "strict", "names"):
+            raise UserError(f"--option {option}: the reader has no such option; see docs/data.md")
         options[name] = value
-    return open_source(chosen.path, **options)
+    return open_source(chosen.path, strict=chosen.strict, names=SENTENCES, **options)
 
 
 def _inspect(chosen: argparse.Namespace) -> None:
@@ -95,6 +95,7 @@ def _check(chosen: argparse.Namespace) -> None:
         raise UserError(f"--replay {chosen.replay}: give 0 or more windows")
     problems = [] if chosen.manifest is None else _compare(chosen)
     source = _open(chosen)
+    problems += source.skipped
     with _progress(source, "checking") as bar:
         found = check_frames(source, bar.update, judge=done_instead)
     problems += found.problems
@@ -148,7 +149,7 @@ def _convert(chosen: argparse.Namespace) -> None:
         # a store has one size for all cameras
         size = source.image_size if size is None else size
         with _progress(source, "converting to store") as bar:
-            convert(source, chosen.out, image_size=size, progress=bar.update, judge=done_instead)
+            convert(source, chosen.out, image_size=size, progress=bar.update, strict=chosen.strict, judge=done_instead)
     else:
         from worldaction.play.inspect.watch import Watched
         from worldaction.play.writers.base import copy
@@ -156,6 +157,7 @@ def _convert(chosen: argparse.Namespace) -> None:
         watched = Watched(source, judge=done_instead)
         with _sink(source, chosen) as sink, _progress(source, f"converting to {chosen.to}") as bar:
             copy(watched, sink, image_size=size, order=_by_scene(source), progress=bar.update)
+            watched.refuse_leaks()
         watched.warn()
     print(f"{chosen.out}: {bar.done:,} frames, {chosen.to}")
     if left_out := getattr(source, "left_out", ()):

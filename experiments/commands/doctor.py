@@ -28,7 +28,7 @@ def findings() -> Iterator[tuple[str, str, str]]:
     import imageio_ffmpeg
     import torch
 
-    from envs.playtable.render import GL_BACKENDS, PACKAGES, works
+    from envs.drawing import GL_BACKENDS, PACKAGES, works
     from worldaction.io.artefact import versions
     from worldaction.kernels import implementations
 

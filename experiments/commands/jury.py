@@ -35,11 +35,13 @@ def run(chosen: argparse.Namespace) -> None:
         )
     choose_waiting()
     from experiments.stages.jury import Heard, hear
+    from experiments.study.checks import among
     from experiments.study.conduct import chosen_kernels
-    from experiments.study.finished import among, check_finished
+    from experiments.study.finished import check_finished
     from experiments.study.run import Run
-    from worldaction.io.artefact import read_json, write_json
+    from worldaction.io.artefact import write_json
     from worldaction.io.recorder import progress
+    from worldaction.io.sealed_json import read_json
 
     found = Run.open(chosen.run)
     tasks = among(chosen.tasks, found.study.tasks, "task")

@@ -37,6 +37,7 @@ CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000
 
 WIDTH = 9.6  # inches: at 100 dots an inch the width of the report's page
 DOTS_PER_INCH = 160
+_UNDATED: Any = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
 MOST_POINTS = 300  # drawn per line; longer series are averaged in bins
 
 STYLE: Any = {
@@ -172,6 +173,7 @@ def comparison(
     average: tuple[Estimate, Estimate] | None = None,
     *,
     policy: str = "ppo",
+    judge: str = "the simulator",
 ) -> Plot:
     """Real success of BC and the improved policy, a row a task and one for their average, with intervals.
 
@@ -179,6 +181,7 @@ def comparison(
         tasks: task -> (BC, improved), rates in [0, 1].
         average: (BC, improved) over the tasks.
         policy: what the improved policy is called.
+        judge: where success was measured.
     """
     rows = dict(tasks) | ({"average": average} if average is not None else {})
     with matplotlib.rc_context(STYLE):
@@ -190,7 +193,7 @@ def comparison(
             axis.axhline(place - 0.5, color="#999999", linewidth=0.8)
     axis.set_yticks(range(len(rows)), [words(name) for name in rows])
     rows_of_rates(axis, len(rows))
-    axis.set_xlabel("success in the simulator (%), 95 % interval")
+    axis.set_xlabel(f"success in {judge} (%), 95 % interval")
     legend(figure, policy_marks(policy))
     data: list[Row] = [
         {"task": name, "policy": each, **_estimate(estimate)}
@@ -203,26 +206,29 @@ def comparison(
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes."""
+def picture_of(figure: Figure, kind: str = "png") -> bytes:
+    """The bytes of the figure's file: png, pdf or svg."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH)
+    with matplotlib.rc_context({"svg.hashsalt": "worldaction"}):
+        # without the time, so that the same numbers give the same file
+        figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=_UNDATED.get(kind))
     return buffer.getvalue()
 
 
-def save_figure(figure: Figure, path: Path, data: Sequence[Row]) -> bytes:
-    """Write the figure as PNG and, beside it under the same name, the rows as CSV.
+def save_figure(figure: Figure, path: Path, data: Sequence[Row], *, kind: str = "png") -> bytes:
+    """Write the figure and, beside it under the same name, the rows as CSV.
 
     Args:
         figure: what to draw.
-        path: where; the suffix becomes .png and .csv.
+        path: where, without a suffix.
         data: the numbers in the figure; all rows have the same columns.
+        kind: png, pdf or svg.
 
     Returns:
-        The PNG's bytes, for pages that hold the picture inside.
+        The picture's bytes, for pages that hold it inside.
     """
-    picture = png(figure)
-    with replacing(path.with_suffix(".png")) as temporary:
+    picture = picture_of(figure, kind)
+    with replacing(path.with_suffix(f".{kind}")) as temporary:
         temporary.write_bytes(picture)
     with (
         replacing(path.with_suffix(".csv")) as temporary,

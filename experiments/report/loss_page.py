@@ -27,8 +27,9 @@ from experiments.report.table import Table, number
 from experiments.report.table import estimate as shown
 from experiments.report.verdict import estimate_of, label
 from experiments.study.run import Run
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
 from worldaction.io.recorder import read_metrics
+from worldaction.io.sealed_json import read_json
 
 Json = dict[str, Any]
 

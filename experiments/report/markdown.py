@@ -9,7 +9,7 @@ from experiments.report.comparison.tables import markdown_tables
 from experiments.report.results import result_cells, result_tables
 from experiments.report.table import Table, change, percent, shares
 from experiments.report.verdict import comparisons, estimate_of, improved_of, label, overall, verdict
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 Json = dict[str, Any]
 

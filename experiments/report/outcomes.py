@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report.statistics import Estimate, paired_difference, success_rate
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 Json = Mapping[str, Any]
 STOCHASTIC = "stochastic"

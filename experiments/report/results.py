@@ -18,6 +18,7 @@ from experiments.report.verdict import (
     comparisons,
     estimate_of,
     improved_of,
+    jurors_of,
     label,
     overall,
     sooner,
@@ -40,7 +41,7 @@ def console_table(summary: Summary) -> str:
 
 def home_of(summary: Summary) -> str:
     """What the run's own simulator is called, in which its policies learned; those from before do not say."""
-    return summary.get("env", "").rpartition("/")[2] or "own simulator"
+    return "jurors" if jurors_of(summary) else summary.get("env", "").rpartition("/")[2] or "own simulator"
 
 
 def result_tables(
@@ -79,7 +80,12 @@ def result_table(summary: Summary, *, unit: str = "", spell: Callable[[str], str
     columns = ("task", "n", f"BC{head}", f"{who}{head}", f"{who} - BC, points", f"imagined BC, {who}{head}")
     total = ("average", *result_cells(overall(summary), unit)) if len(tasks) > 1 else ()
     rows = [(spell(name), *result_cells(task, unit)) for name, task in tasks.items()]
-    return Table((*columns, f"imagined minus real, {who}"), rows, total)
+    return Table((*columns, f"imagined minus {_truth(summary)}, {who}"), rows, total)
+
+
+def _truth(summary: Summary) -> str:
+    """What dreams are compared with."""
+    return "jurors" if jurors_of(summary) else "real"
 
 
 def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
@@ -122,7 +128,7 @@ def seeds_table(summary: Summary) -> Table:
     everything = [one for told in whole.values() for one in told]
     total = cells("all", everything, f"above 0 in {clear} of {len(whole)}")
     who = label(improved)
-    columns = ("seed", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus real, {who}")
+    columns = ("seed", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus {_truth(summary)}, {who}")
     about = (
         "Average of the tasks, by seed of world model and policies. Above 0: seeds in which the interval of the"
         " difference lies above it."
@@ -194,9 +200,11 @@ def dreams_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Tabl
     mean = (summary.get("average") or {}).get("dreamed_time")
     total = ("average", *_dreams_cells(mean, improved)) if mean and len(tasks) > 1 else ()
     columns = ["task"]
+    truth = _truth(summary)
     for who in ("BC", label(improved)):
-        columns += [f"{who}: imagined, real", "steps", "apart, points"]
-    return Table(columns, rows, total, title="When dreams succeed", about=_ABOUT_DREAMS)
+        columns += [f"{who}: imagined, {truth}", "steps", "apart, points"]
+    about = _ABOUT_DREAMS.replace("the simulator", "jurors' replays") if truth != "real" else _ABOUT_DREAMS
+    return Table(columns, rows, total, title="When dreams succeed", about=about)
 
 
 _ABOUT_DREAMS = (

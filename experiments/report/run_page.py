@@ -43,7 +43,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from experiments.report.comparison.numbers import mean
 from experiments.report.comparison.page import write_comparison
@@ -60,6 +60,7 @@ from experiments.report.figures import (
 from experiments.report.outcomes import OTHER, recorded
 from experiments.report.over_time import over_time
 from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
+from experiments.report.recorded.known import section_html
 from experiments.report.results import console_table, home_of, result_tables
 from experiments.report.samplers import chosen, sampler_name, which_samplers
 from experiments.report.statistics import wilson
@@ -68,6 +69,7 @@ from experiments.report.verdict import (
     STOPS,
     comparisons,
     improved_of,
+    jurors_of,
     kept_of,
     label,
     overall,
@@ -76,13 +78,15 @@ from experiments.report.verdict import (
     warnings,
 )
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
 from worldaction.io.recorder import OWN_KEYS, read_metrics
+from worldaction.io.sealed_json import read_json
 
-__all__ = ["RunFiles", "console_table", "verdict", "write_report"]
+__all__ = ["RunFiles", "console_table", "plots", "verdict", "write_report"]
 
 _ABOUT_RESULTS = """Success in the simulator{within}. Both policies start from the same n start states, which neither
 training nor the choice of the policy has seen."""
+_ABOUT_REPLAYS = """Imagined success{within}: of n replays of each policy's dreams by jurors. Dreams of both policies
+begin at the same first frames of held-out attempts, several at each, and every dream is replayed by every juror."""
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
 square-and-add for averages, with episodes of several seeds from one start state counted as the cluster that they are.
 They speak for these trained policies on other start states, not for other seeds."""
@@ -100,6 +104,9 @@ _ABOUT_MOVING = """Likeness of imagined frames on those pixels that changed sinc
 two pictures that need no model. A model that is no better than they are does not draw what moves."""
 _ABOUT_PROBES = """What a linear probe reads off the latents: R2, of which 1 is perfect and 0 no better than the mean,
 and AUROC, of which 1 is perfect and 0.5 a guess."""
+
+TRAINING: Final = {"loss": "Losses", "gradient_share": "Share of each loss in the gradient at the encoder"}
+"""Metrics of the world model that are drawn by gradient step, and their titles."""
 
 Json = dict[str, Any]
 Metrics = dict[str, list[Point]]
@@ -161,42 +168,87 @@ def write_report(run_folder: Path) -> Path:
     if "arms" in run.summary:
         return write_comparison(run.folder)
     said = verdict(run.summary) if run.summary else "No summary yet: this run was interrupted or is still going on."
+    drawn = plots(run)
     return write_page(
         run.folder / "report.html",
         f"worldaction: {run.folder.name}",
         [
             heading("report", said, warnings(run.summary), run.folder, run.summary, run.config, run.env),
-            _results(run),
-            _curves(run),
+            section("What is known, and what is not", section_html(run.summary)),
+            _results(run, drawn),
+            _curves(run, drawn),
             _episodes(run),
             section("Rollouts", *_films(run, open_loop=False)),
-            _world_model(run),
+            _world_model(run, drawn),
             made_by(run.config, run.env),
         ],
     )
 
 
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def plots(run: RunFiles) -> dict[str, Plot]:
+    """Every figure of a run's page, by the name of its files."""
+    model, curves = run.summary.get("world_model") or {}, _task_curves(run)
+    found: dict[str, Plot | None] = {
+        "over_time": _over_time(run),
+        "comparison": _comparison(run),
+        "success": success_curves(curves, policy=run.improved) if curves else None,
+    }
+    for task, series in _diagnostics(run).items():
+        found[_diagnostics_of(run, task)] = panels(series, x_label=f"{label(run.improved)} iteration")
+    found["open_loop"] = open_loop_curves(model["psnr"], model.get("ssim")) if model.get("psnr") else None
+    for kind in TRAINING:
+        series = _by_task(run, rf"(?:seed(\d+)/)?()world_model/{kind}/(.+)").get("", {})
+        found[kind] = panels(series, x_label="gradient step") if series else None
+    return {name: plot for name, plot in found.items() if plot is not None}
+
+
+def _comparison(run: RunFiles) -> Plot | None:
+    tasks = comparisons(run.summary)
+    if not tasks:
+        return None
+    whole = overall(run.summary) if len(tasks) > 1 else None
+    pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
+    average = (whole.bc, whole.improved) if whole else None
+    return comparison(pairs, average, policy=run.improved, judge=_judge(run))
+
+
+def _judge(run: RunFiles) -> str:
+    """Where success is measured."""
+    return "jurors' replays" if jurors_of(run.summary) else "the simulator"
+
+
+def _diagnostics(run: RunFiles) -> dict[str, dict[str, dict[str, list[Point]]]]:
+    """What the update recorded, by task."""
+    return _by_task(run, rf"seed(\d+)/([^/]+)/{re.escape(run.recorded_as)}/([^/]+)")
+
+
+def _diagnostics_of(run: RunFiles, task: str) -> str:
+    return f"{run.improved}_{task}"
+
+
 # --- sections ---------------------------------------------------------------------------------------------------------
 
 
-def _results(run: RunFiles) -> str:
-    tasks = comparisons(run.summary)
-    if not tasks:
+def _results(run: RunFiles, drawn: Mapping[str, Plot]) -> str:
+    if not comparisons(run.summary):
         return ""
-    whole = overall(run.summary) if len(tasks) > 1 else None
     who = label(run.improved)
-    pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
     first, *more = result_tables(run.summary, unit="", spell=words)
+    about = _ABOUT_REPLAYS if jurors_of(run.summary) else _ABOUT_RESULTS
     title = f"Success of BC and {who} against control steps, with 95 % bands"
-    plot = comparison(pairs, (whole.bc, whole.improved) if whole else None, policy=run.improved)
     return section(
         f"BC against {who} in imagination",
-        f"<p>{_ABOUT_RESULTS.format(within=_within(run.tasks))}</p>",
+        f"<p>{about.format(within=_within(run.tasks))}</p>",
         f"<p>{acting}</p>" if (acting := which_samplers(run.tasks, run.improved, run.config)) else "",
         first.html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
-        figure(run.folder, "over_time", timed, title, _ABOUT_TIME) if (timed := _over_time(run)) else "",
-        figure(run.folder, "comparison", plot, f"BC and {who} by task, with intervals", _ABOUT_COMPARISON),
+        figure(run.folder, "over_time", timed, title, _ABOUT_TIME) if (timed := drawn.get("over_time")) else "",
+        figure(
+            run.folder, "comparison", drawn["comparison"], f"BC and {who} by task, with intervals", _ABOUT_COMPARISON
+        ),
         *(f"<h3>{escape(table.title)}</h3><p>{escape(table.about)}</p>{table.html('folded')}" for table in more),
         _seeds_table(run),
     )
@@ -243,24 +295,18 @@ def _stop(reason: str) -> str:
     return f"{reason}: {STOPS[reason]}" if reason in STOPS else reason
 
 
-def _curves(run: RunFiles) -> str:
-    curves = _task_curves(run)
+def _curves(run: RunFiles, drawn: Mapping[str, Plot]) -> str:
     parts = []
-    if curves:
+    if success := drawn.get("success"):
         parts = [
             f"<p>{_ABOUT_CURVES}{' ' + _ABOUT_CURVE_SAMPLER if _has_deterministic(run) else ''}</p>",
-            figure(
-                run.folder,
-                "success",
-                success_curves(curves, policy=run.improved),
-                "Imagined and real success by iterations of learning",
-            ),
+            figure(run.folder, "success", success, "Imagined and real success by iterations of learning"),
         ]
     inside, who = "", label(run.improved)
-    for task, series in _by_task(run, rf"seed(\d+)/([^/]+)/{re.escape(run.recorded_as)}/([^/]+)").items():
-        plot = panels(series, x_label=f"{who} iteration")
-        drawn = figure(run.folder, f"{run.improved}_{task}", plot, f"{who} diagnostics of {task}")
-        inside += f"<h3>{escape(words(task))}</h3>{drawn}"
+    for task in _diagnostics(run):
+        name = _diagnostics_of(run, task)
+        shown = figure(run.folder, name, drawn[name], f"{who} diagnostics of {task}")
+        inside += f"<h3>{escape(words(task))}</h3>{shown}"
     return section(f"Success while {who} trains", *parts, details(f"{who} diagnostics", inside))
 
 
@@ -297,17 +343,14 @@ def _policy_name(name: str, evaluation: Json) -> str:
     return f"BC, {sampler}" if name == "bc" and sampler and evaluation.get(OTHER) else label(name)
 
 
-def _world_model(run: RunFiles) -> str:
+def _world_model(run: RunFiles, drawn: Mapping[str, Plot]) -> str:
     model = run.summary.get("world_model") or {}
     parts = []
-    if model.get("psnr"):
-        plot = open_loop_curves(model["psnr"], model.get("ssim"))
+    if plot := drawn.get("open_loop"):
         parts.append(figure(run.folder, "open_loop", plot, "Open-loop likeness by horizon", _ABOUT_OPEN_LOOP))
     parts += _films(run, open_loop=True)
-    for kind, title in (("loss", "Losses"), ("gradient_share", "Share of each loss in the gradient at the encoder")):
-        series = _by_task(run, rf"(?:seed(\d+)/)?()world_model/{kind}/(.+)").get("", {})
-        if series:
-            plot = panels(series, x_label="gradient step")
+    for kind, title in TRAINING.items():
+        if plot := drawn.get(kind):
             parts.append(f"<h3>{title}</h3>" + figure(run.folder, kind, plot, f"{title} by gradient step"))
     parts.append(_moving(model.get("moving") or {}))
     parts.append(_probes([s["probes"] for s in model.get("per_seed") or [] if s.get("probes")]))

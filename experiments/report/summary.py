@@ -16,7 +16,9 @@ from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
+from worldaction.play.store import PlayStore
 
 Json = dict[str, Any]
 
@@ -51,6 +53,8 @@ def summarise(run: Run) -> Json:
         done = {task: [s for s in seeds if run.task(s, task, "evaluation").complete] for task in study.tasks}
         summary["tasks"] = {task: _task(run, task, of) for task, of in done.items() if of}
         summary["average"] = over_tasks(summary["tasks"]) if summary["tasks"] else {}
+    if run.jurors() and summary["tasks"]:
+        summary["jurors"] = _jurors(run, list(summary["tasks"]))
     write_json(run.folder / "summary.json", summary)
     return summary
 
@@ -67,6 +71,30 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     }
 
 
+def _jurors(run: Run, tasks: Sequence[str]) -> Json:
+    """Who judges where no simulator does, and what each says of the attempts that the policies' models learned from."""
+    sides = run.jurors()
+    episodes = PlayStore.open(run.play().path / "store").episodes
+    return {
+        "models": len(sides),
+        "held_out": sum(episode.split == "validation" for episode in episodes),
+        "tasks": {
+            task: _together([side.task(seed, task, "success").results["verdicts"] for seed, side in sides.items()])
+            for task in tasks
+        },
+    }
+
+
+def _together(verdicts: Sequence[Json]) -> Json:
+    """Verdicts of several models on the same attempts."""
+    found: Json = {}
+    for outcome in ("succeeded", "failed"):
+        parts = [one.get(outcome, {"attempts": 0, "dreams": 0, "called": 0}) for one in verdicts]
+        dreams, called = (sum(part[key] for part in parts) for key in ("dreams", "called"))
+        found[outcome] = {"attempts": parts[0]["attempts"], "rate": called / dreams if dreams else None}
+    return found
+
+
 def seed_of(run: Run, task: str, seed: int) -> Json:
     """One task and seed."""
     evaluation = read_json(run.folder / "evaluation" / f"{task}-seed{seed}.json")
@@ -77,13 +105,16 @@ def seed_of(run: Run, task: str, seed: int) -> Json:
         "sampler": evaluation["sampler"],
         "choice": evaluation.get("choice"),
         **{name: evaluation[name]["successes"] / evaluation[name]["n"] for name in ("bc", improved)},
-        "difference": estimate(paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"])),
+        "difference": estimate(
+            paired_difference(evaluation[improved]["success"], evaluation["bc"]["success"], evaluation["bc"]["index"])
+        ),
         **{f"imagined_{name}": update["imagined"][key]["success"] for name, key in dreamed.items()},
         "unchanged": same_episodes(evaluation, improved),
         "iterations": update["iterations"],
         "kept": update.get("kept"),
         "stop_reason": update["stop_reason"],
         "curve": update["curve"],
+        "action_error": evaluation.get("action_error"),
         **_held_out(run, task, seed),
     }
 
@@ -113,7 +144,8 @@ def dreamed_times(here: Outcomes, imagined: Sequence[Json]) -> Json:
         keys = [_dreams_of(sampler, here.pair[1])[name] for sampler in here.samplers.values()]
         steps = [np.array(dreams[key]["success_step"]) for key, dreams in zip(keys, imagined, strict=True)]
         # the seeds dream in the same scenes
-        scenes, real = np.concatenate([np.arange(len(one)) for one in steps]), here.policies[name]
+        scenes = np.concatenate([_scenes(dreams[key]) for key, dreams in zip(keys, imagined, strict=True)])
+        real = here.policies[name]
         compared = compare_times(
             (np.concatenate(steps), scenes), (np.where(real.success, real.steps, 0), real.start), here.limit
         )
@@ -124,6 +156,11 @@ def dreamed_times(here: Outcomes, imagined: Sequence[Json]) -> Json:
             "at": compared.at,
         }
     return found
+
+
+def _scenes(dreams: Json) -> np.ndarray:
+    """In which scene each dream began: of a recording, which has few, several in each."""
+    return np.array(dreams.get("scene", range(len(dreams["success_step"]))))
 
 
 def pooled(found: Outcomes, within: Iterable[int], per_seed: Sequence[Json]) -> Json:
@@ -294,4 +331,5 @@ def commits(run: Run) -> Json:
 def since_start(run: Run) -> int:
     """Wall time since the run began, pauses included."""
     started = time.mktime(time.strptime(read_json(run.folder / "env.json")["started"][:19], "%Y-%m-%dT%H:%M:%S"))
-    return round(time.time() - started)
+    # the wall's clock may have been set back meanwhile
+    return max(round(time.time() - started), round(worked_seconds(run.folder) or 0))

@@ -20,6 +20,8 @@ TIME_TO_SPARE = 1.5
 """How much longer than the first step limit a time limit has to be, so that success in it is not a matter of pace."""
 CLOSE = 4
 """Control steps before the time limit, one decision of the presets, from which on success is the limit's."""
+TELL_APART = 0.5
+"""By how much more often jurors have to see success in recorded successes than in failures."""
 NEAR_ZERO = 0.05
 """Success in dreams up to which there is next to nothing to learn from."""
 STOPS = {
@@ -46,6 +48,21 @@ def improved_of(summary: Summary) -> str:
 def label(policy: str) -> str:
     """A policy's name as it is read, such as BC or PPO; "improved" where arms were improved by different updates."""
     return policy if policy == ANY_UPDATE else words(policy).upper()
+
+
+def jurors_of(summary: Summary) -> str:
+    """Who says what succeeds where no simulator does; empty where one does."""
+    jury = summary.get("jurors")
+    if not jury:
+        return ""
+    models = "1 world model" if jury["models"] == 1 else f"{jury['models']} world models"
+    return f"{models} that learned from the {jury['held_out']} held-out episodes alone"
+
+
+def where_of(summary: Summary) -> str:
+    """Where success is measured, as it is read after "success"."""
+    jurors = jurors_of(summary)
+    return f"in replays by {jurors}" if jurors else "in the simulator"
 
 
 class Comparison(NamedTuple):
@@ -106,7 +123,9 @@ def verdict(summary: Summary) -> str:
     if not summary.get("tasks"):
         return _world_model_verdict(summary)
     tasks = summary["tasks"]
-    return f"{_SAY[effect(summary)](summary)} Measured on {'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
+    asked = "No robot and no simulator was asked. " if jurors_of(summary) else ""
+    said = _SAY[effect(summary)](summary)
+    return f"{asked}{said} Measured on {'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
 
 
 def effect(summary: Summary) -> str:
@@ -156,7 +175,7 @@ def _changed(doing: str, *, mark: str = "", after: str = "") -> Callable[[Summar
         limit = f" within {told['limit']} steps" if "limit" in told else ""
         who, result = label(improved_of(summary)), overall(summary)
         rates = f"{_from_to(result)}{limit} {_by(result.difference)}"
-        return f"{who} in imagination {doing} in the simulator{mark} {rates}{after}."
+        return f"{who} in imagination {doing} {where_of(summary)}{mark} {rates}{after}."
 
     return say
 
@@ -167,7 +186,8 @@ def _speed(summary: Summary) -> str:
     early = comparison_of(told["within"][steps], improved, key)
     whole = overall(summary)
     return (
-        f"{label(improved)} in imagination made success in the simulator come sooner, not more often: speed, not skill."
+        f"{label(improved)} in imagination made success {where_of(summary)} come sooner, not more often: speed, not"
+        f" skill."
         f" Within {steps} steps it rises {_from_to(early)} {_by(early.difference)}, within {told['limit']} there is no"
         f" clear effect: {_from_to(whole)} {_by(whole.difference)}."
     )
@@ -176,8 +196,8 @@ def _speed(summary: Summary) -> str:
 def _noise(summary: Summary) -> str:
     told, whole = told_of(summary), overall(summary)
     return (
-        f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise, not skill. In the"
-        f" simulator it succeeds more often than the clone under its stochastic sampler"
+        f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise, not skill."
+        f" {_capital(where_of(summary))} it succeeds more often than the clone under its stochastic sampler"
         f" {_by(estimate_of(told['difference_stochastic']))}, but not than the clone under its better one:"
         f" {_from_to(whole)} within {told['limit']} steps {_by(whole.difference)}."
     )
@@ -187,7 +207,8 @@ def _nothing(summary: Summary) -> str:
     reasons = "; ".join(_learned_nothing(summary))
     result = overall(summary)
     return (
-        f"{label(improved_of(summary))} in imagination learned nothing: {reasons}. In the simulator success goes"
+        f"{label(improved_of(summary))} in imagination learned nothing: {reasons}."
+        f" {_capital(where_of(summary))} success goes"
         f" {_from_to(result)} {_by(result.difference)}."
     )
 
@@ -202,6 +223,10 @@ _SAY: Mapping[str, Callable[[Summary], str]] = {
     "nothing": _nothing,
 }
 """What is said of each effect."""
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _from_to(result: Comparison) -> str:
@@ -228,6 +253,7 @@ def warnings(summary: Summary) -> list[str]:
     return [
         *_of_numbers(summary),
         *_of_held_out(summary),
+        *_of_jurors(summary),
         *_of_dreams(summary),
         *_of_transfer(summary),
         *_of_pictures(summary),
@@ -289,6 +315,18 @@ def _of_held_out(summary: Summary) -> list[str]:
     return notes
 
 
+def _of_jurors(summary: Summary) -> list[str]:
+    """Jurors that see about as many successes in recorded failures as in recorded successes, or none at all."""
+    blind = []
+    for name, told in ((summary.get("jurors") or {}).get("tasks") or {}).items():
+        right, wrong = told["succeeded"]["rate"], told["failed"]["rate"]
+        if right is not None and right - (wrong or 0.0) < TELL_APART:
+            blind.append(f"{words(name)} ({percent(right)}, {percent(wrong)} of failures)")
+    if not blind:
+        return []
+    return [f"Jurors hardly tell recorded successes from failures, and nothing follows from them: {', '.join(blind)}."]
+
+
 def _of_dreams(summary: Summary) -> list[str]:
     """Dreams that promise too much or too little, and updates that learned nothing from them."""
     gaps = {name: task.gap for name, task in comparisons(summary).items() if task.gap is not None}
@@ -296,7 +334,8 @@ def _of_dreams(summary: Summary) -> list[str]:
     for sign, how in ((1, "more"), (-1, "less")):
         if wide := [f"{words(name)} ({points(gap)})" for name, gap in gaps.items() if sign * gap > WIDE_GAP]:
             notes.append(
-                f"Dreams of the final policy succeed {how} often than the simulator, in points: {', '.join(wide)}."
+                f"Dreams of the final policy succeed {how} often than"
+                f" {'jurors see' if jurors_of(summary) else 'the simulator'}, in points: {', '.join(wide)}."
             )
     if idle := {} if _learned_nothing(summary) else _idle(summary):
         which = [f"{words(name)} ({'; '.join(why)})" for name, why in idle.items()]

@@ -7,6 +7,7 @@ stills from it, so that a report, a printed page or a reviewer without a player 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -200,3 +201,18 @@ def _encode(path: Path, first: Pixels, rest: Iterator[Pixels], fps: int) -> None
         ) from error
     finally:
         writer.close()
+    # FFmpeg's own exit status is not handed on
+    if not _whole(path):
+        raise UserError("FFmpeg could not finish the film; free some room on the disk, or reinstall imageio-ffmpeg")
+
+
+def _whole(film: Path) -> bool:
+    """Whether an MP4 file has its index, and no part of it is cut off: parts have a length and a name."""
+    data, names, position = film.read_bytes() if film.exists() else b"", set(), 0
+    while position + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, position)
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", data.ljust(position + 16), position + 8)
+        names.add(name)
+        position += max(length, 8)
+    return position == len(data) and b"moov" in names

@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from agents.bc import clone, demonstration_chunks
-from agents.policy import Actor, build_actor, config_of
+from agents.policy import Actor, Policy, build_actor, config_of
 from experiments.stages.demonstrations import demonstrated
 from experiments.stages.task_run import TaskRun, pick
-from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.io.artefact import load_tensors, save_tensors, write_json
 from worldaction.io.recorder import Recorder, progress
+from worldaction.io.sealed_json import read_json
 from worldaction.latents import EpisodeLatents, encode
+from worldaction.play.action_masking import knows_actions
 from worldaction.play.store import PlayStore
+from worldaction.random import Stream, normal
 from worldaction.spec import ACTION
 from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel, restore
@@ -68,6 +71,29 @@ def demonstrations(
         actions = store.frames[ACTION][frame[mask]]
         parts.append(demonstration_chunks(actions, chunk, layout=store.meta.layout))
     return features, torch.cat(parts).to(features.device)
+
+
+@torch.no_grad()
+def action_error(task_run: TaskRun, policy: Policy) -> float | None:
+    """How far the first action of a policy's decisions is from the demonstrated one, on held-out demonstrations.
+
+    Returns:
+        the mean absolute error, as a share of that of always giving the mean action of these demonstrations; None
+        without such demonstrations, or where all their actions are the same.
+    """
+    store = task_run.store
+    found = store.demonstrations(task_run.task, split="validation")
+    ranges = [(d.start, d.stop) for d in found if knows_actions(store, store.episode_of(d.start))]
+    if not ranges:
+        return None
+    episodes = encode(task_run.model, store.frames, ranges, resamples=1, seed=task_run.seed)
+    features, chunks = demonstrations(task_run.model, store, episodes, chunk=task_run.study.policy.chunk)
+    feature, wanted = features[0], chunks[:, 0]
+    rows, (steps, width) = torch.arange(len(feature), device=feature.device), policy.actor.noise_shape
+    noise = normal(task_run.seed, Stream.POLICY, rows, 0, steps * width).view(-1, steps, width)
+    given = policy.actor.sample(feature, noise, deterministic=policy.sampler == "deterministic")[:, 0]
+    plain = (wanted - wanted.mean(0)).abs().mean()
+    return float((given - wanted).abs().mean() / plain) if plain > 0 else None
 
 
 def save_actor(folder: Path, actor: Actor) -> None:

@@ -10,8 +10,9 @@ from agents.policy import Policy
 from envs.benchmark import Benchmark
 from experiments.report.outcomes import OTHER
 from experiments.report.video import Rollout, rollout_video
-from experiments.stages.bc import load_actor
+from experiments.stages.bc import action_error, load_actor
 from experiments.stages.improve import STAGE
+from experiments.stages.jury import evaluate_by_jurors
 from experiments.stages.rollout import Evaluation, evaluate
 from experiments.stages.samplers import STAGE as SAMPLER
 from experiments.stages.task_run import TaskRun, samplers
@@ -29,9 +30,16 @@ def compare(task_run: TaskRun) -> None:
     found = policies(task_run)
     for name in ("bc", task_run.study.improved):
         found[name].save_pretrained(artefact.folder / "policies" / name)
-    indices = range(options.first, options.first + options.episodes)
-    results = outcomes(task_run, found, task_run.benchmark, indices=indices, films=options.videos)
-    write_json(artefact.folder / "evaluation.json", values(task_run, found, results))
+    if task_run.benchmark.simulates:
+        indices = range(options.first, options.first + options.episodes)
+        results = outcomes(task_run, found, task_run.benchmark, indices=indices, films=options.videos)
+    else:
+        results = evaluate_by_jurors(task_run, found)
+        _say(task_run, results, " by world models that saw only what was held out")
+    told = values(task_run, found, results)
+    if task_run.told_by_recording:
+        told["action_error"] = {name: action_error(task_run, policy) for name, policy in found.items()}
+    write_json(artefact.folder / "evaluation.json", told)
     _film(artefact.folder / "film.mp4", results)
     artefact.finish({name: result.rate for name, result in results.items()})
     task_run.run.publish(f"{task_run.prefix}/evaluation", artefact)
@@ -75,6 +83,11 @@ def outcomes(
                 films=0 if name == OTHER else films,
                 progress=bar.update,
             )
+    _say(task_run, results, where)
+    return results
+
+
+def _say(task_run: TaskRun, results: Mapping[str, Evaluation], where: str) -> None:
     improved = task_run.study.improved
     LOGGER.info(
         "%s, seed %d%s: BC %.0f %%, %s %.0f %%",
@@ -85,7 +98,6 @@ def outcomes(
         improved.upper(),
         100 * results[improved].rate,
     )
-    return results
 
 
 def values(task_run: TaskRun, compared: Mapping[str, Policy], results: Mapping[str, Evaluation]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import doubts, load_classifier
 from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
-from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.io.artefact import CHECKPOINT, load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
 from worldaction.random import Use, branch
 from worldaction.success import SuccessClassifier
@@ -38,15 +38,8 @@ def dream_starts(task_run: TaskRun, *, measured: int = 0) -> tuple[FirstFrames, 
     Returns:
         the scenes that policies learn in, and others to measure them in.
     """
-    learned, others = _first_frames(task_run, measured)
+    learned, others = task_run.first_frames(task_run.study.update.starts, measured)
     return as_starts(task_run, learned), as_starts(task_run, others)
-
-
-def _first_frames(task_run: TaskRun, measured: int) -> tuple[Sequence[Observation], Sequence[Observation]]:
-    """What is seen in the scenes of `dream_starts`."""
-    learned = task_run.study.update.starts
-    seen = task_run.benchmark.first_frames(task_run.task, learned + measured)
-    return seen[:learned], seen[learned:]
 
 
 @torch.no_grad()
@@ -68,7 +61,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     classifier = load_classifier(task_run)
-    frames = _first_frames(task_run, task_run.study.evaluation.dreams)
+    frames = task_run.first_frames(task_run.study.update.starts, task_run.study.evaluation.dreams)
     starts, others = (as_starts(task_run, part) for part in frames)
     jury, jury_of_others = (_jury(task_run, part) for part in frames)
     cloned, (cls, options) = load_actor(task_run, "clone"), task_run.update
@@ -88,7 +81,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     calibration = {"bc": imagined(update.policy)}
     if "deterministic" in samplers(cloned):
         calibration["bc_deterministic"] = imagined(Deterministic(cloned))
-    checkpoint = artefact.folder / "checkpoint.safetensors"
+    checkpoint = artefact.folder / CHECKPOINT
     curve: list[dict[str, Any]] = []
     if checkpoint.exists():
         saved = load_checkpoint(checkpoint)
@@ -165,17 +158,19 @@ def _imagined(
 
     Returns:
         "success", the share that succeeds; "limit", the control steps of these dreams, as many as the simulator gives
-        an episode; "success_step", of each dream, 0 if it never succeeds; and "jury", where there is one, the mean of
-        what all models say.
+        an episode; "success_step", of each dream, 0 if it never succeeds; "scene", where it began; and
+        "jury", where there is one, the mean of what all models say.
     """
-    rows, limit = torch.arange(len(starts), device=task_run.device), task_run.study.table.max_steps
+    rows, limit = torch.arange(task_run.study.evaluation.dreams, device=task_run.device), task_run.study.table.max_steps
     seed = branch(task_run.seed, Use.MEASURED_DREAMS)
+    # one dream in each scene, but for recordings, which have few
+    scene = rows % len(starts)
     rollouts = judged_dream(
         task_run.model,
         actor,
         classifier,
         starts,
-        rows,
+        scene,
         jury=jury,
         decisions=limit // task_run.study.policy.chunk,
         threshold=task_run.study.success.threshold,
@@ -183,5 +178,10 @@ def _imagined(
         rows=rows,
     )
     told = rollouts.summary()
-    found = {"success": told["imagined/success"], "limit": limit, "success_step": rollouts.success_step.tolist()}
+    found = {
+        "success": told["imagined/success"],
+        "limit": limit,
+        "success_step": rollouts.success_step.tolist(),
+        "scene": scene.tolist(),
+    }
     return found if jury is None else found | {"jury": told["imagined/reward"]}

@@ -1,18 +1,28 @@
-"""Finished policies --> jury: what the world models of the other seeds say of what each policy dreams."""
+"""Policies --> jury: what world models in which none of them has dreamed say of what each policy dreams.
+
+Of a run with several seeds these are the models of the other seeds. Of a study without a simulator they are models that
+have learned from the held-out episodes alone, and what they say is the study's evaluation.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from agents.imagination import Actor, FirstFrames
-from agents.jury import dreamed_actions, replayed_success
+from agents.jury import Juror, dreamed_actions, replayed_success
 from agents.policies.base import PolicyHead
+from agents.policy import Policy
+from envs.benchmark import Observation
 from experiments.report.summary import seed_of
 from experiments.stages.bc import load_actor
 from experiments.stages.improve import STAGE, Deterministic, as_starts
+from experiments.stages.rollout import Evaluation
 from experiments.stages.samplers import STAGE as SAMPLER
 from experiments.stages.success import load_classifier
 from experiments.stages.task_run import TaskRun
@@ -55,7 +65,7 @@ def hear(run: Run, task: str) -> list[Heard]:
     # what is seen first is the same to all: the scenes in which the run measured its dreams
     learned, measured = run.study.update.starts, run.study.evaluation.dreams
     runs = [TaskRun(run, seed, task) for seed in run.study.seeds]
-    seen = runs[0].benchmark.first_frames(task, learned + measured)[learned:]
+    _, seen = runs[0].first_frames(learned, measured)
     judges = {one.seed: _Judge(one, load_classifier(one), as_starts(one, seen)) for one in runs}
     return [_heard(judges, seed, name) for seed in judges for name in ("bc", run.study.improved)]
 
@@ -64,10 +74,10 @@ def _heard(judges: dict[int, _Judge], seed: int, name: str) -> Heard:
     own = judges[seed]
     run, task, study = own.task_run.run, own.task_run.task, own.task_run.study
     # as the dreams of which the run says how many succeed
-    rows, drawn = torch.arange(len(own.starts), device=own.task_run.device), branch(seed, Use.MEASURED_DREAMS)
+    rows, drawn = torch.arange(study.evaluation.dreams, device=own.task_run.device), branch(seed, Use.MEASURED_DREAMS)
 
     def first(judge: _Judge) -> Any:
-        return judge.starts.draw(rows, seed=drawn, rows=rows)
+        return judge.starts.draw(rows % len(judge.starts), seed=drawn, rows=rows)
 
     decisions = study.table.max_steps // study.policy.chunk
     actions = dreamed_actions(
@@ -99,15 +109,69 @@ def _heard(judges: dict[int, _Judge], seed: int, name: str) -> Heard:
     )
 
 
+def evaluate_by_jurors(task_run: TaskRun, compared: Mapping[str, Policy]) -> dict[str, Evaluation]:
+    """Dreams of each policy from the held-out first frames, each replayed by every juror: that is an episode.
+
+    Args:
+        task_run: the task and seed, of a study without a simulator.
+        compared: the policies, by name.
+    """
+    study, sides = task_run.study, task_run.run.jurors()
+    _, seen = task_run.first_frames(study.update.starts, study.evaluation.dreams)
+    each = math.ceil(study.evaluation.episodes / (len(seen) * len(sides)))
+    rows, drawn = torch.arange(len(seen) * each, device=task_run.device), branch(task_run.seed, Use.EVALUATED_DREAMS)
+    jurors = [_juror(TaskRun(side, seed, task_run.task), seen) for seed, side in sides.items()]
+    own, which, results = as_starts(task_run, seen), rows % len(seen), {}
+    for name, policy in compared.items():
+        actor = as_it_acts(policy)
+        actions = dreamed_actions(
+            task_run.model,
+            actor,
+            own.draw(which, seed=drawn, rows=rows),
+            decisions=study.table.max_steps // actor.chunk,
+            seed=drawn,
+            rows=rows,
+        )
+        # [J, B]
+        done_at = torch.stack(
+            [
+                replayed_success(
+                    juror.model,
+                    juror.success,
+                    juror.starts.draw(which, seed=drawn, rows=rows),
+                    actions,
+                    threshold=study.success.threshold,
+                    seed=drawn,
+                    rows=rows,
+                )
+                for juror in jurors
+            ]
+        )
+        done = (done_at > 0).flatten().cpu().numpy()
+        steps = np.where(done, done_at.flatten().cpu().numpy(), study.table.max_steps)
+        results[name] = Evaluation(which.repeat(len(jurors)).cpu().numpy(), done, steps)
+    return results
+
+
+def _juror(task_run: TaskRun, seen: Sequence[Observation]) -> Juror:
+    return Juror(task_run.model, load_classifier(task_run), as_starts(task_run, seen))
+
+
+def as_it_acts(policy: Policy) -> Actor:
+    """The head of a policy, which dreams by the policy's sampler."""
+    if policy.sampler == "deterministic":
+        assert isinstance(policy.actor, PolicyHead)
+        return Deterministic(policy.actor)
+    actor: Actor = policy.actor
+    return actor
+
+
 def _actor(task_run: TaskRun, name: str) -> Actor:
     """As it acts in the simulator."""
     if name != "bc":
-        improved: Actor = load_actor(task_run, STAGE)
-        return improved
-    cloned = load_actor(task_run, "clone")
-    assert isinstance(cloned, PolicyHead)
-    deterministic = task_run.run.task(task_run.seed, task_run.task, SAMPLER).results["sampler"] == "deterministic"
-    return Deterministic(cloned) if deterministic else cloned
+        return as_it_acts(task_run.policy(load_actor(task_run, STAGE)))
+    sampler = task_run.run.task(task_run.seed, task_run.task, SAMPLER).results["sampler"]
+    return as_it_acts(task_run.policy(load_actor(task_run, "clone"), sampler=sampler))
 
 
 def _share(done_at: Tensor) -> float:

@@ -19,6 +19,7 @@ from worldaction.io.recorder import progress
 from worldaction.play.action_masking import hide_actions
 from worldaction.play.convert import convert, frames
 from worldaction.play.held_out import split_attempts
+from worldaction.play.outcomes import other_side
 from worldaction.play.store import PlayStore, concatenate
 from worldaction.pseudo_labels import label_actions
 from worldaction.spec import ACTION_MASK, Split
@@ -54,8 +55,10 @@ def make_play(run: Run, *, workers: int) -> None:
 
 
 def open_play(run: Run) -> PlayStore:
-    """The play store of a run as those see it who learn from it: hidden actions are hidden."""
+    """The play store of a run as those see it who learn from it: hidden actions are hidden, and jurors learn from what
+    others do not."""
     store = PlayStore.open(run.play().path / "store")
+    store = other_side(store) if run.held_out else store
     return hide_actions(store, run.study.stress.hidden_actions, seed=run.study.data.seed)
 
 
@@ -91,7 +94,7 @@ def _generate(run: Run, folder: Path, path: Path, workers: int) -> PlayStore:
             if not where.exists()
         ]
         with progress(len(shards), "play data", "shard", initial=len(shards) - len(jobs)) as bar:
-            run_jobs(jobs, workers, done=lambda _: bar.update(1), log=run.log)
+            run_jobs(jobs, workers, stage="play data", done=lambda _: bar.update(1), log=run.log)
         joined = concatenate(made := [PlayStore.open(where) for where in paths], path, splits=_splits(study, made))
     else:
         joined = PlayStore.open(path)

@@ -120,7 +120,8 @@ def _wave(
     success, steps, running = np.zeros(len(wave), bool), np.zeros(len(wave), int), np.ones(len(wave), bool)
     oracle: np.ndarray | None = None
     while running.any():
-        commands = {i: action for batch in batches for i, action in batch.act(seen, running).items()}
+        actions = {i: action for batch in batches for i, action in batch.act(seen, running).items()}
+        commands = {i: _command(policy, simulators[i], action) for i, action in actions.items()}
         alive = np.flatnonzero(running).tolist()
         _begin([simulators[i] for i in alive], [commands[i] for i in alive])
         for i in alive:
@@ -176,6 +177,14 @@ def _placed(wave: Sequence[int]) -> list[dict[int, int]]:
             batches.append(free := {})
         free[row] = place
     return batches
+
+
+def _command(policy: Policy, simulator: gym.Env[Any, Any], action: np.ndarray) -> np.ndarray:
+    """An action [A] as the simulator takes it. One with a range of its own was recorded in that, not in [-1, 1]."""
+    if policy.interface.scale is None:
+        return action
+    own = policy.interface.to_robot(action)
+    return simulator.get_wrapper_attr("to_unit")(own) if simulator.has_wrapper_attr("to_unit") else own
 
 
 def _begin(simulators: Sequence[gym.Env[Any, Any]], commands: Sequence[np.ndarray]) -> None:

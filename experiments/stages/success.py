@@ -61,7 +61,8 @@ def learn_success(task_run: TaskRun, recorder: Recorder) -> None:
     save_tensors(artefact.folder / "classifier.safetensors", classifier.state_dict())
     artefact.finish({**found, "threshold": options.threshold, "config": classifier.config})
     if why := doubts(task_run):
-        LOGGER.warning("no-go for dreams of %s, seed %d: %s", task_run.task, task_run.seed, "; ".join(why))
+        who = "juror" if task_run.run.held_out else "seed"
+        LOGGER.warning("no-go for dreams of %s, %s %d: %s", task_run.task, who, task_run.seed, "; ".join(why))
 
 
 def doubts(task_run: TaskRun) -> list[str]:
@@ -124,6 +125,8 @@ def _play_windows(task_run: TaskRun, generator: torch.Generator) -> list[tuple[i
 
     Done already, it could not be done again: such a window would teach that an open drawer is none.
     """
+    if task_run.told_by_recording:
+        return []
     play = [
         e for e in measured(task_run.store.episodes, "training") if task_run.benchmark.shows(task_run.task, e.scene)
     ]

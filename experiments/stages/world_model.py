@@ -8,6 +8,7 @@ import torch
 
 from experiments.stages.play import training_play
 from experiments.study.run import Run
+from worldaction.io.artefact import CHECKPOINT
 from worldaction.io.recorder import Recorder, progress
 from worldaction.world_model.model import WorldModel
 from worldaction.world_model.train import Training
@@ -28,18 +29,19 @@ def train_world_model(run: Run, seed: int) -> None:
         run.study.world_model,
         seed=seed,
         device=run.resolved.device,
-        checkpoint=artefact.folder / "checkpoint.safetensors",
+        checkpoint=artefact.folder / CHECKPOINT,
     )
+    name = f"world model, {'juror' if run.held_out else 'seed'} {seed}"
     with (
         Recorder(artefact.folder, boards=run.boards) as recorder,
-        progress(run.study.world_model.steps, f"world model, seed {seed}", "step", initial=training.step) as bar,
+        progress(run.study.world_model.steps, name, "step", initial=training.step) as bar,
     ):
-        recorder.rewind(f"seed{seed}/world_model", training.step)
+        recorder.rewind(f"{run.prefix}seed{seed}/world_model", training.step)
 
         def report(done: int, figures: Mapping[str, float]) -> None:
             bar.update(1)
             if done % LOG_EVERY == 0 or done == 1:
-                recorder.log(done, figures, prefix=f"seed{seed}/world_model")
+                recorder.log(done, figures, prefix=f"{run.prefix}seed{seed}/world_model")
 
         training.run(report)
     model = training.model
@@ -48,6 +50,7 @@ def train_world_model(run: Run, seed: int) -> None:
         {
             "parameters": sum(p.numel() for p in model.parameters()),
             "skipped_frames": training.windows.skipped_frames,
+            **({"skipped_steps": training.skipped} if training.skipped else {}),
         }
     )
     training.discard()

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Final, NamedTuple
 
+from envs.benchmark import benchmark_class
 from experiments.study.settings import PRESETS, Study
 from worldaction.config import to_dict
 from worldaction.errors import UserError, unknown
@@ -81,6 +82,14 @@ def _tell_apart(arms: list[Arm]) -> None:
                 raise UserError(f"--arms: two arms are called {arm.slug!r}; name one of them, as in NAME:CHANGES")
             if to_dict(arm.study) == to_dict(other.study):
                 raise UserError(f"--arms: {other.name!r} and {arm.name!r} are the same settings; leave one out")
+            for part, option in (("recorded", "jurors"), ("success", "held_out"), ("evaluation", "dreams")):
+                ours, theirs = (getattr(getattr(one.study, part), option) for one in (arm, other))
+                if not benchmark_class(arm.study.env).simulates and ours != theirs:
+                    name = f"{part}.{option.replace('_', '-')}"
+                    raise UserError(
+                        f"--arms: {other.name!r} and {arm.name!r} differ in {name}, by which the policies of a"
+                        f" recording are judged; give --{name} for all"
+                    )
             for option in ("episodes", "first"):
                 if getattr(arm.study.evaluation, option) != getattr(other.study.evaluation, option):
                     raise UserError(

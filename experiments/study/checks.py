@@ -12,10 +12,11 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from envs.benchmark import Benchmark, benchmark_class, open_benchmark
 from experiments.study.settings import Study
 from worldaction.config import EvaluationConfig, StressConfig
-from worldaction.errors import UserError
+from worldaction.errors import UserError, unknown
 from worldaction.spec import Kind, Layout, Split
 
 AnyEpisode = TypeVar("AnyEpisode", bound=Any)
+Name = TypeVar("Name", str, int)
 JUDGED: Final = "judged-"
 """What the places of evaluations in other simulators begin with."""
 CONTEXT: Final = 8
@@ -62,6 +63,9 @@ def check_tasks(study: Study) -> None:
         UserError: names the option.
     """
     benchmark = benchmark_class(study.env).open(study.env_config)
+    if not benchmark.simulates:
+        # what a recorded set has is known once it has been read
+        return
     for task in study.tasks:
         benchmark.check(task)
         if study.play is not None and not benchmark.labels_recordings(task):
@@ -107,6 +111,18 @@ def check_judges(study: Study, layout: Layout, *, option: str = "--evaluate-in")
         except UserError as error:
             raise UserError(f"{option} {env}: {error}") from None
         check_start_states(study, benchmark, judged=study.evaluation.judged_episodes)
+
+
+def among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> list[Name]:
+    """What is asked for of a run's tasks or seeds, each once; all of them if nothing is.
+
+    Raises:
+        UserError: it has no such one.
+    """
+    for name in asked or ():
+        if name not in known:
+            raise unknown(f"{kind} of this run", str(name), map(str, known))
+    return list(dict.fromkeys(asked or known))
 
 
 def check_paths(study: Study) -> None:
@@ -184,6 +200,12 @@ def check_start_states(study: Study, benchmark: Benchmark, *, judged: int = 0) -
     Raises:
         UserError: says how many there are.
     """
+    if not benchmark.simulates:
+        for option in ("curve_episodes", "sampler_episodes"):
+            if getattr(study.evaluation, option):
+                name = option.replace("_", "-")
+                raise UserError(f"--evaluation.{name} needs a simulator, and {study.env} has none; set it to 0")
+        return
     options, name = study.evaluation, "judged-episodes" if judged else "episodes"
     first, episodes = options.first, judged or options.episodes
     for task in study.tasks:

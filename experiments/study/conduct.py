@@ -25,16 +25,20 @@ from experiments.stages.play import make_play
 from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_judges, check_lengths
+from experiments.study.finished import mended
 from experiments.study.pool import Job, run_jobs
-from experiments.study.resolve import check_resolved, open_recorded, resolve, seen_through
+from experiments.study.resolve import check_resolved, resolve, seen_through, source_of
 from experiments.study.run import Run, is_run
 from experiments.study.sessions import session
 from experiments.study.settings import Study, load_study
-from worldaction.fit import Interrupted
-from worldaction.io.artefact import Artefact, read_json
-from worldaction.io.recorder import log_prefix, setup_logging, write_csv
+from worldaction.errors import Unfinished
+from worldaction.io.artefact import Artefact
+from worldaction.io.disk import disk_errors
+from worldaction.io.recorder import FILE_ALONE, log_prefix, setup_logging, write_csv
+from worldaction.io.sealed_json import read_json
 from worldaction.kernels import VARIABLE, implementations
 from worldaction.play.store import PlayStore
+from worldaction.signals import Interrupted, number_of
 
 LOGGER = logging.getLogger("worldaction")
 
@@ -82,16 +86,27 @@ def _all_of(run: Run, study: Study, *, resumed: bool, models_only: bool) -> Path
     if (cameras := run.study.world_model.cameras) != study.world_model.cameras:
         LOGGER.info("%s is seen through %s", study.play, ", ".join(cameras) or "no camera: it has numbers alone")
     try:
-        _stages(run, resumed=resumed, models_only=models_only)
-    except (Interrupted, KeyboardInterrupt):
-        LOGGER.warning("interrupted, nothing is lost; go on with: %s", run.command)
-        raise KeyboardInterrupt from None
+        with disk_errors():
+            _stages(run, resumed=resumed, models_only=models_only)
+    except KeyboardInterrupt as error:
+        raise _told(run, error) from None
+    except Unfinished as error:
+        ended = Unfinished(f"{error}; what is finished is kept, go on with: {run.command}")
+        LOGGER.error("%s", ended, extra=FILE_ALONE)
+        raise ended from None
     return run.folder
+
+
+def _told(run: Run, error: KeyboardInterrupt) -> Interrupted:
+    """The interruption, with how to go on; the log knows it, too, for a terminal may be closed."""
+    ended = Interrupted(f"nothing is lost; go on with: {run.command}", number_of(error))
+    LOGGER.warning("%s; %s", ended.what, ended.how, extra=FILE_ALONE)
+    return ended
 
 
 def _begin(study: Study) -> Run:
     """A new run of settings that have been checked, those of all arms as well."""
-    source = None if study.play is None else open_recorded(study.play)
+    source = None if study.play is None else source_of(study)
     if source is not None:
         study = seen_through(study, source.layout)
     for one in [arm.study for arm in arms_of(study)] or [study]:
@@ -110,8 +125,8 @@ def _check_judges(run: Run) -> None:
 
 def _stages(run: Run, *, resumed: bool, models_only: bool) -> None:
     """All stages, of the run or of the arms that it compares, side by side."""
-    arms = {name: Run.at(arm.folder, arm.study) for name, arm in run.arms().items()}
-    parts = arms or {"": run}
+    arms = {name: mended(Run.at(arm.folder, arm.study)) for name, arm in run.arms().items()}
+    parts = arms or {"": mended(run)}
     for part in parts.values() if resumed else ():
         _check_judges(part)
     for name, part in parts.items() if run.study.cache else ():
@@ -195,10 +210,15 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
     models = [
         Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for name, r in parts for s in r.study.model_seeds
     ]
-    run_jobs(unmade(models), _side_by_side(first, workers), log=log)
+    models += [
+        Wanted(side.world_model(s), _job(name, train_world_model, side, s))
+        for name, r in parts
+        for s, side in r.jurors().items()
+    ]
+    run_jobs(unmade(models), _side_by_side(first, workers), stage="world models", log=log)
     seeded = [(seed, name, run) for seed in first.study.seeds for name, run in parts]
     measurements = [Wanted(r.fidelity(s), _job(name, measure_world_model, r, s)) for s, name, r in seeded]
-    run_jobs(unmade(measurements), workers, log=log)
+    run_jobs(unmade(measurements), workers, stage="measurements of world models", log=log)
     if models_only:
         return
     if not first.resolved.learns:
@@ -216,18 +236,24 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         for s in r.study.model_seeds
         for t in r.study.tasks
     ]
-    run_jobs(unmade(known), workers, log=log)
+    known += [
+        Wanted(side.task(s, t, "success"), _job(name, learn_stage, side, s, t, "success"))
+        for name, r in parts
+        for s, side in r.jurors().items()
+        for t in r.study.tasks
+    ]
+    run_jobs(unmade(known), workers, stage="success", log=log)
     for stage in STAGES:
         wanted = [Wanted(r.task(s, t, stage), _job(name, learn_stage, r, s, t, stage)) for s, t, name, r in tasked]
-        run_jobs(unmade(wanted, shared=True), workers, log=log)
+        run_jobs(unmade(wanted, shared=True), workers, stage=stage, log=log)
     policies = [Wanted(r.task(s, t, "evaluation"), _job(name, learn_task, r, s, t)) for s, t, name, r in tasked]
-    run_jobs(unmade(policies), workers, log=log)
+    run_jobs(unmade(policies), workers, stage="policies and evaluation", log=log)
     judged = [
         Wanted(r.judged(s, t, env), _job(name, judge, r, s, t, env))
         for env in first.study.evaluate_in
         for s, t, name, r in tasked
     ]
-    run_jobs(unmade(judged), workers, log=log)
+    run_jobs(unmade(judged), workers, stage="evaluation in another simulator", log=log)
 
 
 def unmade(wanted: Sequence[Wanted], *, shared: bool = False) -> list[Job]:

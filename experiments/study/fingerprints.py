@@ -14,12 +14,12 @@ from experiments.study.arms import arms_of
 from experiments.study.settings import Study
 from worldaction.errors import UserError
 from worldaction.extension import Family
-from worldaction.io.artefact import read_json
 from worldaction.io.fingerprint import code_of, content_of
+from worldaction.io.sealed_json import read_json
 from worldaction.losses.registry import LOSSES
 from worldaction.world_model.cores.registry import CORES
 
-PLAY, STARTS, NAMED_BY = "--play", "--starts", "--world-model.named-by"
+PLAY, STARTS, NAMED_BY, LABELS = "--play", "--starts", "--world-model.named-by", "--recorded.success"
 """Options whose values are paths of what a run learns from."""
 OWN = ("worldaction", "envs", "agents", "experiments")
 
@@ -45,6 +45,8 @@ class Fingerprints:
     def paths(self) -> dict[str, str]:
         """Paths by their options."""
         found = {PLAY: self.study.play, STARTS: self.study.starts, NAMED_BY: self.study.world_model.named_by}
+        if self.study.recorded.success.endswith(".json"):
+            found[LABELS] = self.study.recorded.success
         return {option: path for option, path in found.items() if path is not None}
 
     @cached_property
@@ -69,9 +71,9 @@ class Fingerprints:
 
     @cached_property
     def envs(self) -> list[str]:
-        """Modules of the environment, the judge and the demonstrator."""
+        """Modules of the environment, the judges and the demonstrator."""
         env = BENCHMARKS.available().get(self.study.env, self.study.env)
-        return _foreign((env, self.study.gym.success, self.study.gym.expert))
+        return _foreign((env, self.study.gym.success, self.study.gym.expert, self.study.recorded.success))
 
     @staticmethod
     def judge(env: str) -> list[str]:

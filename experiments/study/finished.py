@@ -1,27 +1,59 @@
-"""What later programs ask of a run: that it is finished, and which of its tasks and seeds they are to look at."""
+"""What is asked of a run before something is built on it: that what it made is as it was, that it is finished, and
+which of its tasks and seeds to look at.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+import logging
+from collections.abc import Iterable, Sequence
 
+from envs.benchmark import benchmark_class
 from experiments.study.checks import learns
 from experiments.study.run import Run
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
 
-Name = TypeVar("Name", str, int)
+LOGGER = logging.getLogger("worldaction")
 
 
-def among(asked: Sequence[Name] | None, known: Sequence[Name], kind: str) -> list[Name]:
-    """What is asked for of a run's tasks or seeds, each once; all of them if nothing is.
+def mended(run: Run) -> Run:
+    """The run, its artefacts compared with what their stages left: those that are damaged or of which something is
+    missing are set aside, so that they are made again.
 
     Raises:
-        UserError: it has no such one.
+        UserError: one of them cannot be set aside, or is made of something that is another thing now.
     """
-    for name in asked or ():
-        if name not in known:
-            raise unknown(f"{kind} of this run", str(name), map(str, known))
-    return list(dict.fromkeys(asked or known))
+    artefacts, aside = run.artefacts(), set[str]()
+    for place, artefact in artefacts.items():
+        for line in (found := artefact.damage()):
+            LOGGER.warning("%s", line)
+        if found and place not in aside:
+            judged = bool(run.study.update.jury or run.jurors())
+            aside |= {place, *_built_on(place, artefacts, run.study.device, judged=judged)}
+    for place in aside:
+        if artefacts[place].path.exists():
+            where = artefacts[place].set_aside()
+            LOGGER.warning("%s is made again; what was there is in %s, which may be deleted", place, where)
+    # what was looked up may have come from an artefact that is no longer there
+    return Run.at(run.folder, run.study) if aside else run
+
+
+def _built_on(place: str, places: Iterable[str], device: str, *, judged: bool) -> list[str]:
+    """What comes after an artefact that will not be the same again: on a CPU, it will.
+
+    Args:
+        place: of the artefact.
+        places: all, in order.
+        device: where they are made.
+        judged: whether models are jurors of other seeds' policies.
+    """
+    if device == "cpu":
+        return []
+    if judged and place.endswith(("/world_model", "/success")):
+        below = f"{place.rpartition('/')[0]}/"
+        return [other for other in places if other.startswith(below) or other.endswith(("/ppo", "/evaluation"))]
+    below = "" if place == "play" else f"{place.rpartition('/')[0]}/"
+    after = list(places)
+    return [other for other in after[after.index(place) + 1 :] if other.startswith(below)]
 
 
 def check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:
@@ -35,6 +67,11 @@ def check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None
         raise UserError(f"{run.folder} compares several settings; give the folder of one of them: {names}")
     if not learns(run.study):
         raise UserError(f"{run.folder} has learned no policies; give a run that has")
+    if not benchmark_class(run.study.env).simulates:
+        raise UserError(
+            f"{run.folder} has learned from a recording, and no simulator knows its tasks; its page says what other"
+            " world models think of its policies, and worldaction serve puts them on the robot"
+        )
     for seed in seeds:
         for task in tasks:
             if not run.task(seed, task, "evaluation").complete:

@@ -16,7 +16,7 @@ from agents.policies.registry import POLICIES
 from agents.updates.registry import UPDATES
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
-from experiments.study.checks import check_tasks, judged_in
+from experiments.study.checks import check_paths, check_tasks, judged_in
 from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
 from worldaction.config import (
     EvaluationConfig,
@@ -57,7 +57,9 @@ RESERVED: Final = (
     *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
 )
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
-_SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name"}
+RECORDED: Final = "recorded"
+"""The environment of studies that learn from recorded data alone."""
+_SHORT: Final = {"--policy": "--policy.name", "--update": "--update.name", "--scale": "--recorded.scale"}
 _RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.open-loop"}
 _GONE: Final = {
     "--reuse": "--cache, which takes a run's folder or any other",
@@ -165,10 +167,12 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         preset: what it began from.
         asked: the options that the user gave, such as "--tasks".
     """
+    if study.play is not None and ("--env" not in asked or study.env == RECORDED):
+        study = _recorded(study, asked)
     benchmark = benchmark_class(study.env)
     if study.play is not None or not benchmark.takes_stress:
         study = _without_stress(study, asked)
-    if study.play is not None and "--tasks" not in asked:
+    if study.play is not None and "--tasks" not in asked and benchmark.simulates:
         study = _labelled_by_frames(study)
     config = study.env_config
     benchmark.open(config)
@@ -189,13 +193,40 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         study = replace(study, update=replace(study.update, horizon=0))
     if "--world-model.cameras" not in asked:
         study = replace(study, world_model=replace(study.world_model, cameras=fit.cameras))
-    if study.world_model.pose != "none" and "--world-model.pose" not in asked:
+    if study.world_model.pose != "none" and "--world-model.pose" not in asked and benchmark.simulates:
         LOGGER.info("no pose is carried: what %s observes need not be a robot that servos drive", study.env)
         study = replace(study, world_model=replace(study.world_model, pose="none"))
     if study.evaluation.videos and not fit.can_film:
         LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
         study = replace(study, evaluation=replace(study.evaluation, videos=0))
     return study
+
+
+def _recorded(study: Study, asked: set[str]) -> Study:
+    """A study of recorded data alone; where it names no task, of a world model alone."""
+    assert study.play is not None
+    check_paths(study)
+    # what reads data sets needs torch, and so does all that is left to do
+    from worldaction.play.attempts import task_name
+    from worldaction.play.readers.source import open_source
+
+    if not any(episode.segments for episode in open_source(study.play).episodes):
+        return study
+    if not benchmark_class(RECORDED).open(replace(study, env=RECORDED, stress=StressConfig()).env_config).tasks:
+        LOGGER.warning(
+            "%s has no task with a success to learn from and another one that is held out, so a world model is all that"
+            " is trained; record more attempts, or say with --recorded.success which succeeded",
+            study.play,
+        )
+        return study
+    named = tuple(map(task_name, study.tasks)) if "--tasks" in asked and study.tasks != ("all",) else study.tasks
+    for option in ("--evaluation.curve-episodes", "--evaluation.sampler-episodes"):
+        if option in asked and getattr(study.evaluation, option.rpartition(".")[2].replace("-", "_")):
+            raise UserError(f"{option} needs a simulator, and {study.play} is a recording; leave it out")
+    evaluation = replace(study.evaluation, curve_episodes=0, sampler_episodes=0)
+    # how few demonstrations presets clone belongs to their own benchmark
+    clone = study.clone if "--clone.demos" in asked else replace(study.clone, demos=0)
+    return replace(study, env=RECORDED, tasks=named, evaluation=evaluation, clone=clone)
 
 
 def _without_stress(study: Study, asked: set[str]) -> Study:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from agents.bc import clone
@@ -18,7 +19,8 @@ from agents.policies.base import PolicyHead
 from agents.policies.registry import POLICIES
 from agents.updates.base import Update
 from agents.updates.registry import UPDATES
-from envs.benchmark import Benchmark, open_benchmark
+from envs.benchmark import Benchmark, benchmark_class, open_benchmark
+from envs.tasks import SENTENCES
 from experiments.study.checks import check_judges, check_lengths, check_start_states, check_tasks, learns
 from experiments.study.machine import device
 from experiments.study.settings import Study
@@ -26,14 +28,18 @@ from worldaction.config import sizes_of
 from worldaction.errors import UserError
 from worldaction.extension import Family
 from worldaction.losses.tools.contract import enforce
+from worldaction.play.attempts import Attempts
 from worldaction.play.held_out import HeldOut
 from worldaction.play.inspect.conventions import check_conventions
-from worldaction.play.readers.source import Source, open_source
-from worldaction.spec import Layout
+from worldaction.play.layout import MAX_ACTION
+from worldaction.play.readers.source import Source, check_intact, open_source
+from worldaction.spec import ACTION, Layout
 from worldaction.success import SuccessClassifier
 from worldaction.world_model.model import ModelConfig, WorldModel
 
 LOGGER = logging.getLogger("worldaction")
+LOOKED_AT = 20
+"""Episodes whose first frames say whether actions have to be scaled."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def resolve(study: Study, *, source: Source | None = None, layout: Layout | None
     """
     benchmark = open_benchmark(study.env_config)
     if study.play is not None and layout is None:
-        source = open_recorded(study.play) if source is None else source
+        source = source_of(study) if source is None else source
         layout = source.layout
     layout = layout or benchmark.layout
     return Resolved(
@@ -100,8 +106,38 @@ def open_recorded(path: str) -> Source:
     Raises:
         UserError: it is none, or its actions are not what they are taken for.
     """
-    source = open_source(path)
+    source = open_source(path, names=SENTENCES)
     return HeldOut(source, layout=check_conventions(source))
+
+
+def source_of(study: Study) -> Source:
+    """The recorded data set of a study; where the recording says what succeeds, with its attempts.
+
+    Raises:
+        UserError: as `open_recorded`; or nothing says which attempts succeeded.
+    """
+    assert study.play is not None
+    if benchmark_class(study.env).labels_scenes:
+        return open_recorded(study.play)
+    benchmark = open_benchmark(study.env_config)
+    source = benchmark.scaled(open_source(study.play, names=SENTENCES))
+    only = study.tasks[0] if benchmark.simulates and len(study.tasks) == 1 else ""
+    _check_range(source)
+    return Attempts(
+        source, layout=check_conventions(source), config=study.recorded, share=study.success.held_out, only=only
+    )
+
+
+def _check_range(source: Source) -> None:
+    """Refuse actions that have to be scaled before anything is written: a look at the first frames says so."""
+    for number in range(min(len(source.episodes), LOOKED_AT)):
+        block = next(iter(source.blocks(number, image_size=0)), None)
+        largest = 0.0 if block is None else float(np.abs(block[ACTION]).max())
+        if largest > MAX_ACTION:
+            raise UserError(
+                f"{source.path}: an action of episode {number} is {largest:g}, beyond [-1, 1]; add --scale minmax, and"
+                " policies give the robot's own units back"
+            )
 
 
 def naming_model(study: Study) -> WorldModel:
@@ -155,6 +191,7 @@ def check_resolved(study: Study, resolved: Resolved) -> None:
         raise UserError(f"--evaluate-in {study.evaluate_in[0]}: this study learns no policies; leave it out")
     source = resolved.source
     if source is not None:
+        check_intact(source)
         check_lengths(study, source.episodes)
         if resolved.learns:
             _check_demonstrated(study, source, resolved.benchmark)
@@ -181,19 +218,62 @@ def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
     decisions = study.dream_steps // study.policy.chunk
     threshold = study.success.threshold
     judge = SuccessClassifier(model.feature_size, hidden=8, dropout=0.0)
-    update(model, cloned, judge, starts, settings, decisions=decisions, threshold=threshold, seed=0)
+    update(model, cloned, judge, starts, settings, decisions=decisions, threshold=threshold, seed=0, jury=None)
 
 
 def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> None:
-    recorded, simulated = source.layout, benchmark.layout
-    for name in ("robot", "scene", "action"):
+    if benchmark.simulates:
+        _check_same_robot(study, source.layout, benchmark)
+    if not benchmark.simulates:
+        _check_judged(study, source)
+    training = [episode for episode in source.episodes if episode.split == "training"]
+    segments = [segment for episode in training for segment in episode.segments]
+    shown = {segment.task for segment in segments if segment.success}
+    for task in study.tasks:
+        if task not in shown:
+            if unknown := sum(segment.task == task and segment.success is None for segment in segments):
+                raise UserError(
+                    f"{study.play} does not say of {unknown} attempts at {task} whether they succeeded; if they did, "
+                    f"convert it first: worldaction data convert {study.play} OUT --option unknown=success"
+                )
+            known = ", ".join(sorted(shown)) or "none"
+            raise UserError(
+                f"{study.play} has no training window of {task} that succeeds, only of: {known}; leave it out of"
+                " --tasks, or record some"
+            )
+
+
+def _check_judged(study: Study, source: Source) -> None:
+    """Jurors learn from what is held out."""
+    held_out = [episode for episode in source.episodes if episode.split == "validation"]
+    longest = max((episode.length for episode in held_out), default=0)
+    if longest < study.world_model.length:
+        raise UserError(
+            f"--world-model.length {study.world_model.length}: jurors learn from held-out episodes, of which the"
+            f" longest of {study.play} has {longest} frames; lower it, or record longer ones"
+        )
+    shown = {segment.task for episode in held_out for segment in episode.segments if segment.success}
+    for task in study.tasks:
+        if task not in shown:
+            raise UserError(
+                f"{study.play} holds out no attempt at {task} that succeeds, from which jurors could learn, only at:"
+                f" {', '.join(sorted(shown)) or 'none'}; leave it out of --tasks, or record some more"
+            )
+
+
+def _check_same_robot(study: Study, recorded: Layout, benchmark: Benchmark) -> None:
+    simulated = benchmark.layout
+    for name in ("robot", "scene", "action") if benchmark.labels_scenes else ("robot", "action"):
         if (one := getattr(recorded, name)) != (other := getattr(simulated, name)):
             raise UserError(
                 f"{study.play} has {one} numbers of {name} a frame, {study.env} has {other}; leave out --env, "
-                "and the world model alone is trained"
+                "and the recording alone is learned from"
             )
-    training = [episode for episode in source.episodes if episode.split == "training"]
-    shown = {segment.task for episode in training for segment in episode.segments if segment.success}
-    for task in study.tasks:
-        if task not in shown:
-            raise UserError(f"{study.play} has no training window of {task}; leave it out of --tasks, or record some")
+    if benchmark.labels_scenes:
+        return
+    missing = [camera for camera in study.world_model.cameras if camera not in simulated.cameras]
+    if missing:
+        raise UserError(
+            f"{study.env} has no camera {missing[0]}, through which {study.play} was recorded, only:"
+            f" {', '.join(simulated.cameras) or 'none'}; name those that both have with --world-model.cameras"
+        )

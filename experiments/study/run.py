@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,20 +22,22 @@ from typing import Any, Final, cast
 from envs.benchmark import benchmark_class
 from experiments.study.arms import arms_of
 from experiments.study.checks import JUDGED, judged_in, learns
-from experiments.study.fingerprints import NAMED_BY, PLAY, STARTS, Fingerprints
+from experiments.study.fingerprints import LABELS, NAMED_BY, PLAY, STARTS, Fingerprints
 from experiments.study.machine import about, device
 from experiments.study.resolve import Resolved, resolve
 from experiments.study.settings import Study, load_study
 from worldaction import __version__
 from worldaction.config import Device, digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
-from worldaction.io.artefact import Artefact, Cache, replacing, write_json
+from worldaction.io.artefact import CHECKPOINT, Artefact, Cache, replacing, write_json
 from worldaction.kernels import VARIABLE
 from worldaction.play.store import PlayStore
 
 LOGGER = logging.getLogger("worldaction")
 ARMS: Final = "arms"
 """The folder in a run in which its arms are runs of their own."""
+JURY: Final = "jury"
+"""What the places of jurors' artefacts begin with, where no simulator judges."""
 STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
 FREE = {
@@ -45,8 +48,8 @@ FREE = {
     "update": ("evaluate_every",),
 }
 """Settings on which no result depends, by section."""
-_PLAY = 3
-"""Raised when play is made or read in another way, so that nothing made of older play is taken for what is asked."""
+_PLAY, _READ = 3, 4
+"""Raised when play is made, or is read, in another way: nothing made of older play is taken for what is asked."""
 _PROGRAMS = {"calvin": "python -m experiments.calvin", "metaworld": "python -m experiments.metaworld"}
 
 
@@ -58,6 +61,9 @@ class Run:
     folder: Path
     known: Resolved | None = field(default=None, compare=False, repr=False)
     """What the settings stand for, if it has been looked up already."""
+    held_out: bool = False
+    """Whether this is the side of the run's jurors: world models that learn from what is held out, and from nothing
+    else."""
 
     @classmethod
     def create(cls, study: Study, known: Resolved | None = None) -> Run:
@@ -125,8 +131,10 @@ class Run:
         """Names on which stages depend that are not complete; the arms of a study look for themselves."""
         if self.study.arms or not self.fingerprints.all:
             return []
-        trained = all(self.world_model(seed).complete for seed in self.study.model_seeds)
-        done = {PLAY: self.play().complete, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
+        models = [self.world_model(seed) for seed in self.study.model_seeds]
+        models += [side.world_model(seed) for seed, side in self.jurors().items()]
+        read, trained = self.play().complete, all(one.complete for one in models)
+        done = {PLAY: read, LABELS: read, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
         # a judge judges as long as there is something to judge
         return [name for name in self.fingerprints.all if name in self.fingerprints.envs or not done.get(name)]
 
@@ -150,12 +158,25 @@ class Run:
         found = {"play": self.play()}
         found |= {f"seed{seed}/world_model": self.world_model(seed) for seed in self.study.model_seeds}
         found |= {f"seed{seed}/fidelity": self.fidelity(seed) for seed in self.study.seeds}
+        extra = [seed for seed in self.study.model_seeds if seed not in self.study.seeds]
+        found |= {f"seed{s}/{task}/success": self.task(s, task, "success") for s in extra for task in self.study.tasks}
         if learns(self.study):
             places = [(s, t, g) for s in self.study.seeds for t in self.study.tasks for g in STAGES]
             found |= {f"seed{s}/{task}/{stage}": self.task(s, task, stage) for s, task, stage in places}
             judged = [(s, t, env) for s in self.study.seeds for t in self.study.tasks for env in self.study.evaluate_in]
             found |= {f"seed{s}/{task}/{judged_in(env)}": self.judged(s, task, env) for s, task, env in judged}
+        for seed, side in self.jurors().items():
+            found[f"{JURY}/seed{seed}/world_model"] = side.world_model(seed)
+            known = {f"{JURY}/seed{seed}/{task}/success": side.task(seed, task, "success") for task in self.study.tasks}
+            found |= known
         return found
+
+    def jurors(self) -> dict[int, Run]:
+        """Where policies cannot be evaluated in a simulator: the side of their jurors, by the seed of each."""
+        if not learns(self.study) or benchmark_class(self.study.env).simulates:
+            return {}
+        side = replace(self, held_out=True)
+        return dict.fromkeys(range(self.study.recorded.jurors), side)
 
     def judgements(self) -> dict[str, Path]:
         """Evaluations in other simulators that the run shows, those that `worldaction eval` made as well, by place."""
@@ -166,7 +187,8 @@ class Run:
     def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
         # other devices, kernels and versions of ours give other numbers
         made_by |= {"device": self.study.device, "kernels": self.study.kernels, "version": __version__}
-        return self.cache.artefact(place.rpartition("/")[2], made_by, link=self.folder / "artefacts" / place)
+        where = f"{JURY}/{place}" if self.held_out else place
+        return self.cache.artefact(place.rpartition("/")[2], made_by, link=self.folder / "artefacts" / where)
 
     def play(self) -> Artefact:
         """Play data, shared by all seeds."""
@@ -175,9 +197,14 @@ class Run:
             made_by: dict[str, Any] = {
                 "play": str(Path(study.play).resolve()),
                 "size": study.table.image_size,
-                "rule": _PLAY,
+                "rule": _READ,
                 **self.fingerprints.part(PLAY),
             }
+            if not benchmark_class(study.env).labels_scenes:
+                asked = {"scale": study.recorded.scale, "success": study.recorded.success}
+                # an environment brings actions to its own units, and calls the task its own name
+                made_by |= {"attempts": asked, "held_out": study.success.held_out, "tasks": study.tasks, **self._env}
+                made_by |= self.fingerprints.part(LABELS, PLAY, *self.fingerprints.envs)
         else:
             made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
             made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress)), "rule": _PLAY}
@@ -195,6 +222,7 @@ class Run:
             **self._hidden,
             "seed": seed,
             "threads": self.threads,
+            **({"split": "validation"} if self.held_out else {}),
             **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses, *self.fingerprints.cores),
         }
         return self._artefact(f"seed{seed}/world_model", made_by)
@@ -228,6 +256,7 @@ class Run:
             "world_model": self.world_model(seed).digest,
             "success": self._section("success"),
             "scene": self.study.table.scene,
+            **({} if benchmark_class(self.study.env).labels_scenes else {"last": self.study.recorded.last}),
             **self._env,
             **self.fingerprints.part(*self.fingerprints.envs),
         }
@@ -284,8 +313,14 @@ class Run:
             "evaluation": self._section("evaluation"),
             "stress": self._stress,
             **self._starts,
+            **self._jury(task),
             **self.fingerprints.part(STARTS),
         }
+
+    def _jury(self, task: str) -> dict[str, Any]:
+        """Who judges, where no simulator does."""
+        jurors = [side.task(seed, task, "success").digest for seed, side in self.jurors().items()]
+        return {"jurors": jurors} if jurors else {}
 
     def judged(self, seed: int, task: str, env: str, *, episodes: int | None = None) -> Artefact:
         """The evaluation of a task's policies in another simulator.
@@ -348,8 +383,16 @@ class Run:
     def publish(self, place: str, artefact: Artefact) -> None:
         """Show a complete artefact in the run's folder: its link, and its files under names for people."""
         artefact.show()
+        # what is left by a process that was killed between the manifest and the end of its stage
+        with suppress(OSError):
+            (artefact.path / CHECKPOINT).unlink(missing_ok=True)
+        for source, target in self.shown(place, artefact):
+            _link(source, target)
+
+    def shown(self, place: str, artefact: Artefact) -> Iterator[tuple[Path, Path]]:
+        """Files of an artefact that people look for, and the same ones in the run's folder."""
         for source, target in _published(place, artefact.path):
-            _link(source, self.folder / target)
+            yield source, self.folder / target
 
     def reused(self) -> list[str]:
         """Places whose artefacts were complete before the run linked to them."""
@@ -369,6 +412,11 @@ class Run:
         models = {Run(arm.study, self.folder).world_model(self.study.seeds[0]).digest for arm in found}
         share = max(1, self.study.workers // max(1, len(models)))
         return {arm.name: Run(replace(arm.study, workers=share), self.folder / ARMS / arm.slug) for arm in found}
+
+    @property
+    def prefix(self) -> str:
+        """What the names of metrics begin with: nothing, or that they are of jurors."""
+        return f"{JURY}/" if self.held_out else ""
 
     @property
     def log(self) -> Path:

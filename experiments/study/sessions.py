@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from worldaction.io.artefact import read_json, write_json
+from worldaction.errors import Unfinished
+from worldaction.io.artefact import write_json
+from worldaction.io.lock import locked
+from worldaction.io.sealed_json import read_json
 
 FILE: Final = "sessions.json"
 LOG: Final = "console.log"
@@ -24,17 +27,34 @@ def session(folder: Path) -> Iterator[None]:
 
     Args:
         folder: of the run. One that was begun before sessions were noted has none, for half of a time would mislead.
+
+    Raises:
+        UserError: another process is at work on it.
     """
+    with locked(folder, remedy="wait for it, or end it"):
+        yield from _noted(folder)
+
+
+def _noted(folder: Path) -> Iterator[None]:
     if not (folder / FILE).exists() and (folder / LOG).exists():
         yield
         return
-    began = time.time()
+    began, since = time.time(), time.monotonic()
     _write(folder, [*({**one, "seconds": _seconds(one, folder)} for one in _read(folder)), {"began": began}])
     try:
         yield
-    finally:
-        ended = {"began": began, "seconds": round(time.time() - began, 1)}
-        _write(folder, [ended if one["began"] == began else one for one in _read(folder)])
+    except BaseException:
+        # on a disk that is full the first error is the one to see
+        with suppress(Unfinished):
+            _end(folder, began, since)
+        raise
+    _end(folder, began, since)
+
+
+def _end(folder: Path, began: float, since: float) -> None:
+    # not by the wall's clock, which may be set meanwhile
+    ended = {"began": began, "seconds": round(time.monotonic() - since, 1)}
+    _write(folder, [ended if one["began"] == began else one for one in _read(folder)])
 
 
 def worked_seconds(folder: Path) -> float | None:

@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from envs.tasks import BLOCK_TASKS
 from worldaction.config import (
@@ -21,6 +18,7 @@ from worldaction.config import (
     GymConfig,
     PlayConfig,
     PolicyConfig,
+    RecordedConfig,
     StressConfig,
     SuccessConfig,
     TableConfig,
@@ -28,7 +26,8 @@ from worldaction.config import (
     Whole,
     WorldModelConfig,
 )
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
+from worldaction.io.sealed_json import read_json
 
 EIGHT_TASKS = (
     "open_drawer",
@@ -59,7 +58,8 @@ class Study:
     losses: tuple[str, ...] = LOSSES_OF_PAPER
     """Losses of the world model: NAME[=SCALE][,OPTION=VALUE...] or module:Class; see `worldaction losses`."""
     env: str = "worldaction/PlayTable-v0"
-    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym."""
+    """Gymnasium id of the simulator: worldaction/PlayTable-v0, worldaction/Calvin-v0, or any other with --gym; or
+    recorded, which has none, and is what --play alone means."""
     play: str | None = None
     """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
     starts: str | None = None
@@ -81,6 +81,7 @@ class Study:
     """Processes for data, tasks and evaluation; 0 takes one per core, four at most."""
     table: TableConfig = field(default_factory=TableConfig)
     gym: GymConfig = field(default_factory=GymConfig)
+    recorded: RecordedConfig = field(default_factory=RecordedConfig)
     data: PlayConfig = field(default_factory=PlayConfig)
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     success: SuccessConfig = field(default_factory=SuccessConfig)
@@ -93,7 +94,16 @@ class Study:
     @property
     def env_config(self) -> EnvConfig:
         """The parts that the environment depends on."""
-        return EnvConfig(self.env, self.table, self.gym, self.stress, self.starts)
+        return EnvConfig(
+            self.env,
+            table=self.table,
+            gym=self.gym,
+            stress=self.stress,
+            starts=self.starts,
+            play=self.play,
+            recorded=self.recorded,
+            held_out=self.success.held_out,
+        )
 
     def env_config_of_judge(self, env: str) -> EnvConfig:
         """The same for a simulator of `evaluate_in`, which is drawn by what it draws with itself."""
@@ -315,30 +325,8 @@ DEFAULT = "quick"
 
 def load_study(folder: Path) -> Study:
     """The settings of a run."""
-    from worldaction.io.artefact import read_json
-
     if not (folder / "config.json").exists():
         raise UserError(f"there is no run in {folder}: it has no config.json; give the folder of a run")
-    try:
-        study: Study = from_dict(Study, read_json(folder / "config.json"))
-    except UserError as error:
-        raise UserError(f"{error} ({folder / 'config.json'}); if another version wrote it, begin another run") from None
+    remedy = "if another version wrote it, begin another run"
+    study: Study = read_json(folder / "config.json", Study, remedy=remedy)
     return study
-
-
-def from_dict(cls: type, values: Mapping[str, Any]) -> Any:
-    """A configuration from plain JSON values, the inverse of `worldaction.config.to_dict`."""
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in fields(cls)}
-    for name in values:
-        if name not in known:
-            raise unknown(f"setting of {cls.__name__}", name, known)
-    built = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if is_dataclass(kind):
-            value = from_dict(typing.cast(type, kind), value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        built[name] = value
-    return cls(**built)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from agents.policies.gaussian import GaussianPolicy
 from agents.policy import FRESH_NAMES, Policy, PolicyState
 from envs.benchmark import START_STATES
 from worldaction.errors import UserError
+from worldaction.interface import ActionScale, RobotInterface
 from worldaction.io.artefact import load_tensors, save_tensors, write_json
 from worldaction.losses.tools.contract import noise_batch, seeded, tiny_model
 from worldaction.random import Stream, normal, uniform
@@ -368,7 +370,7 @@ def test_the_sampler_is_saved_and_policies_of_before_sample(tmp_path: Path) -> N
     write_json(tmp_path / "config.json", values)
     assert Policy.from_pretrained(tmp_path).sampler == "stochastic"
     write_json(tmp_path / "config.json", values | {"sampler": "greedy"})
-    with pytest.raises(UserError, match=r"sampler 'greedy'.*stochastic"):
+    with pytest.raises(UserError, match=r"sampler is 'greedy', not one of stochastic"):
         Policy.from_pretrained(tmp_path)
 
 
@@ -406,11 +408,63 @@ def test_a_missing_camera_is_named_in_every_convention(policy: Policy, key: str)
         policy(tensors)
 
 
-def test_images_that_are_not_bytes_of_the_right_size_are_refused(policy: Policy) -> None:
+def test_pictures_that_cannot_be_fitted_are_refused(policy: Policy) -> None:
     seen = frame(episodes(1), 0, 0)
-    for image in (seen[STATIC] / 255.0, seen[STATIC].transpose(2, 0, 1), np.zeros((200, 200, 3), np.uint8)):
-        with pytest.raises(UserError, match=r"'rgb_static' .*uint8 \[16, 16, 3\]"):
+    for image in (seen[STATIC] * 2.0, seen[STATIC][..., 0], seen[STATIC][:15]):
+        with pytest.raises(UserError, match=r"'rgb_static' .*give"):
             policy.predict(seen | {STATIC: image})
+    tensors = TensorDict({k: torch.from_numpy(v)[None] for k, v in seen.items()}, [1])
+    tensors[STATIC] = tensors[STATIC] / 255
+    with pytest.raises(UserError, match=r"'rgb_static' .*uint8 \[1, 16, 16, 3\]"):
+        policy(tensors.set(IS_INIT, torch.ones(1, 1, dtype=torch.bool)))
+
+
+# A robot's names, pictures and units ----------------------------------------------------------------------------------
+
+
+def first_action(policy: Policy, observation: Any) -> np.ndarray:
+    policy.reset(seed=0)
+    return policy.select_action(observation)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_robot_s_names_and_floats_give_the_same_action_as_ours(policy: Policy, batched: bool) -> None:
+    seen = frame(episodes(2), 0, slice(None) if batched else 0)
+    tensors = {key: torch.from_numpy(value) for key, value in seen.items()}
+    theirs = {f"observation.images.{key}": tensors[key].movedim(-1, -3) / 255 for key in (STATIC, GRIPPER)}
+    theirs["observation.state"] = tensors[ROBOT]
+    assert np.array_equal(first_action(policy, theirs), first_action(policy, seen))
+    large = {key: np.kron(seen[key], np.ones((3, 3, 1), np.uint8)) for key in (STATIC, GRIPPER)}
+    assert np.array_equal(first_action(policy, seen | large), first_action(policy, seen))
+
+
+def test_every_convention_gives_actions_in_the_robot_s_units(tmp_path: Path) -> None:
+    low, high = np.full(ACTION_SIZE, -100.0), np.linspace(-100, 100, ACTION_SIZE)
+    interface = RobotInterface(scale=ActionScale(tuple(low.tolist()), tuple(high.tolist())))
+    plain, made = make(), make()
+    scaled = Policy(made.model, made.actor, task="open_drawer", interface=interface)
+    scaled.save_pretrained(tmp_path)
+    stream = episodes(2)
+    for policy in (scaled, Policy.from_pretrained(tmp_path)):
+        assert policy.interface == interface
+        expected = interface.to_robot(predictions(plain, stream))
+        assert np.abs(expected).max() > 1
+        # the world model goes on from what the policy decided, not from the robot's numbers
+        assert np.array_equal(predictions(policy, stream), expected)
+        policy.reset(seed=0)
+        assert np.array_equal(policy.select_action(frame(stream, 0)), expected[0])
+        policy.reset(seed=0)
+        tensors = TensorDict({k: torch.from_numpy(v) for k, v in frame(stream, 0).items()}, [2])
+        asked = policy(tensors.set(IS_INIT, torch.ones(2, 1, dtype=torch.bool)))
+        assert np.array_equal(asked[ACTION].numpy(), expected[0])
+
+
+def test_a_policy_of_before_speaks_as_it_did(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["interface"]
+    write_json(tmp_path / "config.json", values)
+    assert Policy.from_pretrained(tmp_path).interface == RobotInterface()
 
 
 def test_rows_need_one_name_each(policy: Policy) -> None:
@@ -455,7 +509,7 @@ def test_loading_a_policy_imports_nothing_that_its_file_names(tmp_path: Path) ->
     make().save_pretrained(tmp_path / "p")
     values = json.loads((tmp_path / "p" / "config.json").read_text())
     values["model"]["losses"] = ["evil:X"]
-    (tmp_path / "p" / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "p" / "config.json", values)
     Policy.from_pretrained(tmp_path / "p")
     assert "evil" not in sys.modules
 
@@ -465,7 +519,7 @@ def test_a_head_that_only_the_file_names_is_not_imported(tmp_path: Path) -> None
     make().save_pretrained(tmp_path / "p")
     values = json.loads((tmp_path / "p" / "config.json").read_text())
     values["actor"]["head"] = "evil:X"
-    (tmp_path / "p" / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "p" / "config.json", values)
     with pytest.raises(UserError, match="'evil:X' is not imported, and loading imports none; import it, or give head"):
         Policy.from_pretrained(tmp_path / "p")
     assert "evil" not in sys.modules
@@ -505,7 +559,7 @@ def test_policies_of_before_heads_had_names_are_diffusion_policies(tmp_path: Pat
     make().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     assert values["actor"].pop("head") == "diffusion"
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "config.json", values)
     assert isinstance(Policy.from_pretrained(tmp_path).actor, DiffusionPolicy)
 
 
@@ -542,6 +596,109 @@ def test_a_config_of_another_version_is_refused(tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     del values["model"]["deter"]
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "config.json", values)
     with pytest.raises(UserError, match="deter"):
+        Policy.from_pretrained(tmp_path)
+
+
+# ---- numbers that are none
+
+
+BAD = (np.nan, np.inf, -np.inf, 1e300)
+
+
+@pytest.mark.parametrize("number", BAD)
+def test_numbers_that_are_none_are_refused_and_not_acted_upon(policy: Policy, number: float) -> None:
+    stream = episodes(2)
+    shown = frame(stream, 0)
+    shown[ROBOT] = shown[ROBOT].astype(np.float64)
+    shown[ROBOT][1, 4] = number
+    with pytest.raises(UserError, match=r"robot_obs of an observation \(row 1\) holds NaN, an infinity"):
+        policy.predict(shown)
+    policy.reset()
+    with pytest.raises(UserError, match=r"row 0"):
+        policy.select_action({key: value[1] for key, value in shown.items()})
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+@pytest.mark.parametrize("where", ["model.rssm", "actor."])
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path, tuned: bool, where: str) -> None:
+    policy = make(tuned=tuned)
+    name = next(k for k, v in policy.state_dict().items() if k.startswith(where) and v.is_floating_point())
+    policy.state_dict()[name].view(-1)[0] = torch.nan
+    policy.save_pretrained(tmp_path)
+    part = name.removeprefix("model.").removeprefix("actor.")
+    with pytest.raises(UserError, match=f"'{re.escape(part)}' holds NaN or infinity"):
+        Policy.from_pretrained(tmp_path)
+
+
+def test_a_policy_holds_still_where_it_is_asked_to(policy: Policy) -> None:
+    stream = episodes(3)
+    policy.unusable_frames = "hold"
+    try:
+        policy.reset(seed=0)
+        first, state = policy.predict(frame(stream, 0))
+        bad = frame(stream, 1)
+        bad[ROBOT] = bad[ROBOT].copy()
+        bad[ROBOT][1, 0] = np.nan
+        held, after = policy.predict(bad, state)
+        again, _ = policy.predict(frame(stream, 2), after)
+        policy.reset(seed=0)
+        _, state = policy.predict(frame(stream, 0))
+        sound, after_sound = policy.predict(frame(stream, 1), state)
+    finally:
+        policy.unusable_frames = "refuse"
+    # relative actions: no move, and the gripper as it was told last
+    assert held[1, :6].tolist() == [0.0] * 6
+    assert held[1, 6] == first[1, 6]
+    assert np.array_equal(held[[0, 2]], sound[[0, 2]])
+    assert torch.equal(after.frame, after_sound.frame)
+    assert torch.equal(after.latent.belief[1], state.latent.belief[1])
+    assert np.isfinite(again).all()
+
+
+def test_what_was_never_seen_cannot_be_held(policy: Policy) -> None:
+    shown = frame(episodes(2), 0)
+    shown[ROBOT] = np.full_like(shown[ROBOT], np.nan)
+    policy.unusable_frames = "hold"
+    try:
+        with pytest.raises(UserError, match="robot_obs of the first frame of an episode"):
+            policy.predict(shown)
+    finally:
+        policy.unusable_frames = "refuse"
+
+
+@pytest.mark.parametrize("value", ["x", None, [object()], [[1, 2], [3]]])
+def test_what_is_no_array_of_numbers_is_refused(policy: Policy, value: Any) -> None:
+    with pytest.raises(UserError, match="observation 'robot_obs' is no array of numbers"):
+        policy.predict(frame(episodes(1), 0, 0) | {ROBOT: value})
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"sampler": "deterministic"}, {"task": "close_drawer"}])
+def test_a_config_that_changed_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    make().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(values | change))
+    with pytest.raises(UserError, match=r"config\.json has changed since it was written"):
+        Policy.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_policy_are_refused(tmp_path: Path) -> None:
+    make().save_pretrained(tmp_path / "one")
+    other = make()
+    torch.nn.init.normal_(next(other.actor.parameters()))
+    other.save_pretrained(tmp_path / "other")
+    (tmp_path / "other/model.safetensors").rename(tmp_path / "one/model.safetensors")
+    with pytest.raises(UserError, match="holds other numbers than its config"):
+        Policy.from_pretrained(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    "change", [{"width": "x"}, {"width": 10**7}, {"chunk": -1}, {"denoising_steps": 0}, {"blocks": None}, {"more": 1}]
+)
+def test_sizes_that_cannot_be_are_refused_before_there_is_no_memory(tmp_path: Path, change: dict[str, Any]) -> None:
+    make().save_pretrained(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    write_json(tmp_path / "config.json", values | {"actor": values["actor"] | change})
+    with pytest.raises(UserError):
         Policy.from_pretrained(tmp_path)

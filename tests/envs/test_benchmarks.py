@@ -30,6 +30,7 @@ from experiments.stages.rollout import Evaluation, evaluate
 from experiments.study.settings import PRESETS
 from worldaction.config import GymConfig, StressConfig, TableConfig
 from worldaction.errors import UserError
+from worldaction.interface import RobotInterface
 from worldaction.play.store import PlayStore
 
 __all__ = ["root"]  # a fixture
@@ -51,6 +52,7 @@ class Pull:
     """Pulls the drawer shut, whatever it sees."""
 
     task = "close_drawer"
+    interface = RobotInterface()
     model = SimpleNamespace(proprio_mean=torch.zeros(1), config=SimpleNamespace(observed=("rgb_static", "robot_obs")))
 
     def act(self, observation: Any, state: Any, *, start: torch.Tensor, rows: torch.Tensor) -> Any:
@@ -239,7 +241,7 @@ def test_success_in_one_task_s_environment_is_no_label_of_another_task(tmp_path:
     place.generate(tmp_path / "s", jobs, data=PRESETS["debug"].data)
     store = PlayStore.open(tmp_path / "s")
     assert {episode.scene for episode in store.episodes} == {"Reach_v0"}
-    here: Any = SimpleNamespace(store=store, benchmark=place, task="Reach_v0", seed=0)
+    here: Any = SimpleNamespace(store=store, benchmark=place, task="Reach_v0", seed=0, told_by_recording=False)
     assert _play_windows(here, torch.Generator().manual_seed(0))
     here.task = "another"
     assert not _play_windows(here, torch.Generator().manual_seed(0))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from envs.benchmark import env_of
 from worldaction.config import EnvConfig, GymConfig, StressConfig, TableConfig, to_dict
 from worldaction.errors import UserError
+from worldaction.interface import ActionScale, RobotInterface
 
 
 def _policy(config: EnvConfig, task: str = "turn_on_led") -> Any:
@@ -61,6 +63,21 @@ def test_an_environment_that_is_named_again_is_made() -> None:
     )
     env.reset(seed=0)
     env.close()
+
+
+def test_an_environment_takes_the_actions_of_a_policy_that_was_recorded_in_its_own_range() -> None:
+    config = EnvConfig(env="Pendulum-v1", gym=GymConfig(success_reward=-0.02), table=TableConfig(image_size=16))
+    policy = _policy(config, "Pendulum_v1")
+    policy.interface = RobotInterface(scale=ActionScale((-1.0,), (1.0,)))
+    env, plain = env_of(policy, env="Pendulum-v1"), env_of(_policy(config, "Pendulum_v1"), env="Pendulum-v1")
+    assert env.action_space.high.tolist() == [2.0]  # type: ignore[attr-defined]
+    for one in (env, plain):
+        one.reset(seed=0)
+    # a torque of 1 is half of what the motor can do
+    own, unit = env.step(np.array([1.0])), plain.step(np.array([0.5]))
+    np.testing.assert_array_equal(own[0]["robot_obs"], unit[0]["robot_obs"])
+    env.close()
+    plain.close()
 
 
 @pytest.mark.parametrize(

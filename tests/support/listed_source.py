@@ -35,6 +35,7 @@ class ListedSource:
         self.image_size = episodes[0][cameras[0]].shape[1] if cameras else 0
         self.rate = rate
         self.origin = Origin("list")
+        self.skipped: Sequence[str] = ()
         self.episodes = recordings or [Recording(len(arrays[spec.ACTION]), "list") for arrays in episodes]
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
@@ -75,11 +76,13 @@ def episode(frames: int, *, size: int = 16, seed: int = 0) -> dict[str, np.ndarr
 
 def small_set(*, size: int = 16) -> ListedSource:
     """Three episodes of two scenes, both splits, all kinds, with segments that succeed, fail and overlap."""
-    led, drawer = Segment("turn_on_led", 30, 65), Segment("close_drawer", 66, 70, success=False)
+    led, drawer = Segment("turn_on_led", 30, 65, success=True), Segment("close_drawer", 66, 70, success=False)
     recordings = [
-        Recording(70, "list", "play", "training", "calvin_scene_D", (Segment("open_drawer", 3, 40), led, drawer)),
+        Recording(
+            70, "list", "play", "training", "calvin_scene_D", (Segment("open_drawer", 3, 40, success=True), led, drawer)
+        ),
         Recording(20, "list", "near_miss", "validation", "calvin_scene_D"),
-        Recording(31, "list", "demo", "training", "calvin_scene_A", (Segment("open_drawer", 0, 31),)),
+        Recording(31, "list", "demo", "training", "calvin_scene_A", (Segment("open_drawer", 0, 31, success=True),)),
     ]
     episodes = [episode(r.length, size=size, seed=i) for i, r in enumerate(recordings)]
     for arrays in episodes:

@@ -4,62 +4,31 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
+from experiments.campaign.strikes.tiny import (
+    SETTINGS,
+    differences,
+    evaluations,
+    files,
+    metrics,
+    options,
+    summary,
+    weights,
+)
 
-from worldaction.io.artefact import load_tensors
-from worldaction.io.recorder import read_metrics
+__all__ = ["SETTINGS", "evaluations", "files", "metrics", "options", "summary", "weights"]
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 90.0
 """Seconds until a test gives up waiting for a run: the machine may be busy with other things."""
-
-SETTINGS: Mapping[str, Any] = {
-    "table.max-steps": 16,
-    "data.frames": 480,
-    "data.episode-frames": 48,
-    "data.near-misses": 4,
-    "data.demos": 3,
-    "world-model.cameras": "rgb_static",
-    "world-model.batch": 4,
-    "world-model.length": 8,
-    "world-model.steps": 40,
-    "world-model.save-every": 5,
-    "success.steps": 50,
-    "clone.steps": 50,
-    "update.iterations": 3,
-    "update.dreams": 8,
-    "update.starts": 4,
-    "update.warmup": 1,
-    "update.max-imagined": 2.0,
-    "update.min-time": 0.0,
-    "update.evaluate-every": 1,
-    "evaluation.episodes": 2,
-    "evaluation.curve-episodes": 2,
-    "evaluation.sampler-episodes": 2,
-    "evaluation.dreams": 4,
-    "evaluation.judged-episodes": 2,
-    "evaluation.parallel": 2,
-    "evaluation.videos": 1,
-    "evaluation.probes": 4,
-    "evaluation.horizon": 8,
-}
-
-
-def options(**changes: Any) -> list[str]:
-    """The command line of the tiny study; `data_frames=100` changes the setting `data.frames`."""
-    values = dict(SETTINGS) | {key.replace("__", ".").replace("_", "-"): value for key, value in changes.items()}
-    return ["debug", *(part for key, value in values.items() for part in (f"--{key}", str(value)))]
 
 
 def command(arguments: Sequence[str], *, shard_frames: int = 0) -> list[str]:
@@ -172,52 +141,6 @@ class Started:
         self.process.wait(PATIENCE)
 
 
-# What a run came to ---------------------------------------------------------------------------------------------------
-
-
-def evaluations(run: Path) -> dict[str, Any]:
-    """Every file of evaluation/."""
-    return {path.name: json.loads(path.read_text()) for path in sorted((run / "evaluation").glob("*.json"))}
-
-
-def metrics(run: Path) -> list[dict[str, Any]]:
-    """Every recorded line without its time, in order."""
-    lines = [{key: value for key, value in line.items() if key != "time"} for line in read_metrics(run)]
-    return sorted(lines, key=lambda line: (line["prefix"], line["step"]))
-
-
-def summary(run: Path) -> dict[str, Any]:
-    """summary.json without what depends on the clock, and on who commits meanwhile."""
-    values: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    commits = ("commit", "summarised_by")
-    return {key: value for key, value in values.items() if "seconds" not in key and key not in commits}
-
-
-def weights(run: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every trained tensor of a run, by file and name."""
-    for path in sorted(run.rglob("*.safetensors")):
-        for name, tensor in sorted(load_tensors(path).items()):
-            yield f"{path.relative_to(run)}:{name}", tensor
-
-
-def files(run: Path) -> set[str]:
-    """Every file of a run, apart from TensorBoard's, whose names hold the time, and locks of finished artefacts.
-
-    A process that is killed right after it wrote a manifest leaves its lock, which nobody asks for any more.
-    """
-    found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    return {name for name in found if not name.startswith("tensorboard") and not name.endswith("/.lock")}
-
-
 def assert_same_run(one: Path, other: Path) -> None:
     """Two runs came to the same results, to the last bit, and left the same files."""
-    assert evaluations(one) == evaluations(other)
-    assert metrics(one) == metrics(other)
-    assert summary(one) == summary(other)
-    first, second = dict(weights(one)), dict(weights(other))
-    assert first.keys() == second.keys()
-    differing = [name for name in first if not torch.equal(first[name], second[name])]
-    assert differing == []
-    assert files(one) == files(other), sorted(files(one) ^ files(other))
-    for path in one.rglob("*.memmap"):
-        assert path.read_bytes() == (other / path.relative_to(one)).read_bytes(), path
+    assert differences(one, other) == []

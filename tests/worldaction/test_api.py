@@ -117,6 +117,18 @@ def test_another_format_is_converted_once(tmp_path: Path) -> None:
     assert torch.equal(beside.frames[ACTION], first.frames[ACTION])
 
 
+def test_what_nobody_says_of_attempts_may_be_said_when_play_is_opened(tmp_path: Path) -> None:
+    write_v30(tmp_path / "set")
+    unknown = open_play(tmp_path / "set", image_size=8)
+    known = open_play(tmp_path / "set", image_size=8, unknown="success")
+    assert unknown.path != known.path
+    assert {segment.success for segment in unknown.segments} == {None}
+    assert {segment.success for segment in known.segments} == {True}
+    # of a store, too
+    again = open_play(unknown.path, image_size=8, unknown="failure")
+    assert {segment.success for segment in again.segments} == {False}
+
+
 def test_nothing_at_a_path_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         open_play(tmp_path / "nowhere")

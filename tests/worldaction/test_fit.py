@@ -21,16 +21,18 @@ from worldaction.fit import (
     AdaptiveClip,
     Figures,
     Fit,
-    Interrupted,
     Loss,
     cosine_decay,
     linear_decay,
     linear_rise,
     random_state,
     set_random_state,
+    skip,
 )
+from worldaction.io.artefact import load_checkpoint
 from worldaction.play.store import Episode
 from worldaction.play.windows import WindowSampler
+from worldaction.signals import STOPS, Interrupted
 
 STEPS = 9
 
@@ -196,9 +198,9 @@ def test_a_checkpoint_from_a_machine_without_a_gpu_is_taken_up_on_one_that_has_i
 # Signals --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", STOPS)
 def test_a_signal_ends_the_step_saves_and_gives_the_handlers_back(number: signal.Signals, tmp_path: Path) -> None:
-    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.getsignal(n) for n in STOPS}
     job = Job(tmp_path / "c.safetensors")
 
     def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -291,8 +293,9 @@ def test_every_group_follows_the_factor_of_its_own_rate() -> None:
 # Numbers that are none ------------------------------------------------------------------------------------------------
 
 
-def diverge(bad: float, folder: Path | None, batch: TensorDict, steps: int = 3) -> None:
+def diverge(bad: float, folder: Path | None, batch: TensorDict, steps: int = 3) -> Fit:
     """A training whose last step has a loss that is no number."""
+    torch.manual_seed(0)
     module = nn.Linear(1, 1, bias=False)
     path = None if folder is None else folder / "c.safetensors"
     fit = Fit(module, torch.optim.SGD(module.parameters(), lr=0.1), steps=steps, factor=lambda _: 1.0, checkpoint=path)
@@ -302,6 +305,7 @@ def diverge(bad: float, folder: Path | None, batch: TensorDict, steps: int = 3) 
         return kl + 1.0, {"metrics/size": torch.tensor(2.0), "loss/reconstruction": torch.tensor(1.0), "loss/kl": kl}
 
     fit.run(loss, lambda step, figures: None, draw=lambda step: batch)
+    return fit
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -309,12 +313,26 @@ def test_a_loss_that_is_not_finite_is_named_and_its_batch_kept(bad: float, tmp_p
     batch = TensorDict({"x": torch.arange(6.0).view(2, 3)}, [2, 3])
     with pytest.raises(UserError, match=r"loss 'kl' is not finite at step 2; its batch is in .*non_finite_batch"):
         diverge(bad, tmp_path, batch)
-    kept = TensorDict.load_memmap(tmp_path / "non_finite_batch")
-    assert torch.equal(kept["x"], batch["x"])
+    kept = load_checkpoint(tmp_path / "non_finite_batch.safetensors")
+    assert torch.equal(kept.state["batch"]["x"], batch["x"])
+    assert kept.extra["step"] == 2
     # once more, over what is there already
     with pytest.raises(UserError):
         diverge(bad, tmp_path, batch + 1)
-    assert torch.equal(TensorDict.load_memmap(tmp_path / "non_finite_batch")["x"], batch["x"] + 1)
+    again = load_checkpoint(tmp_path / "non_finite_batch.safetensors")
+    assert torch.equal(again.state["batch"]["x"], batch["x"] + 1)
+
+
+def test_a_batch_that_is_passed_over_is_drawn_and_teaches_nothing(tmp_path: Path) -> None:
+    batch = TensorDict({"x": torch.ones(1)}, [1])
+    with pytest.raises(UserError, match=r"To go on comes to the same again: worldaction replay .* with --skip"):
+        diverge(math.nan, tmp_path, batch)
+    skip(tmp_path, 2)
+    fit = diverge(math.nan, tmp_path, batch)
+    assert fit.skipped == [2]
+    assert fit.step == 3
+    # a good step is not passed over
+    assert fit.module.weight.item() == pytest.approx(diverge(1.0, None, batch, steps=2).module.weight.item())
 
 
 def test_finite_losses_write_nothing_and_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:

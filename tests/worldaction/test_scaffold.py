@@ -32,6 +32,23 @@ def test_names_that_cannot_be_or_are_taken_are_refused(writer: Any, taken: str, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["torch", "numpy", "json", "sys", "envs", "worldaction"])
+def test_a_name_that_would_hide_a_module_is_refused_with_another(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=rf"name '{name}': its file would hide .*{name}.*; give another, such as my_{name}"
+    ):
+        write_plugin(POLICIES, name, Path(), code="", test="")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot write .*my_head\.py: No such file or directory"):
+        write_plugin(POLICIES, "my_head", tmp_path / "nowhere", code="", test="")
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "test_mine.py").write_text("dear to me")
     with pytest.raises(UserError, match=r"test_mine\.py is there already"):

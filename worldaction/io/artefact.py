@@ -7,8 +7,8 @@ the old file or the new one. Nothing that is read here can run code: JSON and sa
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import glob
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -22,19 +22,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from worldaction.config import digest
-from worldaction.errors import UserError
+from worldaction.errors import Unfinished, UserError
+from worldaction.io.disk import cannot_write, number_in
+from worldaction.io.files import check_regular, sha256_of
+from worldaction.io.lock import LOCK, Lock
+from worldaction.io.sealed_json import SEAL, read_json, seal_of
 
 CHECKPOINT_FORMAT = "worldaction checkpoint 1"
 SESSIONS = "sessions.json"
 """In the folder of a stage that is not finished: seconds of work before the current session, which began when this was
 written."""
-LOCK = ".lock"
-"""In the folder of a stage that somebody is at work on."""
+CHECKPOINT = "checkpoint.safetensors"
+"""In the folder of a stage that is at work and can be taken up; deleted when it is finished."""
+_NOT_SUMMED = {CHECKPOINT, SESSIONS, LOCK, "manifest.json", "made_by.json"}
+WEIGHTS = "weights"
+"""In a config.json: the hash of the tensors in the file beside it."""
+SUM = "sha256"
+"""In the strings of a safetensors file of ours: a hash of its tensors."""
 PACKAGES = ("worldaction", "torch", "torchrl", "tensordict", "numpy", "mujoco", "gymnasium", "safetensors")
 
 
@@ -54,14 +64,15 @@ def fsync_file(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, needs: int | None = None) -> Iterator[Path]:
     """A temporary name to write to, which takes the place of `path` when the block ends without an error.
 
     Args:
         path: the file to replace; its folder is created.
+        needs: bytes of the file, where they are known, for what is said of a full disk.
 
     Raises:
-        UserError: the folder cannot be written, or the disk is full.
+        Unfinished: the folder cannot be written, or the disk is full.
     """
     path = Path(path)
     # in a folder of its own, because some libraries write to a temporary name beside the one that they are given
@@ -72,13 +83,26 @@ def replacing(path: Path) -> Iterator[Path]:
         _remove_leftovers(path)
         folder.mkdir(exist_ok=True)
         yield temporary
+        _open_to_others(temporary)
         fsync_file(temporary)
         os.replace(temporary, path)
         fsync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
+        raise cannot_write(path, error, needs=needs) from error
+    except SafetensorError as error:
+        # it puts the system's errors into words
+        if number_in(error) is None:
+            raise
+        raise cannot_write(path, error, needs=needs) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _open_to_others(path: Path) -> None:
+    """Give a file the rights that any new one has: some libraries make files that nobody else may read."""
+    usual = path.with_name("usual")
+    usual.touch()
+    path.chmod(path.stat().st_mode | usual.stat().st_mode)
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -116,68 +140,87 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def write_json(path: Path | str, value: Any) -> None:
-    """Write `value` as readable JSON, atomically; see `plain` for what may be in it."""
-    text = json.dumps(plain(value), indent=2, allow_nan=False)
+def write_json(path: Path | str, value: Any, *, sealed: bool = True) -> None:
+    """Write `value` as readable JSON, atomically; see `plain` for what may be in it.
+
+    Args:
+        path: the file.
+        value: what to write.
+        sealed: whether an object gets a `SEAL`, which `read_json` compares; formats of others have none.
+    """
+    content = plain(value)
+    if sealed and isinstance(content, dict):
+        content.pop(SEAL, None)
+        content[SEAL] = seal_of(content)
+    text = json.dumps(content, indent=2, allow_nan=False)
     with replacing(Path(path)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: Path | str) -> Any:
-    """What `write_json` wrote.
-
-    Raises:
-        UserError: the file is missing or is no JSON.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path, or run what writes it") from None
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and write it again") from error
-
-
-def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
-    """Write named tensors as safetensors, atomically.
+def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """Write named tensors as safetensors, atomically, with a hash of them, which reading compares.
 
     Args:
         path: the file.
         tensors: name to tensor of any shape and device.
         metadata: strings to keep beside them.
+
+    Returns:
+        the hash.
     """
     # copies, because safetensors refuses tensors that share memory, such as tied weights
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    with replacing(Path(path)) as temporary:
-        save_file(copies, temporary, metadata=dict(metadata or {}))
+    found = _sum_of(copies, metadata or {})
+    with replacing(Path(path), needs=sum(copy.nbytes for copy in copies.values())) as temporary:
+        save_file(copies, temporary, metadata={**(metadata or {}), SUM: found})
+    return found
 
 
-def load_tensors(path: Path | str) -> dict[str, Tensor]:
+def load_tensors(path: Path | str, *, expected: str | None = None) -> dict[str, Tensor]:
     """The named tensors of a safetensors file, on the CPU.
 
+    Args:
+        path: the file.
+        expected: what `save_tensors` returned; None if nobody noted it.
+
     Raises:
-        UserError: the file is missing, truncated or of another format.
+        UserError: the file is missing, truncated, of another format, not as it was written, or not the expected one.
     """
-    return _read_safetensors(Path(path))[0]
+    tensors, metadata = _read_safetensors(Path(path))
+    if expected is not None and metadata.get(SUM) != expected:
+        raise UserError(f"{path} holds other numbers than its config.json was written for; get both files anew")
+    return tensors
 
 
 def load_metadata(path: Path | str) -> dict[str, str]:
     """The strings kept in a safetensors file; raises as `load_tensors`."""
-    return _read_safetensors(Path(path), tensors=False)[1]
+    return {name: text for name, text in _read_safetensors(Path(path), tensors=False)[1].items() if name != SUM}
 
 
 def _read_safetensors(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with safe_open(check_regular(path), framework="pt", device="cpu") as file:
             names = file.keys() if tensors else []
             # cloned, so that the file may be replaced while its tensors live
             values = {name: file.get_tensor(name).clone() for name in names}
-            return values, dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; check the path, or run what writes it") from None
-    except (SafetensorError, OSError) as error:
+    # a damaged header can name more bytes than there are, and a name that is no text
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is truncated or no safetensors file ({error}); write it again") from error
+    if tensors and SUM in metadata and metadata[SUM] != _sum_of(values, metadata):
+        raise UserError(f"{path} has changed since it was written; get it anew, or write it again")
+    return values, metadata
+
+
+def _sum_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """A hash of tensors with their names, types and shapes, and of the strings beside them."""
+    found = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != SUM}, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------
@@ -221,7 +264,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise UserError(f"{path} is no checkpoint of this version ({metadata.get('format')!r}); train again")
     try:
         return Checkpoint(_fill(json.loads(metadata["state"]), tensors), json.loads(metadata["extra"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(f"{path} is a damaged checkpoint ({error!r}); delete it and train again") from error
 
 
@@ -259,6 +302,58 @@ def _fill(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 # --- the folder of a stage --------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class FileSum:
+    """What a file was when its stage was finished."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What is kept of a stage that is complete."""
+
+    made_by: dict[str, Any]
+    results: dict[str, Any]
+    versions: dict[str, str]
+    seconds: float
+    files: dict[str, FileSum] = dataclasses.field(default_factory=dict)
+    """By the path in the folder; none in stages that older versions made."""
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What `Artefact.finish` left in a folder.
+
+    Raises:
+        UserError: the stage is not complete, or the file is damaged.
+    """
+    found: Manifest = read_json(folder / "manifest.json", Manifest, remedy="go on with its run by --resume")
+    return found
+
+
+def sums(folder: Path) -> dict[str, FileSum]:
+    """Sizes and hashes of what a stage made: all files but those that its making needed."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in _NOT_SUMMED and not path.name.startswith("."):
+            found[path.relative_to(folder).as_posix()] = FileSum(path.stat().st_size, sha256_of(path))
+    return found
+
+
+def _changes(folder: Path, files: Mapping[str, FileSum]) -> list[str]:
+    wrong = []
+    for name, known in files.items():
+        path = folder / name
+        if Path(name).is_absolute() or ".." in Path(name).parts or not path.is_file():
+            wrong.append(f"{path} is missing")
+        elif (size := path.stat().st_size) != known.bytes:
+            wrong.append(f"{path} has {size} bytes, not {known.bytes}")
+        elif sha256_of(path) != known.sha256:
+            wrong.append(f"{path} has changed since it was written")
+    return wrong
+
+
 class Artefact:
     """The folder of one stage's results: which settings made it, whether it is complete, what came out.
 
@@ -281,6 +376,7 @@ class Artefact:
         self.path, self.link, self.shared = Path(path), link, shared
         self.made_by: dict[str, Any] = plain(made_by)
         self._since = time.monotonic()
+        self._unreadable = ""
         # a link may lead to what was made by the settings of before
         for found in (self.path, self.link):
             if found is not None and (found / "made_by.json").exists():
@@ -293,8 +389,8 @@ class Artefact:
 
     @property
     def complete(self) -> bool:
-        """Whether the stage has finished with these settings."""
-        return (self.path / "manifest.json").exists() and (self.path / "made_by.json").exists()
+        """Whether the stage has finished with these settings; `damage` looks whether all of it is still there."""
+        return not self._unreadable and all((self.path / name).exists() for name in ("manifest.json", "made_by.json"))
 
     @property
     def folder(self) -> Path:
@@ -303,9 +399,15 @@ class Artefact:
         Raises:
             UserError: another process is at work on it.
         """
+        if self._unreadable:
+            raise UserError(f"{self._unreadable}; or go on with its run by --resume, which makes it again")
         if not self.complete and self.path.resolve() not in _held:
-            descriptor = _lock(self.path)
-            _held[self.path.resolve()] = _Held(descriptor, self._since, self._sessions())
+            lock = Lock(self.path, remedy="wait for it, or give another --cache")
+            if self.complete:
+                # by the one for whom this one has waited; others read it already
+                lock.release()
+                raise Unfinished(f"{self.path} has just been made by another process, and is there now")
+            _held[self.path.resolve()] = _Held(lock, self._since, self._sessions())
             write_json(self.path / SESSIONS, {"seconds": _held[self.path.resolve()].before})
         if not (self.path / "made_by.json").exists():
             write_json(self.path / "made_by.json", self.made_by)
@@ -326,8 +428,7 @@ class Artefact:
     @property
     def results(self) -> dict[str, Any]:
         """What `finish` was given."""
-        results: dict[str, Any] = read_json(self.path / "manifest.json")["results"]
-        return results
+        return read_manifest(self.path).results
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Declare the stage complete.
@@ -342,10 +443,38 @@ class Artefact:
         held = _held.pop(self.path.resolve())
         seconds = round(held.before + time.monotonic() - held.since, 3)
         (folder / SESSIONS).unlink(missing_ok=True)
-        manifest = {"made_by": self.made_by, "results": results, "versions": versions(), "seconds": seconds}
-        write_json(folder / "manifest.json", manifest)
-        (folder / LOCK).unlink(missing_ok=True)
-        os.close(held.descriptor)
+        write_json(folder / "manifest.json", Manifest(self.made_by, dict(results), versions(), seconds, sums(folder)))
+        held.lock.release()
+
+    def damage(self) -> list[str]:
+        """What is not as it was when the stage was finished, a line each; of a stage that is not, whether its
+        checkpoint can be read.
+        """
+        try:
+            if self._unreadable:
+                return [self._unreadable]
+            if self.complete:
+                return _changes(self.path, read_manifest(self.path).files)
+            if (self.path / CHECKPOINT).exists():
+                load_checkpoint(self.path / CHECKPOINT)
+        except UserError as error:
+            return [str(error)]
+        return []
+
+    def set_aside(self) -> Path:
+        """Give the folder another name, so that the stage is made again; what was set aside before is deleted.
+
+        Raises:
+            UserError: the folder cannot be renamed.
+        """
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            self.path.rename(aside)
+        except OSError as error:
+            raise UserError(f"cannot rename {self.path}: {error.strerror}; delete it") from error
+        self._unreadable = ""
+        return aside
 
     def _sessions(self) -> float:
         """Wall time of the sessions before this one: of each, from its first file to its last."""
@@ -355,10 +484,18 @@ class Artefact:
         # what a killed session did after its last file is done again, and that is counted
         files = (path for path in self.path.rglob("*") if path.is_file() and path.name != LOCK)
         last = max(path.stat().st_mtime for path in files)
-        return float(read_json(mark)["seconds"]) + last - mark.stat().st_mtime
+        # never less than nothing, though the wall's clock may have been set back meanwhile
+        before = read_json(mark, dict[str, float]).get("seconds", 0.0)
+        return before + max(0.0, last - mark.stat().st_mtime)
 
     def _check(self, folder: Path) -> None:
-        wanted, there = flatten(self.made_by), flatten(read_json(folder / "made_by.json"))
+        try:
+            made_by = read_json(folder / "made_by.json", dict[str, Any])
+        except UserError as error:
+            if folder == self.path:
+                self._unreadable = str(error)
+            return
+        wanted, there = flatten(self.made_by), flatten(made_by)
         for name in sorted(wanted.keys() | there.keys()):
             if wanted.get(name) != there.get(name):
                 had, has = there.get(name, "not set"), wanted.get(name, "not set")
@@ -390,7 +527,7 @@ class Cache:
         wanted = flatten(artefact.made_by)
         differences = []
         for path in sorted((self.folder / stage).glob("*/manifest.json")):
-            had = flatten(read_json(path)["made_by"])
+            had = flatten(read_manifest(path.parent).made_by)
             names = sorted(wanted.keys() | had.keys())
             differences.append([(name, had.get(name)) for name in names if had.get(name) != wanted.get(name)])
         differences = [found for found in differences if found]
@@ -404,7 +541,7 @@ class Cache:
 class _Held(NamedTuple):
     """A folder that this process writes into, until it is complete or the process ends."""
 
-    descriptor: int
+    lock: Lock
     since: float
     """When this session began, by the monotonic clock."""
     before: float
@@ -412,19 +549,6 @@ class _Held(NamedTuple):
 
 
 _held: dict[Path, _Held] = {}
-
-
-def _lock(path: Path) -> int:
-    """Claim a folder; the open descriptor that holds the claim."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{path} is being made by another process; wait for it, or give another --cache") from None
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free the disk or choose another folder") from error
-    return descriptor
 
 
 def versions() -> dict[str, str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
+import sys
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from worldaction.errors import UserError
 from worldaction.extension import search_working_directory
+from worldaction.io.files import check_regular
 
+OURS = ("worldaction", "envs", "agents", "experiments")
+"""Packages that the version stands for."""
 WHOLE = 1 << 24
 """Bytes up to which a file that describes others is read from end to end."""
 PIECE = 1 << 12
@@ -66,7 +71,7 @@ def _spread(count: int) -> list[int]:
 def _sampled(path: Path, *, whole: bool) -> bytes:
     """Size and pieces of a file, the first and the last bytes among them."""
     try:
-        with open(path, "rb") as file:
+        with open(check_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size <= (WHOLE if whole else PIECE * PIECES):
                 return b"%d " % size + file.read()
@@ -80,7 +85,10 @@ def _sampled(path: Path, *, whole: bool) -> bytes:
 
 
 def code_of(module: str) -> str | None:
-    """A short hash of a module's file, which is not run for it, nor are the modules that it imports looked at.
+    """A short hash of a module's file and of the user's own files that it imports; none of them is run for it.
+
+    What is installed is not looked at, but for the module's own package: that has versions. Nor is what is imported by
+    a name that only running the code would tell.
 
     Args:
         module: its name.
@@ -89,18 +97,69 @@ def code_of(module: str) -> str | None:
         None if there is no such module here, or none with a file.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: a file cannot be read.
     """
     search_working_directory()
-    spec = _spec_of(module)
-    if spec is None or not spec.has_location or spec.origin is None:
+    found: dict[str, bytes] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or (spec := _spec_of(name)) is None or (text := _text_of(name, spec)) is None:
+            continue
+        if name == module or _own(name, spec, of=module):
+            found[name] = text
+            waiting += _imported(text, spec)
+    if module not in found:
         return None
+    alone = hashlib.sha256(found.pop(module))
+    for name in sorted(found):
+        alone.update(name.encode() + hashlib.sha256(found[name]).digest())
+    return alone.hexdigest()[:16]
+
+
+def _text_of(name: str, spec: ModuleSpec) -> bytes | None:
+    """A module's file; None if it has none."""
     # the loader's way, because a module may lie in an archive
     read = getattr(spec.loader, "get_data", None)
+    if read is None or not spec.has_location or spec.origin is None:
+        return None
     try:
-        return hashlib.sha256(read(spec.origin)).hexdigest()[:16] if read is not None else None
+        text: bytes = read(spec.origin)
+        return text
     except OSError as error:
-        raise UserError(f"{spec.origin} cannot be read ({error.strerror}); make module {module!r} readable") from error
+        raise UserError(f"{spec.origin} cannot be read ({error.strerror}); make module {name!r} readable") from error
+
+
+def _own(name: str, spec: ModuleSpec, *, of: str) -> bool:
+    """Whether a module is the user's, or of the same package as another."""
+    package = name.partition(".")[0]
+    if package == of.partition(".")[0]:
+        return True
+    path = Path(spec.origin or "/")
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return package not in OURS and not installed and package not in sys.stdlib_module_names
+
+
+def _imported(text: bytes, spec: ModuleSpec) -> Iterator[str]:
+    """Names of modules that a file may import, from its text; some are names of what is in a module."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return
+    package = spec.name if spec.submodule_search_locations is not None else spec.parent or ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names = [base, *(f"{base}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for name in names:
+            parts = name.split(".")
+            # the packages around a module are run, too
+            yield from (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
 
 
 def _spec_of(module: str) -> ModuleSpec | None:

@@ -13,25 +13,31 @@ import logging
 import math
 import multiprocessing
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from worldaction.errors import UserError
+from worldaction.errors import Unfinished, UserError
 from worldaction.io.artefact import replacing
+from worldaction.io.disk import cannot_write
+from worldaction.io.files import check_regular
 
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.jsonl"
-OWN_KEYS = ("prefix", "step", "time")
+NUMBERS = ("step", "time")
+OWN_KEYS = ("prefix", *NUMBERS)
 SECONDS_BETWEEN_LINES = 10.0
+# workers draw no bars, and a lock between processes has a process of its own, which a closed terminal ends with a word
+tqdm.set_lock(threading.RLock())
 LOGGERS = ("worldaction", "envs", "agents", "experiments")
 
 
@@ -53,18 +59,18 @@ class Recorder:
         self.path = self.folder / METRICS
         self._board_folder = self.folder / "tensorboard" if boards is None else Path(boards)
         self._boards: dict[str, SummaryWriter] = {}
-        try:
+        with _on_disk(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _cut_half_line(self.path)
             self._file: TextIO = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}; choose another run folder") from error
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
+        # what could not be written cannot be flushed either, and the first error is the one to see
+        with suppress(Unfinished) if kind is not None else nullcontext():
+            self.close()
 
     def log(self, step: int, metrics: Mapping[str, Any], *, prefix: str, check: bool = False) -> None:
         """Record the metrics of one step.
@@ -83,9 +89,10 @@ class Recorder:
             raise UserError(f"a metric cannot be called {taken.pop()!r}; the record uses that name")
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         self._append({"prefix": prefix, "step": step, "time": round(time.time(), 3), **finite})
-        board = self._board(prefix)
-        for name, value in values.items():
-            board.add_scalar(name, value, step)
+        with _on_disk(self._board_folder):
+            board = self._board(prefix)
+            for name, value in values.items():
+                board.add_scalar(name, value, step)
         if check and (bad := [name for name, value in finite.items() if value is None]):
             raise UserError(f"{prefix}: {bad[0]} is {values[bad[0]]} at step {step}; lower the learning rate")
 
@@ -96,30 +103,44 @@ class Recorder:
             for line in _read_lines(self.path):
                 if line["prefix"] != prefix or line["step"] <= step:
                     kept.write(json.dumps(line) + "\n")
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
-        if board := self._boards.pop(prefix, None):
-            board.close()
-        self._board(prefix, purge_step=step + 1)
+        with _on_disk(self.path):
+            self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed in close)
+        with _on_disk(self._board_folder):
+            if board := self._boards.pop(prefix, None):
+                board.close()
+            self._board(prefix, purge_step=step + 1)
 
     def close(self) -> None:
-        """Finish the files."""
-        self._file.close()
-        for board in self._boards.values():
-            board.close()
-        self._boards.clear()
+        """Finish the files.
+
+        Raises:
+            Unfinished: the disk is full.
+        """
+        with _on_disk(self._board_folder):
+            for prefix in list(self._boards):
+                self._boards.pop(prefix).close()
+        with _on_disk(self.path):
+            self._file.close()
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        try:
+        with _on_disk(self.path):
             self._file.write(json.dumps(line, allow_nan=False) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror}; free the disk and resume the run") from error
 
     def _board(self, prefix: str, *, purge_step: int | None = None) -> SummaryWriter:
         """One TensorBoard run a prefix, so that stages and tasks are drawn over each other and rewound alone."""
         if prefix not in self._boards:
             self._boards[prefix] = SummaryWriter(str(self._board_folder / prefix), purge_step=purge_step)
         return self._boards[prefix]
+
+
+@contextmanager
+def _on_disk(path: Path) -> Iterator[None]:
+    """What the system refuses, as one line."""
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def read_metrics(folder: Path | str) -> Iterator[dict[str, Any]]:
@@ -152,14 +173,16 @@ def write_csv(folder: Path | str) -> None:
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path, encoding="utf-8") as file:
+    # bytes that are no text make a line that is no JSON
+    with open(check_regular(path), encoding="utf-8", errors="replace") as file:
         for number, text in enumerate(file, 1):
             if not text.endswith("\n"):
                 return  # a process was killed while it wrote, or is writing just now
             try:
                 line = json.loads(text)
-                _ = [line[key] for key in OWN_KEYS]
-            except (ValueError, KeyError, TypeError) as error:
+                if not isinstance(line["prefix"], str) or any(type(line[key]) not in (int, float) for key in NUMBERS):
+                    raise ValueError("its prefix, step or time is of another type")
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise UserError(f"{path}, line {number} is damaged ({error}); delete that line") from error
             yield line
 
@@ -268,14 +291,28 @@ class _Prefixed(logging.Formatter):
         return super().formatMessage(record)
 
 
+FILE_ALONE: Final = {"file_alone": True}
+"""As `extra` of a log line: it goes to the file and not to the console, where the program's last line says the same."""
+
+
 class _BesideTheBar(logging.StreamHandler[TextIO]):
     """A handler whose lines do not cut through a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if hasattr(record, "file_alone"):
+            return
         try:
             tqdm.write(self.format(record), file=sys.stderr)
         except (OSError, ValueError):
             self.handleError(record)
+
+
+class _ToFile(logging.FileHandler):
+    """A log that a full disk ends without a word for each line that is not in it; the work says what happened."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
 
 
 def setup_logging(path: Path | str | None = None, *, level: int = logging.INFO) -> None:
@@ -288,8 +325,9 @@ def setup_logging(path: Path | str | None = None, *, level: int = logging.INFO) 
     handlers: list[logging.Handler] = [_BesideTheBar()]
     handlers[0].setFormatter(_Prefixed("%(message)s"))
     if path is not None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(path, encoding="utf-8"))
+        with _on_disk(Path(path)):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(_ToFile(path, encoding="utf-8"))
         handlers[1].setFormatter(_Prefixed("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for name in LOGGERS:
         named = logging.getLogger(name)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 ORIENTATIONS = 9
 """Bins of half a turn (Dalal and Triggs 2005)."""

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 
 from worldaction.errors import UserError
+from worldaction.interface import RECORDED, ActionScale
 from worldaction.play.layout import MAX_ACTION
-from worldaction.play.readers.source import Source
+from worldaction.play.readers.source import Source, check_intact
 from worldaction.spec import ACTION
-
-RECORDED: Final = "action_scale"
-"""Where a store's config says how its actions were scaled: `low` and `high`, which became -1 and 1."""
 
 
 class Scaled:
-    """A source whose actions are scaled; see `Source`. Everything else is as it was.
+    """A source whose actions are scaled by `ActionScale`; see `Source`. Everything else is as it was.
 
-    a' = (2 a - high - low) / (high - low), limited to [-1, 1]; a number that never changes becomes 0. To act, a
-    policy's actions go the other way: a = low + (a' + 1) (high - low) / 2. The null action is scaled with the others.
+    The null action is scaled with the others. A policy that learned from it gives actions in the source's own units.
 
     Args:
         source: the data set.
@@ -39,14 +35,13 @@ class Scaled:
             remedy = f"give the lowest and the highest value of each of the {source.layout.action} numbers"
             raise UserError(f"{source.path}: {low.tolist()} and {high.tolist()} do not bound its actions; {remedy}")
         self._source = source
-        self._middle = (low + high) / 2
-        self._half = np.where(high > low, (high - low) / 2, 1.0)
-        null = self._scaled(np.array([source.layout.null_action]))[0]
+        self._scale = ActionScale(tuple(low.tolist()), tuple(high.tolist()))
+        null = self._scale.to_unit(np.array([source.layout.null_action]))[0]
         self.path = source.path
         self.format = source.format
         self.image_size = source.image_size
         self.rate = source.rate
-        self.episodes = source.episodes
+        self.episodes, self.skipped = source.episodes, source.skipped
         self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
         # a gripper's command is read by its sign, which scaling keeps around zero alone
         binary = tuple(i for i in source.layout.binary if low[i] == -high[i])
@@ -54,14 +49,14 @@ class Scaled:
         config = source.origin.config | {RECORDED: {"low": low.tolist(), "high": high.tolist()}}
         self.origin = replace(source.origin, config=config)
 
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
+
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         for block in self._source.blocks(episode, image_size=image_size, start=start):
-            yield block | {ACTION: self._scaled(block[ACTION])}
-
-    def _scaled(self, action: np.ndarray) -> np.ndarray:
-        """[T, A] float32."""
-        return ((action - self._middle) / self._half).clip(-1, 1).astype(np.float32)
+            yield block | {ACTION: self._scale.to_unit(block[ACTION])}
 
 
 def scale_to_range(source: Source) -> Scaled:

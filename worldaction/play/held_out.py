@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from worldaction.play.layout import Episode
-from worldaction.play.readers.source import Recording, Source
+from worldaction.play.readers.source import Recording, Source, check_intact
 from worldaction.spec import Layout, Split
 
 EVERY: Final = 10
@@ -32,12 +32,16 @@ class HeldOut:
         self._source = source
         self.path, self.format, self.origin = source.path, source.format, source.origin
         self.layout = layout or source.layout
-        self.image_size, self.rate = source.image_size, source.rate
+        self.image_size, self.rate, self.skipped = source.image_size, source.rate, source.skipped
         self.episodes: Sequence[Recording] = _held_out(source.episodes)
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
         return self._source.blocks(episode, image_size=image_size, start=start)
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
 
 
 def _held_out(episodes: Sequence[Recording]) -> Sequence[Recording]:
@@ -49,13 +53,13 @@ def _held_out(episodes: Sequence[Recording]) -> Sequence[Recording]:
 
 
 def split_attempts(
-    episodes: Sequence[Episode], attempts: Sequence[tuple[str, bool]], *, share: float, demos: int, seed: int
+    episodes: Sequence[Episode], attempts: Sequence[tuple[str, bool | None]], *, share: float, demos: int, seed: int
 ) -> list[Split]:
     """Which attempts of made play are held out from everything that learns: of each task both successes and failures.
 
     Args:
         episodes: all of the play.
-        attempts: of each episode the task and whether it was done; an empty task for play.
+        attempts: of each episode the task and whether it was done, if that is known; an empty task for play.
         share: of the near misses of each task and outcome; 0 holds out nothing.
         demos: how many demonstrations of each task, the last ones.
         seed: draws the near misses.
@@ -64,7 +68,7 @@ def split_attempts(
         the split of each episode; that of play is its own.
     """
     rng = np.random.default_rng([seed, SALT])
-    near: dict[tuple[str, bool], list[int]] = {}
+    near: dict[tuple[str, bool | None], list[int]] = {}
     shown: dict[str, list[int]] = {}
     for number, (episode, (task, success)) in enumerate(zip(episodes, attempts, strict=True)):
         if episode.kind == "near_miss":

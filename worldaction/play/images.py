@@ -43,6 +43,19 @@ def centre_square(images: np.ndarray) -> np.ndarray:
     return images[:, top : top + side, left : left + side]
 
 
+def fitted(images: np.ndarray, new_size: int | None) -> np.ndarray:
+    """What readers do to pictures, and policies to those of a robot: `centre_square`, then `area_mean`.
+
+    Args:
+        images: [T, H, W, 3] uint8, with H and W at least `new_size`.
+        new_size: side of the result in pixels; None leaves the squares as large as they are.
+
+    Returns:
+        [T, new_size, new_size, 3] uint8.
+    """
+    return area_mean(centre_square(images), new_size)
+
+
 def area_mean(images: np.ndarray, new_size: int | None) -> np.ndarray:
     """Average images down to a square, as OpenCV's INTER_AREA does, also where the sizes do not divide.
 

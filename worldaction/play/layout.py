@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
+from worldaction.io.typed_json import typed
 from worldaction.spec import Kind
 
 FORMAT = "worldaction play store 2"
 # a little more than 1, because actions come as rounded float64
 MAX_ACTION = 1.0 + 1e-4
+
+SKIPPED = "skipped"
+"""In a store's config: what of its source was damaged or missing, a line each."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Segment:
     task: str
     start: int
     stop: int
-    success: bool = True
+    success: bool | None = None
+    """Whether it succeeded; None where nobody says so, which is neither a success nor a failure."""
     sentence: str = ""
     """What a person said to the robot, where the recording says so."""
 
@@ -129,67 +134,66 @@ def read_description(folder: Path) -> Description:
     Raises:
         UserError: it is missing, damaged, of another version, or its numbers contradict each other.
     """
-    path = folder / "store.json"
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise UserError(f"{path} does not describe a play store of this version; convert or generate the data again")
-    try:
-        description = _parse(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error!r}); convert or generate the data again") from error
+    path, remedy = folder / "store.json", "convert or generate the data again"
+    found = read_json(path, remedy=remedy)
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{path} does not describe a play store of this version; {remedy}")
+    content: _Content = typed(found, _Content, path, remedy=remedy)
+    head = {field.name: getattr(content, field.name) for field in dataclasses.fields(StoreMeta)}
+    description = Description(content.frames, StoreMeta(**head), content.episodes, content.segments, content.checksums)
     if problem := _contradiction(description):
-        raise UserError(f"{path}: {problem}; convert or generate the data again")
+        raise UserError(f"{path}: {problem}; {remedy}")
     return description
 
 
-def _parse(content: Mapping[str, Any]) -> Description:
-    names = [f.name for f in dataclasses.fields(StoreMeta) if f.name != "layout"]
-    meta = StoreMeta(**{name: content[name] for name in names}, layout=spec.Layout.from_dict(content["layout"]))
-    episodes = [Episode(**item) for item in content["episodes"]]
-    segments = [Segment(**item) for item in content["segments"]]
-    numbers = [content["frames"], meta.image_size, *(n for e in episodes for n in (e.start, e.length))]
-    numbers += [n for s in segments for n in (s.start, s.stop)]
-    if any(type(number) is not int for number in numbers):
-        raise TypeError("a frame number is no integer")
-    if any(type(s.sentence) is not str for s in segments):
-        raise TypeError("a sentence is no text")
-    _check_types(meta)
-    return Description(content["frames"], meta, episodes, segments, dict(content["checksums"]))
+class _Content(NamedTuple):
+    """`store.json`, as it is written."""
 
-
-def _check_types(meta: StoreMeta) -> None:
-    """What the code relies on, in a file that anybody may have edited."""
-    layout = meta.layout
-    texts = [meta.source, meta.renderer, *layout.cameras]
-    sizes = [layout.robot, layout.scene, layout.action, *layout.binary, 0 if layout.euler is None else layout.euler]
-    if any(type(text) is not str for text in texts) or not all(camera.isidentifier() for camera in layout.cameras):
-        raise TypeError("a name is no text, or a camera's no word")
-    if any(type(size) is not int or size < 0 for size in sizes) or layout.action < 1:
-        raise TypeError("a size of the layout is no number of things")
-    if not all(type(number) in (int, float) for number in layout.null_action):
-        raise TypeError("the null action holds no numbers")
-    if type(layout.absolute) is not bool:
-        raise TypeError("whether actions are absolute is neither true nor false")
-    if type(meta.config) is not dict or not (meta.seed is None or type(meta.seed) is int):
-        raise TypeError("the config is no mapping, or the seed no integer")
+    format: str
+    frames: int
+    image_size: int
+    source: str
+    renderer: str
+    seed: int | None
+    layout: spec.Layout
+    config: dict[str, Any]
+    checksums: dict[str, str]
+    segments: list[Segment]
+    episodes: list[Episode]
 
 
 def _contradiction(description: Description) -> str | None:
     """What is wrong with the numbers, if anything."""
-    frames, meta, episodes, segments, _ = description
+    frames, meta, episodes, segments, checksums = description
     if frames < 1 or not episodes:
         return "the store has no frames"
-    if len(meta.layout.null_action) != meta.layout.action:
-        return f"the null action has {len(meta.layout.null_action)} numbers, an action {meta.layout.action}"
+    if problem := layout_problem(meta.layout):
+        return problem
+    files = {f"frames/{key}.memmap" for key in rows(meta.image_size, meta.layout)}
+    if wrong := sorted(files ^ checksums.keys()):
+        return (
+            f"{wrong[0][:100]} has {'no checksum' if wrong[0] in files else 'a checksum, but is no file of the store'}"
+        )
     position = 0
     for i, episode in enumerate(episodes):
         if episode.start != position or episode.length < 1:
             return f"episode {i} starts at frame {episode.start} with {episode.length} frames, expected {position}"
-        if episode.kind not in get_args(Kind) or episode.split not in get_args(spec.Split):
-            return f"episode {i} is of kind {episode.kind!r} and split {episode.split!r}"
         position = episode.stop
     if position != frames:
         return f"the episodes have {position} frames together, the store says {frames}"
     if bad := next((s for s in segments if not 0 <= s.start < s.stop <= frames), None):
         return f"segment {bad.task} from {bad.start} to {bad.stop} lies outside the {frames} frames"
+    return None
+
+
+def layout_problem(layout: spec.Layout) -> str | None:
+    """What is wrong with a layout that somebody may have edited, if anything."""
+    if bad := next((camera for camera in layout.cameras if not camera.isidentifier()), None):
+        return f"the camera {bad[:60]!r} is no word"
+    if min(layout.robot, layout.scene, layout.euler or 0, *layout.binary, 0) < 0 or layout.action < 1:
+        return "a size of the layout is no number of things"
+    if max(layout.binary, default=0) >= layout.action or (layout.euler or 0) + 3 > max(layout.robot, 3):
+        return "a number that is binary or an angle is none of an action's or a robot's"
+    if len(layout.null_action) != layout.action:
+        return f"the null action has {len(layout.null_action)} numbers, an action {layout.action}"
     return None

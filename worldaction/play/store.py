@@ -8,7 +8,6 @@ through `StoreWriter`; training reads through `PlayStore`.
 from __future__ import annotations
 
 import bisect
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,8 @@ from torch import Tensor
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import read_json
+from worldaction.io.files import sha256_of
+from worldaction.io.sealed_json import read_json
 from worldaction.play.layout import Description, Episode, Segment, StoreMeta, read_description, recorded, rows
 from worldaction.play.writers.store import StoreWriter
 from worldaction.spec import Kind
@@ -115,7 +115,7 @@ class PlayStore:
 
         Args:
             task: its name.
-            successful: leave out the failed ones.
+            successful: leave out those that failed or of which nobody knows.
             kind: only those in episodes of this kind.
             split: only those in episodes of this split.
 
@@ -147,9 +147,8 @@ class PlayStore:
             UserError: a file has changed since.
         """
         for name, checksum in self.checksums.items():
-            with open(self.path / name, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
-                    raise UserError(f"{self.path / name} has changed since it was written; make the store again")
+            if sha256_of(self.path / name) != checksum:
+                raise UserError(f"{self.path / name} has changed since it was written; make the store again")
 
     def _check_values(self) -> None:
         starts = self.frames[spec.IS_INIT].nonzero()[:, 0].tolist()
@@ -167,13 +166,13 @@ def _counts(found: Counter[str]) -> str:
 def _map_frames(folder: Path, description: Description) -> TensorDict:
     """The raw files as tensors over private maps, which a read-only disk allows and which no code path can spoil."""
     schema = rows(description.meta.image_size, description.meta.layout)
-    if not isinstance(leaves := read_json(folder / "meta.json"), dict):
-        raise UserError(f"{folder}/meta.json is damaged (it is no mapping); make the store again")
+    leaves: dict[str, Any] = read_json(folder / "meta.json", dict[str, Any], remedy="make the store again")
     mapped = {}
     for key, row in schema.items():
         shape = (description.frames, *row.shape)
         if (leaf := leaves.get(key)) != recorded(shape, row.dtype):
-            raise UserError(f"{folder}/meta.json: {key} is {leaf}, not {row.dtype} {list(shape)}; make the store again")
+            said = str(leaf)[:200]
+            raise UserError(f"{folder}/meta.json: {key} is {said}, not {row.dtype} {list(shape)}; make the store again")
         mapped[key] = _map(folder / f"{key}.memmap", shape, row.dtype)
     return TensorDict(mapped, batch_size=[description.frames])
 

@@ -6,9 +6,10 @@ Training calls `losses_of`; everything after training calls `embed`, `start`, `p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from tensordict import TensorDict, TensorDictBase
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 
 from worldaction.config import LOSSES_OF_PAPER, ModelSizes, check_ranges, sizes_of, to_dict
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import load_tensors, read_json, save_tensors, write_json
+from worldaction.io.artefact import WEIGHTS, load_tensors, save_tensors, write_json
+from worldaction.io.sealed_json import read_json
+from worldaction.io.typed_json import typed
 from worldaction.losses.base import DrawsImages, Loss, Shapes
 from worldaction.losses.building import build
 from worldaction.losses.registry import parse
-from worldaction.play.layout import Episode
+from worldaction.play.layout import Episode, layout_problem
 from worldaction.play.store import PlayStore
 from worldaction.random import Stream, uniform
 from worldaction.spec import (
@@ -44,6 +47,7 @@ from worldaction.world_model.posed_core import PosedCore, told_of
 POSE: Final = "pose"
 """The term by which a model that carries the pose learns what the law of the robot does not foresee."""
 POSE_SCALE: Final = 10.0
+Built = TypeVar("Built", bound=nn.Module)
 DECODER = ("reconstruction",)
 """The loss whose network draws images."""
 DRAWN_AT_ONCE: Final = 128
@@ -131,13 +135,18 @@ class ModelConfig(ModelSizes):
         Raises:
             UserError: they do not fit this version, or name a core whose code nobody has imported.
         """
+        remedy = "it was written by another version, or changed; train the model again"
         values = {"core": cls.core, "pose": "none", **values}
-        if wrong := sorted(values.keys() ^ {field.name for field in fields(cls)}):
-            has = "has an unknown" if wrong[0] in values else "lacks"
-            raise UserError(f"{source} {has} {wrong[0]!r}; it was written by another version, train the model again")
-        check_imported(values["core"], source)
-        lists = {name: tuple(values[name]) for name in ("cameras", "losses")}
-        return cls(**{**values, **lists, "layout": Layout.from_dict(values["layout"])})
+        # sizes have defaults, which would not be those of the model
+        if missing := sorted({field.name for field in fields(cls)} - values.keys()):
+            raise UserError(f"{source} lacks {missing[0]!r}; {remedy}")
+        found: ModelConfig = typed(values, cls, source, remedy=remedy)
+        if problem := layout_problem(found.layout):
+            raise UserError(f"{source}: {problem}; {remedy}")
+        if strange := sorted(set(found.cameras) - set(found.layout.cameras)):
+            raise UserError(f"{source}: no frame has the camera {strange[0][:60]!r}; {remedy}")
+        check_imported(found.core, source)
+        return found
 
 
 class WorldModel(nn.Module):
@@ -354,7 +363,8 @@ class WorldModel(nn.Module):
             image, shape = observation[camera], [*lead, side, side, 3]
             if image.dtype != torch.uint8 or list(image.shape) != shape:
                 kind = str(image.dtype).removeprefix("torch.")
-                raise UserError(f"{camera!r} is {kind} {list(image.shape)}; this model sees uint8 {shape}")
+                remedy = "worldaction.play.images.fitted makes such of larger ones"
+                raise UserError(f"{camera!r} is {kind} {list(image.shape)}; this model sees uint8 {shape}, {remedy}")
         return lead
 
     def feature(self, latent: Latent) -> Tensor:
@@ -448,8 +458,8 @@ class WorldModel(nn.Module):
     def save(self, folder: Path | str) -> None:
         """Write config.json and model.safetensors into a folder."""
         folder = Path(folder)
-        write_json(folder / "config.json", to_dict(self.config))
-        save_tensors(folder / "model.safetensors", dict(self.state_dict()))
+        weights = save_tensors(folder / "model.safetensors", dict(self.state_dict()))
+        write_json(folder / "config.json", to_dict(self.config) | {WEIGHTS: weights})
 
     @classmethod
     def load(cls, folder: Path | str, *, losses: Sequence[str] = DECODER, core: str | None = None) -> WorldModel:
@@ -469,10 +479,36 @@ class WorldModel(nn.Module):
         folder = Path(folder)
         if core is not None:
             bring_core(core)
-        config = ModelConfig.from_dict(read_json(folder / "config.json"), source=folder / "config.json")
-        model = cls(replace(config, losses=tuple(text for text in config.losses if parse(text).target in losses)))
-        restore(model, load_tensors(folder / "model.safetensors"), source=folder / "model.safetensors")
+        values = read_json(folder / "config.json", dict[str, Any])
+        # models of before have none
+        weights = load_tensors(folder / "model.safetensors", expected=values.pop(WEIGHTS, None))
+        config = ModelConfig.from_dict(values, source=folder / "config.json")
+        wanted = tuple(text for text in config.losses if parse(text).target in losses)
+        model = rebuilt(lambda: cls(replace(config, losses=wanted)), weights, source=folder / "model.safetensors")
         return model.eval().requires_grad_(False)
+
+
+def rebuilt(build: Callable[[], Built], weights: Mapping[str, Tensor], *, source: Path) -> Built:
+    """A module with its weights. It is first built without memory, for a file may name sizes that nobody has room for.
+
+    Args:
+        build: makes the module, untrained.
+        weights: by the names of its `state_dict`.
+        source: where they come from, for the error.
+
+    Raises:
+        UserError: one is missing, of another shape, or holds NaN or an infinity.
+    """
+    # what looks at values while it is built cannot be built without them
+    try:
+        with suppress(NotImplementedError), torch.device("meta"):
+            _check_fit(build().state_dict(), weights, source)
+    except (RuntimeError, TypeError, ValueError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{source}: nothing can be built of the sizes in its config ({reason}); get it anew") from error
+    module = build()
+    restore(module, weights, source=source)
+    return module
 
 
 def restore(module: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -> None:
@@ -484,18 +520,28 @@ def restore(module: nn.Module, weights: Mapping[str, Tensor], *, source: Path) -
         source: where they come from, for the error.
 
     Raises:
-        UserError: one is missing or of another shape.
+        UserError: one is missing, of another shape, or holds NaN or an infinity.
     """
-    state = module.state_dict()
+    _check_fit(module.state_dict(), weights, source)
+    module.load_state_dict({key: weights[key] for key in module.state_dict()})
+
+
+def part_of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names begin with a prefix, without it."""
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def _check_fit(state: Mapping[str, Tensor], weights: Mapping[str, Tensor], source: Path) -> None:
     for key, value in state.items():
         found = weights.get(key)
+        if found is not None and not found.isfinite().all():
+            raise UserError(f"{source}: {key!r} holds NaN or infinity, so it is of no use; train it again")
         if found is None or found.shape != value.shape:
             has = "lacks" if found is None else f"has {list(found.shape)} for"
             raise UserError(
                 f"{source} {has} {key!r}, which is {list(value.shape)} here; it does not fit its config. If another"
                 " version of worldaction saved it, train it again"
             )
-    module.load_state_dict({key: weights[key] for key in state})
 
 
 def _open_loop_from(size: int, time: int, share: float | Tensor, device: torch.device) -> Tensor:

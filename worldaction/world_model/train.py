@@ -13,12 +13,13 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from worldaction.config import TrainingConfig, check_ranges, digest
+from worldaction.config import TrainingConfig, check_ranges, digest, to_dict
 from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, linear_decay, linear_rise
@@ -108,6 +109,7 @@ class Training:
         self.training = TrainingConfig() if training is None else training
         check_ranges(self.training, "TrainingConfig.")
         where = as_device(device)
+        store.verify()
         torch.manual_seed(seed)
         self.model = WorldModel(ModelConfig.of(store) if config is None else config)
         if store.meta.layout.robot:
@@ -152,6 +154,11 @@ class Training:
         with closing(self._step.batches):
             self._fit.run(self._step.loss, finish, draw=self._step.draw, replayable=self._step.replayable)
 
+    @property
+    def skipped(self) -> list[int]:
+        """Steps whose batches were passed over, because somebody asked for it."""
+        return self._fit.skipped
+
     def discard(self) -> None:
         """Delete the checkpoint, once the model has been saved."""
         self._fit.discard()
@@ -184,7 +191,12 @@ class Training:
             save_every=options.save_every,
             also={"batches": self._step.batches, "origin": self._origin},
             graph=graph,
+            about=self._about,
         )
+
+    def _about(self) -> dict[str, Any]:
+        """What it takes to replay a batch, beside the model's weights."""
+        return {"config": to_dict(self.model.config), "open_loop": float(self._step.open_loop), "bf16": self._step.bf16}
 
 
 class _Origin:

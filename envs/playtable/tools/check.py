@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from envs.drawing import GL_BACKENDS, works
 from envs.episodes import Noise
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import Expert
 from envs.playtable.generate import demo_episode
-from envs.playtable.render import GL_BACKENDS, works
 from envs.playtable.stress import stressed
 from envs.tasks import TASKS, get_task
 from worldaction.config import NonNegative, Pace, StressConfig, Whole, check_ranges, check_stress

@@ -25,7 +25,8 @@ from envs.playtable.tools.measure import MILLIMETRES, Values, measure
 from envs.playtable.tools.properties import properties
 from envs.playtable.tools.replay import CARRIED, PARTS, Outcome, load_recording, replay, save_recording
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json, replacing
+from worldaction.io.artefact import replacing
+from worldaction.io.sealed_json import read_json
 
 FACTS: Final = Path(envs.playtable.__file__).parent / "calvin_facts.json"
 """CALVIN's numbers: `given` was read off its files or measured with forces from outside, `measured` by `--calvin`."""

@@ -23,6 +23,7 @@ from worldaction.config import StressConfig
 from worldaction.errors import UserError
 from worldaction.io.pictures import contact_sheet
 from worldaction.play.images import area_mean
+from worldaction.play.readers.npz import open_npz
 from worldaction.spec import CAMERAS, ROBOT, SCENE
 
 Images = NDArray[np.uint8]
@@ -200,7 +201,7 @@ def beside_calvin(folder: Path, *, every: int = 12, renderer: str = "auto") -> d
     likenesses: dict[str, list[Likeness]] = {camera: [] for camera in CAMERAS}
     env = PlayTableEnv(image_size=SHEET, renderer=renderer)
     for path in paths:
-        with np.load(path, allow_pickle=False) as frame:
+        with open_npz(path) as frame:
             ours = env.reset(seed=0, options={ROBOT: frame[ROBOT], SCENE: frame[SCENE]})[0]
             for camera in CAMERAS:
                 small, theirs = area_mean(ours[camera][None], len(frame[camera]))[0].astype(float), frame[camera]

@@ -35,7 +35,8 @@ from experiments.study.arms import differences
 from experiments.study.checks import JUDGED
 from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 
 Json = dict[str, Any]
 KEPT = ("seed", "difference", "iterations", "stop_reason")
@@ -95,41 +96,51 @@ def compare(run: Run) -> Json:
     Args:
         run: the study; what its arms have finished has been summarised in their folders.
     """
-    updates = {arm.study.improved for arm in run.arms().values()}
+    summary: Json = {
+        "preset": run.study.preset,
+        "seeds": list(run.study.seeds),
+        "settings": settings_of(run.study),
+        **commits(run),
+        "seconds": since_start(run),
+        "worked_seconds": worked_seconds(run.folder),
+        **side_by_side(run.arms(), tasks=run.study.tasks, seeds=run.study.seeds),
+    }
+    write_json(run.folder / "summary.json", summary)
+    return summary
+
+
+def side_by_side(runs: Mapping[str, Run], *, tasks: Sequence[str], seeds: Sequence[int]) -> Json:
+    """The part of a comparison that is said of its arms, or of any runs that were tested alike.
+
+    Args:
+        runs: by name; what they have finished has been summarised in their folders.
+        tasks: that they have in common.
+        seeds: likewise.
+    """
+    updates = {run.study.improved for run in runs.values()}
     improved = updates.pop() if len(updates) == 1 else ANY_UPDATE
-    found = {name: Found.read(arm, improved) for name, arm in run.arms().items()}
-    cells = _common(list(found.values()), run)
+    found = {name: Found.read(run, improved) for name, run in runs.items()}
+    cells = _common(list(found.values()), tasks, seeds)
     changes = differences({name: one.run.study for name, one in found.items()})
     first = next(iter(found.values()))
     arms = {name: _arm(one, cells, changes[name]) for name, one in found.items()}
     for name, one in found.items():
         if one is not first and cells:
             arms[name]["against_first"] = _against(arms[name], one, next(iter(arms.values())), first, cells)
-    summary: Json = {
-        "preset": run.study.preset,
+    left = {name: count for name, one in found.items() if (count := one.unfinished)}
+    return {
         "improved": improved,
-        "seeds": list(run.study.seeds),
-        "tasks_compared": {task: list(seeds) for task, seeds in cells.items()},
-        "settings": settings_of(run.study),
-        **commits(run),
+        "tasks_compared": {task: list(some) for task, some in cells.items()},
         "renderer": first.summary.get("renderer"),
-        "seconds": since_start(run),
-        "worked_seconds": worked_seconds(run.folder),
         "arms": arms,
+        **({"unfinished": left} if left else {}),
     }
-    if left := {name: count for name, one in found.items() if (count := one.unfinished)}:
-        summary["unfinished"] = left
-    write_json(run.folder / "summary.json", summary)
-    return summary
 
 
-def _common(found: Sequence[Found], run: Run) -> dict[str, list[int]]:
+def _common(found: Sequence[Found], tasks: Sequence[str], seeds: Sequence[int]) -> dict[str, list[int]]:
     """Tasks, and of each the seeds, that all arms have finished."""
-    cells = {
-        task: [seed for seed in run.study.seeds if all((task, seed) in one.episodes for one in found)]
-        for task in run.study.tasks
-    }
-    return {task: seeds for task, seeds in cells.items() if seeds}
+    cells = {task: [seed for seed in seeds if all((task, seed) in one.episodes for one in found)] for task in tasks}
+    return {task: some for task, some in cells.items() if some}
 
 
 def _arm(found: Found, cells: Mapping[str, Sequence[int]], changes: Json) -> Json:

@@ -9,9 +9,10 @@ from typing import Any
 
 from experiments.report.comparison.figures import calibration, side_by_side
 from experiments.report.comparison.tables import cautions, headline, policies_of, tables
+from experiments.report.figures import Plot
 from experiments.report.page import figure, heading, made_by, section, write_page
 from experiments.report.table import Table
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 Json = dict[str, Any]
 _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe's for paired differences, their
@@ -50,13 +51,21 @@ def _links(summary: Json) -> str:
     return f"<p>Every arm is a run with a page of its own: {', '.join(links)}.</p>"
 
 
-def _figures(folder: Path, summary: Json) -> str:
+def plots(summary: Json) -> dict[str, Plot]:
+    """Every figure of a comparison, by the name of its files."""
     arms: Mapping[str, Json] = summary["arms"]
     if not summary["tasks_compared"]:
-        return ""
+        return {}
     policies = policies_of(summary)
-    beside = figure(folder, "arms", side_by_side(arms, policies), "success by arm, with intervals")
-    dreams = calibration(arms, policies)
+    return {"arms": side_by_side(arms, policies), "calibration": calibration(arms, policies)}
+
+
+def _figures(folder: Path, summary: Json) -> str:
+    drawn = plots(summary)
+    if not drawn:
+        return ""
+    beside = figure(folder, "arms", drawn["arms"], "success by arm, with intervals")
+    dreams = drawn["calibration"]
     return f"{beside}\n{figure(folder, 'calibration', dreams, 'imagined against real success', _ABOUT_CALIBRATION)}"
 
 

@@ -434,6 +434,7 @@ def test_calls_that_make_no_sense_are_refused_by_name() -> None:
         single.step(action * np.nan)
     with pytest.raises(UserError, match=r"\[3, 7\]"):
         several.step(np.stack([action] * 3))
+    single.reset(options={"lerobot_new_rollout": True})
     with pytest.raises(UserError, match="option 'strat'; did you mean 'start'"):
         single.reset(options={"strat": 1})
     with pytest.raises(UserError, match="start 5"):

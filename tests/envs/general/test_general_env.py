@@ -85,6 +85,24 @@ def test_success_is_what_info_says_and_ends_the_episode() -> None:
     assert env.reset(seed=0)[0][SCENE].tolist() == [0.0]
 
 
+def test_success_that_is_left_over_at_a_reset_and_steps_that_say_nothing_are_none() -> None:
+    class Stale(gym.Wrapper[Any, Any, Any, Any]):
+        steps = 0
+
+        def reset(self, **options: Any) -> Any:
+            return self.env.reset(**options)[0], {"success": True}
+
+        def step(self, action: Any) -> Any:
+            self.steps += 1
+            seen, reward, terminated, truncated, _ = self.env.step(action)
+            # one in two says nothing
+            return seen, reward, terminated, truncated, {} if self.steps % 2 == 0 else {"success": False}
+
+    env = Standard(Stale(gym.make(ID)), GymConfig(), image_size=8, max_steps=None)
+    assert env.reset(seed=0)[1]["is_success"] is False
+    assert [env.step(np.zeros(2))[4]["is_success"] for _ in range(4)] == [False] * 4
+
+
 def test_success_can_be_a_reward_or_a_function_of_one_s_own() -> None:
     for config in (GymConfig(success_reward=-REACHED), GymConfig(success="test_general_env:near")):
         env = standard(config, sees="numbers", tells=False)

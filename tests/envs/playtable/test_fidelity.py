@@ -16,7 +16,7 @@ from envs.playtable.tools.fidelity import FACTS, MARKS, Row, fidelity, fidelity_
 from envs.playtable.tools.measure import contacts, gripper, responses
 from envs.tasks import TASKS
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.spec import SCENE_FIELDS, SCENE_SIZE
 
 PAGE = ROOT / "docs" / "playtable.md"

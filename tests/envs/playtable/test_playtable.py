@@ -17,6 +17,7 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
 import envs
+from envs import drawing
 from envs.playtable import render, scene
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.expert import CLOSED, DOWN, Expert, steer
@@ -244,6 +245,13 @@ def test_the_time_limit_truncates() -> None:
     assert [env.step(STILL)[3] for _ in range(3)] == [False, False, True]
 
 
+def test_what_lerobot_sends_along_with_a_reset_changes_nothing(blind: PlayTableEnv) -> None:
+    before, _ = blind.reset(seed=4, options={"task": "open_drawer"})
+    after, _ = blind.reset(seed=4, options={"task": "open_drawer", "lerobot_new_rollout": True})
+    for key, value in before.items():
+        np.testing.assert_array_equal(after[key], value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -283,7 +291,7 @@ def test_it_passes_the_checks_of_gymnasium_and_stable_baselines3() -> None:
 
 
 def test_rays_and_egl_draw_nearly_the_same_picture() -> None:
-    if not render.works("egl"):
+    if not drawing.works("egl"):
         pytest.skip("no EGL here")
     one, other = (PlayTableEnv(renderer=name) for name in ("egl", "rays"))
     for seed in range(3):

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
+from envs.drawing import GL_BACKENDS, works
 from envs.playtable import render, scene
 from envs.playtable.env import PlayTableEnv
-from envs.playtable.render import GL_BACKENDS, works
 
 DRAW = """
 import gymnasium, envs

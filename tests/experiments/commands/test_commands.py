@@ -31,25 +31,30 @@ from experiments.study.options import parse_study
 from experiments.study.settings import PRESETS
 from worldaction.config import GymConfig, StressConfig
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 from worldaction.spec import CAMERAS
 
 DOCUMENTS = (
     "README.md",
     "CONTRIBUTING.md",
+    "docs/arm.md",
     "docs/arms.md",
     "docs/baselines.md",
     "docs/benchmarks.md",
     "docs/calvin.md",
     "docs/data.md",
     "docs/environments.md",
+    "docs/interruptions.md",
     "docs/kernels.md",
     "docs/losses.md",
     "docs/playtable.md",
     "docs/quickstart.md",
+    "docs/recorded.md",
+    "docs/reliability.md",
     "docs/python_api.md",
     "docs/scenes.md",
     "docs/stress.md",
+    "docs/use_your_policy.md",
 )
 STUDY = "python -m experiments.calvin"
 NAMING = "runs/calvin/quick-.../artefacts/seed0/world_model"
@@ -109,10 +114,24 @@ def fits_pendulum(command: str) -> None:
     assert {key: getattr(study, key) for key in found} == found
 
 
-def names_a_package(command: str) -> None:
+def names_a_module(name: str) -> Callable[[str], None]:
     """An example's own environment is looked for where the command says."""
-    with pytest.raises(UserError, match="my_package"):
-        parse_study(command.removeprefix("worldaction train").split())
+
+    def check(command: str) -> None:
+        with pytest.raises(UserError, match=name):
+            parse_study(command.removeprefix("worldaction train").split())
+
+    return check
+
+
+def learns_from_a_recording(command: str) -> None:
+    """A recording of the tests in the place of the example's; test_recorded_study.py runs such a study to its end."""
+    arguments = re.sub(f"^({STUDY}|worldaction train)", "", command).split()
+    at = arguments.index("--play") + 1
+    arguments[at] = str(ROOT / "tests/data/calvin_sample_64")
+    study, _, _ = parse_study(arguments)
+    assert (study.env, study.tasks, study.stress) == ("recorded", ("open_drawer",), StressConfig())
+    assert study.recorded.scale == ("minmax" if "--scale" in arguments else "none")
 
 
 def moves_to_metaworld(command: str) -> None:
@@ -150,7 +169,7 @@ def compares(arms: int) -> Callable[[str], None]:
 
 
 def data_has_options(command: str) -> None:
-    """What the commands for data do is in test_data_commands.py; here, that they exist with these options."""
+    """What the commands for data and for the arm do is in their own tests; here, that they have these options."""
     words = command.split()
     options = [word for word in words if word.startswith("--")]
     prints(*options)(" ".join([*words[:3], "--help"]))
@@ -251,6 +270,13 @@ def evaluates(command: str) -> None:
     prints(*(word for word in command.split() if word.startswith("--")))("worldaction eval --help")
 
 
+def parses(command: str) -> None:
+    """The verb takes these words; what it does is tested in a file of its own."""
+    words = command.split()[1:]
+    verb = words[:2] if words[0] == "data" else words[:1]
+    prints(*(word for word in words if word.startswith("--")))(f"worldaction {' '.join(verb)} --help")
+
+
 def has_markers(command: str) -> None:
     """This suite; what it leaves out is marked as the document says."""
     assert "markers" in (ROOT / "pyproject.toml").read_text()
@@ -265,7 +291,13 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} quick --losses reconstruction kl": means("quick", losses=PRESETS["quick"].losses[:2]),
     f"{STUDY} small --print-config": means("small"),
     f"{STUDY} --resume runs/calvin/quick-...": goes_on,
-    f"{STUDY} debug --play path/to/task_D_D": means("debug", play="path/to/task_D_D", stress=StressConfig()),
+    f"{STUDY} debug --play path/to/task_D_D": learns_from_a_recording,
+    "worldaction train --play my_set --scale minmax": learns_from_a_recording,
+    "worldaction train small --play my_set --seeds 0 1 2": learns_from_a_recording,
+    "worldaction train --env my_env:MyEnv --play my_demonstrations --gym.camera none": names_a_module("my_env"),
+    "worldaction data inspect my_set": data_has_options,
+    "worldaction data check": data_has_options,
+    "worldaction serve RUN/policies/TASK-seed0-ppo": lambda command: parses(command),
     f"{STUDY} quick --help": helps,
     f"{STUDY} debug --losses reconstruction kl my_losses:Mine=0.1": means(
         "debug", losses=(*PRESETS["debug"].losses[:2], "my_losses:Mine=0.1")
@@ -320,7 +352,7 @@ TABLE: dict[str, Callable[[str], None]] = {
         "worldaction report --help"
     ),
     "worldaction train debug --env Pendulum-v1 --gym.expert sac --gym.success-reward -0.02": fits_pendulum,
-    "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_package,
+    "worldaction train quick --env my_package:Reach-v0 --gym.expert my_package:Expert": names_a_module("my_package"),
     "python -m experiments.metaworld quick": moves_to_metaworld,
     "worldaction baselines runs/calvin/quick-...": has_options,
     "worldaction baselines runs/calvin/quick-... --methods dppo sb3_ppo_dream --tasks open_drawer --seeds 0": (
@@ -343,6 +375,22 @@ TABLE: dict[str, Callable[[str], None]] = {
         ),
     ),
     "worldaction losses --measure": lambda command: prints("--measure")("worldaction losses --help"),
+    **dict.fromkeys(
+        (
+            "worldaction eval RUN/policies/NAME",
+            "worldaction eval RUN/policies/NAME --episodes 100 --video",
+            "worldaction eval RUN/policies/NAME --env worldaction/Calvin-v0 --out outcomes.json",
+            "worldaction eval RUN --in ENV",
+            "worldaction video RUN/policies/NAME film.mp4 --episodes 6",
+            "worldaction runs",
+            "worldaction compare RUN OTHER-RUN",
+            "worldaction figure RUN --format pdf",
+            "worldaction export RUN/policies/NAME exported --to lerobot",
+            "worldaction serve RUN/policies/NAME",
+            "worldaction data convert --scale minmax",
+        ),
+        lambda command: parses(command),
+    ),
     "worldaction new loss my_loss": lambda command: prints("name")("worldaction new loss --help"),
     "worldaction check loss my_loss:MyLoss": lambda command: prints("as for --losses")("worldaction check loss --help"),
     "python -m experiments.losses quick --models-only --seeds 0 1 2 --distractors 0 0.3 0.6": compares(
@@ -350,6 +398,9 @@ TABLE: dict[str, Callable[[str], None]] = {
     ),
     "python -m experiments.losses --resume runs/calvin/quick-20261121-084500": has_options,
     "python -m experiments.losses quick --compare taco dynamo,ema=0.99 my_losses:Mine": compares(4),
+    "worldaction replay runs/.../artefacts/seed0/world_model/non_finite_batch.safetensors": has_options,
+    "worldaction replay FILE --skip": has_options,
+    "worldaction campaign --minutes 0 --strikes 11 --only kills": has_options,
     "worldaction benchmark": has_options,
     "worldaction benchmark --quick": has_options,
     "worldaction benchmark --peer lumos=../lumos dreamerv3-torch=../dreamerv3-torch r2dreamer=../r2dreamer": (
@@ -378,6 +429,9 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction data convert play table_lerobot --to lerobot": data_has_options,
     "worldaction data convert play table_calvin --to calvin": data_has_options,
     "worldaction data inspect PATH": data_has_options,
+    "worldaction data inspect arm_set --sheet sheet.png": data_has_options,
+    "worldaction arm record arm_set --episodes 60 --failures 15 --seed 0": data_has_options,
+    "worldaction arm evaluate POLICY --episodes 100 --seed 0": data_has_options,
     "worldaction data convert PATH OUT": data_has_options,
     f"{STUDY} quick --stress.frame-extra 1 --stress.frame-play": means(
         "quick", stress=harder(frame_extra=1, frame_play=True)
@@ -385,6 +439,12 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction table looks": looks_at_fewer,
     "worldaction table looks --beside path/to/task_D_D": looks_at_fewer,
     "worldaction jury runs/calvin/quick-...": has_options,
+    "worldaction verify": lambda command: prints("play store")("worldaction verify --help"),
+    "worldaction verify runs/calvin/quick-...": lambda command: prints("play store")("worldaction verify --help"),
+    "worldaction campaign --minutes 30 --seed 0": lambda command: prints("--minutes", "--seed", "--only", "--out")(
+        "worldaction campaign --help"
+    ),
+    "worldaction data check --manifest FILE": data_has_options,
     "worldaction doctor": prints("torch", "packages", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
     "worldaction check loss my_losses:Mine": checks_the_readme_s_loss,

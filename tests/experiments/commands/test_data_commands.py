@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +19,8 @@ from envs.playtable.tools.replay import CARRIED, load_recording
 from experiments import __main__ as cli
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play.convert import convert
 from worldaction.play.inspect.actions import detect
 from worldaction.play.inspect.check import check_frames
@@ -286,7 +288,7 @@ def test_a_manifest_names_every_file_that_changed_is_missing_or_new(
     (store / "store.json").write_text((store / "store.json").read_text() + "\n")
     names = [*read_json(lists)["files"]]
     content = lists.read_text().replace(f'"{names[0]}"', '"gone.npz"')
-    lists.write_text(content)
+    write_json(lists, json.loads(content))
     capsys.readouterr()
     assert ran("check", store, "--manifest", lists) == 1
     said = capsys.readouterr().out
@@ -314,7 +316,7 @@ def recorded(*, actions: str) -> ListedSource:
         action = {"achieved": rel, "commanded": found.action[part], "wrong": -found.action[part]}[actions]
         run: Arrays = {spec.ROBOT: state, spec.SCENE: found.scene_obs[part], spec.ACTION: np.asarray(action)}
         runs.append(run)
-        segments = (Segment(window.task, 0, window.stop - window.start),)
+        segments = (Segment(window.task, 0, window.stop - window.start, success=True),)
         recordings.append(Recording(len(state), "list", "play", "training", "calvin_scene_D", segments))
     return ListedSource(runs, recordings)
 
@@ -421,3 +423,51 @@ def test_what_is_wrong_is_said_in_one_line(
     assert said.count("\n") == 1
     assert message in said
     assert sorted(path.name for path in store.parent.iterdir()) == ["play"]
+
+
+# ---- what a set has not got
+
+
+def test_inspect_lists_what_is_missing_check_fails_and_strict_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("h5py")
+    path = write_robomimic(tmp_path)
+    assert ran("inspect", path) == 0
+    said = capsys.readouterr().out
+    assert "left out  1 thing, damaged or missing" in said
+    assert "data/demo_1 has arrays of [10, 12] frames" in said
+    assert ran("check", path) == 1
+    assert "problem   " in (said := capsys.readouterr().out)
+    assert "data/demo_1 has arrays of [10, 12] frames" in said
+    for verb in (("inspect", path), ("check", path), ("convert", path, tmp_path / "out")):
+        assert ran(*verb, "--strict") == 2
+        assert "data/demo_1 has arrays of [10, 12] frames; get the file anew" in capsys.readouterr().err
+    assert ran("convert", path, tmp_path / "out", "--option", "unknown=success") == 0
+    assert [s.success for s in PlayStore.open(tmp_path / "out").segments] == [True] * 3
+    assert ran("inspect", path, "--option", "strict=no") == 2
+    assert "the reader has no such option" in capsys.readouterr().err
+
+
+def write_robomimic(folder: Path) -> Path:
+    """A file of four demos, of which the second has too few actions."""
+    from faulty_sets import write
+
+    path = write("robomimic", folder / "set")
+    with pytest.importorskip("h5py").File(path, "a") as file:
+        del file["data/demo_1/actions"]
+        file["data/demo_1/actions"] = np.zeros((10, 7))
+    return path
+
+
+def test_a_leak_is_refused_in_every_format_that_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av")
+    from faulty_sets import write
+
+    path = write("calvin", tmp_path / "set", which=[0, 1, 2, 1], validation=[3])
+    for kind in ("store", "calvin", "lerobot"):
+        assert ran("convert", path, tmp_path / kind, "--to", kind) == 2
+        said = capsys.readouterr().err
+        assert "episode 3 of validation has 12 frames of episode 1 of training; leave one of the two out" in said
+        assert not (tmp_path / kind).exists()
+        assert not (tmp_path / f"{kind}.partial").exists()

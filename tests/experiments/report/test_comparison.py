@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,7 +22,8 @@ from experiments.report.statistics import average, interquartile_mean, paired_di
 from experiments.report.summary import estimate, pooled
 from experiments.study.run import Run
 from experiments.study.settings import PRESETS
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 
 TASKS = ("open_drawer", "turn_on_led")
 ARMS = ("base:", "wam:update.bc=0", "far:update.bc=1", "grouped:update.name=grpo")
@@ -206,7 +208,7 @@ def test_arms_with_different_updates_are_compared_by_their_improved_policies(stu
     run = study({"base": (0.4, 0.5), "grouped": (0.4, 0.9)})
     folder = run.arms()["grouped"].folder
     for path in [folder / "summary.json", *(folder / "evaluation").glob("*.json")]:
-        path.write_text(path.read_text().replace("ppo", "grpo"))
+        write_json(path, json.loads(json.dumps(read_json(path)).replace("ppo", "grpo")))
     summary = compare(run)
     assert summary["improved"] == "improved"
     rates = {name: arm["average"]["improved"]["value"] for name, arm in summary["arms"].items()}

@@ -20,7 +20,7 @@ from experiments.report.figures import (
     comparison,
     open_loop_curves,
     panels,
-    png,
+    picture_of,
     save_figure,
     success_curves,
 )
@@ -145,6 +145,6 @@ def test_a_saved_figure_has_its_numbers_beside_it(tmp_path: Path) -> None:
 
 
 def test_a_png_is_wide_enough_to_be_read_at_page_width() -> None:
-    with Image.open(io.BytesIO(png(Figure(figsize=(9.6, 1))))) as image:
+    with Image.open(io.BytesIO(picture_of(Figure(figsize=(9.6, 1))))) as image:
         assert image.format == "PNG"
         assert image.width >= 1400

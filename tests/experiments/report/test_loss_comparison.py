@@ -19,8 +19,8 @@ from experiments.report.loss_page import write_losses
 from experiments.study.arms import arms_of
 from experiments.study.run import Run
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json
 from worldaction.io.recorder import Recorder
+from worldaction.io.sealed_json import read_json
 
 # The command line -----------------------------------------------------------------------------------------------------
 

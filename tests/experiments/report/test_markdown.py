@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from experiments.report.markdown import markdown
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 
 
 def _policy(rate: float, low: float, high: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from experiments.report.results import dreams_table
 from experiments.report.statistics import average, compare_times, paired_difference, success_rate
 from experiments.report.summary import estimate, pooled
 from experiments.report.verdict import estimate_of
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 FAIR = Task(Policy(0.6, 80), Policy(0.9, 50), Policy(0.8, 60), judged=0.7)
 Json = dict[str, Any]

@@ -329,3 +329,24 @@ def test_a_summary_warns_of_a_no_go_by_task_and_seed_and_of_what_is_not_known(tm
     console = console_table(summary)
     assert "No-go for dreams of open drawer, seed 1" in " ".join(console.split())
     assert max(map(len, console.splitlines())) <= 120
+
+
+# Studies without a simulator ------------------------------------------------------------------------------------------
+
+
+def _jurors(right: float | None, wrong: float | None) -> dict[str, Any]:
+    told = {
+        "succeeded": {"attempts": 9, "rate": right},
+        "failed": {"attempts": 3 if wrong is not None else 0, "rate": wrong},
+    }
+    return {"models": 2, "held_out": 7, "tasks": {"reach": told}}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "blind"), [(0.9, 0.1, False), (0.9, 0.6, True), (0.2, None, True), (0.8, None, False)]
+)
+def test_jurors_that_cannot_tell_successes_from_failures_are_warned_of(
+    right: float, wrong: float | None, blind: bool
+) -> None:
+    said = [note for note in warnings({"jurors": _jurors(right, wrong)}) if "Jurors hardly tell" in note]
+    assert bool(said) == blind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from experiments.calvin import main
 from experiments.guard import guarded
 from experiments.study.run import Run
 from worldaction.config import digest
+from worldaction.io.sealed_json import read_json
 
 TASK = "turn_on_led"
 TWIN, ABSENT, TABLE = "judges:Twin", "judges:Absent", "worldaction/PlayTable-v0"
@@ -41,7 +41,8 @@ def evaluate(*arguments: Any) -> int:
 
 def values(path: Path) -> Any:
     """The content of a JSON file."""
-    return json.loads(path.read_text())
+    found: Any = read_json(path)
+    return found
 
 
 def test_the_same_policies_from_the_same_starts_come_to_the_same_where_the_judge_is_the_same_table(copy: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from types import SimpleNamespace
 from typing import Any
@@ -22,11 +23,13 @@ from envs.playtable.generate import demo_episode, plan
 from envs.tasks import TASKS, get_task
 from experiments.stages import improve as learn
 from experiments.stages.rollout import NOBODY, Evaluation, evaluate
+from experiments.stages.task_run import TaskRun
 from experiments.study.checks import check_start_states, start_states
 from experiments.study.resolve import model_config
 from experiments.study.settings import PRESETS, Study
 from worldaction.config import StressConfig, TableConfig
 from worldaction.errors import UserError
+from worldaction.interface import RobotInterface
 from worldaction.spec import CALVIN, CAMERAS, NULL_ACTION, ROBOT
 from worldaction.world_model.model import ModelConfig, WorldModel
 
@@ -176,6 +179,7 @@ class Replay:
     """Plays recorded actions [T, A] in every episode, whatever it sees."""
 
     task = TASK
+    interface = RobotInterface()
 
     def __init__(self, actions: np.ndarray) -> None:
         self.actions = torch.from_numpy(actions)
@@ -277,6 +281,7 @@ def test_dreams_start_from_scenes_of_their_own_range(monkeypatch: pytest.MonkeyP
         device=torch.device("cpu"),
         study=SimpleNamespace(update=SimpleNamespace(starts=5)),
     )
+    here.first_frames = partial(TaskRun.first_frames, here)
     learned, others = learn.dream_starts(here, measured=3)
     assert asked == list(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + 8))
     assert (len(learned), len(others)) == (5, 3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from experiments.stages.rollout import Evaluation
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import start_states
 from experiments.study.run import Run
+from worldaction.io.artefact import read_json, write_json
 
 TASK, PLACE = "turn_on_led", "seed0/turn_on_led"
 LIMIT = SETTINGS["table.max-steps"]
@@ -26,7 +26,7 @@ LIMIT = SETTINGS["table.max-steps"]
 
 def values(path: Path) -> Any:
     """The content of a JSON file."""
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_study_that_chooses_no_sampler_has_the_stochastic_one_and_no_other(
 ) -> None:
     config = values(copy / "config.json")
     config["evaluation"]["sampler_episodes"] = 0
-    (copy / "config.json").write_text(json.dumps(config))
+    write_json(copy / "config.json", config)
     assert chosen(copy, monkeypatch, {}) == []
     compare(TaskRun(Run.open(copy), 0, TASK))
     found = values(copy / "evaluation" / f"{TASK}-seed0.json")

@@ -46,7 +46,7 @@ def drawers(path: Path, *values: Sequence[float]) -> PlayStore:
 
 def looking_at(store: PlayStore, task: str = DRAWER) -> Any:
     """As much of a task's run as looks at play."""
-    return SimpleNamespace(store=store, task=task, benchmark=PlayTable(TableConfig()))
+    return SimpleNamespace(store=store, task=task, benchmark=PlayTable(TableConfig()), told_by_recording=False)
 
 
 # Labels ---------------------------------------------------------------------------------------------------------------

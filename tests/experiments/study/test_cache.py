@@ -19,7 +19,7 @@ from experiments.guard import guarded
 from experiments.study.run import Run, settings_of
 from experiments.study.settings import PRESETS, load_study
 from worldaction.errors import UserError
-from worldaction.io.artefact import Artefact, Cache
+from worldaction.io.artefact import Artefact, Cache, write_json
 
 TASK = "seed0/turn_on_led"
 BEFORE_PPO = ("success", "clone", "sampler")
@@ -341,5 +341,5 @@ def test_runs_that_name_nothing_and_those_from_before_are_what_they_were(begin: 
     assert not any("content" in artefact.made_by for artefact in plain.artefacts().values())
     env = json.loads((begin("second", losses=MINE).folder / "env.json").read_text())
     del env["content"]
-    Path("second/env.json").write_text(json.dumps(env))
+    write_json("second/env.json", env)
     assert "content" not in Run.open(Path("second")).world_model(0).made_by

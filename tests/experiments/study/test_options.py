@@ -20,6 +20,7 @@ from paths import DATA
 from tensordict import TensorDict
 from tiny_study import command, environment, options
 
+from envs import drawing
 from envs.playtable import render
 from envs.tasks import BLOCK_TASKS as TASKS_OF_BLOCKS
 from envs.tasks import EIGHT, TASKS
@@ -27,9 +28,10 @@ from experiments.calvin import main
 from experiments.guard import guarded
 from experiments.study.options import parse_study
 from experiments.study.resolve import model_config
-from experiments.study.settings import DEFAULT, EIGHT_TASKS, PRESETS, Study, from_dict
+from experiments.study.settings import DEFAULT, EIGHT_TASKS, PRESETS, Study
 from worldaction.config import ranges_of, to_dict
 from worldaction.errors import UserError
+from worldaction.io.typed_json import typed
 from worldaction.spec import ACTION, CALVIN, CAMERAS, IS_INIT, PREVIOUS_ACTION, ROBOT
 from worldaction.world_model.model import WorldModel, total
 
@@ -45,7 +47,7 @@ def test_the_printed_settings_of_a_preset_read_back_to_the_same_study(
 ) -> None:
     main([name, "--print-config"])
     printed = json.loads(capsys.readouterr().out)
-    assert from_dict(Study, printed) == PRESETS[name]
+    assert typed(printed, Study, "config.json") == PRESETS[name]
 
 
 def test_no_preset_means_the_default_one_and_options_change_only_what_they_name() -> None:
@@ -56,17 +58,43 @@ def test_no_preset_means_the_default_one_and_options_change_only_what_they_name(
     assert (resume, only_print) == (None, False)
 
 
-@pytest.mark.parametrize("env", [[], ["--env", "worldaction/Calvin-v0"]])
 @pytest.mark.parametrize(("asked", "warned"), [([], True), (["--tasks", "all"], True), (["--tasks", *EIGHT], False)])
-def test_recorded_play_teaches_no_task_of_blocks(
-    env: list[str], asked: list[str], warned: bool, caplog: pytest.LogCaptureFixture
+def test_recorded_play_teaches_no_task_of_blocks_in_a_simulator_that_judges_by_scenes(
+    asked: list[str], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    env = ["--env", "worldaction/Calvin-v0"]
     with caplog.at_level("WARNING"):
         study, *_ = parse_study(["small", *env, "--play", str(SAMPLE), *asked])
     assert study.tasks == EIGHT
     said = "tasks that cannot be learned from recorded play are left out: push_pink_block_right, "
     assert any(said in message for message in caplog.messages) == warned
     assert set(TASKS_OF_BLOCKS) < set(parse_study(["small", *env])[0].tasks)
+
+
+def test_recorded_play_alone_means_its_own_tasks_and_no_simulator() -> None:
+    study, *_ = parse_study(["small", "--play", str(DATA / "calvin_sample_64")])
+    assert (study.env, study.tasks) == ("recorded", ("open_drawer",))
+    # all that succeeds is cloned: how few presets clone belongs to their own benchmark
+    assert study.clone.demos == 0
+    # nothing is asked of start states that do not exist
+    assert (study.evaluation.curve_episodes, study.evaluation.sampler_episodes) == (0, 0)
+    assert study.table.max_steps % study.policy.chunk == 0
+
+
+def test_of_a_recording_whose_tasks_succeed_in_one_split_alone_a_world_model_is_trained(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    study, *_ = parse_study(["small", "--play", str(SAMPLE)])
+    assert study.env != "recorded"
+    assert "no task with a success to learn from and another one that is held out" in caplog.text
+
+
+def test_what_needs_a_simulator_cannot_be_asked_of_a_recording() -> None:
+    asked = ["small", "--play", str(DATA / "calvin_sample_64")]
+    with pytest.raises(UserError, match=r"--evaluation\.curve-episodes needs a simulator"):
+        parse_study([*asked, "--evaluation.curve-episodes", "3"])
+    # said in so many words it is the same
+    assert parse_study([*asked, "--env", "recorded"])[0] == parse_study(asked)[0]
 
 
 def test_losses_named_on_the_command_line_keep_the_options_of_the_preset() -> None:
@@ -225,7 +253,10 @@ def refusal(
         (["debug", "--data.demo-pace", "2"], "--data.demo-pace 2", "give a number above 0, up to 1"),
         (["debug", "--arms", "base:", "update.bc=nan"], "--update.bc nan", "give a finite number of 0 or more"),
         (
-            ["small", "--play", str(SAMPLE), "--tasks", "open_drawer", "push_pink_block_right"],
+            [
+                *("small", "--env", "worldaction/Calvin-v0", "--play", str(SAMPLE)),
+                *("--tasks", "open_drawer", "push_pink_block_right"),
+            ],
             "push_pink_block_right cannot be learned from recorded play: which numbers of a frame are its block's",
             "leave it out of --tasks",
         ),
@@ -314,9 +345,9 @@ def test_a_renderer_that_is_missing_is_refused_with_its_package(
     refusal: Callable[[list[str]], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing(name: str) -> None:
-        raise UserError(f"renderer {name!r} does not work here (no library); apt-get install {render.PACKAGES[name]}")
+        raise UserError(f"renderer {name!r} does not work here (no library); apt-get install {drawing.PACKAGES[name]}")
 
-    monkeypatch.setattr(render, "_gl_context", missing)
+    monkeypatch.setattr(drawing, "_gl_context", missing)
     render.renderer.cache_clear()
     said = refusal([*options(workers=1, run_dir="run"), "--table.renderer", "osmesa"])
     render.renderer.cache_clear()
@@ -397,18 +428,26 @@ def rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.n
     ],
 )
 def test_a_damaged_recording_is_refused_by_file(
-    refusal: Callable[[list[str]], str], tmp_path: Path, damage: Callable[[Path], None], value: str, remedy: str
+    refusal: Callable[[list[str]], str],
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    value: str,
+    remedy: str,
 ) -> None:
     shutil.copytree(SAMPLE, tmp_path / "set")
     damage(tmp_path / "set")
-    said = refusal([*options(workers=1, run_dir="run", play="set"), "--world-model.cameras", *CAMERAS])
+    # what is damaged is left out with a warning, and of this set then too little is left
+    said = refusal([*options(workers=1, run_dir="run", play="set"), "--world-model.cameras", *CAMERAS]) + caplog.text
     assert value in said
     assert remedy in said
 
 
 def test_settings_that_are_not_settings_are_refused() -> None:
-    with pytest.raises(UserError, match=r"unknown setting of UpdateConfig 'lrr'; did you mean 'lr'\?"):
-        from_dict(Study, {"update": to_dict(PRESETS["debug"].update) | {"lrr": 1}})
+    debug = to_dict(PRESETS["debug"])
+    debug["update"]["lrr"] = 1
+    with pytest.raises(UserError, match=r"update has an unknown 'lrr'; did you mean 'lr'\?"):
+        typed(debug, Study, "config.json")
 
 
 def test_two_judges_whose_results_would_lie_in_one_place_are_refused() -> None:

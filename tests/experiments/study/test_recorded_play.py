@@ -15,7 +15,7 @@ from envs.benchmark import CRASHES, retry_on_crash
 from envs.calvin.client import SimulatorCrashed
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import measured
-from experiments.study.resolve import open_recorded
+from experiments.study.resolve import _check_demonstrated, open_recorded
 from worldaction.errors import UserError
 from worldaction.extension import load
 from worldaction.io.fingerprint import code_of
@@ -118,9 +118,21 @@ def test_nothing_is_learned_from_windows_for_validation_in_which_evaluations_beg
         for task, of in (("a", "training"), ("a", "validation"), ("b", "training")):
             arrays = {key: rng.uniform(-1, 1, (9, size)) for key, size in CALVIN.vectors.items()}
             chosen: Any = of
-            writer.add_episode(arrays, kind="play", split=chosen, segments=[Segment(task, 2, 6)])
-    here: Any = SimpleNamespace(task="a", store=PlayStore.open(tmp_path / "s"))
+            writer.add_episode(arrays, kind="play", split=chosen, segments=[Segment(task, 2, 6, success=True)])
+    here: Any = SimpleNamespace(task="a", store=PlayStore.open(tmp_path / "s"), told_by_recording=False)
     assert TaskRun.attempts(here, split) == kept
+
+
+def test_attempts_that_nobody_knows_the_end_of_are_no_demonstrations(tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "s", image_size=1, source="x", renderer="none", layout=CALVIN) as writer:
+        for success in (None, False):
+            arrays = {key: np.zeros((9, size)) for key, size in CALVIN.vectors.items()}
+            writer.add_episode(arrays, kind="play", segments=[Segment("a", 2, 6, success=success)])
+    study: Any = SimpleNamespace(play=tmp_path / "s", env="here", tasks=["a"])
+    benchmark: Any = SimpleNamespace(layout=CALVIN, simulates=True, labels_scenes=True)
+    with pytest.raises(UserError, match="does not say of 1 attempts at a whether they succeeded; if they did, convert"):
+        _check_demonstrated(study, open_source(tmp_path / "s"), benchmark)
+    _check_demonstrated(study, open_source(tmp_path / "s", unknown="success"), benchmark)
 
 
 def test_work_with_simulators_is_begun_again_a_few_times() -> None:

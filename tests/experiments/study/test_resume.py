@@ -19,6 +19,7 @@ from tiny_study import (
     forget,
     metrics,
     options,
+    place,
     study,
     weights,
 )
@@ -26,7 +27,7 @@ from tiny_study import (
 from experiments.stages import improve as learn
 from experiments.stages.all_of_task import learn_task
 from experiments.study.run import Run
-from worldaction.io.artefact import read_json
+from worldaction.io.sealed_json import read_json
 
 TASK = "artefacts/seed0/turn_on_led"
 # what there is when a stage has just begun or is at work, what it has not finished then, and what ends it
@@ -89,6 +90,16 @@ def scalars(run: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
             tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]
         }
     return found
+
+
+def test_a_checkpoint_that_was_left_in_a_finished_artefact_is_removed(tmp_path: Path) -> None:
+    """By a process that was killed after it wrote the manifest."""
+    run = copied(finished_run(), tmp_path / "run")
+    left = place(run, "seed0/world_model") / "checkpoint.safetensors"
+    left.touch()
+    found = Run.open(run)
+    found.publish("seed0/world_model", found.world_model(0))
+    assert not left.exists()
 
 
 def test_a_run_says_how_many_of_its_iterations_are_behind_its_policy() -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from experiments.study.sessions import FILE, LOG, session, worked_seconds
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 
 
 def test_pauses_between_sessions_are_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000.0]
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    for clock in ("time", "monotonic"):
+        monkeypatch.setattr(time, clock, lambda: now[0])
     for seconds in (120.0, 30.0):
         with session(tmp_path):
             (tmp_path / LOG).touch()
@@ -23,9 +25,20 @@ def test_pauses_between_sessions_are_no_work(tmp_path: Path, monkeypatch: pytest
     assert worked_seconds(tmp_path) == 150.0
 
 
+def test_a_clock_that_is_set_back_changes_no_time_of_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wall, steady = [900_000.0], [10.0]
+    monkeypatch.setattr(time, "time", lambda: wall[0])
+    monkeypatch.setattr(time, "monotonic", lambda: steady[0])
+    with session(tmp_path):
+        wall[0] -= 863_613.0
+        steady[0] += 60.0
+    assert worked_seconds(tmp_path) == 60.0
+
+
 def test_a_session_that_fails_has_worked_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1_000.0]
-    monkeypatch.setattr(time, "time", lambda: now[0])
+    for clock in ("time", "monotonic"):
+        monkeypatch.setattr(time, clock, lambda: now[0])
 
     def fail() -> None:
         with session(tmp_path):

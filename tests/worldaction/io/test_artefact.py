@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -28,12 +29,12 @@ from worldaction.io.artefact import (
     load_checkpoint,
     load_metadata,
     load_tensors,
-    read_json,
     replacing,
     save_checkpoint,
     save_tensors,
     write_json,
 )
+from worldaction.io.sealed_json import SEAL, read_json
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,15 @@ def test_what_a_library_wrote_beside_its_file_when_it_was_killed_is_removed_too(
     process.join()
     write_json(path, 1)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensors_can_be_read_by_whoever_can_read_the_json_beside_them(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {})
+    save_tensors(tmp_path / "t.safetensors", {"a": torch.zeros(1)})
+    usual = (tmp_path / "a.json").stat().st_mode
+    assert (tmp_path / "t.safetensors").stat().st_mode == usual
+    (tmp_path / "new").touch()
+    assert (tmp_path / "new").stat().st_mode == usual
 
 
 def test_tensors_and_their_metadata_come_back(tmp_path: Path) -> None:
@@ -309,7 +319,7 @@ def test_a_stage_that_was_interrupted_has_taken_the_time_of_all_its_sessions(tmp
             (folder / name).touch()
             os.utime(folder / name, (at, at))
         # as when a process ends
-        os.close(artefact._held.pop(path.resolve()).descriptor)
+        artefact._held.pop(path.resolve()).lock.release()
     stage = Artefact(path, made_by={})
     assert stage.folder == stage.folder
     stage.finish({})
@@ -318,3 +328,78 @@ def test_a_stage_that_was_interrupted_has_taken_the_time_of_all_its_sessions(tmp
     # and a look at what is finished leaves it as it is
     assert Artefact(path, made_by={}).folder == path
     assert not (path / "sessions.json").exists()
+
+
+# ---- what has changed since it was written
+
+
+def test_a_json_file_that_changed_is_refused_until_its_seal_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1, "b": [1.5, None, "é"]})
+    assert read_json(path) == {"a": 1, "b": [1.5, None, "é"]}
+    path.write_text(path.read_text().replace("1.5", "1.25"))
+    with pytest.raises(UserError, match=r"x\.json has changed since it was written; undo that, or delete its 'seal'"):
+        read_json(path)
+    content = json.loads(path.read_text())
+    del content[SEAL]
+    path.write_text(json.dumps(content))
+    assert read_json(path)["b"][0] == 1.25
+
+
+def test_blanks_and_the_order_of_keys_are_no_change(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"b": 1, "a": {"d": 1, "c": 2}})
+    content = json.loads((tmp_path / "x.json").read_text())
+    (tmp_path / "x.json").write_text(json.dumps(content, sort_keys=True))
+    assert read_json(tmp_path / "x.json") == {"b": 1, "a": {"d": 1, "c": 2}}
+
+
+def test_formats_of_others_have_no_seal(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"a": 1}, sealed=False)
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+
+
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.9])
+def test_one_bit_of_a_tensor_is_noticed(tmp_path: Path, position: float) -> None:
+    path = tmp_path / "t.safetensors"
+    save_tensors(path, {"a": torch.randn(40, 40), "b": torch.ones(3, dtype=torch.bfloat16), "c": torch.tensor(True)})
+    load_tensors(path)
+    content = bytearray(path.read_bytes())
+    content[int(position * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"has changed since it was written|truncated or no safetensors"):
+        load_tensors(path)
+
+
+def test_tensors_of_somebody_else_are_not_taken_for_those_that_were_noted(tmp_path: Path) -> None:
+    noted = save_tensors(tmp_path / "t.safetensors", {"a": torch.zeros(3)})
+    assert load_tensors(tmp_path / "t.safetensors", expected=noted)
+    save_tensors(tmp_path / "t.safetensors", {"a": torch.ones(3)})
+    with pytest.raises(UserError, match=r"holds other numbers than its config\.json was written for"):
+        load_tensors(tmp_path / "t.safetensors", expected=noted)
+
+
+def test_a_finished_stage_says_what_has_changed_in_it(tmp_path: Path) -> None:
+    artefact = Artefact(tmp_path / "a", made_by={"x": 1})
+    for name in ("one", "two/three", "four"):
+        (artefact.folder / name).parent.mkdir(exist_ok=True)
+        (artefact.folder / name).write_text(name)
+    artefact.finish({})
+    assert artefact.damage() == []
+    (tmp_path / "a/one").write_text("eno")
+    (tmp_path / "a/two/three").unlink()
+    (tmp_path / "a/four").write_text("more than four")
+    said = artefact.damage()
+    assert len(said) == 3
+    assert all(
+        any(word in line for line in said) for word in ("one has changed", "three is missing", "14 bytes, not 4")
+    )
+
+
+def test_names_in_a_manifest_that_lead_out_of_its_folder_are_not_opened(tmp_path: Path) -> None:
+    artefact = Artefact(tmp_path / "a", made_by={"x": 1})
+    _ = artefact.folder
+    artefact.finish({})
+    manifest = json.loads((tmp_path / "a/manifest.json").read_text())
+    for name in ("../../x", "/dev/zero"):
+        write_json(tmp_path / "a/manifest.json", manifest | {"files": {name: {"bytes": 1, "sha256": ""}}})
+        assert [line.endswith("is missing") for line in artefact.damage()] == [True]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from worldaction.errors import UserError
 from worldaction.kernels import host
+from worldaction.kernels.cuda import compile as compiling
 from worldaction.kernels.cuda.compile import CACHE
 
 needs_compiler = pytest.mark.skipif(shutil.which(host.COMPILER) is None, reason="needs g++")
@@ -80,3 +83,63 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv(CACHE, str(tmp_path / "file" / "cache"))
     with pytest.raises(UserError, match="cache"):
         host.library.__wrapped__(written(tmp_path, ADDS))
+
+
+# ---- what lies in the cache is run
+
+
+PLANTED = ADDS.replace("a + b", "666")
+
+
+@needs_compiler
+@pytest.mark.parametrize("harm", ["cut", "bit", "emptied", "another's code"])
+def test_code_that_is_not_as_it_was_compiled_is_compiled_again(tmp_path: Path, cache: Path, harm: str) -> None:
+    source = written(tmp_path, ADDS)
+    host._kept(str(shutil.which(host.COMPILER)), source)
+    (kept,) = cache.iterdir()
+    whole = kept.read_bytes()
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    (tmp_path / "planted.cpp").write_text(PLANTED)
+    command = [host.COMPILER, "-shared", "-fPIC", str(tmp_path / "planted.cpp"), "-o", str(tmp_path / "planted.so")]
+    subprocess.run(command, check=True)
+    planted = (tmp_path / "planted.so").read_bytes()
+    contents = {"cut": whole[: len(whole) // 2], "bit": bytes(changed), "emptied": b"", "another's code": planted}
+    kept.write_bytes(contents[harm])
+    assert host.library.__wrapped__(source).add(2, 3) == 5
+    assert len(kept.read_bytes()) == len(whole)
+
+
+@needs_compiler
+def test_code_that_others_may_have_written_is_compiled_again(tmp_path: Path, cache: Path) -> None:
+    source = written(tmp_path, ADDS)
+    host._kept(str(shutil.which(host.COMPILER)), source)
+    (kept,) = cache.iterdir()
+    other = written(tmp_path, PLANTED)
+    host._kept(str(shutil.which(host.COMPILER)), other)
+    (planted,) = set(cache.iterdir()) - {kept}
+    planted.rename(kept)
+    kept.chmod(0o777)
+    source = written(tmp_path, ADDS)
+    assert host.library.__wrapped__(source).add(2, 3) == 5
+    assert kept.stat().st_mode & 0o022 == 0
+
+
+def test_a_folder_that_others_may_write_to_is_theirs_no_longer(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache.mkdir()
+    cache.chmod(0o777)
+    assert compiling.own_cache() == cache
+    assert cache.stat().st_mode & 0o022 == 0
+    assert "could be written by others" in caplog.text
+
+
+def test_a_folder_of_another_user_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.mkdir()
+    owner = cache.stat().st_uid
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+    if owner == 0:
+        # root's is an administrator's, unless everybody may write there
+        assert compiling.own_cache() == cache
+        cache.chmod(0o777)
+    with pytest.raises(UserError, match=f"is another user's, who could put code there; set {CACHE}"):
+        compiling.own_cache()

@@ -166,4 +166,4 @@ def test_an_episode_that_is_shorter_than_its_description_is_named(root: Path, tm
     first, second, third = source.episodes
     source.episodes = [first, replace(second, length=8), third]
     with pytest.raises(UserError, match="source, episode 1 has 7 frames, not 8"):
-        convert(source, tmp_path / "s", image_size=4)
+        convert(source, tmp_path / "s", image_size=4, strict=True)

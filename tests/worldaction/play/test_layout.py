@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ import torch
 from tensordict import TensorDict
 
 from worldaction.errors import UserError
+from worldaction.io.sealed_json import SEAL
 from worldaction.losses.tools.contract import tiny_model
+from worldaction.play.layout import layout_problem
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.spec import ACTION, CALVIN, IS_INIT, PREVIOUS_ACTION, ROBOT, SCENE, Layout
 from worldaction.world_model.model import ModelConfig, total
@@ -52,9 +55,10 @@ def test_a_store_from_before_actions_could_be_absolute_holds_moves(tmp_path: Pat
     assert PlayStore.open(tmp_path / "s").meta.layout.absolute
     path = tmp_path / "s/store.json"
     content = json.loads(path.read_text())
+    del content[SEAL]
     content["layout"]["absolute"] = "yes"
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="neither true nor false"):
+    with pytest.raises(UserError, match=r"layout\.absolute is 'yes', not true or false"):
         PlayStore.open(tmp_path / "s")
     del content["layout"]["absolute"]
     path.write_text(json.dumps(content))
@@ -119,3 +123,19 @@ def test_what_is_privileged_is_recorded_and_never_observed() -> None:
     for layout in LAYOUTS.values():
         assert SCENE not in tiny_model(layout=layout, cameras=layout.cameras).config.observed
         assert (SCENE in layout.vectors) == (layout.scene > 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"binary": (7,)}, "binary or an angle"),
+        ({"binary": (-1,)}, "no number of things"),
+        ({"euler": 13}, "binary or an angle"),
+        ({"cameras": ("../x",)}, "is no word"),
+        ({"action": 0}, "no number of things"),
+        ({"action": 8}, "null action has 7 numbers"),
+    ],
+)
+def test_a_layout_that_somebody_edited_has_to_fit_together(change: dict[str, Any], message: str) -> None:
+    assert layout_problem(CALVIN) is None
+    assert message in str(layout_problem(replace(CALVIN, **change)))

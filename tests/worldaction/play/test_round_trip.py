@@ -89,8 +89,8 @@ def check_lerobot(first: Source, folder: Path, *, video: str, loss: float) -> No
 
 def tiny() -> ListedSource:
     """A training episode and a validation one of scene D, as CALVIN orders them."""
-    first = Recording(11, "list", "play", "training", "calvin_scene_D", (Segment("open_drawer", 2, 9),))
-    second = Recording(7, "list", "play", "validation", "calvin_scene_D", (Segment("turn_on_led", 0, 7),))
+    first = Recording(11, "list", "play", "training", "calvin_scene_D", (Segment("open_drawer", 2, 9, success=True),))
+    second = Recording(7, "list", "play", "validation", "calvin_scene_D", (Segment("turn_on_led", 0, 7, success=True),))
     return ListedSource([episode(11, seed=1), episode(7, seed=2)], [first, second])
 
 

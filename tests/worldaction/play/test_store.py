@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ from tensordict import TensorDict
 
 from worldaction import spec
 from worldaction.errors import UserError
+from worldaction.io.sealed_json import SEAL
+from worldaction.play.convert import convert
+from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore, Segment, StoreWriter, concatenate
+from worldaction.world_model.train import train
 
 SIZE = 4
 
@@ -26,6 +31,10 @@ def episode(length: int, seed: int, cameras: tuple[str, ...] = spec.CAMERAS) -> 
         spec.SCENE: rng.normal(size=(length, 24)).astype(np.float32),
         spec.ACTION: rng.uniform(-1, 1, (length, 7)).astype(np.float32),
     }
+
+
+def done(task: str, start: int, stop: int) -> Segment:
+    return Segment(task, start, stop, success=True)
 
 
 def writer(path: Path, **options: Any) -> StoreWriter:
@@ -101,14 +110,14 @@ def test_statistics_are_those_of_a_float64_loop(tmp_path: Path) -> None:
 
 def test_demonstrations_are_chosen_by_task_success_kind_and_split(tmp_path: Path) -> None:
     with writer(tmp_path / "s") as out:
-        out.add_episode(episode(5, 0), kind="demo", segments=[Segment("lift", 0, 5), Segment("push", 0, 2)])
+        out.add_episode(episode(5, 0), kind="demo", segments=[done("lift", 0, 5), done("push", 0, 2)])
         out.add_episode(episode(5, 1), kind="near_miss", segments=[Segment("lift", 1, 5, False)])
-        out.add_episode(episode(5, 2), kind="play", segments=[Segment("lift", 2, 5)], split="validation")
+        out.add_episode(episode(5, 2), kind="play", segments=[done("lift", 2, 5)], split="validation")
     store = PlayStore.open(tmp_path / "s")
-    assert store.demonstrations("lift") == [Segment("lift", 0, 5), Segment("lift", 12, 15)]
+    assert store.demonstrations("lift") == [done("lift", 0, 5), done("lift", 12, 15)]
     assert store.demonstrations("lift", successful=False)[1] == Segment("lift", 6, 10, False)
-    assert store.demonstrations("lift", kind="demo") == [Segment("lift", 0, 5)]
-    assert store.demonstrations("lift", split="validation") == [Segment("lift", 12, 15)]
+    assert store.demonstrations("lift", kind="demo") == [done("lift", 0, 5)]
+    assert store.demonstrations("lift", split="validation") == [done("lift", 12, 15)]
     with pytest.raises(UserError, match="did you mean 'push'"):
         store.demonstrations("pusj")
 
@@ -207,7 +216,8 @@ def test_a_segment_outside_its_episode_is_refused(tmp_path: Path) -> None:
 
 
 def edit(path: Path, **changes: Any) -> None:
-    content = json.loads(path.read_text())
+    """Change a description by hand, as one who means it: without the seal that would say so."""
+    content = {name: value for name, value in json.loads(path.read_text()).items() if name != SEAL}
     path.write_text(json.dumps(content | changes))
 
 
@@ -267,3 +277,97 @@ def test_writing_to_opened_frames_never_reaches_the_disk(tmp_path: Path) -> None
     store = small(tmp_path / "s")
     store.frames[spec.STATIC].zero_()
     PlayStore.open(tmp_path / "s").verify()
+
+
+# ---- episodes that could not be read
+
+
+def halved(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {key: value[: len(value) // 2] for key, value in arrays.items()}
+
+
+def test_what_was_written_of_a_skipped_episode_is_gone_to_the_byte(tmp_path: Path) -> None:
+    with writer(tmp_path / "plain") as out:
+        out.add_episode(episode(5, 0), kind="play")
+        out.add_episode(episode(4, 2), kind="play")
+    with writer(tmp_path / "skipped") as out:
+        for number, arrays in ((7, episode(6, 7)), (0, episode(5, 0)), (8, episode(6, 8)), (2, episode(4, 2))):
+            out.begin_episode(kind="play")
+            if number > 6:
+                out.append(halved(arrays))
+                out.skip_episode(f"episode {number} is damaged")
+            else:
+                out.append(arrays)
+                out.end_episode()
+        assert (out.whole, len(out), len(out.skipped)) == (2, 9, 2)
+        read = dict(enumerate(vectors for _, vectors in out.vectors()))
+        np.testing.assert_array_equal(read[1][spec.ACTION], episode(4, 2)[spec.ACTION])
+    plain, skipped = PlayStore.open(tmp_path / "plain"), PlayStore.open(tmp_path / "skipped")
+    skipped.verify()
+    assert skipped.checksums == plain.checksums
+    assert skipped.episodes == plain.episodes
+    assert skipped.meta.config["skipped"] == ["episode 7 is damaged", "episode 8 is damaged"]
+    assert "skipped" not in plain.meta.config
+
+
+def test_a_writer_goes_on_after_a_skipped_episode_of_which_some_had_been_saved(tmp_path: Path) -> None:
+    out = writer(tmp_path / "s", resume="one")
+    out.add_episode(episode(5, 0), kind="play")
+    out.begin_episode(kind="play")
+    out.append(halved(episode(6, 7)))
+    out.checkpoint()
+    out.abandon()
+    # the rest of it cannot be read
+    out = writer(tmp_path / "s", resume="one")
+    assert out.begun == 3
+    out.skip_episode("episode 1 is damaged")
+    out.abandon()
+    out = writer(tmp_path / "s", resume="one")
+    assert (out.whole, out.begun, out.skipped) == (1, None, ["episode 1 is damaged"])
+    out.add_episode(episode(4, 2), kind="play")
+    out.close()
+    store = PlayStore.open(tmp_path / "s")
+    store.verify()
+    assert [e.length for e in store.episodes] == [5, 4]
+    np.testing.assert_array_equal(store.frames[spec.ACTION][5:], episode(4, 2)[spec.ACTION])
+
+
+@pytest.mark.parametrize(
+    ("checksums", "message"),
+    [
+        (lambda known: {}, "has no checksum"),
+        (lambda known: dict(list(known.items())[1:]), "has no checksum"),
+        (lambda known: {**known, "../../x": "0"}, "has a checksum, but is no file of the store"),
+        (lambda known: {**known, "/dev/zero": "0"}, "has a checksum, but is no file of the store"),
+        (lambda known: dict.fromkeys(known, 3), "is 3, not text"),
+    ],
+)
+def test_a_store_has_the_checksums_of_its_own_files_and_no_others(
+    tmp_path: Path, checksums: Callable[[dict[str, str]], dict[str, Any]], message: str
+) -> None:
+    small(tmp_path / "s")
+    path = tmp_path / "s" / "store.json"
+    edit(path, checksums=checksums(json.loads(path.read_text())["checksums"]))
+    with pytest.raises(UserError, match=message):
+        PlayStore.open(tmp_path / "s")
+
+
+def test_a_damaged_store_is_neither_converted_nor_trained_on(tmp_path: Path) -> None:
+    store = small(tmp_path / "s")
+    path = tmp_path / "s/frames/action.memmap"
+    content = bytearray(path.read_bytes())
+    content[3] ^= 0x80
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"action\.memmap has changed since it was written"):
+        convert(open_source(tmp_path / "s"), tmp_path / "copy", image_size=store.meta.image_size)
+    assert not (tmp_path / "copy").exists()
+    with pytest.raises(UserError, match=r"action\.memmap has changed since it was written"):
+        train(tmp_path / "s")
+
+
+@pytest.mark.parametrize("value", ["no", 1])
+def test_what_is_neither_true_nor_false_is_no_success(tmp_path: Path, value: Any) -> None:
+    small(tmp_path / "s")
+    edit(tmp_path / "s/store.json", segments=[{"task": "lift", "start": 0, "stop": 2, "success": value}])
+    with pytest.raises(UserError, match=r"segments\[0\]\.success is .*, not true or false"):
+        PlayStore.open(tmp_path / "s")

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.errors import UserError
+from worldaction.io.artefact import write_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.random import Stream, uniform
 from worldaction.spec import ACTION_SIZE, CALVIN, PREVIOUS_ACTION
@@ -175,7 +176,7 @@ def test_a_model_from_before_there_was_a_choice_has_our_core(tmp_path: Path) -> 
     model.save(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())
     del values["core"]
-    (tmp_path / "config.json").write_text(json.dumps(values))
+    write_json(tmp_path / "config.json", values)
     again = WorldModel.load(tmp_path)
     assert isinstance(again.rssm, RSSM)
     assert again.config == model.config

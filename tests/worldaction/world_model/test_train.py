@@ -14,9 +14,9 @@ import torch
 from tests.worldaction.test_api import LOSSES, TINY, make_store
 from worldaction.config import ModelSizes, TrainingConfig, WorldModelConfig, sizes_of
 from worldaction.errors import UserError
-from worldaction.fit import Interrupted
 from worldaction.losses.base import Shapes
 from worldaction.play.store import PlayStore
+from worldaction.signals import Interrupted
 from worldaction.world_model.model import ModelConfig, WorldModel
 from worldaction.world_model.train import Training, as_device, train
 

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.io.artefact import WEIGHTS, load_tensors, save_tensors, write_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.random import Stream, uniform
 from worldaction.spec import (
@@ -319,7 +319,7 @@ def test_only_the_wanted_losses_are_loaded(saved: Path, model: WorldModel) -> No
 @pytest.mark.usefixtures("trap")
 def test_loading_a_model_imports_nothing_that_its_file_names(saved: Path) -> None:
     values = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps(values | {"losses": [*values["losses"], "evil:X=1"]}))
+    write_json(saved / "config.json", values | {"losses": [*values["losses"], "evil:X=1"]})
     WorldModel.load(saved)
     assert "evil" not in sys.modules
 
@@ -335,6 +335,9 @@ def test_the_scale_of_the_proprioception_is_saved(tmp_path: Path) -> None:
 
 def test_weights_that_do_not_fit_are_refused(saved: Path) -> None:
     weights = load_tensors(saved / "model.safetensors")
+    # as models of before have it: nobody noted which weights belong to it
+    config = json.loads((saved / "config.json").read_text())
+    write_json(saved / "config.json", {name: value for name, value in config.items() if name != WEIGHTS})
     name = "rssm.gates.weight"
     for wrong in ({k: v for k, v in weights.items() if k != name}, weights | {name: torch.zeros(2, 2)}):
         save_tensors(saved / "model.safetensors", wrong)
@@ -345,7 +348,7 @@ def test_weights_that_do_not_fit_are_refused(saved: Path) -> None:
 @pytest.mark.parametrize("change", [{"deter": None}, {"colour": 1}], ids=["lacks deter", "has colour"])
 def test_a_config_of_another_version_is_refused(saved: Path, change: dict[str, Any]) -> None:
     values = json.loads((saved / "config.json").read_text()) | change
-    (saved / "config.json").write_text(json.dumps({k: v for k, v in values.items() if v is not None}))
+    write_json(saved / "config.json", {k: v for k, v in values.items() if v is not None})
     with pytest.raises(UserError, match=next(iter(change))) as raised:
         WorldModel.load(saved)
     assert "config.json" in str(raised.value)

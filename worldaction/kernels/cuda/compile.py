@@ -12,6 +12,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from worldaction.io.artefact import replacing
 from worldaction.kernels.cuda.source import FOLDER, Source, files
 
 CACHE = "WORLDACTION_KERNEL_CACHE"
+OTHERS = stat.S_IWGRP | stat.S_IWOTH
+"""Permissions by which somebody else may write."""
 OPTIONS = ("-std=c++17",)
 
 logger = logging.getLogger(__name__)
@@ -52,15 +55,16 @@ def cubin(source: Source, arch: str) -> bytes:
     Raises:
         UserError: there is no compiler, or it refuses the source.
     """
-    for folder in (shipped(), cache_folder()):
-        for path in sorted(folder.glob(f"{source.name}-{source.key}-{arch}-*.cubin")):
-            return path.read_bytes()
+    pattern = f"{source.name}-{source.key}-{arch}-*.cubin"
+    kept = [path for path in sorted(own_cache().glob(pattern)) if is_ours(path)]
+    for path in [*sorted(shipped().glob(pattern)), *kept]:
+        return path.read_bytes()
     made = compiler()
     code = made.compile(source, arch)
-    path = cache_folder() / f"{source.name}-{source.key}-{arch}-{made.version}.cubin"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = own_cache() / f"{source.name}-{source.key}-{arch}-{made.version}.cubin"
     with replacing(path) as temporary:
         temporary.write_bytes(code)
+        temporary.chmod(0o600)
     logger.info("compiled %s for %s with %s", source.name, arch, made.version)
     return code
 
@@ -75,6 +79,37 @@ def cache_folder() -> Path:
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "worldaction" / "kernels"
+
+
+def own_cache() -> Path:
+    """The folder of `cache_folder`, made if need be, in which nobody else can put code.
+
+    Raises:
+        UserError: it belongs to another user, who could, or cannot be made.
+    """
+    folder = cache_folder()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        if status.st_uid not in (os.getuid(), 0) or (status.st_uid != os.getuid() and status.st_mode & OTHERS):
+            raise UserError(
+                f"{folder} is another user's, who could put code there; set {CACHE} to a folder of your own"
+            )
+        if status.st_mode & OTHERS:
+            folder.chmod(status.st_mode & ~OTHERS)
+            logger.warning("%s could be written by others, who could put code there: it no longer can", folder)
+    except OSError as error:
+        raise UserError(f"cannot make {folder}: {error.strerror}; set {CACHE} to a folder of your own") from error
+    return folder
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file of compiled code is one that nobody else can have written."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid in (os.getuid(), 0) and not status.st_mode & OTHERS
 
 
 def compiler() -> Compiler:

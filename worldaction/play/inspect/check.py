@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
 import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import FileSum, write_json
+from worldaction.io.files import sha256_of
+from worldaction.io.sealed_json import read_json
 from worldaction.play.inspect.problems import Findings, Problems
 from worldaction.play.inspect.watch import Judge, Watch
 from worldaction.play.layout import MAX_ACTION
-from worldaction.play.readers.reading import naming, need
+from worldaction.play.readers.parquet import scan
 from worldaction.play.readers.source import Recording, Source
 from worldaction.play.store import PlayStore
 
-MANIFEST: Final = "worldaction manifest 1"
+MANIFEST: Final[Literal["worldaction manifest 1"]] = "worldaction manifest 1"
 RANGES: Final = {
     "tcp_position": (-2.0, 2.0),
     "tcp_euler": (-np.pi - 1e-3, np.pi + 1e-3),
@@ -117,13 +119,17 @@ def _check_segments(episode: Recording, where: str, problems: Problems) -> None:
 
 def _check_times(source: Source, problems: Problems) -> None:
     """Times of a LeRobot set, by which it finds the frames of its videos."""
-    parquet = need("pyarrow.parquet")
     for path in sorted((source.path / "data").rglob("*.parquet")):
-        with naming(path):
-            table = parquet.read_table(path, columns=["timestamp", "frame_index"])
-            seconds, frame = (table.column(name).to_numpy() for name in ("timestamp", "frame_index"))
-        wrong = ~(np.abs(seconds - frame / source.rate) < LATE)
-        problems.flag(f"timestamp is not frame_index / {source.rate:g}", str(path), wrong, 0)
+        first, late = 0, set[int]()
+        for rows in scan(path, ["timestamp", "frame_index", "episode_index"]):
+            names = ("timestamp", "frame_index", "episode_index")
+            seconds, frame, episode = (rows.vector(name)[:, 0] for name in names)
+            wrong = ~(np.abs(seconds - frame / source.rate) < LATE)
+            problems.flag(f"timestamp is not frame_index / {source.rate:g}", str(path), wrong, first)
+            first += len(wrong)
+            late.update(int(number) for number in np.unique(episode[wrong]))
+        for number in sorted(late):
+            problems.name("timestamps are not those of the frames", f"{path}, episode {number}")
 
 
 def _check_store(store: PlayStore, problems: Problems) -> None:
@@ -143,6 +149,14 @@ def _check_store(store: PlayStore, problems: Problems) -> None:
 # ---- checksums
 
 
+@dataclass(frozen=True)
+class _Manifest:
+    """The file of checksums."""
+
+    files: dict[str, FileSum]
+    format: Literal["worldaction manifest 1"] = MANIFEST
+
+
 def manifest(path: Path, file: Path) -> list[str]:
     """Write the checksums of every file of a set, or compare with those written before.
 
@@ -156,9 +170,9 @@ def manifest(path: Path, file: Path) -> list[str]:
     Raises:
         UserError: the manifest is damaged or cannot be written.
     """
-    found = {name: {"bytes": each.stat().st_size, "sha256": _digest(each)} for name, each in _files(path, file)}
+    found = {name: FileSum(each.stat().st_size, sha256_of(each)) for name, each in _files(path, file)}
     if not file.exists():
-        write_json(file, {"format": MANIFEST, "files": found})
+        write_json(file, _Manifest(found))
         return []
     known = _known(file)
     changed = [f"{name} has changed" for name in found if name in known and found[name] != known[name]]
@@ -166,11 +180,9 @@ def manifest(path: Path, file: Path) -> list[str]:
     return [*changed, *missing, *(f"{name} is new" for name in found if name not in known)]
 
 
-def _known(file: Path) -> dict[str, Any]:
-    content = read_json(file)
-    if not isinstance(content, dict) or content.get("format") != MANIFEST or not isinstance(content.get("files"), dict):
-        raise UserError(f"{file} is no manifest of this library; give another name to write one")
-    return content["files"]
+def _known(file: Path) -> dict[str, FileSum]:
+    content: _Manifest = read_json(file, _Manifest, remedy="give another name to write one")
+    return content.files
 
 
 def _files(path: Path, besides: Path) -> Iterator[tuple[str, Path]]:
@@ -181,8 +193,3 @@ def _files(path: Path, besides: Path) -> Iterator[tuple[str, Path]]:
     for each in sorted(path.rglob("*")):
         if each.is_file() and each.resolve() != besides.resolve():
             yield each.relative_to(path).as_posix(), each
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

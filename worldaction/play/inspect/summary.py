@@ -46,7 +46,10 @@ def _head(source: Source) -> str:
         "cameras": cameras,
         "vectors": ", ".join(f"{key} {size}" for key, size in layout.vectors.items()),
     }
-    return "\n".join(f"{name:<9} {text}" for name, text in lines.items())
+    if source.skipped:
+        lines["left out"] = f"{_count(len(source.skipped), 'thing')}, damaged or missing"
+    skipped = [f"{'':<9} {line}" for line in source.skipped]
+    return "\n".join([*(f"{name:<9} {text}" for name, text in lines.items()), *skipped])
 
 
 def _shares(names: Sequence[str], lengths: Sequence[int]) -> str:
@@ -62,13 +65,15 @@ def _tasks(episodes: Sequence[Recording]) -> str:
     segments = [(segment, episode.split) for episode in episodes for segment in episode.segments]
     if not segments:
         return "tasks     no segment is annotated"
-    rows = [f"{'task':<28} {'segments':>8} {'done':>6} {'training':>9} {'validation':>11} {'frames each':>12}"]
+    head = f"{'task':<28} {'segments':>8} {'done':>6} {'training':>9} {'validation':>11} {'frames each':>12}"
+    rows = [f"{head} {'failed':>7} {'unknown':>8}"]
     for task in sorted({segment.task for segment, _ in segments}):
         of = [(segment, split) for segment, split in segments if segment.task == task]
-        done = sum(segment.success for segment, _ in of)
+        count = Counter(segment.success for segment, _ in of)
         training = sum(split == "training" for _, split in of)
         mean = np.mean([segment.length for segment, _ in of])
-        rows.append(f"{task:<28} {len(of):>8} {done:>6} {training:>9} {len(of) - training:>11} {mean:>12.1f}")
+        row = f"{task:<28} {len(of):>8} {count[True]:>6} {training:>9} {len(of) - training:>11} {mean:>12.1f}"
+        rows.append(f"{row} {count[False]:>7} {count[None]:>8}")
     return "\n".join(rows)
 
 

@@ -18,8 +18,9 @@ from worldaction.play.inspect.conventions import conventions
 from worldaction.play.inspect.motion import Expected, Motion
 from worldaction.play.inspect.problems import Findings, Problems
 from worldaction.play.layout import Segment
-from worldaction.play.readers.source import Recording, Source
-from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, SCENE
+from worldaction.play.leaks import Marks, leaks, marks, refuse_leaks
+from worldaction.play.readers.source import Recording, Source, check_intact
+from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, SCENE, Split
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Watch:
         self._number, self._frame = 0, 0
         self._last: np.ndarray | None = None
         self._scenes: dict[int, np.ndarray] = {}
+        self._marks: dict[int, list[Marks]] = {}
 
     def begin(self, number: int, *, start: int = 0) -> None:
         """An episode starts, or goes on at frame `start`."""
@@ -75,6 +77,7 @@ class Watch:
             self.problems.flag(f"action[{number}] is 0, neither -1 nor +1", where, unset, self._frame)
         if layout.vectors == CALVIN.vectors:
             self._jumps(block[ROBOT][:, ROBOT_FIELDS["tcp_position"]])
+        self._marks.setdefault(self._number, []).append(marks({key: block[key] for key in layout.vectors}))
         if self._motion is not None:
             self._motion.add(block)
         self._colours.add(self._number, {camera: block[camera] for camera in layout.cameras if camera in block})
@@ -95,8 +98,13 @@ class Watch:
         """What was found in all episodes so far."""
         exchanged = Problems()
         self._colours.judge(dict(enumerate(self._source.episodes)), exchanged)
-        problems = [*self._whole.problems, *self.problems.lines(), *exchanged.lines()]
+        problems = [*self._whole.problems, *self.problems.lines(), *exchanged.lines(), *leaks(self.marks())]
         return Findings(problems, [*self._whole.warnings, *self.warnings.lines()])
+
+    def marks(self) -> dict[int, tuple[Split, Marks]]:
+        """Split and marks of every episode so far, by its number."""
+        parts = sorted(self._marks.items())
+        return {number: (self._source.episodes[number].split, np.concatenate(each)) for number, each in parts}
 
     def _jumps(self, position: np.ndarray) -> None:
         """Ends of episodes that nobody marked; position [T, 3] (m)."""
@@ -157,6 +165,11 @@ class Watched:
         self._source, self._watch = source, Watch(source, judge=judge)
         self.path, self.format, self.layout, self.origin = source.path, source.format, source.layout, source.origin
         self.image_size, self.rate, self.episodes = source.image_size, source.rate, source.episodes
+        self.skipped = source.skipped
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""
@@ -165,6 +178,14 @@ class Watched:
             self._watch.add(block)
             yield block
         self._watch.end()
+
+    def refuse_leaks(self) -> None:
+        """Refuse a set of which frames are in training and in validation.
+
+        Raises:
+            UserError: some are; names the episodes.
+        """
+        refuse_leaks(self.path, self._watch.marks())
 
     def warn(self) -> None:
         """Log what was found: a set that was written has it still."""

@@ -9,23 +9,22 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
 import numpy as np
-from numpy.lib.npyio import NpzFile
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.play.images import area_mean
 from worldaction.play.layout import MAX_ACTION, Segment
-from worldaction.play.readers.reading import in_order, load_array, naming
+from worldaction.play.readers.npz import open_npz
+from worldaction.play.readers.reading import Sound, in_order, load_array
 from worldaction.play.readers.restricted import load_object_array
 from worldaction.play.readers.source import Origin, Recording
 
@@ -35,6 +34,8 @@ ON_DISK: Final = {spec.ROBOT: "robot_obs", spec.SCENE: "scene_obs", spec.ACTION:
 PIECE: Final = 32
 """Frames that one thread reads at a time: two of them are decompressed side by side at native size."""
 THREADS: Final = 8
+TRIED: Final = 20
+"""First frames of episodes that are tried until one can be read."""
 ANNOTATIONS: Final = "auto_lang_ann.npy"
 SMALL_FILES: Final = ("ep_start_end_ids.npy", "ep_lens.npy", "scene_info.npy", "statistics.yaml")
 """Files beside the frames that are read, or that are computed anew when the set is written again."""
@@ -68,6 +69,8 @@ class CalvinSource:
     Args:
         path: the folder that holds `training`, `validation` or both.
         language: the folder whose annotations are read; by default `lang_annotations`, else the first `lang_*`.
+        strict: refuse a set of which a frame is missing, or a window lies in no episode. Otherwise an episode is parted
+            where frames are missing, and such windows are left out.
 
     Attributes:
         splits: the folders, with their episodes in frame numbers.
@@ -75,22 +78,23 @@ class CalvinSource:
         left_out: what the set holds and is not read: arrays of a frame, vectors of sentences, other files.
 
     Raises:
-        UserError: the folder is no CALVIN set, a frame is missing, or its files contradict each other.
+        UserError: the folder is no CALVIN set, its files contradict each other, or frames are in both splits.
     """
 
     format = "CALVIN"
     rate: float | None = float(spec.CONTROL_HZ)
 
-    def __init__(self, path: Path | str, *, language: str | None = None) -> None:
+    def __init__(self, path: Path | str, *, language: str | None = None, strict: bool = False) -> None:
         self.path = Path(path)
-        names = _split_names(self.path)
-        self.splits = [_read_split(self.path / name, name, language) for name in names]
+        names, sound = _split_names(self.path), Sound(strict=strict)
+        self.splits = [_read_split(self.path / name, name, language, sound) for name in names]
         if language is not None and not any((self.path / name / language).is_dir() for name in names):
             found = {folder.name for name in names for folder in (self.path / name).glob("lang_*")}
             raise unknown(f"language folder in {self.path}", language, found)
         _check_apart(self.splits)
         self.scenes = _read_scenes(self.path / "training" / "scene_info.npy")
-        self._reader = _FrameReader(self.splits[0].path(self.splits[0].episodes[0][0]))
+        self._reader = _first_of(split.path(first) for split in self.splits for first, _ in split.episodes)
+        self.skipped = sound.skipped
         images = self._reader.images
         self.left_out = (
             *self._reader.left_out,
@@ -145,8 +149,8 @@ class CalvinSource:
 
 
 def find_calvin(path: Path | str) -> CalvinSource:
-    """Read the description of a CALVIN set; see `CalvinSource`."""
-    return CalvinSource(path)
+    """Read the description of a whole CALVIN set; see `CalvinSource`."""
+    return CalvinSource(path, strict=True)
 
 
 class _FrameReader:
@@ -157,10 +161,10 @@ class _FrameReader:
     """
 
     def __init__(self, example: Path) -> None:
-        with _opened(example) as arrays:
-            self.images: dict[str, tuple[int, ...]] = {c: arrays[c].shape for c in spec.CAMERAS if c in arrays}
+        with open_npz(example) as arrays:
+            self.images: dict[str, tuple[int, ...]] = {c: arrays.shape(c) for c in spec.CAMERAS if c in arrays}
             known = {*self.images, *ON_DISK.values(), "actions"}
-            self.left_out = tuple(name for name in arrays if name not in known)
+            self.left_out = tuple(name for name in arrays.names if name not in known)
         for camera, shape in self.images.items():
             if len(shape) != 3 or shape[2] != 3 or min(shape) < 1:
                 raise UserError(f"{example}: {camera} has shape {shape}, not (height, width, 3); get the file anew")
@@ -173,7 +177,7 @@ class _FrameReader:
         return block | {camera: area_mean(block[camera], image_size) for camera in cameras}
 
     def _frame(self, path: Path, cameras: list[str]) -> dict[str, np.ndarray]:
-        with _opened(path) as arrays:
+        with open_npz(path) as arrays:
             if missing := [name for name in (*cameras, *ON_DISK.values()) if name not in arrays]:
                 raise UserError(f"{path} has no {missing[0]}; get the file anew")
             images = {camera: arrays[camera] for camera in cameras}
@@ -196,16 +200,6 @@ def _check_vector(vector: np.ndarray, label: str, size: int) -> None:
         raise UserError(f"{label} holds NaN or infinity; get the file anew")
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[NpzFile]:
-    """The arrays of an `.npz`, read on demand; whatever a damaged file raises names the file."""
-    # opened here, because np.load leaks the file when it is no archive
-    with naming(path), open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-        if not isinstance(arrays, NpzFile):
-            raise ValueError("it is no archive")
-        yield arrays
-
-
 # --- the small files --------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +216,7 @@ def _split_names(root: Path) -> list[spec.Split]:
     return names
 
 
-def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinSplit:
+def _read_split(folder: Path, name: spec.Split, language: str | None, sound: Sound) -> CalvinSplit:
     episodes = _read_ranges(folder / "ep_start_end_ids.npy")
     present, digits, others = set(), 0, set()
     # half a million names: only their numbers are kept
@@ -240,21 +234,56 @@ def _read_split(folder: Path, name: spec.Split, language: str | None) -> CalvinS
     beside = {f"{chosen}/{path.name}" for chosen in read for path in (folder / chosen).iterdir()}
     used = {*SMALL_FILES, *read, *(f"{chosen}/{ANNOTATIONS}" for chosen in read)}
     split = CalvinSplit(folder, name, episodes, segments, digits, (*said, *sorted((others | beside) - used)))
-    for first, last in episodes:
-        absent = next((number for number in range(first, last + 1) if number not in present), None)
-        if absent is not None:
-            raise UserError(f"{split.path(absent)} is missing; copy the set again")
     for (first, last), (start, stop) in pairwise(sorted(episodes)):
         if start <= last:
             both = f"episodes {first} to {last} and {start} to {stop}"
             raise UserError(f"{folder}/ep_start_end_ids.npy: {both} share frames; end one before the other begins")
+    whole = [run for bounds in episodes for run in _present(split, bounds, present, sound)]
+    if not whole:
+        raise UserError(f"{folder} holds none of the frames that its ep_start_end_ids.npy names; copy the set again")
+    return split._replace(episodes=whole, segments=_inside(split, whole, sound))
+
+
+def _present(split: CalvinSplit, bounds: tuple[int, int], present: set[int], sound: Sound) -> list[tuple[int, int]]:
+    """An episode, or the parts of it whose frames are there."""
+    first, last = bounds
+    absent = [number for number in range(first, last + 1) if number not in present]
+    if not absent:
+        return [bounds]
+    others = f" and {len(absent) - 1} more of frames {first} to {last}" if len(absent) > 1 else ""
+    sound.skip(f"{split.path(absent[0])}{others} is missing; copy the set again")
+    edges = [first - 1, *absent, last + 1]
+    return [(before + 1, after - 1) for before, after in pairwise(edges) if after - before > 1]
+
+
+def _inside(split: CalvinSplit, episodes: Sequence[tuple[int, int]], sound: Sound) -> list[Segment]:
+    """The windows that lie in an episode."""
+    found = []
     for segment in split.segments:
-        if not any(first <= segment.start < segment.stop <= last + 1 for first, last in episodes):
+        if any(first <= segment.start < segment.stop <= last + 1 for first, last in episodes):
+            found.append(segment)
+        else:
             window = f"{segment.start} to {segment.stop - 1}"
-            raise UserError(
-                f"{folder}: the annotated window {window} ({segment.task}) lies in no episode; leave it out"
+            sound.skip(
+                f"{split.folder}: the annotated window {window} ({segment.task}) lies in no episode; leave it out"
             )
-    return split
+    return found
+
+
+def _first_of(paths: Iterable[Path]) -> _FrameReader:
+    """Reads frames that look like the first one that can be read.
+
+    Raises:
+        UserError: none can; says what is wrong with the first.
+    """
+    wrong: UserError | None = None
+    for path in islice(paths, TRIED):
+        try:
+            return _FrameReader(path)
+        except UserError as error:
+            wrong = wrong or error
+    assert wrong is not None
+    raise wrong
 
 
 def _check_apart(splits: Sequence[CalvinSplit]) -> None:
@@ -273,8 +302,12 @@ def _check_apart(splits: Sequence[CalvinSplit]) -> None:
 
 
 def _same_frame(one: Path, other: Path) -> bool:
-    with _opened(one) as a, _opened(other) as b:
-        return all(name in a and name in b and np.array_equal(a[name], b[name]) for name in ON_DISK.values())
+    try:
+        with open_npz(one) as a, open_npz(other) as b:
+            return all(name in a and name in b and np.array_equal(a[name], b[name]) for name in ON_DISK.values())
+    except UserError:
+        # whoever reads the frame says so
+        return False
 
 
 def _read_ranges(path: Path) -> list[tuple[int, int]]:
@@ -310,7 +343,8 @@ def _read_segments(folder: Path, language: str | None) -> tuple[list[Segment], t
         # some sets have tasks alone
         said = content["language"].get("ann", [""] * len(tasks))
         segments = [
-            Segment(str(task), int(a), int(b) + 1, sentence=str(sentence))
+            # what is annotated was done
+            Segment(_text(task), int(a), int(b) + 1, success=True, sentence=_text(sentence))
             for task, sentence, (a, b) in zip(tasks, said, windows, strict=True)
         ]
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
@@ -319,11 +353,18 @@ def _read_segments(folder: Path, language: str | None) -> tuple[list[Segment], t
     return segments, ("emb (vectors of the sentences)",) if "emb" in content["language"] else ()
 
 
+def _text(value: object) -> str:
+    """A text, and nothing that would have to be made one: that can take for ever."""
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} where text should be")
+    return value
+
+
 def _read_scenes(path: Path) -> dict[str, tuple[int, int]]:
     if not path.exists():
         return {}
     content = load_object_array(path)
     try:
-        return {str(scene): (int(first), int(last)) for scene, (first, last) in content.items()}
+        return {_text(scene): (int(first), int(last)) for scene, (first, last) in content.items()}
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{path} does not map scenes to frame numbers ({error}); get the file anew") from error

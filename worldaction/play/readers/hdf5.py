@@ -12,11 +12,16 @@ from typing import Any, Final
 import numpy as np
 
 from worldaction.errors import UserError
+from worldaction.play.readers.hdf5_check import LINK
 from worldaction.play.readers.reading import check_vectors, naming, need
 
 MAGIC: Final = b"\x89HDF\r\n\x1a\n"
 PATIENCE: Final = 10.0
 """Seconds that a walk through a small file may take."""
+EMPTY: Final = 1 << 26
+"""Bytes up to which an array may never have been written."""
+DENSEST: Final = 1100
+"""How many bytes one of the file may stand for: gzip makes at most 1,032 of it."""
 BYTES_PER_SECOND: Final = 10e6
 """How much larger a file is for each second more."""
 
@@ -47,6 +52,8 @@ def check(path: Path) -> None:
         raise UserError(f"{path} is damaged (HDF5 finds no end in it); get the file anew") from None
     if done.returncode:
         reason = done.stderr.strip().rpartition("\n")[2] or f"HDF5 crashes with {done.returncode}"
+        if reason.endswith(LINK):
+            raise UserError(f"{path}: {reason}")
         raise UserError(f"{path} is damaged ({reason[:200]}); get the file anew")
 
 
@@ -77,6 +84,9 @@ def array(parent: Any, name: str, where: str) -> Any:
         raise UserError(f"{where} has no array {name}; get the file anew")
     if found.external or found.is_virtual:
         raise UserError(f"{where}: {name} keeps its values in other files; copy them into one file first")
+    stored, size = found.id.get_storage_size(), found.size * found.dtype.itemsize
+    if size > EMPTY and size > stored * DENSEST:
+        raise UserError(f"{where}: {name} would be {size:,} bytes, made of {stored:,} in the file; get the file anew")
     return found
 
 

@@ -9,16 +9,20 @@ import importlib
 import sys
 from typing import Any
 
+LINK = "is a link to another file; copy what it leads to into this one"
 
-def walk(group: Any) -> None:
-    """Look at every attribute, and at where every array keeps its values."""
+
+def walk(group: Any, external: type) -> None:
+    """Look at every attribute, and at where every array keeps its values. Other files are not opened."""
     for value in group.attrs.values():
         repr(value)
     for name in group:
+        if isinstance(group.get(name, getlink=True), external):
+            sys.exit(f"{group.name.rstrip('/')}/{name} {LINK}")
         # an entry may be a link to nowhere, which is no damage as long as nobody reads it
         item = group.get(name)
         if hasattr(item, "keys"):
-            walk(item)
+            walk(item, external)
         elif hasattr(item, "dtype"):
             repr((item.dtype, item.shape, dict(item.attrs)))
             if item.chunks and item.size:
@@ -26,5 +30,6 @@ def walk(group: Any) -> None:
 
 
 if __name__ == "__main__":
-    with importlib.import_module("h5py").File(sys.argv[1], "r") as file:
-        walk(file)
+    h5py = importlib.import_module("h5py")
+    with h5py.File(sys.argv[1], "r") as file:
+        walk(file, h5py.ExternalLink)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from worldaction.errors import UserError
+from worldaction.io.files import check_regular
 from worldaction.play.readers.reading import naming, need
+
+SMALL_BYTES: Final = 1 << 28
+"""The largest table that is read at once, of Python's objects, about."""
+SMALL_ROWS: Final = 256
+ROW_BYTES: Final = 512
 
 
 class Rows(NamedTuple):
@@ -70,9 +77,8 @@ def read_rows(rows: Rows, columns: Sequence[str], *, start: int, count: int, siz
     Raises:
         UserError: pyarrow is not installed; the file is missing or damaged, lacks a column, or ends too early.
     """
-    pa, parquet = need("pyarrow"), need("pyarrow.parquet")
     path, left = rows.path, count
-    with naming(path, pa.ArrowException), parquet.ParquetFile(path) as file:
+    with _opened(path) as file:
         _check_columns(path, file.schema_arrow.names, columns)
         groups, skip = _groups(file.metadata, rows.first + start, count)
         for batch in file.iter_batches(size, row_groups=groups, columns=list(columns), use_threads=False):
@@ -92,12 +98,68 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
     Raises:
         UserError: pyarrow is not installed; the file is missing or damaged, or lacks a column.
     """
-    pa, parquet = need("pyarrow"), need("pyarrow.parquet")
-    with naming(path, pa.ArrowException), parquet.ParquetFile(path) as file:
+    lines: list[dict[str, Any]] = []
+    with _opened(path) as file:
         names = file.schema_arrow.names
         _check_columns(path, names, columns or ())
-        lines: list[dict[str, Any]] = file.read(list(columns or names), use_threads=False).to_pylist()
-        return lines
+        size = 0
+        # a few at a time, because some kilobytes can say the same ten million times
+        for batch in file.iter_batches(SMALL_ROWS, columns=list(columns or names), use_threads=False):
+            size += batch.nbytes + ROW_BYTES * len(batch)
+            if size > SMALL_BYTES:
+                raise ValueError(f"it holds more than {SMALL_BYTES:,} bytes, where one row is an episode or a task")
+            lines += batch.to_pylist()
+    return lines
+
+
+def scan(path: Path, columns: Sequence[str]) -> Iterator[Batch]:
+    """All rows of a file, some of its columns, a few at a time; errors as for `read_table`."""
+    with _opened(path) as file:
+        _check_columns(path, file.schema_arrow.names, columns)
+        for batch in file.iter_batches(1 << 14, columns=list(columns), use_threads=False):
+            yield Batch(batch, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file; whatever it raises because it is damaged names it."""
+    pa, parquet = need("pyarrow"), need("pyarrow.parquet")
+    with naming(path, pa.ArrowException), parquet.ParquetFile(check_regular(path)) as file:
+        yield file
+
+
+def count_rows(path: Path) -> int:
+    """How many rows a file has.
+
+    Raises:
+        UserError: pyarrow is not installed, or the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of some columns of one value a row, [rows], that a file has; what is missing in a row makes it objects.
+
+    Raises:
+        UserError: pyarrow is not installed, or the file is missing or damaged.
+    """
+    with _opened(path) as file:
+        present = [name for name in names if name in file.schema_arrow.names]
+        if file.metadata.num_rows * ROW_BYTES > 64 * SMALL_BYTES:
+            raise ValueError(f"it says that it holds {file.metadata.num_rows:,} rows")
+        table = file.read(present, use_threads=False)
+        return {name: _flat(table.column(name).combine_chunks(), name) for name in present}
+
+
+def _flat(column: Any, name: str) -> np.ndarray:
+    """One value a row, [rows], also from lists of one."""
+    pa, rows = need("pyarrow"), len(column)
+    while pa.types.is_nested(column.type):
+        column = column.flatten()
+    if len(column) != rows:
+        raise ValueError(f"{name} has not one value a row")
+    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def _check_columns(path: Path, present: Sequence[str], wanted: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import tokenize
@@ -21,6 +20,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
+from worldaction.io import typed_json
+from worldaction.io.files import check_regular
 from worldaction.play.readers.source import BLOCK
 from worldaction.spec import CALVIN, Layout
 
@@ -60,6 +61,49 @@ def naming(where: Path | str, *also: type[Exception]) -> Iterator[None]:
         raise UserError(f"{where} is damaged ({reason[:200]}); get the file anew") from error
 
 
+class Sound:
+    """What could be read of a set, and what is to be said of the rest.
+
+    Args:
+        strict: whether the first thing that cannot be read is an error.
+
+    Attributes:
+        skipped: what is left out, a line each.
+    """
+
+    def __init__(self, *, strict: bool) -> None:
+        self._strict = strict
+        self.skipped: list[str] = []
+
+    def skip(self, reason: str) -> None:
+        """Leave something out.
+
+        Raises:
+            UserError: nothing may be left out.
+        """
+        if self._strict:
+            raise UserError(reason)
+        self.skipped.append(reason)
+
+    def each(self, items: Iterable[T], read: Callable[[T], R]) -> list[R]:
+        """What `read` makes of the items, but for those that it refuses.
+
+        Raises:
+            UserError: it refuses all of them, or one and nothing may be left out; as it does the first one.
+        """
+        found: list[R] = []
+        first: UserError | None = None
+        for item in items:
+            try:
+                found.append(read(item))
+            except UserError as error:
+                first = first or error
+                self.skip(str(error))
+        if first is not None and not found:
+            raise first
+        return found
+
+
 def need(package: str) -> Any:
     """Import an optional package.
 
@@ -76,16 +120,17 @@ def need(package: str) -> Any:
 def load_array(path: Path) -> np.ndarray:
     """A `.npy` file without objects."""
     with naming(path):
-        array = np.load(path, allow_pickle=False)
+        array = np.load(check_regular(path), allow_pickle=False)
         if not isinstance(array, np.ndarray):
             raise ValueError("it is no array")
         return array
 
 
 def load_json(path: Path) -> Any:
-    """A JSON file that somebody else wrote."""
-    with naming(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+    """A JSON file that somebody else wrote, of limited size and depth."""
+    if not path.exists():
+        raise UserError(f"{path} is missing; copy the set again")
+    return typed_json.read(path, remedy="get the file anew")
 
 
 def check_vectors(array: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:

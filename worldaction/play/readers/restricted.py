@@ -8,15 +8,20 @@ bytes to be pointers. What the program built is then turned into dicts, lists, t
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
 from worldaction.errors import UserError
+from worldaction.io.files import check_regular
 from worldaction.play.readers.reading import DAMAGED
 
+PARTS: Final = 10_000
+"""Parts of a tuple, those of the tuples in it counted as often as they occur."""
+MARK: Final = -1
 _PLAIN_DTYPE = re.compile(r"[biuf](1|2|4|8)|[SU]\d{1,6}")
 
 
@@ -132,7 +137,7 @@ def load_object_array(path: Path | str) -> Any:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with open(check_regular(path), "rb") as file:
             return _load(file, path)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; get the data set anew") from None
@@ -143,6 +148,40 @@ def load_object_array(path: Path | str) -> Any:
         raise UserError(f"{path} is damaged ({error!r}); get the file anew") from error
 
 
+def _check_hashes(file: BinaryIO) -> None:
+    """Refuse tuples of the same tuples of the same tuples, whose hash, as the key of a dict, would take for ever.
+
+    The program is followed without being run: of everything on its stack it is known how many parts its hash has.
+    """
+    start = file.tell()
+    stack: list[int] = []
+    memo: dict[int, int] = {}
+    argument: Any
+    for code, argument, _ in pickletools.genops(file):
+        parts = 1
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+            continue
+        if code.name in ("GET", "BINGET", "LONG_BINGET"):
+            parts = memo[argument]
+        elif code.name == "DUP":
+            parts = stack[-1]
+        elif pickletools.markobject in code.stack_before:
+            mark = len(stack) - 1 - stack[::-1].index(MARK)
+            parts += sum(stack[mark + 1 :])
+            # what lies under the mark, such as the list that is added to, is taken off and put back
+            del stack[mark - code.stack_before.index(pickletools.markobject) :]
+        elif code.stack_before:
+            parts += sum(stack[-len(code.stack_before) :])
+            del stack[-len(code.stack_before) :]
+        if not (code.name.startswith("TUPLE") or code.name in ("GET", "BINGET", "LONG_BINGET", "DUP")):
+            parts = 1
+        if parts > PARTS:
+            raise ValueError(f"tuples that have more than {PARTS} parts together")
+        stack += [MARK if code.name == "MARK" else parts] * len(code.stack_after)
+    file.seek(start)
+
+
 def _load(file: BinaryIO, path: Path) -> Any:
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -150,4 +189,5 @@ def _load(file: BinaryIO, path: Path) -> Any:
     if not dtype.hasobject:
         file.seek(0)
         return np.load(file, allow_pickle=False)
+    _check_hashes(file)
     return _plain(_RestrictedUnpickler(file, path).load(), {})

@@ -6,20 +6,27 @@ A format is one file beside this one with a class that keeps to `Source`, and a 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import numpy as np
 
-from worldaction.errors import UserError, unknown
+from worldaction.errors import UserError
+from worldaction.errors import unknown as no_such
+from worldaction.play.labels import answer
 from worldaction.play.layout import Segment
 from worldaction.spec import Kind, Layout, Split
 
+logger = logging.getLogger(__name__)
+
 BLOCK: Final = 256
 """Frames in memory at once."""
+GIVEN: Final = ("path", "strict")
+"""What every format's class is called with."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Source(Protocol):
     """Frames per second, where the set says so."""
     episodes: Sequence[Recording]
     origin: Origin
+    skipped: Sequence[str]
+    """What is damaged or missing and was left out, a line each that names it."""
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """The frames of an episode in order, `BLOCK` at most at a time, as `StoreWriter.append` takes them.
@@ -81,6 +90,53 @@ class Source(Protocol):
         ...
 
 
+class Labelled:
+    """A source some of whose segments are told more of than the set says.
+
+    Args:
+        source: the set.
+        unknown: whether attempts of which the set does not say it have succeeded.
+        names: the task that a sentence stands for, so that a set which has sentences alone fits one that has names.
+    """
+
+    def __init__(self, source: Source, *, unknown: bool | None = None, names: Mapping[str, str] | None = None) -> None:
+        self._source, self._unknown, self._names = source, unknown, dict(names or {})
+        self.path, self.format, self.layout = source.path, source.format, source.layout
+        self.image_size, self.rate, self.skipped = source.image_size, source.rate, source.skipped
+        self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
+        answer = {} if unknown is None else {"unknown": "success" if unknown else "failure"}
+        self.origin = replace(source.origin, config=source.origin.config | answer)
+        self.episodes: Sequence[Recording] = [
+            replace(episode, segments=tuple(self._told(segment) for segment in episode.segments))
+            for episode in source.episodes
+        ]
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
+
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """See `Source.blocks`."""
+        return self._source.blocks(episode, image_size=image_size, start=start)
+
+    def _told(self, segment: Segment) -> Segment:
+        if segment.task in self._names:
+            sentence = segment.sentence or segment.task
+            segment = replace(segment, task=self._names[segment.task], sentence=sentence)
+        return replace(segment, success=self._unknown) if segment.success is None else segment
+
+
+def check_intact(source: Source) -> None:
+    """Read a set from end to end and compare it with the checksums that it brings along, if its format has any.
+
+    Raises:
+        UserError: a file has changed since it was written.
+    """
+    verify = getattr(source, "verify", None)
+    if verify is not None:
+        verify()
+
+
 FORMATS: Final = {
     "calvin": "worldaction.play.readers.calvin:CalvinSource",
     "store": "worldaction.play.readers.store:StoreSource",
@@ -88,15 +144,28 @@ FORMATS: Final = {
     "robomimic": "worldaction.play.readers.robomimic:RobomimicSource",
     "minari": "worldaction.play.readers.minari:MinariSource",
 }
-"""Every format and the class that reads it, `module:Class`: called with a path, it has `recognises(path)`."""
+"""Every format and the class that reads it, `module:Class`: called with `GIVEN`, it has `recognises(path)`."""
 
 
-def open_source(path: Path | str, *, format: str | None = None, **options: Any) -> Source:
+def open_source(
+    path: Path | str,
+    *,
+    format: str | None = None,
+    strict: bool = False,
+    unknown: str | None = None,
+    names: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Source:
     """Find out which format a data set has, and read its description.
+
+    What is damaged or missing is left out, counted in a warning and listed in `skipped`.
 
     Args:
         path: a folder or a file.
         format: a name in `FORMATS`, for a set that is not recognised; the class then says what is wrong with it.
+        strict: refuse a set of which anything is damaged or missing.
+        unknown: "success" or "failure", what attempts are of which the set does not say it.
+        names: the task that a sentence of the set stands for.
         options: those of the format's class, such as `language` for CALVIN; see docs/data.md.
 
     Raises:
@@ -110,17 +179,45 @@ def open_source(path: Path | str, *, format: str | None = None, **options: Any) 
         near = next((c for c in _near(path) if recognise(c)), None)
         hint = f"did you mean {near}?" if near else "see docs/data.md for what each looks like"
         raise UserError(f"{path} has none of the formats {', '.join(FORMATS)}; {hint}")
+    success = answer(unknown)
     reader = _reader(name)
-    known = [option for option in inspect.signature(reader).parameters if option != "path"]
+    known = [option for option in inspect.signature(reader).parameters if option not in GIVEN]
     for option in options:
         if option not in known:
             raise (
-                unknown(f"option of the format {name}", option, known)
+                no_such(f"option of the format {name}", option, known)
                 if known
                 else UserError(f"the format {name} has no options; leave {option} out")
             )
-    source: Source = reader(path, **options)
+    source: Source = reader(path, strict=strict, **options)
+    told = {segment.task for episode in source.episodes for segment in episode.segments}
+    if success is not None or told & {*(names or {})}:
+        source = Labelled(source, unknown=success, names=names)
+    _warn(source)
     return source
+
+
+def _warn(source: Source) -> None:
+    """Say what a set has not got."""
+    if skipped := source.skipped:
+        logger.warning("%s: %s", source.path, in_short(skipped))
+    segments = [segment for episode in source.episodes for segment in episode.segments]
+    if count := sum(segment.success is None for segment in segments):
+        logger.warning(
+            "%s does not say of %d of %d attempts whether they succeeded, and they count as neither; if they did, give "
+            "--option unknown=success (--recorded.success ends in a study)",
+            source.path,
+            count,
+            len(segments),
+        )
+
+
+def in_short(skipped: Sequence[str]) -> str:
+    """One line of all that was left out."""
+    things = "one thing is" if len(skipped) == 1 else f"{len(skipped)} things are"
+    return f"{things} damaged or missing and left out (refused with --strict): {skipped[0]}" + (
+        "" if len(skipped) == 1 else "; worldaction data inspect lists all"
+    )
 
 
 def recognise(path: Path) -> str | None:
@@ -130,7 +227,7 @@ def recognise(path: Path) -> str | None:
 
 def _reader(name: str) -> Any:
     if name not in FORMATS:
-        raise unknown("format", name, FORMATS)
+        raise no_such("format", name, FORMATS)
     module, _, attribute = FORMATS[name].partition(":")
     return getattr(import_module(module), attribute)
 

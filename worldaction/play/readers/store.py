@@ -10,8 +10,8 @@ import numpy as np
 
 from worldaction.errors import UserError
 from worldaction.play.images import area_mean
-from worldaction.play.layout import Episode, Segment
-from worldaction.play.readers.source import BLOCK, Origin, Recording
+from worldaction.play.layout import SKIPPED, Episode, Segment
+from worldaction.play.readers.source import BLOCK, Origin, Recording, in_short
 from worldaction.play.store import PlayStore
 from worldaction.spec import CONTROL_HZ
 
@@ -19,8 +19,11 @@ from worldaction.spec import CONTROL_HZ
 class StoreSource:
     """A play store; see `Source`.
 
+    It is whole or it is refused: it was written whole, with checksums, and can be made again.
+
     Args:
         path: its folder.
+        strict: refuse one of whose making something was left out.
 
     Raises:
         UserError: it is damaged.
@@ -28,7 +31,7 @@ class StoreSource:
 
     format = "worldaction play store"
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, strict: bool = False) -> None:
         self.path = Path(path)
         self._store = PlayStore.open(self.path)
         meta = self._store.meta
@@ -36,12 +39,19 @@ class StoreSource:
         self.image_size = meta.image_size if meta.cameras else 0
         self.rate: float | None = meta.config.get("rate", float(CONTROL_HZ))
         self.origin = Origin(meta.source, meta.renderer, meta.seed, meta.config)
+        self.skipped: Sequence[str] = [str(line) for line in meta.config.get(SKIPPED, ())]
+        if strict and self.skipped:
+            raise UserError(f"{self.path}: {in_short(self.skipped)}")
         self.episodes: Sequence[Recording] = self._recordings()
 
     @staticmethod
     def recognises(path: Path) -> bool:
         """Whether a folder looks like a play store."""
         return (path / "store.json").is_file()
+
+    def verify(self) -> None:
+        """Compare with the checksums from when it was written; see `PlayStore.verify`."""
+        self._store.verify()
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""

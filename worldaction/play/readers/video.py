@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from worldaction.errors import UserError
-from worldaction.play.readers.reading import naming, need
+from worldaction.play.readers.reading import DAMAGED, naming, need
+
+
+def count_frames(path: Path) -> int | None:
+    """How many frames the first video stream of a file says it has; None if it does not say, or cannot be opened."""
+    av = need("av")
+    try:
+        with av.open(str(path)) as container:
+            return container.streams.video[0].frames or None
+    except (av.FFmpegError, *DAMAGED):
+        return None
 
 
 def video_frames(path: Path, *, first: float, rate: float, count: int) -> Iterator[np.ndarray]:

@@ -19,8 +19,9 @@ import numpy as np
 from worldaction import spec
 from worldaction.errors import UserError, unknown
 from worldaction.io.artefact import fsync_folder
+from worldaction.io.disk import cannot_write
 from worldaction.play.layout import MAX_ACTION, Segment
-from worldaction.play.readers.source import Source
+from worldaction.play.readers.source import Source, check_intact
 from worldaction.spec import Kind
 
 
@@ -78,6 +79,8 @@ class FolderWriter:
         if self.path.exists():
             raise UserError(f"{self.path} exists already; delete it or choose another path")
         self.layout = layout
+        self.largest_action = MAX_ACTION
+        """Beyond it actions are refused, which we want in [-1, 1]; a format for a robot's own units sets it."""
         self.images: dict[str, tuple[int, ...]] = {}
         """Shape [H, W, 3] of each camera's images, once frames have come."""
         self.episodes = 0
@@ -88,7 +91,7 @@ class FolderWriter:
         try:
             self.partial.mkdir(parents=True)
         except OSError as error:
-            raise UserError(f"cannot create {self.partial}: {error.strerror}; choose another path") from error
+            raise cannot_write(self.partial, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -190,8 +193,7 @@ class FolderWriter:
             yield
         except OSError as error:
             self.abandon()
-            reason = error.strerror or error
-            raise UserError(f"cannot write {self.path}: {reason}; free the disk or choose another path") from error
+            raise cannot_write(self.path, error) from error
         except UserError:
             self.abandon()
             raise
@@ -209,7 +211,7 @@ class FolderWriter:
         if length == 0:
             raise UserError(f"{label} has no frames")
         block = {key: _checked_array(arrays[key], (length, *shape), f"{label}, {key}") for key, shape in shapes.items()}
-        if (largest := np.abs(block[spec.ACTION]).max()) > MAX_ACTION:
+        if (largest := np.abs(block[spec.ACTION]).max()) > self.largest_action:
             raise UserError(f"{label}, {spec.ACTION} reaches {largest:.4g}; actions must be scaled to [-1, 1]")
         return block
 
@@ -234,6 +236,7 @@ def copy(
     Raises:
         UserError: a file of the source is missing or damaged, or its frames do not fit the writer.
     """
+    check_intact(source)
     for number in range(len(source.episodes)) if order is None else order:
         recording = source.episodes[number]
         writer.begin_episode(kind=recording.kind, split=recording.split, scene=recording.scene)

@@ -73,6 +73,7 @@ class CalvinWriter(FolderWriter):
         self._windows: dict[str, list[Segment]] = {split: [] for split in get_args(spec.Split)}
         self._scenes: dict[str, tuple[int, int]] = {}
         self._scene = ""
+        self._unknown = 0
         self._statistics = _Statistics()
         for split in self._ranges:
             (self.partial / split).mkdir()
@@ -99,8 +100,9 @@ class CalvinWriter(FolderWriter):
             self._scenes[episode.scene] = (self._scenes.get(episode.scene, (first, 0))[0], last)
         done = [replace(s, start=first + s.start, stop=first + s.stop) for s in segments if s.success]
         self._windows[episode.split] += done
-        if failed := sum(not segment.success for segment in segments):
+        if failed := sum(segment.success is False for segment in segments):
             logger.debug("episode %d: %d failed segments are left out", self.episodes, failed)
+        self._unknown += sum(segment.success is None for segment in segments)
 
     def _write(self, block: Mapping[str, np.ndarray], actions: np.ndarray) -> None:
         """As many frames as there are actions."""
@@ -115,6 +117,13 @@ class CalvinWriter(FolderWriter):
             self._statistics.add({key: block[key][: len(actions)] for key in ON_DISK}, actions)
 
     def _finish(self) -> None:
+        if self._unknown:
+            logger.warning(
+                "%s: %d segments are left out, as nobody says whether they succeeded; if they did, give "
+                "--option unknown=success",
+                self.path,
+                self._unknown,
+            )
         for split, ranges in self._ranges.items():
             if not ranges:
                 logger.warning("%s has no episode for %s, which upstream's loaders need", self.path, split)

@@ -25,6 +25,7 @@ from worldaction.play.lerobot_layout import (
     EPISODES_PATH,
     INDEXES,
     INFO,
+    PLAY,
     STATS,
     TASKS,
     VECTORS,
@@ -45,16 +46,14 @@ TABLE_MEGABYTES: Final = 100
 """Largest file of rows, as in `lerobot`."""
 EPISODES_AT_ONCE: Final = 100
 """Descriptions of episodes that are held in memory."""
-PLAY: Final = "play"
-"""The task of frames that no successful segment holds."""
 
 
 class LeRobotWriter(FolderWriter):
     """Writes a LeRobot set: for frames of any layout.
 
     `robot_obs` becomes `observation.state`, `scene_obs` `observation.environment_state`, a camera
-    `observation.images.<name>`. A frame's task is the sentence of the successful segment that holds it, the later one
-    where two do, and "play" elsewhere. Images are encoded as video; vectors are kept as float32.
+    `observation.images.<name>`. A frame's task is the sentence of the segment that holds it and did not fail, the later
+    one where two do, and "play" elsewhere. Images are encoded as video; vectors are kept as float32.
 
     Args:
         path: the folder to create; it must not exist.
@@ -98,6 +97,7 @@ class LeRobotWriter(FolderWriter):
         self._stats: dict[str, Stats] = {}
         self._frames = 0
         self._begun: list[tuple[Begun, list[Segment]]] = []
+        self._said: list[list[str]] = []
         self._forget()
 
     def _forget(self) -> None:
@@ -128,15 +128,16 @@ class LeRobotWriter(FolderWriter):
             )
         columns = {VECTORS[key]: np.concatenate(parts) for key, parts in self._vectors.items()}
         tasks = self._tasks_of(episode.length, segments)
-        columns |= self._indexes(episode.length, tasks)
+        columns |= self._outcomes(episode.length, segments) | self._indexes(episode.length, tasks)
         chunk, file = self._rows.write(self._table(columns))
         stats = {key: vector_stats(values.reshape(len(values), -1)) for key, values in columns.items()}
         stats |= {CAMERA + camera: image_stats(levels, episode.length) for camera, levels in self._levels.items()}
         self._stats = merge_all(self._stats, stats)
         names = {number: task for task, number in self._tasks.items()}
+        said = [names[number] for number in dict.fromkeys(tasks.tolist())]
         row = {
             "episode_index": self.episodes,
-            "tasks": [names[number] for number in dict.fromkeys(tasks.tolist())],
+            "tasks": said,
             "length": episode.length,
             "data/chunk_index": chunk,
             "data/file_index": file,
@@ -147,16 +148,21 @@ class LeRobotWriter(FolderWriter):
         if len(self._waiting) == EPISODES_AT_ONCE:
             self._describe()
         self._begun.append((episode, list(segments)))
+        self._said.append(said)
         self._frames += episode.length
         self._forget()
 
     def _tasks_of(self, length: int, segments: Sequence[Segment]) -> np.ndarray:
         """The number of each frame's task, [T] int64."""
         names = np.full(length, PLAY, dtype=object)
-        for segment in sorted((s for s in segments if s.success), key=lambda s: s.start):
+        for segment in sorted((s for s in segments if s.success is not False), key=lambda s: s.start):
             usual = self._sentences.get(segment.task, segment.task.replace("_", " "))
             names[segment.start : segment.stop] = segment.sentence or usual
         return np.array([self._tasks.setdefault(name, len(self._tasks)) for name in names], np.int64)
+
+    def _outcomes(self, length: int, segments: Sequence[Segment]) -> dict[str, np.ndarray]:
+        """Columns [T] that say how attempts ended: none, for the extra file does."""
+        return {}
 
     def _indexes(self, length: int, tasks: np.ndarray) -> dict[str, np.ndarray]:
         frame = np.arange(length)
@@ -199,9 +205,13 @@ class LeRobotWriter(FolderWriter):
     def _finish(self) -> None:
         self._describe()
         self._release()
-        write_json(self.partial / INFO, self._info())
-        write_json(self.partial / STATS, self._stats)
+        write_json(self.partial / INFO, self._info(), sealed=False)
+        write_json(self.partial / STATS, self._stats, sealed=False)
         self._parquet.write_table(_indexed(self._arrow, self._tasks), self.partial / TASKS)
+        self._write_extra()
+
+    def _write_extra(self) -> None:
+        """What LeRobot has no place for."""
         episodes = [episode for episode, _ in self._begun]
         extra = Extra(
             layout=self.layout,
@@ -209,6 +219,7 @@ class LeRobotWriter(FolderWriter):
             split=[episode.split for episode in episodes],
             scene=[episode.scene for episode in episodes],
             segments=[segments for _, segments in self._begun],
+            tasks=self._said,
             **self._made_by,
         )
         write_extra(self.partial, extra)

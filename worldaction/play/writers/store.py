@@ -10,8 +10,8 @@ import math
 import os
 import shutil
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, get_args
@@ -21,9 +21,12 @@ from tensordict import TensorDict
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import fsync_folder, read_json, write_json
+from worldaction.io.artefact import fsync_folder, write_json
+from worldaction.io.disk import cannot_write
+from worldaction.io.sealed_json import read_json
 from worldaction.play.layout import (
     MAX_ACTION,
+    SKIPPED,
     Description,
     Episode,
     Row,
@@ -38,6 +41,20 @@ from worldaction.spec import Kind
 logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a writer goes on from."""
+
+    resume: str | None
+    frames: int
+    layout: spec.Layout
+    current: Episode | None
+    last_action: list[float]
+    episodes: list[Episode]
+    segments: list[Segment]
+    skipped: list[str]
 
 
 class StoreWriter:
@@ -80,10 +97,12 @@ class StoreWriter:
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._files: dict[str, BinaryIO] = {}
         self._hashes: dict[str, Any] = {}
+        self._before: dict[str, Any] = {}
         self._schema: dict[str, Row] = {}
         self._frames = 0
         self._episodes: list[Episode] = []
         self._segments: list[Segment] = []
+        self._skipped: list[str] = []
         self._current: Episode | None = None
         self._last_action = self._null_action
         self._resume = resume
@@ -91,7 +110,7 @@ class StoreWriter:
         try:
             self._claim()
         except OSError as error:
-            raise UserError(f"cannot create {self._partial}: {error.strerror}; choose another path") from error
+            raise cannot_write(self._partial, error) from error
 
     def __enter__(self) -> StoreWriter:
         return self
@@ -109,6 +128,11 @@ class StoreWriter:
     def whole(self) -> int:
         """Episodes that have ended."""
         return len(self._episodes)
+
+    @property
+    def skipped(self) -> list[str]:
+        """Why episodes were left out with `skip_episode`, one line each."""
+        return list(self._skipped)
 
     @property
     def begun(self) -> int | None:
@@ -160,6 +184,7 @@ class StoreWriter:
         if split not in get_args(spec.Split):
             raise unknown("split", split, get_args(spec.Split))
         self._current = Episode(self._frames, 0, kind, split, scene)
+        self._before = {key: value.copy() for key, value in self._hashes.items()}
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Append frames to the episode that has begun; arguments as for `add_episode`."""
@@ -191,6 +216,42 @@ class StoreWriter:
         self._episodes.append(episode)
         self._current = None
 
+    def skip_episode(self, reason: str) -> None:
+        """Leave out an episode that could not be read, with what was written of it.
+
+        Args:
+            reason: a line that names it; `store.json` keeps it.
+        """
+        episode, self._current = self._current, None
+        self._skipped.append(reason)
+        if episode is not None and episode.length:
+            self._frames = episode.start
+            try:
+                for key, file in self._files.items():
+                    file.flush()
+                    file.truncate(self._bytes(key, self._frames))
+            except OSError as error:
+                raise self._failed(error) from error
+            self._hashes = {key: self._before.get(key) or _digest(self._frames_of(key)) for key in self._files}
+        if self._saved:
+            # what was saved may have been cut off
+            self.checkpoint()
+
+    def vectors(self) -> Iterator[tuple[Episode, dict[str, np.ndarray]]]:
+        """The vectors [T, n] of all episodes so far, read back."""
+        for file in self._files.values():
+            file.flush()
+        for episode in self._episodes:
+            yield (
+                episode,
+                {
+                    key: np.fromfile(
+                        self._frames_of(key), np.float32, episode.length * size, offset=self._bytes(key, episode.start)
+                    ).reshape(-1, size)
+                    for key, size in self._meta.layout.vectors.items()
+                },
+            )
+
     def checkpoint(self) -> None:
         """Save what was written so far, so that a writer with the same `resume` goes on from here.
 
@@ -201,10 +262,10 @@ class StoreWriter:
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
-            head = {"resume": self._resume, "frames": self._frames, "layout": self._meta.layout}
-            state = {"current": self._current, "last_action": self._last_action.tolist()}
-            episodes = {"episodes": self._episodes, "segments": self._segments}
-            write_json(self._partial / CHECKPOINT, head | state | episodes)
+            last = self._last_action.tolist()
+            of = (self._episodes, self._segments, self._skipped)
+            saved = _Saved(self._resume, self._frames, self._meta.layout, self._current, last, *of)
+            write_json(self._partial / CHECKPOINT, saved)
             self._saved = True
         except OSError as error:
             raise self._failed(error) from error
@@ -263,20 +324,17 @@ class StoreWriter:
     def _went_on(self) -> bool:
         """Take over what was saved, if it is whole and of the same making."""
         try:
-            saved = read_json(self._partial / CHECKPOINT)
-            if saved["resume"] != self._resume:
+            saved: _Saved = read_json(self._partial / CHECKPOINT, _Saved)
+            if saved.resume != self._resume:
                 raise ValueError("it is part of something else")
-            frames, layout = int(saved["frames"]), spec.Layout.from_dict(saved["layout"])
-            episodes = [Episode(**item) for item in saved["episodes"]]
-            segments = [Segment(**item) for item in saved["segments"]]
-            current = Episode(**saved["current"]) if saved["current"] else None
-            self._cut(frames, layout)
-        except (UserError, KeyError, TypeError, ValueError) as error:
+            self._cut(saved.frames, saved.layout)
+        except (UserError, ValueError) as error:
             logger.warning("%s cannot be continued (%s): starting again", self._partial, error)
             return False
-        self._frames, self._episodes, self._segments, self._current = frames, episodes, segments, current
-        self._last_action = np.array(saved["last_action"], np.float32)
-        self._open_files(layout)
+        self._frames, self._episodes, self._segments = saved.frames, saved.episodes, saved.segments
+        self._skipped = saved.skipped
+        self._current, self._last_action = saved.current, np.array(saved.last_action, np.float32)
+        self._open_files(saved.layout)
         self._saved = True
         return True
 
@@ -288,21 +346,27 @@ class StoreWriter:
                 raise ValueError(f"{path.name} is missing or truncated")
             os.truncate(path, size)
 
+    def _bytes(self, key: str, frames: int) -> int:
+        row = self._schema[key]
+        return frames * math.prod(row.shape) * row.dtype.itemsize
+
     def _frames_of(self, key: str) -> Path:
         return self._partial / "frames" / f"{key}.memmap"
 
     def _failed(self, error: OSError) -> UserError:
         self.abandon()
-        return UserError(f"cannot write {self.path}: {error.strerror}; free the disk or choose another path")
+        return cannot_write(self.path, error)
 
     def _describe(self) -> None:
         leaves = {key: recorded((self._frames, *row.shape), row.dtype) for key, row in self._schema.items()}
         own = {"shape": [self._frames], "device": "cpu", "_type": str(TensorDict)}
-        write_json(self._partial / "frames" / "meta.json", leaves | own)
+        # a file of tensordict's
+        write_json(self._partial / "frames" / "meta.json", leaves | own, sealed=False)
         checksums = {f"frames/{key}.memmap": value.hexdigest() for key, value in self._hashes.items()}
-        write_description(
-            self._partial, Description(self._frames, self._meta, self._episodes, self._segments, checksums)
-        )
+        meta, before = self._meta, self._meta.config.get(SKIPPED, [])
+        if self._skipped:
+            meta = replace(meta, config={**meta.config, SKIPPED: [*before, *self._skipped]})
+        write_description(self._partial, Description(self._frames, meta, self._episodes, self._segments, checksums))
 
     def _write(self, block: Mapping[str, np.ndarray]) -> None:
         for key, array in block.items():
@@ -337,11 +401,18 @@ class StoreWriter:
     def _open_files(self, layout: spec.Layout) -> None:
         self._meta = replace(self._meta, layout=layout)
         self._schema = rows(self._meta.image_size, layout)
-        for key in self._schema:
-            path = self._frames_of(key)
-            self._files[key] = open(path, "ab")  # noqa: SIM115 (closed in close)
-            with open(path, "rb") as file:
-                self._hashes[key] = hashlib.file_digest(file, "sha256")
+        try:
+            for key in self._schema:
+                path = self._frames_of(key)
+                self._files[key] = open(path, "ab")  # noqa: SIM115 (closed in close)
+                self._hashes[key] = _digest(path)
+        except OSError as error:
+            raise self._failed(error) from error
+
+
+def _digest(path: Path) -> Any:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256")
 
 
 def _checked_array(array: np.ndarray, shape: tuple[int, ...], label: str) -> np.ndarray:

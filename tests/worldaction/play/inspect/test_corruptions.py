@@ -334,7 +334,7 @@ def test_a_label_that_contradicts_what_was_done_is_a_problem() -> None:
     run[spec.SCENE][:] = 0
     run[spec.SCENE][20:, 1] = 0.2
     for task, wrong in (("open_drawer", False), ("close_drawer", True), ("of_another_table", False)):
-        source = ListedSource([run], [Recording(40, "list", segments=(Segment(task, 2, 30),))])
+        source = ListedSource([run], [Recording(40, "list", segments=(Segment(task, 2, 30, success=True),))])
         found = check_frames(source, lambda _: None, judge=done_instead).problems
         said = "the window is labelled close_drawer, what was done is open_drawer: episode 0, frames 2 to 29"
         assert found == ([said] if wrong else [])
@@ -342,13 +342,13 @@ def test_a_label_that_contradicts_what_was_done_is_a_problem() -> None:
     run[spec.SCENE][:, [8, 14, 20]] = LYING
     run[spec.SCENE][20:, 14] += 0.1
     for task in BLOCK_TASKS:
-        source = ListedSource([run], [Recording(40, "list", segments=(Segment(task, 2, 30),))])
+        source = ListedSource([run], [Recording(40, "list", segments=(Segment(task, 2, 30, success=True),))])
         assert check_frames(source, lambda _: None, judge=done_instead).problems == []
     run[spec.SCENE][:, :6] = 0
-    source = ListedSource([run], [Recording(40, "list", segments=(Segment("open_drawer", 2, 30),))])
+    source = ListedSource([run], [Recording(40, "list", segments=(Segment("open_drawer", 2, 30, success=True),))])
     assert check_frames(source, lambda _: None, judge=done_instead).problems == []
     run[spec.SCENE][20:, 1] = 0.2
-    cut = ListedSource([run], [Recording(40, "list", segments=(Segment("close_drawer", 2, 15),))])
+    cut = ListedSource([run], [Recording(40, "list", segments=(Segment("close_drawer", 2, 15, success=True),))])
     assert check_frames(cut, lambda _: None, judge=done_instead).problems == []
 
 

@@ -70,7 +70,7 @@ def root(tmp_path: Path) -> Path:
 
 def said(task: str, start: int, stop: int) -> Segment:
     """A window with the sentence that was recorded."""
-    return Segment(task, start, stop, sentence=f"please {task}")
+    return Segment(task, start, stop, success=True, sentence=f"please {task}")
 
 
 def test_frames_episodes_windows_and_scenes_come_over(root: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_damaged_frame_is_refused_by_its_file_and_no_store_is_left(
 ) -> None:
     damage(frame_path(root, 12))
     with pytest.raises(UserError, match=rf"episode_0000012\.npz.*{message}"):
-        convert(find_calvin(root), tmp_path / "s", image_size=4)
+        convert(find_calvin(root), tmp_path / "s", image_size=4, strict=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["calvin"]
 
 

@@ -197,7 +197,7 @@ def test_a_damaged_file_is_refused_by_name(
     write_v21(tmp_path / "set")
     damage(tmp_path / "set" / name)
     with pytest.raises(UserError, match=rf"{Path(name).name}.*{message}"):
-        convert(open_source(tmp_path / "set"), tmp_path / "store", image_size=8)
+        convert(open_source(tmp_path / "set", strict=True), tmp_path / "store", image_size=8, strict=True)
     assert not (tmp_path / "store").exists()
 
 
@@ -218,7 +218,7 @@ def test_a_description_that_makes_no_sense_is_refused(tmp_path: Path, changes: d
     write_v21(tmp_path / "set")
     edit_info(tmp_path / "set", **changes)
     with pytest.raises(UserError, match=message):
-        open_source(tmp_path / "set")
+        open_source(tmp_path / "set", strict=True)
 
 
 def test_an_episode_that_the_list_leaves_out_is_missed(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_an_episode_that_the_list_leaves_out_is_missed(tmp_path: Path) -> None:
     path = tmp_path / "set/meta/episodes/chunk-000/file-000.parquet"
     parquet.write_table(parquet.read_table(path)[:2], path)
     with pytest.raises(UserError, match=r"says 3 episodes of 14 frames, .* has 2 of 8"):
-        open_source(tmp_path / "set")
+        open_source(tmp_path / "set", strict=True)
     shutil.rmtree(path.parent)
     with pytest.raises(UserError, match="holds no parquet files"):
         open_source(tmp_path / "set")

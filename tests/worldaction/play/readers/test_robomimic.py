@@ -40,7 +40,11 @@ def test_demos_come_over_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         (3, "demo", "training"),
         (6, "demo", "validation"),
     ]
-    assert store.segments == [Segment("Lift", 0, 5), Segment("Lift", 5, 8), Segment("Lift", 8, 14, success=False)]
+    assert store.segments == [
+        Segment("Lift", 0, 5, success=True),
+        Segment("Lift", 5, 8, success=True),
+        Segment("Lift", 8, 14, success=False),
+    ]
 
 
 def test_states_can_be_chosen_and_keep_the_order_in_which_they_are_named(tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_demo_that_does_not_fit_is_named(tmp_path: Path, damage: Callable[[Any
     with h5py.File(tmp_path / "set.hdf5", "a") as file:
         damage(file)
     with pytest.raises(UserError, match=rf"set\.hdf5.*{message}"):
-        convert(RobomimicSource(tmp_path / "set.hdf5"), tmp_path / "store", image_size=8)
+        convert(RobomimicSource(tmp_path / "set.hdf5", strict=True), tmp_path / "store", image_size=8, strict=True)
 
 
 def test_values_that_are_kept_in_other_files_are_refused(tmp_path: Path) -> None:

@@ -93,8 +93,8 @@ def test_the_reader_gives_back_splits_scenes_and_successful_segments(root: Path)
         (70, "training", "calvin_scene_D"), (31, "training", "calvin_scene_A"), (20, "validation", "calvin_scene_D"),
     ]  # fmt: skip
     assert found.episodes[0].segments == (
-        Segment("open_drawer", 3, 40, sentence="pull the handle"),
-        Segment("turn_on_led", 30, 65, sentence="turn on led"),
+        Segment("open_drawer", 3, 40, success=True, sentence="pull the handle"),
+        Segment("turn_on_led", 30, 65, success=True, sentence="turn on led"),
     )
 
 
@@ -203,7 +203,7 @@ def test_calls_out_of_order_are_refused(tmp_path: Path) -> None:
         sink.end_episode()
     sink.append(episode(2))
     with pytest.raises(UserError, match=r"segment lift \(0 to 3\) lies outside episode 0 of 2 frames"):
-        sink.end_episode([Segment("lift", 0, 3)])
+        sink.end_episode([Segment("lift", 0, 3, success=True)])
     with pytest.raises(UserError, match="was not written: episode 0 has not ended"):
         sink.close()
     with pytest.raises(UserError, match="was not written: no episode was added"):

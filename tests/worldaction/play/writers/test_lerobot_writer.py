@@ -13,7 +13,8 @@ from listed_source import ListedSource, episode, pictures, robot, small_set
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import write_json
+from worldaction.io.sealed_json import read_json
 from worldaction.play import lerobot_layout
 from worldaction.play.layout import Segment
 from worldaction.play.lerobot_layout import EXTRA, Extra, read_extra, write_extra
@@ -289,13 +290,20 @@ def test_a_set_of_others_has_no_extra_file(tmp_path: Path) -> None:
         ({"layout": {"cameras": []}}, "is damaged"),
         ({"segments": [["x"]]}, "is damaged"),
         ({"kind": ["play", "play"]}, "kind has 2 entries, the set 1 episodes"),
-        ({"kind": ["film"]}, "episode 0 is of kind 'film'"),
-        ({"scene": [3]}, "scene 3"),
+        ({"kind": ["film"]}, r"kind\[0\] is 'film', not one of play, near_miss, demo"),
+        ({"scene": [3]}, r"scene\[0\] is 3, not text"),
         (
             {"segments": [[{"task": "lift", "start": 0, "stop": 4, "success": True}]]},
             r"segment lift \(0 to 4\) lies outside",
         ),
-        ({"segments": [[{"task": "lift", "start": 0.5, "stop": 2, "success": True}]]}, "lies outside"),
+        (
+            {"segments": [[{"task": "lift", "start": 0.5, "stop": 2, "success": True}]]},
+            r"segments\[0\]\[0\].start is 0.5, not a whole number",
+        ),
+        (
+            {"segments": [[{"task": "lift", "start": 0, "stop": 2, "success": "no"}]]},
+            r"success is 'no', not true or false",
+        ),
     ],
 )
 def test_a_damaged_extra_file_is_refused_by_name(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -1,0 +1,207 @@
+"""A policy behind a WebSocket: what the robot sees in, an action in the robot's units out.
+
+    server: {"task": ..., "rate": ..., "cameras": ...}        once, what `Policy.describe` says
+    client: {"observation.state": ARRAY, ...}                 the next frame of the episode
+    server: {"action": ARRAY, "seconds": 0.004}               or {"error": "..."}, and the episode goes on
+
+Messages are msgpack maps, and ARRAY is {"shape": [7], "dtype": "<f4", "data": bytes}. A connection is an episode: one
+that is lost and made again begins a new one, and so does a frame with "reset": true.
+"""
+
+from __future__ import annotations
+
+import hmac
+import http
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from agents.policy import Policy, PolicyState
+from worldaction.errors import UserError
+
+LOGGER = logging.getLogger("worldaction")
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+LARGEST: Final = 64 * 2**20
+"""Bytes of a message: eight cameras of full HD."""
+TOLD_EVERY: Final = 300
+"""Actions between two lines of the log."""
+RESET: Final = "reset"
+MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError)
+"""What msgpack, NumPy and torch raise over messages that are not what they seem."""
+
+
+@dataclass
+class Episode:
+    """What a connection is at."""
+
+    state: PolicyState | None = None
+    seconds: list[float] = field(default_factory=list)
+    """To each action since the log's last line."""
+
+
+class PolicyServer:
+    """Answers robots one after the other; as a context manager it is closed at the end.
+
+    Args:
+        policy: acts.
+        host: address to listen at. Others than the machine itself can reach any but a loopback one.
+        port: likewise; 0 takes a free one.
+        token: that clients have to give, as "Authorization: Bearer TOKEN"; needed where others can reach the server.
+
+    Raises:
+        UserError: websockets or msgpack is not installed, a token is missing, or the address cannot be had.
+    """
+
+    def __init__(self, policy: Policy, *, host: str = "127.0.0.1", port: int = 8765, token: str | None = None) -> None:
+        if host not in LOOPBACK and not token:
+            raise UserError(f"--host {host}: others can reach it, so give --token, or leave --host out")
+        self._msgpack, server, self._lost = _libraries()
+        self._policy, self._token, self._lock = policy, token, threading.Lock()
+        self._warm_up()
+        try:
+            self._server = server.serve(
+                self._answer_all,
+                host,
+                port,
+                process_request=self._admit,
+                # a page in a browser says where it comes from, and must not drive a robot
+                origins=[None],
+                max_size=LARGEST,
+                compression=None,
+            )
+        except OSError as error:
+            raise UserError(f"cannot listen at {host}, port {port}: {error.strerror}; give another --port") from error
+
+    def __enter__(self) -> PolicyServer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._server.socket.getsockname()[1]
+        return port
+
+    def run(self) -> None:
+        """Answer until `close` is called from another thread."""
+        self._server.serve_forever()
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+
+    # ---- a connection
+
+    def _admit(self, connection: Any, request: Any) -> Any:
+        """None lets the client in."""
+        given = request.headers.get("Authorization", "")
+        if self._token is None or hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+            return None
+        LOGGER.warning("a client without the token was refused")
+        return connection.respond(http.HTTPStatus.UNAUTHORIZED, "give the header Authorization: Bearer TOKEN\n")
+
+    def _answer_all(self, connection: Any) -> None:
+        """An episode, until the client is gone."""
+        LOGGER.info("a robot is connected; a new episode")
+        connection.send(self._packed(self._policy.describe()))
+        episode = Episode()
+        # a robot that is lost raises here, and one that leaves ends the loop
+        with suppress(self._lost):
+            for message in connection:
+                connection.send(self._answer(message, episode))
+                if len(episode.seconds) == TOLD_EVERY:
+                    _tell(episode)
+        _tell(episode)
+        LOGGER.info("the robot is gone")
+
+    def _answer(self, message: bytes | str, episode: Episode) -> bytes:
+        """What is said to one message; one that cannot be used changes nothing."""
+        began = time.perf_counter()
+        try:
+            observation = self._unpacked(message)
+            before = None if observation.pop(RESET, False) else episode.state
+            # the sequence of episodes' noise is the policy's, so two robots must not draw at once
+            with self._lock:
+                action, episode.state = self._policy.predict(observation, before)
+        except UserError as error:
+            return self._refused(str(error))
+        except MALFORMED as error:
+            return self._refused(f"the message cannot be used ({type(error).__name__}: {error}); see agents/server.py")
+        seconds = time.perf_counter() - began
+        episode.seconds.append(seconds)
+        return self._packed({"action": action, "seconds": seconds})
+
+    def _refused(self, reason: str) -> bytes:
+        LOGGER.warning("refused: %s", reason)
+        return self._packed({"error": reason})
+
+    # ---- messages
+
+    def _packed(self, values: Mapping[str, Any]) -> bytes:
+        packed: bytes = self._msgpack.packb(values, default=_as_map)
+        return packed
+
+    def _unpacked(self, message: bytes | str) -> dict[str, Any]:
+        values = self._msgpack.unpackb(message) if isinstance(message, bytes) else None
+        if not isinstance(values, dict):
+            raise UserError("the message is no msgpack map; send the frame as one, names to arrays")
+        return {name: _as_array(value) for name, value in values.items()}
+
+    def _warm_up(self) -> None:
+        """The first call is the slowest, so it is made before a robot waits for it."""
+        config = self._policy.model.config
+        side = config.image_size
+        frame = {camera: np.zeros((side, side, 3), np.uint8) for camera in config.cameras}
+        robot = {"robot_obs": np.zeros(config.layout.robot, np.float32)} if config.layout.robot else {}
+        self._policy.predict(frame | robot)
+        self._policy.reset(seed=self._policy.seed)
+
+
+def _libraries() -> tuple[Any, Any, Any]:
+    """msgpack, the server of websockets, and what that raises when a client is gone."""
+    try:
+        import msgpack
+        import websockets.sync.server as server
+        from websockets.exceptions import ConnectionClosed
+    except ImportError as error:
+        raise UserError(f'serving needs {error.name}; run pip install "worldaction[serve]"') from error
+    return msgpack, server, ConnectionClosed
+
+
+def _as_map(value: Any) -> dict[str, Any]:
+    """What msgpack asks for where it does not know a value."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{type(value).__name__} cannot be sent")
+    return {"shape": list(value.shape), "dtype": value.dtype.str, "data": value.tobytes()}
+
+
+def _as_array(value: Any) -> Any:
+    """The array that a map stands for, mappings of them likewise, and anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"shape", "dtype", "data"}:
+        return {name: _as_array(inner) for name, inner in value.items()}
+    kind = np.dtype(str(value["dtype"]))
+    if kind.kind not in "fiub":
+        raise UserError(f"an array of {value['dtype']!r} holds no numbers; send uint8 or float32")
+    # a copy, because torch wants memory that can be written
+    return np.frombuffer(value["data"], kind).reshape(value["shape"]).copy()
+
+
+def _tell(episode: Episode) -> None:
+    """Time to action in the log."""
+    if episode.seconds:
+        median, late = 1e3 * np.quantile(episode.seconds, (0.5, 0.99))
+        count, slowest = len(episode.seconds), 1e3 * max(episode.seconds)
+        LOGGER.info(
+            "%d actions: time to action %.1f ms (median), %.1f (99 %%), %.1f (slowest)", count, median, late, slowest
+        )
+        episode.seconds.clear()

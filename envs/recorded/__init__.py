@@ -1,0 +1,1 @@
+"""Recorded data in the place of a simulator."""
