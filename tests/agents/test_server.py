@@ -120,7 +120,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "objects": (packed(GOOD | {STATIC: {"shape": [1], "dtype": "O", "data": b"12345678"}}), "holds no numbers"),
     "small pictures": (packed(GOOD | {STATIC: GOOD[STATIC][:4]}), "give larger pictures"),
     "other numbers": (packed(GOOD | {ROBOT: GOOD[ROBOT][:3]}), "give .*15"),
-    "words": (packed(GOOD | {ROBOT: "here"}), "cannot be used"),
+    "words": (packed(GOOD | {ROBOT: "here"}), "no array of numbers"),
 }
 
 
