@@ -297,6 +297,17 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction train --env my_env:MyEnv --play my_demonstrations --gym.camera none": names_a_module("my_env"),
     "worldaction data inspect my_set": data_has_options,
     "worldaction data check": data_has_options,
+    "worldaction train --resume RUN": has_options,
+    **dict.fromkeys(
+        (
+            "worldaction arm evaluate",
+            "worldaction eval",
+            "worldaction export",
+            "worldaction serve",
+            "worldaction video",
+        ),
+        lambda command: prints("policy")(f"{command} --help"),
+    ),
     "worldaction serve RUN/policies/TASK-seed0-ppo": lambda command: parses(command),
     f"{STUDY} quick --help": helps,
     f"{STUDY} debug --losses reconstruction kl my_losses:Mine=0.1": means(
