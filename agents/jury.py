@@ -71,6 +71,16 @@ class Juror:
     success: Success
     starts: Starts
 
+    def replay(self, actions: Tensor, which: Tensor, *, threshold: float, seed: int, rows: Tensor) -> Tensor:
+        """What it says of actions that were dreamed elsewhere; see `replayed_success`.
+
+        Args:
+            actions, threshold, seed, rows: as there.
+            which: [B] int64, the scenes in which the dreams began.
+        """
+        first = self.starts.draw(which, seed=seed, rows=rows)
+        return replayed_success(self.model, self.success, first, actions, threshold=threshold, seed=seed, rows=rows)
+
 
 class Jury:
     """Jurors that reward a policy's dreams.
@@ -99,16 +109,9 @@ class Jury:
         # a juror is asked about what was dreamed, which ended with the decision that succeeded
         chunk = actions.shape[1] // rollouts.alive.shape[1]
         length = rollouts.alive[done].sum(1) * chunk
+        asked = actions[done, : int(length.max())]
         seen = [
-            replayed_success(
-                juror.model,
-                juror.success,
-                juror.starts.draw(which[done], seed=seed, rows=rows[done]),
-                actions[done, : int(length.max())],
-                threshold=self.threshold,
-                seed=seed,
-                rows=rows[done],
-            )
+            juror.replay(asked, which[done], threshold=self.threshold, seed=seed, rows=rows[done])
             for juror in self.jurors
         ]
         agreeing = sum(((at > 0) & (at <= length)).to(rollouts.reward.dtype) for at in seen)
@@ -139,14 +142,14 @@ def judged_dream(
         which: [B] int64, those in which the dreams begin.
         jury: who is asked.
     """
-    # a policy that is followed is no fused kernel's, and only jurors ask for actions
-    actor = policy if jury is None else Noted(policy)
     latent = starts.draw(which, seed=seed, rows=rows)
     options: dict[str, Any] = {"threshold": threshold, "seed": seed, "rows": rows, "min_std": min_std}
-    rollouts = dream(model, actor, success, latent, decisions=decisions, **options)
-    if jury is None or not isinstance(actor, Noted):
-        return rollouts
-    return jury.judge(rollouts, actor.laid_out(rollouts.alive), which, seed=seed, rows=rows)
+    if jury is None:
+        return dream(model, policy, success, latent, decisions=decisions, **options)
+    # only jurors ask for actions, and a policy that is followed is no fused kernel's
+    noted = Noted(policy)
+    rollouts = dream(model, noted, success, latent, decisions=decisions, **options)
+    return jury.judge(rollouts, noted.laid_out(rollouts.alive), which, seed=seed, rows=rows)
 
 
 class _NotYet:

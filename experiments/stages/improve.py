@@ -63,7 +63,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     classifier = load_classifier(task_run)
     frames = task_run.first_frames(task_run.study.update.starts, task_run.study.evaluation.dreams)
     starts, others = (as_starts(task_run, part) for part in frames)
-    jury, jury_of_others = (_jury(task_run, part) for part in frames)
+    jury, jury_of_others = _juries(task_run, frames)
     cloned, (cls, options) = load_actor(task_run, "clone"), task_run.update
     assert isinstance(cloned, PolicyHead)
     update = cls(
@@ -114,11 +114,20 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     checkpoint.unlink(missing_ok=True)
 
 
-def _jury(task_run: TaskRun, seen: Sequence[Observation]) -> Jury | None:
-    """The world models that say what dreams from these first frames are worth; None where nobody is asked."""
+def _juries(task_run: TaskRun, frames: Sequence[Sequence[Observation]]) -> list[Jury | None]:
+    """The world models that say what dreams are worth, for each list of first frames; None where nobody is asked."""
     others = [TaskRun(task_run.run, seed, task_run.task) for seed in task_run.study.jurors(task_run.seed)]
-    jurors = [Juror(one.model, load_classifier(one), as_starts(one, seen)) for one in others]
-    return Jury(jurors, threshold=task_run.study.success.threshold) if jurors else None
+    if not others:
+        return [None for _ in frames]
+    # of each juror, its starts in every list
+    jurors = [jurors_of(one, frames) for one in others]
+    return [Jury(of_list, threshold=task_run.study.success.threshold) for of_list in zip(*jurors, strict=True)]
+
+
+def jurors_of(task_run: TaskRun, frames: Sequence[Sequence[Observation]]) -> list[Juror]:
+    """A run's world model with what it knows of the task, once for each list of first frames."""
+    success = load_classifier(task_run)
+    return [Juror(task_run.model, success, as_starts(task_run, seen)) for seen in frames]
 
 
 def _real_point(task_run: TaskRun, update: Update, curve: list[dict[str, Any]], recorder: Recorder) -> None:

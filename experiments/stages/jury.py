@@ -7,28 +7,25 @@ have learned from the held-out episodes alone, and what they say is the study's 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.imagination import Actor, FirstFrames
-from agents.jury import Juror, dreamed_actions, replayed_success
+from agents.imagination import Actor, Starts
+from agents.jury import Juror, dreamed_actions
 from agents.policies.base import PolicyHead
 from agents.policy import Policy
-from envs.benchmark import Observation
 from experiments.report.summary import seed_of
 from experiments.stages.bc import load_actor
-from experiments.stages.improve import STAGE, Deterministic, as_starts
+from experiments.stages.improve import STAGE, Deterministic, as_starts, jurors_of
 from experiments.stages.rollout import Evaluation
 from experiments.stages.samplers import STAGE as SAMPLER
-from experiments.stages.success import load_classifier
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import Run
 from worldaction.random import Use, branch
-from worldaction.success import SuccessClassifier
 
 
 class Heard(NamedTuple):
@@ -47,14 +44,6 @@ class Heard(NamedTuple):
     """By each of these."""
 
 
-class _Judge(NamedTuple):
-    """A world model with what it knows of a task."""
-
-    task_run: TaskRun
-    success: SuccessClassifier
-    starts: FirstFrames
-
-
 def hear(run: Run, task: str) -> list[Heard]:
     """The clones and improved policies of all seeds.
 
@@ -66,41 +55,27 @@ def hear(run: Run, task: str) -> list[Heard]:
     learned, measured = run.study.update.starts, run.study.evaluation.dreams
     runs = [TaskRun(run, seed, task) for seed in run.study.seeds]
     _, seen = runs[0].first_frames(learned, measured)
-    judges = {one.seed: _Judge(one, load_classifier(one), as_starts(one, seen)) for one in runs}
-    return [_heard(judges, seed, name) for seed in judges for name in ("bc", run.study.improved)]
+    judges = {one.seed: jurors_of(one, [seen])[0] for one in runs}
+    return [_heard(one, judges, name) for one in runs for name in ("bc", run.study.improved)]
 
 
-def _heard(judges: dict[int, _Judge], seed: int, name: str) -> Heard:
-    own = judges[seed]
-    run, task, study = own.task_run.run, own.task_run.task, own.task_run.study
+def _heard(task_run: TaskRun, judges: Mapping[int, Juror], name: str) -> Heard:
+    study, own = task_run.study, judges[task_run.seed]
     # as the dreams of which the run says how many succeed
-    rows, drawn = torch.arange(study.evaluation.dreams, device=own.task_run.device), branch(seed, Use.MEASURED_DREAMS)
-
-    def first(judge: _Judge) -> Any:
-        return judge.starts.draw(rows % len(judge.starts), seed=drawn, rows=rows)
-
-    decisions = study.table.max_steps // study.policy.chunk
-    actions = dreamed_actions(
-        own.task_run.model, _actor(own.task_run, name), first(own), decisions=decisions, seed=drawn, rows=rows
-    )
-
-    def says(judge: _Judge) -> float:
-        done = replayed_success(
-            judge.task_run.model,
-            judge.success,
-            first(judge),
-            actions,
-            threshold=study.success.threshold,
-            seed=drawn,
-            rows=rows,
-        )
-        return _share(done)
-
-    jurors = tuple(says(judge) for other, judge in judges.items() if other != seed)
-    told = seed_of(run, task, seed)
+    drawn = branch(task_run.seed, Use.MEASURED_DREAMS)
+    rows = torch.arange(study.evaluation.dreams, device=task_run.device)
+    which = rows % len(own.starts)
+    actions = _dreamed(task_run, _actor(task_run, name), own.starts, which, seed=drawn, rows=rows)
+    replays = [
+        judge.replay(actions, which, threshold=study.success.threshold, seed=drawn, rows=rows)
+        for seed, judge in judges.items()
+        if seed != task_run.seed
+    ]
+    jurors = tuple(_share(done_at) for done_at in replays)
+    told = seed_of(task_run.run, task_run.task, task_run.seed)
     return Heard(
-        task,
-        seed,
+        task_run.task,
+        task_run.seed,
         name,
         real=told[name],
         own=told[f"imagined_{name}"],
@@ -120,41 +95,25 @@ def evaluate_by_jurors(task_run: TaskRun, compared: Mapping[str, Policy]) -> dic
     _, seen = task_run.first_frames(study.update.starts, study.evaluation.dreams)
     each = math.ceil(study.evaluation.episodes / (len(seen) * len(sides)))
     rows, drawn = torch.arange(len(seen) * each, device=task_run.device), branch(task_run.seed, Use.EVALUATED_DREAMS)
-    jurors = [_juror(TaskRun(side, seed, task_run.task), seen) for seed, side in sides.items()]
+    jurors = [jurors_of(TaskRun(side, seed, task_run.task), [seen])[0] for seed, side in sides.items()]
     own, which, results = as_starts(task_run, seen), rows % len(seen), {}
     for name, policy in compared.items():
-        actor = as_it_acts(policy)
-        actions = dreamed_actions(
-            task_run.model,
-            actor,
-            own.draw(which, seed=drawn, rows=rows),
-            decisions=study.table.max_steps // actor.chunk,
-            seed=drawn,
-            rows=rows,
-        )
+        actions = _dreamed(task_run, as_it_acts(policy), own, which, seed=drawn, rows=rows)
+        replays = [
+            juror.replay(actions, which, threshold=study.success.threshold, seed=drawn, rows=rows) for juror in jurors
+        ]
         # [J, B]
-        done_at = torch.stack(
-            [
-                replayed_success(
-                    juror.model,
-                    juror.success,
-                    juror.starts.draw(which, seed=drawn, rows=rows),
-                    actions,
-                    threshold=study.success.threshold,
-                    seed=drawn,
-                    rows=rows,
-                )
-                for juror in jurors
-            ]
-        )
+        done_at = torch.stack(replays)
         done = (done_at > 0).flatten().cpu().numpy()
         steps = np.where(done, done_at.flatten().cpu().numpy(), study.table.max_steps)
         results[name] = Evaluation(which.repeat(len(jurors)).cpu().numpy(), done, steps)
     return results
 
 
-def _juror(task_run: TaskRun, seen: Sequence[Observation]) -> Juror:
-    return Juror(task_run.model, load_classifier(task_run), as_starts(task_run, seen))
+def _dreamed(task_run: TaskRun, actor: Actor, starts: Starts, which: Tensor, *, seed: int, rows: Tensor) -> Tensor:
+    """What a policy does in dreams of its own model, as long as an episode: [B, T, A]."""
+    first, decisions = starts.draw(which, seed=seed, rows=rows), task_run.study.table.max_steps // actor.chunk
+    return dreamed_actions(task_run.model, actor, first, decisions=decisions, seed=seed, rows=rows)
 
 
 def as_it_acts(policy: Policy) -> Actor:

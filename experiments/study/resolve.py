@@ -224,7 +224,7 @@ def _check_policy(study: Study, resolved: Resolved, model: WorldModel) -> None:
 def _check_demonstrated(study: Study, source: Source, benchmark: Benchmark) -> None:
     if benchmark.simulates:
         _check_same_robot(study, source.layout, benchmark)
-    if not benchmark.simulates:
+    else:
         _check_judged(study, source)
     training = [episode for episode in source.episodes if episode.split == "training"]
     segments = [segment for episode in training for segment in episode.segments]

@@ -10,11 +10,11 @@ import numpy as np
 from worldaction.errors import UserError
 from worldaction.interface import RECORDED, ActionScale
 from worldaction.play.layout import MAX_ACTION
-from worldaction.play.readers.source import Source, check_intact
+from worldaction.play.readers.source import Source, Wrapped
 from worldaction.spec import ACTION
 
 
-class Scaled:
+class Scaled(Wrapped):
     """A source whose actions are scaled by `ActionScale`; see `Source`. Everything else is as it was.
 
     The null action is scaled with the others. A policy that learned from it gives actions in the source's own units.
@@ -34,24 +34,14 @@ class Scaled:
         if low.shape != (source.layout.action,) or high.shape != low.shape or not (low <= high).all():
             remedy = f"give the lowest and the highest value of each of the {source.layout.action} numbers"
             raise UserError(f"{source.path}: {low.tolist()} and {high.tolist()} do not bound its actions; {remedy}")
-        self._source = source
+        super().__init__(source)
         self._scale = ActionScale(tuple(low.tolist()), tuple(high.tolist()))
         null = self._scale.to_unit(np.array([source.layout.null_action]))[0]
-        self.path = source.path
-        self.format = source.format
-        self.image_size = source.image_size
-        self.rate = source.rate
-        self.episodes, self.skipped = source.episodes, source.skipped
-        self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
         # a gripper's command is read by its sign, which scaling keeps around zero alone
         binary = tuple(i for i in source.layout.binary if low[i] == -high[i])
         self.layout = replace(source.layout, null_action=tuple(null.tolist()), binary=binary)
         config = source.origin.config | {RECORDED: {"low": low.tolist(), "high": high.tolist()}}
         self.origin = replace(source.origin, config=config)
-
-    def verify(self) -> None:
-        """See `check_intact`."""
-        check_intact(self._source)
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""

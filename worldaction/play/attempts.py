@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
 
 from worldaction.config import RecordedConfig
 from worldaction.errors import UserError
 from worldaction.extension import load
 from worldaction.io.sealed_json import read_json
-from worldaction.play.held_out import EVERY, FEW
+from worldaction.play.held_out import EVERY, held_out_of
 from worldaction.play.layout import Segment
-from worldaction.play.readers.source import Recording, Source, check_intact
+from worldaction.play.readers.source import Recording, Source, Wrapped
 from worldaction.spec import Layout
 
 OPTION: Final = "--recorded.success"
@@ -40,7 +38,7 @@ def task_name(words: str) -> str:
     return name
 
 
-class Attempts:
+class Attempts(Wrapped):
     """A source whose attempts have named tasks and outcomes, and of which some are held out; see `Source`.
 
     A set that holds out episodes itself stays as it is. Of another one, a share of the attempts at each task is, of
@@ -68,22 +66,9 @@ class Attempts:
         only: str = "",
     ) -> None:
         config = config or RecordedConfig()
-        self._source = source
-        self.path, self.format, self.origin = source.path, source.format, source.origin
+        super().__init__(source)
         self.layout = layout or source.layout
-        self.image_size, self.rate = source.image_size, source.rate
-        self.skipped = source.skipped
-        self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
-        judged = _called(_judged(source, config.success), only)
-        self.episodes: Sequence[Recording] = _held_out(judged, share)
-
-    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """See `Source.blocks`."""
-        return self._source.blocks(episode, image_size=image_size, start=start)
-
-    def verify(self) -> None:
-        """See `check_intact`."""
-        check_intact(self._source)
+        self.episodes = _held_out(_called(_judged(source, config.success), only), share)
 
 
 # Outcomes -------------------------------------------------------------------------------------------------------------
@@ -175,5 +160,5 @@ def _held_out(episodes: Sequence[Recording], share: float) -> Sequence[Recording
 
 def _spread(group: Sequence[int], share: float) -> list[int]:
     """Of some episodes so large a share, at equal distances; three at least, and no more than half."""
-    count = min(max(round(share * len(group)), FEW), len(group) // 2) if share else len(group) // EVERY
+    count = held_out_of(len(group), share) if share else len(group) // EVERY
     return [group[math.floor((k + 0.5) * len(group) / count)] for k in range(count)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from worldaction.play.layout import Episode
-from worldaction.play.readers.source import Recording, Source, check_intact
+from worldaction.play.readers.source import Recording, Source, Wrapped
 from worldaction.spec import Layout, Split
 
 EVERY: Final = 10
@@ -20,7 +20,7 @@ FEW: Final = 3
 """So many attempts of an outcome are held out at least, but no more than half of them."""
 
 
-class HeldOut:
+class HeldOut(Wrapped):
     """A source of which some episodes are kept from training. One that keeps some already stays as it is.
 
     Args:
@@ -29,19 +29,9 @@ class HeldOut:
     """
 
     def __init__(self, source: Source, *, layout: Layout | None = None) -> None:
-        self._source = source
-        self.path, self.format, self.origin = source.path, source.format, source.origin
+        super().__init__(source)
         self.layout = layout or source.layout
-        self.image_size, self.rate, self.skipped = source.image_size, source.rate, source.skipped
-        self.episodes: Sequence[Recording] = _held_out(source.episodes)
-
-    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """See `Source.blocks`."""
-        return self._source.blocks(episode, image_size=image_size, start=start)
-
-    def verify(self) -> None:
-        """See `check_intact`."""
-        check_intact(self._source)
+        self.episodes = _held_out(source.episodes)
 
 
 def _held_out(episodes: Sequence[Recording]) -> Sequence[Recording]:
@@ -75,12 +65,13 @@ def split_attempts(
             near.setdefault((task, success), []).append(number)
         elif episode.kind == "demo":
             shown.setdefault(task, []).append(number)
-    apart = [n for group in near.values() for n in rng.choice(group, _count(len(group), share), replace=False)]
+    apart = [n for group in near.values() for n in rng.choice(group, held_out_of(len(group), share), replace=False)]
     apart += [n for group in shown.values() for n in group[len(group) - demos :]]
     return [_split(episode, number in apart) for number, episode in enumerate(episodes)]
 
 
-def _count(attempts: int, share: float) -> int:
+def held_out_of(attempts: int, share: float) -> int:
+    """How many attempts are held out: `FEW` at least, but no more than half; none of a share of 0."""
     return min(max(round(share * attempts), FEW), attempts // 2) if share else 0
 
 

@@ -69,7 +69,7 @@ def test_a_juror_is_another_model_than_the_dreamers(two_seeds: Path, monkeypatch
 
     run = Run.open(two_seeds)
     known = {seed: open_world_model(run, seed).state_dict() for seed in (0, 1)}
-    monkeypatch.setattr(stage, "replayed_success", says)
+    monkeypatch.setattr("agents.jury.replayed_success", says)
     heard = stage.hear(run, TASK)
     assert asked == [1, 1, 0, 0]
     # all but the first dream succeed

@@ -19,7 +19,7 @@ from worldaction.play.inspect.motion import Expected, Motion
 from worldaction.play.inspect.problems import Findings, Problems
 from worldaction.play.layout import Segment
 from worldaction.play.leaks import Marks, leaks, marks, refuse_leaks
-from worldaction.play.readers.source import Recording, Source, check_intact
+from worldaction.play.readers.source import Recording, Source, Wrapped
 from worldaction.spec import ACTION, CALVIN, ROBOT, ROBOT_FIELDS, SCENE, Split
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def overlapping(segments: Sequence[Segment]) -> list[tuple[Segment, Segment]]:
     return found
 
 
-class Watched:
+class Watched(Wrapped):
     """A source whose frames are looked at as they go by; it gives the same ones.
 
     Args:
@@ -162,14 +162,8 @@ class Watched:
     """
 
     def __init__(self, source: Source, *, judge: Judge | None = None) -> None:
-        self._source, self._watch = source, Watch(source, judge=judge)
-        self.path, self.format, self.layout, self.origin = source.path, source.format, source.layout, source.origin
-        self.image_size, self.rate, self.episodes = source.image_size, source.rate, source.episodes
-        self.skipped = source.skipped
-
-    def verify(self) -> None:
-        """See `check_intact`."""
-        check_intact(self._source)
+        super().__init__(source)
+        self._watch = Watch(source, judge=judge)
 
     def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """See `Source.blocks`."""

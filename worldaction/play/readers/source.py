@@ -90,7 +90,30 @@ class Source(Protocol):
         ...
 
 
-class Labelled:
+class Wrapped:
+    """A source as it is, of which subclasses change what they are for. What is verified is the set behind it.
+
+    Args:
+        source: the set.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.path, self.format, self.layout = source.path, source.format, source.layout
+        self.image_size, self.rate, self.skipped = source.image_size, source.rate, source.skipped
+        self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
+        self.origin, self.episodes = source.origin, source.episodes
+
+    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """See `Source.blocks`."""
+        return self._source.blocks(episode, image_size=image_size, start=start)
+
+    def verify(self) -> None:
+        """See `check_intact`."""
+        check_intact(self._source)
+
+
+class Labelled(Wrapped):
     """A source some of whose segments are told more of than the set says.
 
     Args:
@@ -100,24 +123,14 @@ class Labelled:
     """
 
     def __init__(self, source: Source, *, unknown: bool | None = None, names: Mapping[str, str] | None = None) -> None:
-        self._source, self._unknown, self._names = source, unknown, dict(names or {})
-        self.path, self.format, self.layout = source.path, source.format, source.layout
-        self.image_size, self.rate, self.skipped = source.image_size, source.rate, source.skipped
-        self.left_out: tuple[str, ...] = getattr(source, "left_out", ())
+        super().__init__(source)
+        self._unknown, self._names = unknown, dict(names or {})
         answer = {} if unknown is None else {"unknown": "success" if unknown else "failure"}
         self.origin = replace(source.origin, config=source.origin.config | answer)
-        self.episodes: Sequence[Recording] = [
+        self.episodes = [
             replace(episode, segments=tuple(self._told(segment) for segment in episode.segments))
             for episode in source.episodes
         ]
-
-    def verify(self) -> None:
-        """See `check_intact`."""
-        check_intact(self._source)
-
-    def blocks(self, episode: int, *, image_size: int | None, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """See `Source.blocks`."""
-        return self._source.blocks(episode, image_size=image_size, start=start)
 
     def _told(self, segment: Segment) -> Segment:
         if segment.task in self._names:
