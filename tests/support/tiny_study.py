@@ -143,4 +143,6 @@ class Started:
 
 def assert_same_run(one: Path, other: Path) -> None:
     """Two runs came to the same results, to the last bit, and left the same files."""
-    assert differences(one, other) == []
+    found = differences(one, other)
+    # this module's asserts are not rewritten by pytest, so the message is given
+    assert not found, found

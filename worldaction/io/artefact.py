@@ -103,6 +103,8 @@ def _open_to_others(path: Path) -> None:
     usual = path.with_name("usual")
     usual.touch()
     path.chmod(path.stat().st_mode | usual.stat().st_mode)
+    # so that a process killed between the rename and the clean-up leaves no file
+    usual.unlink()
 
 
 def _remove_leftovers(path: Path) -> None:

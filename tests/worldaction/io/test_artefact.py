@@ -105,6 +105,19 @@ def die_beside(path: Path) -> None:
         os._exit(1)
 
 
+def test_a_writer_killed_right_after_its_file_took_its_place_leaves_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # nobody writes a finished stage's manifest again, so nobody would clear away what lay beside it
+    seen: list[Path] = []
+    monkeypatch.setattr(
+        artefact, "fsync_folder", lambda folder: seen.extend(path for path in folder.rglob("*") if path.is_file())
+    )
+    with replacing(tmp_path / "manifest.json") as temporary:
+        temporary.write_text("{}")
+    assert seen == [tmp_path / "manifest.json"]
+
+
 def test_what_a_library_wrote_beside_its_file_when_it_was_killed_is_removed_too(tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     process = multiprocessing.get_context("fork").Process(target=die_beside, args=(path,))
