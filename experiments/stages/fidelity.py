@@ -71,6 +71,21 @@ def windows(store: PlayStore, split: str, length: int, count: int, seed: int) ->
     return index.view(count, length)[:, 0]
 
 
+def _apart(order: Tensor, frames: Tensor, *, count: int) -> Tensor:
+    """The first windows of `order` that share no frame.
+
+    Args:
+        order: of windows, [W].
+        frames: of each window, consecutive, [W, T].
+        count: how many at most.
+    """
+    chosen: list[int] = []
+    for window in order.tolist():
+        if all((frames[window, 0] - frames[other, 0]).abs() >= frames.shape[1] for other in chosen):
+            chosen.append(window)
+    return torch.tensor(chosen[:count])
+
+
 def _film(folder: Path, rolls: Rolls) -> None:
     """True, imagined and error of the windows in which most happens."""
     model, roll, frames = rolls.model, rolls.validation, rolls.frames
@@ -78,7 +93,7 @@ def _film(folder: Path, rolls: Rolls) -> None:
     moved = (state[:, -1] - state[:, CONTEXT]).abs()
     # in shares of what each number has moved at most
     moved = moved / moved.amax(0).clamp_min(1e-6)
-    pick = moved.sum(-1).argsort(descending=True)[:3]
+    pick = _apart(moved.sum(-1).argsort(descending=True), roll.episodes.frame, count=3)
     pictures = model.decode(model.feature(roll.imagined.index(pick.to(roll.imagined.belief.device))))
     for camera, imagined in pictures.items():
         true = frames[camera][roll.episodes.frame[pick].flatten()].unflatten(0, (len(pick), -1))
