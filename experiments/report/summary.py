@@ -18,6 +18,7 @@ from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
 from worldaction.io.artefact import write_json
 from worldaction.io.sealed_json import read_json
+from worldaction.play.readers.joined import SETS
 from worldaction.play.store import PlayStore
 
 Json = dict[str, Any]
@@ -49,6 +50,8 @@ def summarise(run: Run) -> Json:
     }
     if unfinished := [place for place, artefact in artefacts.items() if not artefact.complete]:
         summary["unfinished"] = unfinished
+    if study.from_run is not None:
+        summary["from"] = {"run": study.from_run, **_new(run)}
     if learns(study):
         done = {task: [s for s in seeds if run.task(s, task, "evaluation").complete] for task in study.tasks}
         summary["tasks"] = {task: _task(run, task, of) for task, of in done.items() if of}
@@ -57,6 +60,13 @@ def summarise(run: Run) -> Json:
         summary["jurors"] = _jurors(run, list(summary["tasks"]))
     write_json(run.folder / "summary.json", summary)
     return summary
+
+
+def _new(run: Run) -> Json:
+    """What a run that goes on has got beside what the one before has learned from."""
+    assert run.before is not None
+    sets = PlayStore.open(run.play().path / "store").meta.config[SETS][len(run.before.study.plays) :]
+    return {"episodes": sum(one["episodes"] for one in sets), "steps": sum(one["frames"] for one in sets)}
 
 
 def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from agents.bc import clone, demonstration_chunks
+from agents.policies.base import PolicyHead
 from agents.policy import Actor, Policy, build_actor, config_of
 from experiments.stages.demonstrations import demonstrated
 from experiments.stages.task_run import TaskRun, pick
@@ -54,9 +55,19 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
             ema=options.ema,
             seed=task_run.seed,
             report=report,
+            begin=_begun(task_run),
         )
     save_actor(artefact.folder, policy)
     artefact.finish({"demonstrations": len(ranges), "frames": chunks.shape[0]})
+
+
+def _begun(task_run: TaskRun) -> PolicyHead | None:
+    """The clone that this one goes on from, if it does."""
+    if task_run.before is None:
+        return None
+    found = load_actor(task_run.before, "clone")
+    assert isinstance(found, PolicyHead)
+    return found
 
 
 def demonstrations(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -35,6 +36,11 @@ class TaskRun:
         self.told_by_recording = self.study.play is not None and not self.benchmark.labels_scenes
         """Whether the recording says how attempts ended; else their scenes do."""
         self.model = open_world_model(self.run, seed)
+
+    @cached_property
+    def before(self) -> TaskRun | None:
+        """The same task and seed of the run that this one goes on from; None if it begins with nothing."""
+        return None if self.run.before is None else TaskRun(self.run.before, self.seed, self.task)
 
     def attempts(self, split: Split) -> list[tuple[int, int]]:
         """Frames (start, stop) of the attempts at the task to learn from, or of those that nothing learns from."""

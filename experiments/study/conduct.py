@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.real.go_on import check_trained
 from experiments.report.comparison import compare, console_tables
 from experiments.report.run_page import console_table, write_report
 from experiments.report.summary import summarise
@@ -112,6 +113,8 @@ def _begin(study: Study) -> Run:
     for one in [arm.study for arm in arms_of(study)] or [study]:
         known = resolve(one, source=source)
         check_resolved(one, known)
+    if study.from_run is not None:
+        check_trained(Run(study, Path()))
     return Run.create(study, None if study.arms else known)
 
 

@@ -134,9 +134,26 @@ class Run:
         models = [self.world_model(seed) for seed in self.study.model_seeds]
         models += [side.world_model(seed) for seed, side in self.jurors().items()]
         read, trained = self.play().complete, all(one.complete for one in models)
-        done = {PLAY: read, LABELS: read, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
+        done = dict.fromkeys((PLAY, LABELS, *self.fingerprints.more_play), read) | {NAMED_BY: trained}
+        done |= dict.fromkeys(self.fingerprints.losses, trained)
         # a judge judges as long as there is something to judge
         return [name for name in self.fingerprints.all if name in self.fingerprints.envs or not done.get(name)]
+
+    # What it goes on from ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def before(self) -> Run | None:
+        """The run whose world models, classifiers and BC this one goes on training; None if it begins with nothing."""
+        if self.study.from_run is None:
+            return None
+        return replace(Run.open(Path(self.study.from_run)), held_out=self.held_out)
+
+    def _goes_on(self, seed: int, task: str | None = None, stage: str = "") -> dict[str, Any]:
+        """For what made an artefact: the one that it goes on from, if it does."""
+        if self.before is None:
+            return {}
+        found = self.before.world_model(seed) if task is None else self.before.task(seed, task, stage)
+        return {"from": found.digest}
 
     # Artefacts --------------------------------------------------------------------------------------------------------
 
@@ -198,13 +215,15 @@ class Run:
                 "play": str(Path(study.play).resolve()),
                 "size": study.table.image_size,
                 "rule": _READ,
-                **self.fingerprints.part(PLAY),
+                **self.fingerprints.part(PLAY, *self.fingerprints.more_play),
             }
             if not benchmark_class(study.env).labels_scenes:
                 asked = {"scale": study.recorded.scale, "success": study.recorded.success}
                 # an environment brings actions to its own units, and calls the task its own name
                 made_by |= {"attempts": asked, "held_out": study.success.held_out, "tasks": study.tasks, **self._env}
-                made_by |= self.fingerprints.part(LABELS, PLAY, *self.fingerprints.envs)
+                made_by |= self.fingerprints.part(LABELS, PLAY, *self.fingerprints.more_play, *self.fingerprints.envs)
+            if study.more_play:
+                made_by["more"] = [str(Path(path).resolve()) for path in study.more_play]
         else:
             made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
             made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress)), "rule": _PLAY}
@@ -223,6 +242,8 @@ class Run:
             "seed": seed,
             "threads": self.threads,
             **({"split": "validation"} if self.held_out else {}),
+            **self._goes_on(seed),
+            **({} if self.before is None else {"share": self.study.real.share}),
             **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses, *self.fingerprints.cores),
         }
         return self._artefact(f"seed{seed}/world_model", made_by)
@@ -257,6 +278,7 @@ class Run:
             "success": self._section("success"),
             "scene": self.study.table.scene,
             **({} if benchmark_class(self.study.env).labels_scenes else {"last": self.study.recorded.last}),
+            **self._goes_on(seed, task, "success"),
             **self._env,
             **self.fingerprints.part(*self.fingerprints.envs),
         }
@@ -266,6 +288,7 @@ class Run:
             "world_model": self.world_model(seed).digest,
             "policy": self._section("policy"),
             "clone": self._section("clone"),
+            **self._goes_on(seed, task, "clone"),
             **self.fingerprints.part(*self.fingerprints.policies),
         }
 
@@ -459,6 +482,9 @@ def settings_of(study: Study) -> str:
     """A short hash of a study: of what its results depend on, and not of where artefacts lie."""
     values = to_dict(replace(study, run_dir=None))
     left_out = {"cache", "kernels"} | (set() if study.arms else {"arms"})
+    # studies of before there were these are the same ones
+    left_out |= {name for name in ("more_play", "from_run") if not values[name]}
+    left_out |= {"real"} if not (study.real.episodes or study.from_run) else set()
     return digest({name: value for name, value in values.items() if name not in left_out})
 
 
