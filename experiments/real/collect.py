@@ -18,7 +18,7 @@ from envs.tables import Tables
 from envs.tasks import TASKS
 from experiments.stages.rollout import WIDTH, evaluate
 from worldaction.interface import ActionScale, as_config
-from worldaction.play.layout import Segment
+from worldaction.play.layout import Segment, StoreMeta
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.spec import ACTION
 
@@ -43,6 +43,7 @@ def collect(
     numbers: range,
     parallel: int = WIDTH,
     about: dict[str, Any] | None = None,
+    like: StoreMeta | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Collected:
     """Record episodes of a policy; one that is killed goes on from the last ones that ended.
@@ -57,6 +58,8 @@ def collect(
         numbers: of the start states; see `experiments.real.starts`.
         parallel: simulators stepped side by side, which changes nothing.
         about: what the store is to say of who made it.
+        like: of a store that it is to be joined with, of whose keys it has no others; by default it has all that is
+            observed.
         progress: called with the number of episodes that are done.
 
     Raises:
@@ -65,15 +68,17 @@ def collect(
     arena = _Arena(benchmark, numbers, policy.interface.scale)
     drawn_by, scene = _drawn(benchmark, policy.task)
     config = {"policy": about or {}, "env": dict(policy.env or {}), "starts": [_seed(n) for n in numbers]}
+    own = policy.model.config.layout
+    # null action and gripper are the policy's, which may act in units of its own
+    layout = like.layout if like else replace(own, cameras=benchmark.layout.cameras, scene=benchmark.layout.scene)
     writer = StoreWriter(
         path,
         image_size=policy.model.config.image_size,
-        source=policy.interface.source or benchmark.name,
-        renderer=drawn_by,
+        source=like.source if like else policy.interface.source or benchmark.name,
+        renderer=like.renderer if like else drawn_by,
         seed=policy.seed,
         config=config | as_config(policy.interface),
-        # null action and gripper are the policy's, which may act in units of its own
-        layout=replace(policy.model.config.layout, cameras=benchmark.layout.cameras, scene=benchmark.layout.scene),
+        layout=layout,
         resume=f"{about} {policy.task} {policy.seed} {numbers}",
     )
     with writer:
@@ -84,7 +89,9 @@ def collect(
             # the place of an episode is that of its number, so what was recorded before is as it would be now
             evaluate(policy, arena, indices=wave, parallel=len(wave))
             for number in wave:
-                _write(writer, policy.task, *arena.taken(number), scene=scene)
+                arrays, success = arena.taken(number)
+                kept = {key: arrays[key] for key in (*layout.cameras, *layout.vectors)}
+                _write(writer, policy.task, kept, success, scene=scene)
             writer.checkpoint()
             if progress is not None:
                 progress(len(wave))

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from envs.benchmark import START_STATES, benchmark_class
+from experiments.study.checks import learns
 from experiments.study.settings import Study, load_study
 from worldaction.config import sizes_of
 from worldaction.errors import UserError
@@ -37,6 +39,7 @@ def check_settings(study: Study) -> None:
     Raises:
         UserError: names the option.
     """
+    _check_rounds(study)
     if study.from_run is None:
         return
     before = begun_from(study.from_run)
@@ -55,6 +58,22 @@ def check_settings(study: Study) -> None:
     for option, (asked, there) in known.items():
         if missing := [one for one in asked if one not in there]:
             raise UserError(f"{option}: the run of --from has trained {' '.join(map(str, there))}, not {missing[0]}")
+
+
+def _check_rounds(study: Study) -> None:
+    """Episodes of policies can be recorded, and jurors of other seeds go on with them."""
+    episodes = study.real.episodes
+    if not episodes:
+        return
+    if not learns(study) or not benchmark_class(study.env).simulates:
+        raise UserError(
+            f"--real.episodes {episodes}: nothing here can record them; record episodes by worldaction serve POLICY"
+            " --record NEW, and go on by --play OLD NEW --from RUN"
+        )
+    if episodes > START_STATES:
+        raise UserError(f"--real.episodes {episodes}: give {START_STATES} at most, as many start states there are")
+    if study.update.jury:
+        raise UserError(f"--real.episodes {episodes}: jurors have recorded no episodes; leave out --update.jury")
 
 
 def _kept(study: Study) -> dict[str, Any]:

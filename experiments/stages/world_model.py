@@ -29,7 +29,7 @@ def train_world_model(run: Run, seed: int) -> None:
     if run.before is not None:
         options = replace(options, steps=max(1, round(run.study.real.share * options.steps)))
     training = Training(
-        training_play(run),
+        training_play(run, seed),
         run.resolved.model,
         options,
         seed=seed,

@@ -56,7 +56,7 @@ RESERVED: Final = (
         "shared",
         "per_seed",
     ),
-    *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
+    *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason", "real"),
 )
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
 RECORDED: Final = "recorded"
