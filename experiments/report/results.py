@@ -165,7 +165,7 @@ _ABOUT_REAL = (
     "Episodes of {who} were recorded where it acts, world model, success classifier and BC went on training with them,"
     " and {who} was done again in what the world model then imagined. Beside it stands BC that was given the same"
     " episodes, of which it clones the successes. Real episodes and steps are those of the task so far, of one policy,"
-    " the mean of the seeds; the world model of a seed has those of all tasks, and demonstrations and play are not counted."
+    " the mean of the seeds; the world model of a seed has those of all tasks. Demonstrations and play are not counted."
     " Gained: points over {who} without real episodes, from the same start states."
 )
 
