@@ -6,19 +6,25 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from recorded_world import TASKS, record, without_simulator
 from tiny_study import Started, assert_same_run, copied, options, place, study, summary
 
+from agents.policy import Policy
+from agents.served_episodes import ServedEpisodes
 from experiments.stages.play import open_play
 from experiments.stages.task_run import TaskRun
 from experiments.study.options import parse_study
+from experiments.study.resolve import source_of
 from experiments.study.run import Run
 from worldaction.errors import UserError
 from worldaction.fit import linear_rise
 from worldaction.io.artefact import load_tensors
-from worldaction.play.attempts import task_name
+from worldaction.play.attempts import Attempts, task_name
+from worldaction.play.convert import convert
+from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore
 from worldaction.world_model.train import ModelStep
 
@@ -156,3 +162,25 @@ def test_a_run_that_is_not_finished_is_named(first: Path, tmp_path: Path) -> Non
     said = " ".join(refused.stderr.split())
     assert f"seed0/{RED}/clone is not finished or damaged; go on with that run first" in said
     assert not (tmp_path / "x").exists()
+
+
+def test_what_a_served_policy_has_recorded_fits_what_it_has_learned_from(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = Policy.from_pretrained(first / "first/policies" / f"{RED}-seed0-ppo")
+    seen = [{"robot_obs": np.full(2, n / 20, np.float32)} for n in range(12)]
+    with ServedEpisodes(tmp_path / "tried", policy, name="mine") as kept:
+        for success in (True, False, None, True):
+            policy.reset()
+            kept.keep(seen, [policy.select_action(frame) for frame in seen], success)
+    asked = ["--play", str(first / "old"), str(tmp_path / "tried"), "--from", str(first / "first")]
+    asking, _, _ = parse_study(asked)
+    source = source_of(asking)
+    store = convert(source, tmp_path / "both", image_size=1)
+    play = open_play(Run.open(first / "first"))
+    assert store.meta.layout == play.meta.layout
+    known = [(s.task, s.success) for s in store.segments][-4:]
+    assert known == [(RED, True), (RED, False), (RED, None), (RED, True)]
+    # and by itself it is a set as any other
+    alone = Attempts(open_source(tmp_path / "tried"))
+    assert {e.split for e in alone.episodes} == {"training", "validation"}
