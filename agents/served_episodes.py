@@ -28,7 +28,7 @@ OUTCOMES: Final = {True: "a success", False: "a failure", None: "nobody says how
 
 
 class ServedEpisodes:
-    """The store of a server; as a context manager it is closed at the end.
+    """The store of a server; as a context manager it is closed at the end, unless an error ends it.
 
     Args:
         path: of the store.
@@ -64,8 +64,12 @@ class ServedEpisodes:
     def __enter__(self) -> ServedEpisodes:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            # what was kept stays in STORE.partial
+            self._writer.abandon()
 
     def __len__(self) -> int:
         """Episodes that are kept."""

@@ -134,7 +134,7 @@ class _Arena:
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
         """A simulator that keeps what happens in it."""
-        return Recorded(self._benchmark.make(task, film=film), self._keep, scale=self._scale)
+        return Keeping(self._benchmark.make(task, film=film), self._keep, scale=self._scale)
 
     def _keep(self, seed: int, arrays: Arrays, success: bool) -> None:
         self._done[seed] = arrays, success
@@ -144,7 +144,7 @@ class _Arena:
         return self._done.pop(_seed(number))
 
 
-class Recorded(gym.Wrapper[Observation, Any, Observation, Any]):
+class Keeping(gym.Wrapper[Observation, Any, Observation, Any]):
     """An environment that keeps every episode, and lets a success go on for `TAIL` frames.
 
     Args:

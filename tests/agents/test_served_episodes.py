@@ -164,3 +164,19 @@ def test_the_log_says_what_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.INFO, "worldaction"):
         serving(tmp_path / "store", [*stream(2), {"success": True}])
     assert f"episode 0 of {tmp_path / 'store'}: 2 frames, a success" in caplog.text
+
+
+def test_an_error_leaves_what_was_kept_to_go_on_with(tmp_path: Path) -> None:
+    policy, frames = scaled(), stream(2)
+
+    def fail() -> None:
+        with ServedEpisodes(tmp_path / "store", policy, name="mine") as kept:
+            kept.keep(frames, [policy.select_action(frame) for frame in frames], True)
+            raise OSError("the port is taken")
+
+    with pytest.raises(OSError, match="port"):
+        fail()
+    assert not (tmp_path / "store").exists()
+    with ServedEpisodes(tmp_path / "store", policy, name="mine") as kept:
+        assert len(kept) == 1
+    assert [s.success for s in PlayStore.open(tmp_path / "store").segments] == [True]

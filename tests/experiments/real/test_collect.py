@@ -17,7 +17,7 @@ from envs.episodes import LAST_SEED, SEEDS
 from envs.tasks import TASKS
 from experiments import __main__ as cli
 from experiments.guard import guarded
-from experiments.real.collect import TAIL, Recorded, collect
+from experiments.real.collect import TAIL, Keeping, collect
 from experiments.real.starts import LISTS, start_numbers
 from experiments.stages.rollout import evaluate
 from worldaction.interface import ActionScale, RobotCamera, RobotInterface, interface_of
@@ -125,7 +125,7 @@ def test_a_success_is_seen_in_what_is_recorded_and_stays_one(
     ends: bool, frames: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[tuple[int, dict[str, np.ndarray], bool]] = []
-    env = Recorded.__new__(Recorded)
+    env = Keeping.__new__(Keeping)
     env.env, env._keep, env._scale = Count(ends=ends), lambda *of: kept.append(of), None  # type: ignore[assignment]
     env.reset(seed=5)
     over = False

@@ -61,6 +61,7 @@ def going_on(world: Path, run: str) -> list[str]:
     [
         ("--play new --from first", "give --play .*old NEW"),
         ("--play old --from first", "give --play .*old NEW"),
+        ("--play old new ./new --from first", "--play old new ./new names a set twice; name each once"),
         ("debug --play old new --from first", "the preset debug cannot be given with it"),
         ("--play old new --from first --seeds 0 5", "--seeds: the run of --from has trained 0, not 5"),
         ("--play old new --from first --tasks red", "--tasks: the run of --from has trained .*, not red"),
