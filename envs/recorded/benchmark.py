@@ -31,9 +31,24 @@ ROOM = 1.25
 """The time limit, in lengths of the longest successful attempt."""
 
 
-def meant_by(config: RecordedConfig, number: int) -> RecordedConfig:
-    """What one of several sets means: how success is known is said of the first; the others say it themselves."""
-    return config if number == 0 else replace(config, success=RecordedConfig().success)
+def attempts_of(
+    source: Source, number: int, config: RecordedConfig, *, share: float, layout: Layout | None = None, only: str = ""
+) -> Attempts:
+    """The attempts of one of several sets.
+
+    How success is known is said of the first; the others say it themselves. These may be few, and those that were held
+    out of the first are there already, so no more than their share is held out.
+
+    Args:
+        source: the set.
+        number: which one it is, from 0.
+        config: what the first one means.
+        share, layout, only: see `Attempts`.
+    """
+    if number == 0:
+        return Attempts(source, layout=layout, config=config, share=share, only=only)
+    told = replace(config, success=RecordedConfig().success)
+    return Attempts(source, layout=layout, config=told, share=share, only=only, least=0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,7 @@ class Recorded(Benchmark):
             if not Path(path).exists():
                 raise UserError(f"--play: there is nothing at {path}; give the folder or the file of a data set")
         opened = [open_source(path, names=SENTENCES) for path in paths]
-        return joined([Attempts(s, config=meant_by(self.config, n), share=self.held_out) for n, s in enumerate(opened)])
+        return joined([attempts_of(s, n, self.config, share=self.held_out) for n, s in enumerate(opened)])
 
     def __getstate__(self) -> dict[str, Any]:
         # other processes have the play store

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -44,7 +45,7 @@ def collect(
     parallel: int = WIDTH,
     about: dict[str, Any] | None = None,
     like: StoreMeta | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Collected:
     """Record episodes of a policy; one that is killed goes on from the last ones that ended.
 
@@ -81,20 +82,21 @@ def collect(
         layout=layout,
         resume=f"{about} {policy.task} {policy.seed} {numbers}",
     )
+    left = iter(numbers[writer.whole :])
+
+    def write(count: int) -> None:
+        for number in islice(left, count):
+            arrays, success = arena.taken(number)
+            kept = {key: arrays[key] for key in (*layout.cameras, *layout.vectors)}
+            _write(writer, policy.task, kept, success, scene=scene)
+        writer.checkpoint()
+        progress(count)
+
     with writer:
-        if progress is not None:
-            progress(writer.whole)
-        for at in range(writer.whole, len(numbers), parallel):
-            wave = numbers[at : at + parallel]
-            # the place of an episode is that of its number, so what was recorded before is as it would be now
-            evaluate(policy, arena, indices=wave, parallel=len(wave))
-            for number in wave:
-                arrays, success = arena.taken(number)
-                kept = {key: arrays[key] for key in (*layout.cameras, *layout.vectors)}
-                _write(writer, policy.task, kept, success, scene=scene)
-            writer.checkpoint()
-            if progress is not None:
-                progress(len(wave))
+        progress(writer.whole)
+        # an episode is a function of its number, so what was recorded before is as it would be now
+        if rest := numbers[writer.whole :]:
+            evaluate(policy, arena, indices=rest, parallel=parallel, progress=write)
     return collected(PlayStore.open(path))
 
 

@@ -20,7 +20,7 @@ from agents.policies.registry import POLICIES
 from agents.updates.base import Update
 from agents.updates.registry import UPDATES
 from envs.benchmark import Benchmark, benchmark_class, open_benchmark
-from envs.recorded.benchmark import meant_by
+from envs.recorded.benchmark import attempts_of
 from envs.tasks import SENTENCES
 from experiments.study.checks import check_judges, check_lengths, check_start_states, check_tasks, learns
 from experiments.study.machine import device
@@ -29,7 +29,6 @@ from worldaction.config import sizes_of
 from worldaction.errors import UserError
 from worldaction.extension import Family
 from worldaction.losses.tools.contract import enforce
-from worldaction.play.attempts import Attempts
 from worldaction.play.held_out import HeldOut
 from worldaction.play.inspect.conventions import check_conventions
 from worldaction.play.layout import MAX_ACTION
@@ -128,8 +127,8 @@ def source_of(study: Study) -> Source:
         # an environment has units of its own; else they are those of the first set
         source = benchmark.scaled(source) if benchmark.simulates or not found else in_units_of(found[0], source)
         _check_range(source)
-        config, share = meant_by(study.recorded, number), study.success.held_out
-        found.append(Attempts(source, layout=check_conventions(source), config=config, share=share, only=only))
+        layout, share = check_conventions(source), study.success.held_out
+        found.append(attempts_of(source, number, study.recorded, share=share, layout=layout, only=only))
     return joined(found)
 
 

@@ -84,7 +84,8 @@ def test_the_settings_are_those_of_the_first_run_and_what_it_held_out_stays_so(w
     old, both, new = open_play(first), open_play(second), PlayStore.open(world / "new")
     assert [e.split for e in both.episodes[: len(old.episodes)]] == [e.split for e in old.episodes]
     assert len(both) == len(old) + len(new)
-    assert {e.split for e in both.episodes[len(old.episodes) :]} == {"training", "validation"}
+    # one of three successes of each task, none of one or two failures
+    assert [e.split for e in both.episodes[len(old.episodes) :]].count("validation") == 2
 
 
 def test_it_goes_on_in_fewer_steps_with_what_the_first_run_has_trained(world: Path) -> None:
