@@ -68,6 +68,7 @@ def clone(
     report: Report | None = None,
     checkpoint: Path | None = None,
     save_every: int = 0,
+    begin: PolicyHead | None = None,
 ) -> Head:
     """Train a policy head to imitate demonstrations.
 
@@ -86,6 +87,7 @@ def clone(
         report: called after each step with the number of finished steps and the metrics.
         checkpoint: file to resume from and to save to; None saves nothing.
         save_every: steps between two checkpoints.
+        begin: a cloned head of the same sizes to go on with; None begins with nothing.
 
     Returns:
         The head with averaged weights, frozen and in evaluation mode.
@@ -100,6 +102,8 @@ def clone(
         torch.manual_seed(seed)
         policy = head(feature_size, chunks.shape[2], chunk=chunks.shape[1], binary=binary, **options)
         policy = policy.to(features.device)
+        if begin is not None:
+            policy.load_state_dict(begin.state_dict())
 
         def draw(high: int) -> Tensor:
             return torch.randint(high, (batch,), device=features.device)

@@ -3,9 +3,12 @@
     server: {"task": ..., "rate": ..., "cameras": ...}        once, what `Policy.describe` says
     client: {"observation.state": ARRAY, ...}                 the next frame of the episode
     server: {"action": ARRAY, "seconds": 0.004}               or {"error": "..."}, and the episode goes on
+    client: {"success": true}                                 the episode has ended so; false, or null: nobody knows
+    server: {"episodes": 4}                                   that are recorded, null if none are
 
 Messages are msgpack maps, and ARRAY is {"shape": [7], "dtype": "<f4", "data": bytes}. A connection is an episode: one
-that is lost and made again begins a new one, and so does a frame with "reset": true.
+that is lost and made again begins a new one, and so does a frame with "reset": true, or one after "success". Those of
+which nothing was said have ended nobody knows how.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import Any, Final
 import numpy as np
 
 from agents.policy import Policy, PolicyState
+from agents.served_episodes import ServedEpisodes
 from worldaction.errors import UserError
 
 LOGGER = logging.getLogger("worldaction")
@@ -32,6 +36,7 @@ LARGEST: Final = 64 * 2**20
 TOLD_EVERY: Final = 300
 """Actions between two lines of the log."""
 RESET: Final = "reset"
+SUCCESS: Final = "success"
 MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError)
 """What msgpack, NumPy and torch raise over messages that are not what they seem."""
 
@@ -43,6 +48,10 @@ class Episode:
     state: PolicyState | None = None
     seconds: list[float] = field(default_factory=list)
     """To each action since the log's last line."""
+    seen: list[dict[str, np.ndarray]] = field(default_factory=list)
+    """Its frames, where they are recorded."""
+    told: list[np.ndarray] = field(default_factory=list)
+    """The action that answered each."""
 
 
 class PolicyServer:
@@ -53,16 +62,26 @@ class PolicyServer:
         host: address to listen at. Others than the machine itself can reach any but a loopback one.
         port: likewise; 0 takes a free one.
         token: that clients have to give, as "Authorization: Bearer TOKEN"; needed where others can reach the server.
+        record: where episodes are kept; None keeps none.
 
     Raises:
         UserError: websockets or msgpack is not installed, a token is missing, or the address cannot be had.
     """
 
-    def __init__(self, policy: Policy, *, host: str = "127.0.0.1", port: int = 8765, token: str | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        token: str | None = None,
+        record: ServedEpisodes | None = None,
+    ) -> None:
         if host not in LOOPBACK and not token:
             raise UserError(f"--host {host}: others can reach it, so give --token, or leave --host out")
         self._msgpack, server, self._lost = _libraries()
         self._policy, self._token, self._lock = policy, token, threading.Lock()
+        self._record, self._under_way = record, list[Episode]()
         self._warm_up()
         try:
             self._server = server.serve(
@@ -95,8 +114,10 @@ class PolicyServer:
         self._server.serve_forever()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering. Episodes under way have ended nobody knows how."""
         self._server.shutdown()
+        for episode in self._under_way:
+            self._keep(episode, None)
 
     # ---- a connection
 
@@ -113,6 +134,7 @@ class PolicyServer:
         LOGGER.info("a robot is connected; a new episode")
         connection.send(self._packed(self._policy.describe()))
         episode = Episode()
+        self._under_way.append(episode)
         # a robot that is lost raises here, and one that leaves ends the loop
         with suppress(self._lost):
             for message in connection:
@@ -121,16 +143,26 @@ class PolicyServer:
                     _tell(episode)
         _tell(episode)
         LOGGER.info("the robot is gone")
+        self._under_way.remove(episode)
+        self._keep(episode, None)
 
     def _answer(self, message: bytes | str, episode: Episode) -> bytes:
         """What is said to one message; one that cannot be used changes nothing."""
         began = time.perf_counter()
         try:
             observation = self._unpacked(message)
-            before = None if observation.pop(RESET, False) else episode.state
+            if SUCCESS in observation:
+                return self._ended(episode, observation)
+            anew = observation.pop(RESET, False)
+            seen = self._seen(observation)
             # the sequence of episodes' noise is the policy's, so two robots must not draw at once
             with self._lock:
-                action, episode.state = self._policy.predict(observation, before)
+                action, episode.state = self._policy.predict(seen, None if anew else episode.state)
+            if anew:
+                self._keep(episode, None)
+            if self._record is not None:
+                episode.seen.append(seen)
+                episode.told.append(action)
         except UserError as error:
             return self._refused(str(error))
         except MALFORMED as error:
@@ -138,6 +170,27 @@ class PolicyServer:
         seconds = time.perf_counter() - began
         episode.seconds.append(seconds)
         return self._packed({"action": action, "seconds": seconds})
+
+    def _seen(self, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """A frame as the policy sees it, and as it is recorded."""
+        config, interface = self._policy.model.config, self._policy.interface
+        return interface.observe(observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot)
+
+    # ---- what is recorded
+
+    def _ended(self, episode: Episode, mark: Mapping[str, Any]) -> bytes:
+        """An episode has ended as the robot says."""
+        if len(mark) > 1 or mark[SUCCESS] not in (True, False, None):
+            raise UserError('say {"success": true}, false or null after the last frame, in a message of its own')
+        self._keep(episode, None if mark[SUCCESS] is None else bool(mark[SUCCESS]))
+        episode.state = None
+        return self._packed({"episodes": None if self._record is None else len(self._record)})
+
+    def _keep(self, episode: Episode, success: bool | None) -> None:
+        """Write what was seen and told since the episode began, if there is anything."""
+        seen, told, episode.seen, episode.told = episode.seen, episode.told, [], []
+        if self._record is not None and seen:
+            self._record.keep(seen, told, success)
 
     def _refused(self, reason: str) -> bytes:
         LOGGER.warning("refused: %s", reason)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from envs.calvin.client import SimulatorCrashed
-from envs.episodes import SEEDS
+from envs.episodes import RECORDED_SEEDS, SEEDS
 from worldaction.config import EnvConfig, GymConfig, StressConfig, TableConfig, check_ranges, switched_on
 from worldaction.errors import UserError, unknown
 from worldaction.extension import Family, bring
@@ -321,6 +321,15 @@ def start_seed(index: int, task: int = 0) -> int:
         task: number of the task, where each has a list of its own.
     """
     return SEEDS["evaluation"] + START_STATES * task + index
+
+
+def recorded_start(index: int) -> Start:
+    """A start state of episodes of policies that are recorded to be learned from: one of no other use.
+
+    Args:
+        index: its number, from 0.
+    """
+    return Start(RECORDED_SEEDS + index)
 
 
 def retry_on_crash(work: Callable[[], Result]) -> Result:

@@ -38,6 +38,9 @@ SEEDS: Final[dict[str, int]] = {
 SEEDS_PER_USE: Final = 1_000_000
 LAST_SEED: Final = max(SEEDS.values()) + SEEDS_PER_USE
 """From here on no seed has a use."""
+RECORDED_SEEDS: Final = SEEDS["dream_starts"] + SEEDS_PER_USE // 2
+"""First seed of episodes of policies that are recorded to be learned from: the upper half of a million of which dreams
+need some hundreds. A range beyond the last one would move what is drawn from `LAST_SEED` on."""
 SEEDS_PER_STUDY: Final = 50_000
 """Seeds of each kind that one value of `PlayConfig.seed` owns."""
 
@@ -107,8 +110,8 @@ class Recorder:
         self._env, self.observation = env, observation
         self._rows: list[dict[str, Any]] = []
         self.first_success: int | None = None
-        self.over = False
-        """Whether the environment can be stepped no further."""
+        self.over = self.late = False
+        """Whether the environment can be stepped no further, and whether its time limit has passed."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -116,7 +119,7 @@ class Recorder:
     def step(self, action: Array) -> None:
         """Records the present frame with the action, then executes it."""
         row = self.observation
-        self.observation, _, _, _, info = self._env.step(action)
+        self.observation, _, _, self.late, info = self._env.step(action)
         # a table that is told of actions in another frame says what a policy would have asked for
         self._rows.append({**row, ACTION: np.asarray(info.get("action", action), np.float32)})
         if info["is_success"] and self.first_success is None:

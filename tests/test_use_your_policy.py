@@ -13,6 +13,8 @@ import pytest
 from paths import ROOT
 from tiny_study import finished_run
 
+from worldaction.play.store import PlayStore
+
 POLICY = "turn_on_led-seed0-ppo"
 
 
@@ -43,9 +45,10 @@ def test_the_programs_of_every_convention_run_one_after_the_other() -> None:
     names["env"].close()
 
 
-def test_the_client_of_the_page_drives_a_robot(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_client_of_the_page_drives_a_robot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for package in ("msgpack", "websockets.sync.client"):
         pytest.importorskip(package, reason="serving needs worldaction[serve]")
+    from agents.served_episodes import ServedEpisodes
     from agents.server import PolicyServer
 
     client = next(program for program in programs() if "def drive" in program)
@@ -61,8 +64,11 @@ def test_the_client_of_the_page_drives_a_robot(capsys: pytest.CaptureFixture[str
         told.append(action)
         seen.append(env.step(action)[0])
 
-    robot = SimpleNamespace(observe=lambda: seen[-1], act=act)
-    with PolicyServer(given["policy"], port=0, token="secret") as server:
+    robot = SimpleNamespace(observe=lambda: seen[-1], act=act, succeeded=lambda: True)
+    with (
+        ServedEpisodes(tmp_path / "tried", given["policy"], name="mine") as kept,
+        PolicyServer(given["policy"], port=0, token="secret", record=kept) as server,
+    ):
         threading.Thread(target=server.run, daemon=True).start()
         names["drive"](robot, 6, f"ws://127.0.0.1:{server.port}", "secret")
         with pytest.raises(Exception, match="401"):
@@ -70,4 +76,7 @@ def test_the_client_of_the_page_drives_a_robot(capsys: pytest.CaptureFixture[str
     again = ran(until=1)["policy"]
     assert np.array_equal(told, [again.select_action(frame) for frame in seen[:6]])
     assert "turn_on_led 30" in capsys.readouterr().out
+    store = PlayStore.open(tmp_path / "tried")
+    assert [(s.task, s.stop, s.success) for s in store.segments] == [("turn_on_led", 6, True)]
+    assert np.array_equal(store.frames["robot_obs"].numpy(), [frame["robot_obs"] for frame in seen[:6]])
     env.close()

@@ -396,6 +396,19 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
+class RealConfig:
+    """Episodes of the policies themselves, which are recorded where they act and gone on with."""
+
+    episodes: Whole = 0
+    """Episodes of each improved policy that are recorded when it is there, of each task and seed: world model, success
+    classifier and BC go on with them, and it is improved again. 0: none. Needs a simulator."""
+    rounds: Annotated[int, Range("1 or 2", lambda value: value in (1, 2))] = 1
+    """How often that is done."""
+    share: Pace = 0.25
+    """Gradient steps of a world model that goes on, here and with --from, as a share of those from nothing."""
+
+
+@dataclass(frozen=True)
 class EnvConfig:
     """The parts of a study's settings that its environment depends on."""
 
@@ -411,6 +424,8 @@ class EnvConfig:
     """A CALVIN data set whose annotated validation windows give the start states."""
     play: str | None = None
     """The recorded set that takes the place of a simulator, with --env recorded."""
+    more_play: tuple[str, ...] = ()
+    """Further sets of the same robot."""
     recorded: RecordedConfig = dataclasses.field(default_factory=RecordedConfig)
     """What that set means."""
     held_out: float = 0.0

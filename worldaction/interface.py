@@ -176,6 +176,17 @@ def interface_of(meta: StoreMeta) -> RobotInterface:
     return RobotInterface.from_dict(found, source=f"the play store of {meta.source}")
 
 
+def as_config(interface: RobotInterface) -> dict[str, Any]:
+    """What a play store's config has to say so that `interface_of` finds a robot's interface, but for its source."""
+    scale = interface.scale
+    return {
+        "rate": interface.rate,
+        CAMERAS_RECORDED: {c.key: {"name": c.name, "height": c.height, "width": c.width} for c in interface.cameras},
+        **({"features": {ROBOT: list(interface.state)}} if interface.state else {}),
+        **({} if scale is None else {RECORDED: {"low": list(scale.low), "high": list(scale.high)}}),
+    }
+
+
 def recorded_cameras(cameras: Mapping[str, tuple[str, Sequence[int]]]) -> dict[str, Any]:
     """What readers write into a store's config about their cameras.
 

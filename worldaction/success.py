@@ -83,6 +83,7 @@ def fit_success(
     contrastive: float,
     seed: int,
     report: Report | None = None,
+    begin: SuccessClassifier | None = None,
 ) -> SuccessClassifier:
     """Train a success classifier.
 
@@ -97,6 +98,7 @@ def fit_success(
         contrastive: scale of the NT-Xent term.
         seed: seed of the weights, the batches and the dropout.
         report: called after each step with the number of finished steps and the metrics.
+        begin: a trained classifier of the same sizes to go on with; None begins with nothing.
 
     Returns:
         The classifier, frozen and in evaluation mode.
@@ -109,6 +111,8 @@ def fit_success(
     with torch.random.fork_rng(devices=[features.device] if features.is_cuda else []):
         torch.manual_seed(seed)
         classifier = SuccessClassifier(features.shape[1], hidden, dropout).to(features.device)
+        if begin is not None:
+            classifier.load_state_dict(begin.state_dict())
 
         def loss(step: int) -> tuple[Tensor, dict[str, Tensor]]:
             rows = torch.randint(len(features), (batch,), device=features.device)

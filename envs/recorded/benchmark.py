@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,6 +19,7 @@ from worldaction.config import EnvConfig, RecordedConfig
 from worldaction.errors import UserError, unknown
 from worldaction.play.action_scaling import scale_to_range
 from worldaction.play.attempts import Attempts
+from worldaction.play.readers.joined import joined
 from worldaction.play.readers.source import Source, open_source
 
 if TYPE_CHECKING:
@@ -28,6 +29,26 @@ if TYPE_CHECKING:
 
 ROOM = 1.25
 """The time limit, in lengths of the longest successful attempt."""
+
+
+def attempts_of(
+    source: Source, number: int, config: RecordedConfig, *, share: float, layout: Layout | None = None, only: str = ""
+) -> Attempts:
+    """The attempts of one of several sets.
+
+    How success is known is said of the first; the others say it themselves. These may be few, and those that were held
+    out of the first are there already, so no more than their share is held out.
+
+    Args:
+        source: the set.
+        number: which one it is, from 0.
+        config: what the first one means.
+        share, layout, only: see `Attempts`.
+    """
+    if number == 0:
+        return Attempts(source, layout=layout, config=config, share=share, only=only)
+    told = replace(config, success=RecordedConfig().success)
+    return Attempts(source, layout=layout, config=told, share=share, only=only, least=0)
 
 
 @dataclass(frozen=True)
@@ -43,6 +64,7 @@ class Recorded(Benchmark):
     play: str
     config: RecordedConfig
     held_out: float
+    more: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, config: EnvConfig, *, renderer: str | None = None) -> Recorded:
@@ -51,7 +73,7 @@ class Recorded(Benchmark):
         refuse_stress(config)
         if config.play is None:
             raise UserError(f"--env {cls.name} is for recorded data; add --play with a data set")
-        return cls(config.play, config.recorded, config.held_out)
+        return cls(config.play, config.recorded, config.held_out, config.more_play)
 
     @classmethod
     def defaults(cls, config: EnvConfig, *, chunk: int, asked: Collection[str]) -> EnvDefaults:
@@ -66,15 +88,18 @@ class Recorded(Benchmark):
         )
 
     @cached_property
-    def source(self) -> Attempts:
-        """The set, as its tasks see it."""
-        if not Path(self.play).exists():
-            raise UserError(f"--play: there is nothing at {self.play}; give the folder or the file of a data set")
-        return Attempts(open_source(self.play, names=SENTENCES), config=self.config, share=self.held_out)
+    def source(self) -> Source:
+        """The set, or all of them, as their tasks see them. Each holds out attempts of its own."""
+        paths = (self.play, *self.more)
+        for path in paths:
+            if not Path(path).exists():
+                raise UserError(f"--play: there is nothing at {path}; give the folder or the file of a data set")
+        opened = [open_source(path, names=SENTENCES) for path in paths]
+        return joined([attempts_of(s, n, self.config, share=self.held_out) for n, s in enumerate(opened)])
 
     def __getstate__(self) -> dict[str, Any]:
         # other processes have the play store
-        return {name: self.__dict__[name] for name in ("play", "config", "held_out")}
+        return {name: self.__dict__[name] for name in ("play", "config", "held_out", "more")}
 
     @property
     def tasks(self) -> tuple[str, ...]:

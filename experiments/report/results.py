@@ -58,6 +58,7 @@ def result_tables(
     judges = dict.fromkeys(env for task in summary["tasks"].values() for env in task.get("judged") or {})
     tables = [
         result_table(summary, unit=unit, spell=spell),
+        real_table(summary, spell=spell),
         seeds_table(summary),
         within_table(summary, spell=spell, brief=brief),
         dreams_table(summary, spell=spell),
@@ -134,6 +135,54 @@ def seeds_table(summary: Summary) -> Table:
         " difference lies above it."
     )
     return Table(columns, rows, total, title="By seed", about=about)
+
+
+def real_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Table:
+    """Success against the real episodes and steps that a policy has had; no rows where none were recorded.
+
+    Args:
+        summary: with one evaluated task at least.
+        spell: how a task's name is written.
+    """
+    tasks, improved = {name: task for name, task in summary["tasks"].items() if task.get("real")}, improved_of(summary)
+    who, mean = label(improved), (summary.get("average") or {}).get("real")
+    rows = [row for name, task in tasks.items() for row in _real_rows(spell(name), task, improved, "rate")]
+    if mean and len(tasks) > 1:
+        rows += _real_rows("average, sum of episodes", summary["average"], improved, "value")
+    columns = (
+        "task",
+        "real episodes",
+        "real steps",
+        "BC %",
+        f"{who} %",
+        f"{who} - BC, points",
+        f"{who} gained, points",
+    )
+    return Table(columns, rows, title="After real episodes", about=_ABOUT_REAL.format(who=who))
+
+
+_ABOUT_REAL = (
+    "Episodes of {who} were recorded where it acts, world model, success classifier and BC went on training with them,"
+    " and {who} was done again in what the world model then imagined. Beside it stands BC that was given the same"
+    " episodes, of which it clones the successes. Real episodes and steps are those of the task so far, of one policy,"
+    " the mean of the seeds; the world model of a seed has those of all tasks. Demonstrations and play are not counted."
+    " Gained: points over {who} without real episodes, from the same start states."
+)
+
+
+def _real_rows(name: str, task: Summary, improved: str, key: str) -> list[Sequence[str]]:
+    first = {"episodes": 0, "steps": 0, "bc": task["bc"], improved: task[improved], "difference": task["difference"]}
+    return [
+        (
+            name,
+            number(told["episodes"], 0),
+            number(told["steps"], 0),
+            *(rate(estimate_of(told[policy], key)) for policy in ("bc", improved)),
+            change(estimate_of(told["difference"])),
+            change(estimate_of(told["gain"])) if "gain" in told else "",
+        )
+        for told in (first, *task["real"])
+    ]
 
 
 def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:

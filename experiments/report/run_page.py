@@ -10,7 +10,7 @@ What it reads (each may be missing; then its part is left out):
                       "difference": {"value", "interval"},          PPO - BC, paired by start state
                       "imagined": {"bc", "ppo"},                    in the world model
                       "limit"?, "within"?, "time"?, "bc_other"?, "difference_stochastic"?, "samplers"?, "fair"?,
-                      "oracle"?, "judged"?:                         see docs/metrics.md, "Success of policies"
+                      "oracle"?, "judged"?, "real"?:                see docs/metrics.md, "Success of policies"
                       "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
                                     "iterations",                   of the update, the last of which learned nothing
                                     "kept": int | None,             of them, those that the policy learned from
@@ -321,6 +321,7 @@ def _episodes(run: RunFiles) -> str:
         found = _json(path)
         task, seed = found.get("task") or path.stem, str(found.get("seed", ""))
         where = str(found.get("env") or home_of(run.summary)).rpartition("/")[2]
+        where += f", {path.parent.name}" if path.parent.name.startswith("real") else ""
         for name, part in found.items():
             if isinstance(part, dict) and isinstance(part.get("success"), list):
                 outcomes = [bool(success) for success in part["success"]]

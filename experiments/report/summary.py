@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
 from worldaction.io.artefact import write_json
 from worldaction.io.sealed_json import read_json
+from worldaction.play.readers.joined import SETS
 from worldaction.play.store import PlayStore
 
 Json = dict[str, Any]
@@ -49,6 +51,8 @@ def summarise(run: Run) -> Json:
     }
     if unfinished := [place for place, artefact in artefacts.items() if not artefact.complete]:
         summary["unfinished"] = unfinished
+    if study.from_run is not None:
+        summary["from"] = {"run": study.from_run, **_new(run)}
     if learns(study):
         done = {task: [s for s in seeds if run.task(s, task, "evaluation").complete] for task in study.tasks}
         summary["tasks"] = {task: _task(run, task, of) for task, of in done.items() if of}
@@ -57,6 +61,13 @@ def summarise(run: Run) -> Json:
         summary["jurors"] = _jurors(run, list(summary["tasks"]))
     write_json(run.folder / "summary.json", summary)
     return summary
+
+
+def _new(run: Run) -> Json:
+    """What a run that goes on has got beside what the one before has learned from."""
+    assert run.before is not None
+    sets = PlayStore.open(run.play().path / "store").meta.config[SETS][len(run.before.study.plays) :]
+    return {"episodes": sum(one["episodes"] for one in sets), "steps": sum(one["frames"] for one in sets)}
 
 
 def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
@@ -68,7 +79,39 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
         **pooled(here, within, [seed_of(run, task, seed) for seed in seeds]),
         "dreamed_time": dreamed_times(here, [run.task(seed, task, "ppo").results["imagined"] for seed in seeds]),
         "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
+        **({"real": rounds} if (rounds := _rounds(run, task, seeds, here)) else {}),
     }
+
+
+def _rounds(run: Run, task: str, seeds: Sequence[int], here: Outcomes) -> list[Json]:
+    """What became of a task's policies when they were recorded and gone on with, from the same start states.
+
+    Args:
+        run: the run.
+        task: the task.
+        seeds: that have been evaluated.
+        here: of the policies without real episodes.
+
+    Returns:
+        of each round: "seeds" that have been evaluated; real "episodes", "successes" and "steps" that one policy has
+        had so far, the mean of these seeds; success of "bc", given the same successes, and of the improved policy, and
+        their "difference"; and the "gain" of the improved policy over that without real episodes, paired.
+    """
+    told, had = [], {"episodes": 0.0, "successes": 0.0, "steps": 0.0}
+    for side in run.rounds():
+        done = [seed for seed in seeds if side.task(seed, task, "evaluation").complete]
+        if not done:
+            break
+        made = [side.recorded(seed, task).results for seed in done]
+        had = {key: value + fmean(one[key] for one in made) for key, value in had.items()}
+        where = run.folder / "evaluation" / side.prefix
+        evaluations = [read_json(where / f"{task}-seed{seed}.json") for seed in done]
+        there = Outcomes.read(evaluations, {name: name for name in here.pair})
+        again, before = there.improved.shared_with(here.improved)
+        rates = {name: _rate(there.policies[name], None) for name in there.pair}
+        difference = _known(there.difference())
+        told.append({"seeds": done, **had, **rates, "difference": difference, "gain": estimate(again.over(before))})
+    return told
 
 
 def _jurors(run: Run, tasks: Sequence[str]) -> Json:
@@ -262,7 +305,15 @@ def over_tasks(tasks: Mapping[str, Json]) -> Json:
         if all("dreamed_time" in task for task in all_of)
         else {},
         "judged": {name: _means([task["judged"][name] for task in all_of]) for name in sorted(simulators)},
+        **({"real": _mean_rounds(all_of)} if all("real" in task for task in all_of) else {}),
     }
+
+
+def _mean_rounds(tasks: Sequence[Json]) -> list[Json]:
+    """Means over the tasks of what `_rounds` says, of the rounds that all have; of episodes the sum."""
+    rounds = list(zip(*(task["real"] for task in tasks), strict=False))
+    sums = ("episodes", "successes", "steps")
+    return [_means(of) | {key: sum(one[key] for one in of) for key in sums} for of in rounds]
 
 
 def _dreamed_mean(parts: Sequence[Json]) -> Json:

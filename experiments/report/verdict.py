@@ -251,12 +251,24 @@ def told_of(summary: Summary) -> Summary:
 def warnings(summary: Summary) -> list[str]:
     """What a careful reader would want to be told beside the verdict."""
     return [
+        *_of_origin(summary),
         *_of_numbers(summary),
         *_of_held_out(summary),
         *_of_jurors(summary),
         *_of_dreams(summary),
         *_of_transfer(summary),
         *_of_pictures(summary),
+    ]
+
+
+def _of_origin(summary: Summary) -> list[str]:
+    """Of a run that goes on: from which one, and with how much that is new."""
+    found = summary.get("from")
+    if not found:
+        return []
+    return [
+        f"World models, success classifiers and BC go on from those of {found['run']}, on what they have learned from"
+        f" and {found['episodes']} new real episodes of {found['steps']} steps."
     ]
 
 

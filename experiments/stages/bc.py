@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from agents.bc import clone, demonstration_chunks
+from agents.policies.base import PolicyHead
 from agents.policy import Actor, Policy, build_actor, config_of
-from experiments.stages.demonstrations import demonstrated
+from experiments.stages.demonstrations import cloned
 from experiments.stages.task_run import TaskRun, pick
 from worldaction.io.artefact import load_tensors, save_tensors, write_json
 from worldaction.io.recorder import Recorder, progress
@@ -30,7 +31,7 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
     if artefact.complete:
         return
     options, (head, head_options) = task_run.study.clone, task_run.head
-    ranges = demonstrated(task_run)[: options.demos or None]
+    ranges = cloned(task_run)
     episodes = encode(task_run.model, task_run.store.frames, ranges, resamples=options.resamples, seed=task_run.seed)
     features, chunks = demonstrations(task_run.model, task_run.store, episodes, chunk=task_run.study.policy.chunk)
     recorder.rewind(f"{task_run.prefix}/clone", 0)
@@ -54,9 +55,19 @@ def clone_policy(task_run: TaskRun, recorder: Recorder) -> None:
             ema=options.ema,
             seed=task_run.seed,
             report=report,
+            begin=_begun(task_run),
         )
     save_actor(artefact.folder, policy)
     artefact.finish({"demonstrations": len(ranges), "frames": chunks.shape[0]})
+
+
+def _begun(task_run: TaskRun) -> PolicyHead | None:
+    """The clone that this one goes on from, if it does."""
+    if task_run.before is None:
+        return None
+    found = load_actor(task_run.before, "clone")
+    assert isinstance(found, PolicyHead)
+    return found
 
 
 def demonstrations(

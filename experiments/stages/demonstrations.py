@@ -20,3 +20,16 @@ def demonstrated(task_run: TaskRun) -> list[tuple[int, int]]:
     if not ranges:
         raise UserError(f"there are no demonstrations of {task_run.task}; raise --data.demos, or record some")
     return ranges
+
+
+def cloned(task_run: TaskRun) -> list[tuple[int, int]]:
+    """Ranges of frames that are cloned: demonstrations, as many as the settings say, and what policies did themselves
+    and recorded as a success, where that is gone on with.
+
+    Raises:
+        UserError: there are no demonstrations.
+    """
+    first = task_run.recorded_from
+    shown = [one for one in demonstrated(task_run) if one[0] < first][: task_run.study.clone.demos or None]
+    own = task_run.store.demonstrations(task_run.task, split="training")
+    return shown + [(segment.start, segment.stop) for segment in own if segment.start >= first]

@@ -54,21 +54,26 @@ def make_play(run: Run, *, workers: int) -> None:
     LOGGER.info("play: %d frames, drawn by %s", len(store), store.meta.renderer)
 
 
-def open_play(run: Run) -> PlayStore:
+def open_play(run: Run, seed: int | None = None) -> PlayStore:
     """The play store of a run as those see it who learn from it: hidden actions are hidden, and jurors learn from what
-    others do not."""
-    store = PlayStore.open(run.play().path / "store")
+    others do not.
+
+    Args:
+        run: the run, or a side of it.
+        seed: whose, where policies have been recorded.
+    """
+    store = PlayStore.open(run.play(seed).path / "store")
     store = other_side(store) if run.held_out else store
     return hide_actions(store, run.study.stress.hidden_actions, seed=run.study.data.seed)
 
 
-def training_play(run: Run) -> PlayStore:
+def training_play(run: Run, seed: int | None = None) -> PlayStore:
     """What a world model is trained on: play as it is seen, its unknown actions named if a model is to name them.
 
     Raises:
         UserError: there is no such model, or nothing to name.
     """
-    store, folder = open_play(run), run.study.world_model.named_by
+    store, folder = open_play(run, seed), run.study.world_model.named_by
     if folder is None:
         return store
     if store.frames.get(ACTION_MASK, None) is None:

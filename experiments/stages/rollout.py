@@ -12,20 +12,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import gymnasium as gym
 import numpy as np
 import torch
 
 from agents.policy import Policy
-from envs.benchmark import Benchmark, Start, retry_on_crash
+from envs.benchmark import Start, retry_on_crash
 from worldaction.world_model.model import WorldModel
 
 WIDTH: Final = 10
 """Rows of a batch of observations, whatever runs side by side; as many as `EvaluationConfig.parallel` is by default."""
 NOBODY: Final = 2**31 - 1
 """Name of the rows that no episode has, of which random numbers are a function."""
+
+
+class Arena(Protocol):
+    """Where policies act, such as an `envs.benchmark.Benchmark`."""
+
+    def starts(self, task: str) -> Sequence[Start]:
+        """The fixed list of start states."""
+        ...
+
+    def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
+        """A simulator."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,7 +70,7 @@ class Evaluation:
 
 def evaluate(
     policy: Policy,
-    benchmark: Benchmark,
+    benchmark: Arena,
     *,
     indices: Sequence[int],
     parallel: int,

@@ -56,6 +56,7 @@ def learn_success(task_run: TaskRun, recorder: Recorder) -> None:
         contrastive=options.contrastive,
         seed=task_run.seed,
         report=report,
+        begin=None if task_run.before is None else load_classifier(task_run.before),
     )
     found = _measured(task_run, classifier, generator)
     save_tensors(artefact.folder / "classifier.safetensors", classifier.state_dict())

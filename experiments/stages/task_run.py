@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -28,13 +29,24 @@ class TaskRun:
         self.study, self.device = run.study, run.resolved.device
         self.prefix = f"{run.prefix}seed{seed}/{task}"
         self.head, self.update = run.resolved.head, run.resolved.update
-        self.store = open_play(self.run)
+        self.store = open_play(self.run, seed)
         # images of another renderer would be foreign to the model; where this one is missing, the table says so
         drawn_by = self.store.meta.renderer if self.study.play is None else None
         self.benchmark = open_benchmark(self.study.env_config, renderer=drawn_by)
         self.told_by_recording = self.study.play is not None and not self.benchmark.labels_scenes
         """Whether the recording says how attempts ended; else their scenes do."""
         self.model = open_world_model(self.run, seed)
+
+    @cached_property
+    def before(self) -> TaskRun | None:
+        """The same task and seed of the run that this one goes on from; None if it begins with nothing."""
+        return None if self.run.before is None else TaskRun(self.run.before, self.seed, self.task)
+
+    @property
+    def recorded_from(self) -> int:
+        """The frame of the store from which on it is episodes of the study's own policies."""
+        frame: int = self.run.play(self.seed).results["recorded_from"] if self.run.round else len(self.store)
+        return frame
 
     def attempts(self, split: Split) -> list[tuple[int, int]]:
         """Frames (start, stop) of the attempts at the task to learn from, or of those that nothing learns from."""

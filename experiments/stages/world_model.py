@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -10,6 +11,7 @@ from experiments.stages.play import training_play
 from experiments.study.run import Run
 from worldaction.io.artefact import CHECKPOINT
 from worldaction.io.recorder import Recorder, progress
+from worldaction.losses.registry import parse
 from worldaction.world_model.model import WorldModel
 from worldaction.world_model.train import Training
 
@@ -23,18 +25,22 @@ def train_world_model(run: Run, seed: int) -> None:
     if artefact.complete:
         return
     torch.set_num_threads(run.threads)
+    options = run.study.world_model
+    if run.before is not None:
+        options = replace(options, steps=max(1, round(run.study.real.share * options.steps)))
     training = Training(
-        training_play(run),
+        training_play(run, seed),
         run.resolved.model,
-        run.study.world_model,
+        options,
         seed=seed,
+        begin=None if run.before is None else open_world_model(run.before, seed, losses=_names(run)),
         device=run.resolved.device,
         checkpoint=artefact.folder / CHECKPOINT,
     )
     name = f"world model, {'juror' if run.held_out else 'seed'} {seed}"
     with (
         Recorder(artefact.folder, boards=run.boards) as recorder,
-        progress(run.study.world_model.steps, name, "step", initial=training.step) as bar,
+        progress(options.steps, name, "step", initial=training.step) as bar,
     ):
         recorder.rewind(f"{run.prefix}seed{seed}/world_model", training.step)
 
@@ -54,6 +60,11 @@ def train_world_model(run: Run, seed: int) -> None:
         }
     )
     training.discard()
+
+
+def _names(run: Run) -> tuple[str, ...]:
+    """Of all losses, whose networks go on, too."""
+    return tuple(parse(text).target for text in run.study.losses)
 
 
 def open_world_model(run: Run, seed: int, *, losses: tuple[str, ...] = ()) -> WorldModel:

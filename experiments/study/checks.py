@@ -131,7 +131,7 @@ def check_paths(study: Study) -> None:
     Raises:
         UserError: names the option.
     """
-    for option, path in (("--play", study.play), ("--starts", study.starts)):
+    for option, path in (*(("--play", path) for path in study.plays), ("--starts", study.starts)):
         if path is not None and not Path(path).exists():
             raise UserError(f"{option}: there is nothing at {path}; give the folder or the file of a data set")
 

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.real.go_on import check_trained
+from experiments.real.rounds import record_policy, train_on
 from experiments.report.comparison import compare, console_tables
 from experiments.report.run_page import console_table, write_report
 from experiments.report.summary import summarise
@@ -112,6 +114,8 @@ def _begin(study: Study) -> Run:
     for one in [arm.study for arm in arms_of(study)] or [study]:
         known = resolve(one, source=source)
         check_resolved(one, known)
+    if study.from_run is not None:
+        check_trained(Run(study, Path()))
     return Run.create(study, None if study.arms else known)
 
 
@@ -248,12 +252,27 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         run_jobs(unmade(wanted, shared=True), workers, stage=stage, log=log)
     policies = [Wanted(r.task(s, t, "evaluation"), _job(name, learn_task, r, s, t)) for s, t, name, r in tasked]
     run_jobs(unmade(policies), workers, stage="policies and evaluation", log=log)
+    _go_on(parts, workers=workers, log=log)
     judged = [
         Wanted(r.judged(s, t, env), _job(name, judge, r, s, t, env))
         for env in first.study.evaluate_in
         for s, t, name, r in tasked
     ]
     run_jobs(unmade(judged), workers, stage="evaluation in another simulator", log=log)
+
+
+def _go_on(parts: Sequence[tuple[str, Run]], *, workers: int, log: Path) -> None:
+    """Record the policies of runs that ask for it, and go on with what was recorded, round by round."""
+    rounds = [(name, side) for name, run in parts for side in run.rounds()]
+    for number in sorted({side.round for _, side in rounds}):
+        sides = [(name, side) for name, side in rounds if side.round == number]
+        tasked = [(n, r, s, t) for n, r in sides for s in r.study.seeds for t in r.study.tasks]
+        recorded = [Wanted(r.recorded(s, t), _job(n, record_policy, r, s, t)) for n, r, s, t in tasked]
+        run_jobs(unmade(recorded), workers, stage="episodes of policies", log=log)
+        models = [Wanted(r.world_model(s), _job(n, train_on, r, s)) for n, r in sides for s in r.study.seeds]
+        run_jobs(unmade(models), _side_by_side(sides[0][1], workers), stage="world models go on", log=log)
+        policies = [Wanted(r.task(s, t, "evaluation"), _job(n, learn_task, r, s, t)) for n, r, s, t in tasked]
+        run_jobs(unmade(policies), workers, stage="policies after real episodes", log=log)
 
 
 def unmade(wanted: Sequence[Wanted], *, shared: bool = False) -> list[Job]:

@@ -44,10 +44,20 @@ class Fingerprints:
     @property
     def paths(self) -> dict[str, str]:
         """Paths by their options."""
-        found = {PLAY: self.study.play, STARTS: self.study.starts, NAMED_BY: self.study.world_model.named_by}
+        found: dict[str, str | None] = {
+            PLAY: self.study.play,
+            STARTS: self.study.starts,
+            NAMED_BY: self.study.world_model.named_by,
+        }
         if self.study.recorded.success.endswith(".json"):
             found[LABELS] = self.study.recorded.success
+        found.update(zip(self.more_play, self.study.more_play, strict=True))
         return {option: path for option, path in found.items() if path is not None}
+
+    @property
+    def more_play(self) -> list[str]:
+        """What the sets after the first one of --play go by."""
+        return [f"{PLAY} ({number})" for number in range(2, len(self.study.plays) + 1)]
 
     @cached_property
     def losses(self) -> list[str]:

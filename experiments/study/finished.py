@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from envs.benchmark import benchmark_class
 from experiments.study.checks import learns
-from experiments.study.run import Run
+from experiments.study.run import REAL, Run
 from worldaction.errors import UserError
 
 LOGGER = logging.getLogger("worldaction")
@@ -29,6 +29,9 @@ def mended(run: Run) -> Run:
         if found and place not in aside:
             judged = bool(run.study.update.jury or run.jurors())
             aside |= {place, *_built_on(place, artefacts, run.study.device, judged=judged)}
+            if run.study.device != "cpu":
+                # what was recorded of a policy is not that of another one
+                aside |= {other for other in list(artefacts)[list(artefacts).index(place) :] if other.startswith(REAL)}
     for place in aside:
         if artefacts[place].path.exists():
             where = artefacts[place].set_aside()

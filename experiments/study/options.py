@@ -15,6 +15,7 @@ from typing import Any, Final
 from agents.policies.registry import POLICIES
 from agents.updates.registry import UPDATES
 from envs.benchmark import benchmark_class
+from experiments.real.go_on import begun_from, check_settings
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_paths, check_tasks, judged_in
 from experiments.study.settings import DEFAULT, PRESETS, Study, load_study
@@ -35,7 +36,8 @@ PROGRAM: Final = "python -m experiments.calvin"
 _USAGE = """{program} [PRESET] [OPTIONS]
 
 From play data to the verdict BC against PPO in imagination. PRESET is one of {presets}; {default} if none is given.
---resume RUN goes on with an interrupted run; --print-config shows the resolved settings and does nothing."""
+--resume RUN goes on with an interrupted run; --play OLD NEW --from RUN goes on training a finished one.
+--print-config shows the resolved settings and does nothing."""
 
 LOGGER = logging.getLogger("worldaction")
 RESERVED: Final = (
@@ -54,7 +56,7 @@ RESERVED: Final = (
         "shared",
         "per_seed",
     ),
-    *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason"),
+    *("oracle", "fair", "unchanged", "kept", "iterations", "curve", "classifier", "stop_reason", "real"),
 )
 """Keys of evaluations and summaries, beside which the improved policy's own stands."""
 RECORDED: Final = "recorded"
@@ -80,7 +82,7 @@ def parse_study(
     Returns:
         the study, the folder to resume if any, and whether the settings are only to be printed.
     """
-    rest = [_spelled_out(argument) for argument in arguments]
+    rest = _several_plays([_spelled_out(argument) for argument in arguments])
     only_print = "--print-config" in rest
     if only_print:
         rest.remove("--print-config")
@@ -91,11 +93,17 @@ def parse_study(
                 f"--resume takes the run's own settings, so {rest[0]!r} cannot be given with it; leave it out"
             )
         return load_study(Path(resume)), Path(resume), only_print
-    name = rest.pop(0) if rest and not rest[0].startswith("-") else DEFAULT
-    if name not in presets:
+    before = _take(rest, "--from")
+    name = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    if before is not None and name is not None:
+        raise UserError(f"--from takes that run's own settings, so the preset {name} cannot be given with it")
+    if name is not None and name not in presets:
         raise unknown("preset", name, presets)
+    preset = presets[name or DEFAULT] if before is None else begun_from(before)
     asked = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
-    study = fitted(_checked(_parse_options(presets[name], rest, program)), presets[name], asked)
+    # what a run has settled is as good as said
+    asked |= set() if before is None else {"--env"}
+    study = fitted(_checked(_parse_options(preset, rest, program)), preset, asked)
     if study.tasks == ("all",):
         study = replace(study, tasks=benchmark_class(study.env).open(study.env_config).tasks)
         study = study if study.play is None else _labelled_by_frames(study)
@@ -111,6 +119,7 @@ def check(study: Study) -> Study:
         study: fitted to its environment, which may have chosen the time limit and has cameras or none.
     """
     _checked(study)
+    check_settings(study)
     chunk = study.policy.chunk
     for what, steps in (("the time limit", study.table.max_steps), ("the dream (--update.horizon)", study.dream_steps)):
         if steps % chunk:
@@ -157,6 +166,17 @@ def _spelled_out(argument: str) -> str:
         if option.startswith(before):
             option = now + option.removeprefix(before)
     return option + equals + value
+
+
+def _several_plays(arguments: Sequence[str]) -> list[str]:
+    """`--play A B C` as the options that the settings have: the first set, and the others."""
+    found = list(arguments)
+    if "--play" in found:
+        first = found.index("--play") + 2
+        after = next((n for n in range(first, len(found)) if found[n].startswith("--")), len(found))
+        if first < after:
+            found.insert(first, "--more-play")
+    return found
 
 
 def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
@@ -210,7 +230,7 @@ def _recorded(study: Study, asked: set[str]) -> Study:
     from worldaction.play.attempts import task_name
     from worldaction.play.readers.source import open_source
 
-    if not any(episode.segments for episode in open_source(study.play).episodes):
+    if not any(episode.segments for path in study.plays for episode in open_source(path).episodes):
         return study
     if not benchmark_class(RECORDED).open(replace(study, env=RECORDED, stress=StressConfig()).env_config).tasks:
         LOGGER.warning(
@@ -316,6 +336,8 @@ def _checked(study: Study) -> Study:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    if len({Path(path).resolve() for path in study.plays}) < len(study.plays):
+        raise UserError(f"--play {' '.join(study.plays)} names a set twice; name each once")
     if len({judged_in(env) for env in study.evaluate_in}) < len(study.evaluate_in):
         raise UserError(f"--evaluate-in {' '.join(study.evaluate_in)}: two end in the same name; give one a run")
     if study.env in study.evaluate_in:

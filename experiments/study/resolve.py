@@ -20,6 +20,7 @@ from agents.policies.registry import POLICIES
 from agents.updates.base import Update
 from agents.updates.registry import UPDATES
 from envs.benchmark import Benchmark, benchmark_class, open_benchmark
+from envs.recorded.benchmark import attempts_of
 from envs.tasks import SENTENCES
 from experiments.study.checks import check_judges, check_lengths, check_start_states, check_tasks, learns
 from experiments.study.machine import device
@@ -28,10 +29,10 @@ from worldaction.config import sizes_of
 from worldaction.errors import UserError
 from worldaction.extension import Family
 from worldaction.losses.tools.contract import enforce
-from worldaction.play.attempts import Attempts
 from worldaction.play.held_out import HeldOut
 from worldaction.play.inspect.conventions import check_conventions
 from worldaction.play.layout import MAX_ACTION
+from worldaction.play.readers.joined import in_units_of, joined
 from worldaction.play.readers.source import Source, check_intact, open_source
 from worldaction.spec import ACTION, Layout
 from worldaction.success import SuccessClassifier
@@ -116,16 +117,19 @@ def source_of(study: Study) -> Source:
     Raises:
         UserError: as `open_recorded`; or nothing says which attempts succeeded.
     """
-    assert study.play is not None
     if benchmark_class(study.env).labels_scenes:
-        return open_recorded(study.play)
+        return joined([open_recorded(path) for path in study.plays])
     benchmark = open_benchmark(study.env_config)
-    source = benchmark.scaled(open_source(study.play, names=SENTENCES))
     only = study.tasks[0] if benchmark.simulates and len(study.tasks) == 1 else ""
-    _check_range(source)
-    return Attempts(
-        source, layout=check_conventions(source), config=study.recorded, share=study.success.held_out, only=only
-    )
+    found: list[Source] = []
+    for number, path in enumerate(study.plays):
+        source = open_source(path, names=SENTENCES)
+        # an environment has units of its own; else they are those of the first set
+        source = benchmark.scaled(source) if benchmark.simulates or not found else in_units_of(found[0], source)
+        _check_range(source)
+        layout, share = check_conventions(source), study.success.held_out
+        found.append(attempts_of(source, number, study.recorded, share=share, layout=layout, only=only))
+    return joined(found)
 
 
 def _check_range(source: Source) -> None:

@@ -38,6 +38,8 @@ ARMS: Final = "arms"
 """The folder in a run in which its arms are runs of their own."""
 JURY: Final = "jury"
 """What the places of jurors' artefacts begin with, where no simulator judges."""
+REAL: Final = "real"
+"""What those of rounds begin with, before their number."""
 STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 """What is done for each task and seed, in order."""
 FREE = {
@@ -64,6 +66,9 @@ class Run:
     held_out: bool = False
     """Whether this is the side of the run's jurors: world models that learn from what is held out, and from nothing
     else."""
+    round: int = 0
+    """How often its policies have been recorded and gone on with; each time is a side of the run, with a play, world
+    model and policies of its own for each seed. See `experiments/real/rounds.py`."""
 
     @classmethod
     def create(cls, study: Study, known: Resolved | None = None) -> Run:
@@ -116,6 +121,8 @@ class Run:
         """What the settings stand for; looked up once, and taken along to other processes."""
         if self.known is not None:
             return self.known
+        if self.round:
+            return replace(self, round=0).resolved
         play = self.play()
         # what has been read once need not be there any more
         layout = PlayStore.open(play.path / "store").meta.layout if play.complete else None
@@ -133,10 +140,30 @@ class Run:
             return []
         models = [self.world_model(seed) for seed in self.study.model_seeds]
         models += [side.world_model(seed) for seed, side in self.jurors().items()]
+        models += [side.world_model(seed) for side in self.rounds() for seed in self.study.seeds]
         read, trained = self.play().complete, all(one.complete for one in models)
-        done = {PLAY: read, LABELS: read, NAMED_BY: trained} | dict.fromkeys(self.fingerprints.losses, trained)
+        done = dict.fromkeys((PLAY, LABELS, *self.fingerprints.more_play), read) | {NAMED_BY: trained}
+        done |= dict.fromkeys(self.fingerprints.losses, trained)
         # a judge judges as long as there is something to judge
         return [name for name in self.fingerprints.all if name in self.fingerprints.envs or not done.get(name)]
+
+    # What it goes on from ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def before(self) -> Run | None:
+        """The run whose world models, classifiers and BC this one goes on training; None if it begins with nothing."""
+        if self.round:
+            return replace(self, round=self.round - 1)
+        if self.study.from_run is None:
+            return None
+        return replace(Run.open(Path(self.study.from_run)), held_out=self.held_out)
+
+    def _goes_on(self, seed: int, task: str | None = None, stage: str = "") -> dict[str, Any]:
+        """For what made an artefact: the one that it goes on from, if it does."""
+        if self.before is None:
+            return {}
+        found = self.before.world_model(seed) if task is None else self.before.task(seed, task, stage)
+        return {"from": found.digest}
 
     # Artefacts --------------------------------------------------------------------------------------------------------
 
@@ -169,7 +196,27 @@ class Run:
             found[f"{JURY}/seed{seed}/world_model"] = side.world_model(seed)
             known = {f"{JURY}/seed{seed}/{task}/success": side.task(seed, task, "success") for task in self.study.tasks}
             found |= known
+        for side in self.rounds():
+            found |= side._of_round()
         return found
+
+    def _of_round(self) -> dict[str, Artefact]:
+        """The artefacts of a side on which recorded episodes have been gone on with, by their place in the run."""
+        found: dict[str, Artefact] = {}
+        for seed in self.study.seeds:
+            where = f"{self.prefix}seed{seed}"
+            found |= {f"{where}/{task}/recorded": self.recorded(seed, task) for task in self.study.tasks}
+            found |= {f"{where}/play": self.play(seed), f"{where}/world_model": self.world_model(seed)}
+            places = [(task, stage) for task in self.study.tasks for stage in STAGES]
+            found |= {f"{where}/{task}/{stage}": self.task(seed, task, stage) for task, stage in places}
+        return found
+
+    def rounds(self) -> list[Run]:
+        """The sides on which episodes of its policies are recorded and gone on with, in order; none unless asked."""
+        real = self.study.real
+        if self.round or self.held_out or not real.episodes or not learns(self.study):
+            return []
+        return [replace(self, round=number) for number in range(1, real.rounds + 1)]
 
     def jurors(self) -> dict[int, Run]:
         """Where policies cannot be evaluated in a simulator: the side of their jurors, by the seed of each."""
@@ -187,24 +234,31 @@ class Run:
     def _artefact(self, place: str, made_by: dict[str, Any]) -> Artefact:
         # other devices, kernels and versions of ours give other numbers
         made_by |= {"device": self.study.device, "kernels": self.study.kernels, "version": __version__}
-        where = f"{JURY}/{place}" if self.held_out else place
+        where = f"{self.prefix}{place}"
         return self.cache.artefact(place.rpartition("/")[2], made_by, link=self.folder / "artefacts" / where)
 
-    def play(self) -> Artefact:
-        """Play data, shared by all seeds."""
+    def play(self, seed: int | None = None) -> Artefact:
+        """Play data, shared by all seeds; of a round, with all that was recorded of the policies of a seed."""
         study = self.study
+        if self.round:
+            assert seed is not None
+            assert self.before is not None
+            recorded = [self.recorded(seed, task).digest for task in study.tasks]
+            return self._artefact(f"seed{seed}/play", {"before": self.before.play(seed).digest, "recorded": recorded})
         if study.play is not None:
             made_by: dict[str, Any] = {
                 "play": str(Path(study.play).resolve()),
                 "size": study.table.image_size,
                 "rule": _READ,
-                **self.fingerprints.part(PLAY),
+                **self.fingerprints.part(PLAY, *self.fingerprints.more_play),
             }
             if not benchmark_class(study.env).labels_scenes:
                 asked = {"scale": study.recorded.scale, "success": study.recorded.success}
                 # an environment brings actions to its own units, and calls the task its own name
                 made_by |= {"attempts": asked, "held_out": study.success.held_out, "tasks": study.tasks, **self._env}
-                made_by |= self.fingerprints.part(LABELS, PLAY, *self.fingerprints.envs)
+                made_by |= self.fingerprints.part(LABELS, PLAY, *self.fingerprints.more_play, *self.fingerprints.envs)
+            if study.more_play:
+                made_by["more"] = [str(Path(path).resolve()) for path in study.more_play]
         else:
             made_by = {"table": self._table_of_play, "data": to_dict(study.data), "tasks": study.tasks}
             made_by |= {**self._env, "stress": switched_on(stress_of_play(study.stress)), "rule": _PLAY}
@@ -212,10 +266,24 @@ class Run:
             made_by |= self.fingerprints.part(*self.fingerprints.envs)
         return self._artefact("play", made_by)
 
+    def recorded(self, seed: int, task: str) -> Artefact:
+        """Of a round: episodes of the policy of the round before."""
+        assert self.before is not None
+        made_by = {
+            "ppo": self.before.task(seed, task, "ppo").digest,
+            "episodes": self.study.real.episodes,
+            "round": self.round,
+            "table": to_dict(self.study.table),
+            "stress": self._stress,
+            **self._env,
+            **self.fingerprints.part(*self.fingerprints.envs),
+        }
+        return self._artefact(f"seed{seed}/{task}/recorded", made_by)
+
     def world_model(self, seed: int) -> Artefact:
         """The trained world model of a seed."""
         made_by = {
-            "play": self.play().digest,
+            "play": self.play(seed).digest,
             "world_model": self._section("world_model"),
             "losses": self.study.losses,
             "hidden_actions": self.study.stress.hidden_actions,
@@ -223,6 +291,8 @@ class Run:
             "seed": seed,
             "threads": self.threads,
             **({"split": "validation"} if self.held_out else {}),
+            **self._goes_on(seed),
+            **({} if self.before is None else {"share": self.study.real.share}),
             **self.fingerprints.part(NAMED_BY, *self.fingerprints.losses, *self.fingerprints.cores),
         }
         return self._artefact(f"seed{seed}/world_model", made_by)
@@ -257,6 +327,7 @@ class Run:
             "success": self._section("success"),
             "scene": self.study.table.scene,
             **({} if benchmark_class(self.study.env).labels_scenes else {"last": self.study.recorded.last}),
+            **self._goes_on(seed, task, "success"),
             **self._env,
             **self.fingerprints.part(*self.fingerprints.envs),
         }
@@ -266,6 +337,7 @@ class Run:
             "world_model": self.world_model(seed).digest,
             "policy": self._section("policy"),
             "clone": self._section("clone"),
+            **self._goes_on(seed, task, "clone"),
             **self.fingerprints.part(*self.fingerprints.policies),
         }
 
@@ -415,8 +487,8 @@ class Run:
 
     @property
     def prefix(self) -> str:
-        """What the names of metrics begin with: nothing, or that they are of jurors."""
-        return f"{JURY}/" if self.held_out else ""
+        """What the names of metrics and places begin with: nothing, or that they are of jurors or of a round."""
+        return f"{JURY}/" if self.held_out else f"{REAL}{self.round}/" if self.round else ""
 
     @property
     def log(self) -> Path:
@@ -459,24 +531,28 @@ def settings_of(study: Study) -> str:
     """A short hash of a study: of what its results depend on, and not of where artefacts lie."""
     values = to_dict(replace(study, run_dir=None))
     left_out = {"cache", "kernels"} | (set() if study.arms else {"arms"})
+    # studies of before there were these are the same ones
+    left_out |= {name for name in ("more_play", "from_run") if not values[name]}
+    left_out |= {"real"} if not (study.real.episodes or study.from_run) else set()
     return digest({name: value for name, value in values.items() if name not in left_out})
 
 
 def _published(place: str, path: Path) -> Iterator[tuple[Path, str]]:
     """Files of an artefact that people look for, and their names in the run's folder."""
     parts = place.split("/")
+    again = parts.pop(0) if parts[0].startswith(REAL) else ""
     if parts[-1] == "fidelity":
         for film in sorted(path.glob("open_loop-*")):
             yield film, f"videos/{film.name.replace('open_loop-', f'open_loop-{parts[0]}-', 1)}"
     elif parts[-1].startswith(JUDGED):
         yield path / "evaluation.json", f"evaluation/{parts[-1]}/{parts[1]}-{parts[0]}.json"
     elif parts[-1] == "evaluation":
-        name = f"{parts[1]}-{parts[0]}"
-        yield path / "evaluation.json", f"evaluation/{name}.json"
+        name, end = f"{parts[1]}-{parts[0]}", f"-{again}" if again else ""
+        yield path / "evaluation.json", f"evaluation/{f'{again}/' if again else ''}{name}.json"
         for film in sorted(path.glob("film.*")):
-            yield film, f"videos/{name}{film.suffix}"
+            yield film, f"videos/{name}{end}{film.suffix}"
         for file in sorted(path.glob("policies/*/*")):
-            yield file, f"policies/{name}-{file.parent.name}/{file.name}"
+            yield file, f"policies/{name}-{file.parent.name}{end}/{file.name}"
 
 
 def _link(source: Path, target: Path) -> None:

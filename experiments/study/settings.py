@@ -18,6 +18,7 @@ from worldaction.config import (
     GymConfig,
     PlayConfig,
     PolicyConfig,
+    RealConfig,
     RecordedConfig,
     StressConfig,
     SuccessConfig,
@@ -62,6 +63,11 @@ class Study:
     recorded, which has none, and is what --play alone means."""
     play: str | None = None
     """A recorded data set (CALVIN, LeRobot, Minari, robomimic, play store) to learn from, instead of play made here."""
+    more_play: tuple[str, ...] = ()
+    """Further sets of the same robot, which say themselves what succeeded: all that --play names after the first."""
+    from_run: str | None = None
+    """A finished run of the first of these sets, with which --from goes on: its settings, world models, classifiers and
+    BC, all of them trained on with the new sets."""
     starts: str | None = None
     """A CALVIN set whose annotated validation windows give the start states in worldaction/Calvin-v0, as in DiWA."""
     evaluate_in: tuple[str, ...] = ()
@@ -90,6 +96,7 @@ class Study:
     update: UpdateConfig = field(default_factory=UpdateConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     stress: StressConfig = field(default_factory=StressConfig)
+    real: RealConfig = field(default_factory=RealConfig)
 
     @property
     def env_config(self) -> EnvConfig:
@@ -101,6 +108,7 @@ class Study:
             stress=self.stress,
             starts=self.starts,
             play=self.play,
+            more_play=self.more_play,
             recorded=self.recorded,
             held_out=self.success.held_out,
         )
@@ -108,6 +116,11 @@ class Study:
     def env_config_of_judge(self, env: str) -> EnvConfig:
         """The same for a simulator of `evaluate_in`, which is drawn by what it draws with itself."""
         return replace(self.env_config, env=env, table=replace(self.table, renderer="auto"))
+
+    @property
+    def plays(self) -> tuple[str, ...]:
+        """All recorded sets; none where play is made."""
+        return () if self.play is None else (self.play, *self.more_play)
 
     @property
     def dream_steps(self) -> int:

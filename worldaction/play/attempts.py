@@ -13,7 +13,7 @@ from worldaction.config import RecordedConfig
 from worldaction.errors import UserError
 from worldaction.extension import load
 from worldaction.io.sealed_json import read_json
-from worldaction.play.held_out import EVERY, held_out_of
+from worldaction.play.held_out import EVERY, FEW, held_out_of
 from worldaction.play.layout import Segment
 from worldaction.play.readers.source import Recording, Source, Wrapped
 from worldaction.spec import Layout
@@ -51,6 +51,7 @@ class Attempts(Wrapped):
         config: how success is known.
         share: of the attempts at each task and of each outcome that are held out.
         only: what the task is called, of a set that has one and of an environment that calls it otherwise.
+        least: how many are held out at least, as far as they are no more than half.
 
     Raises:
         UserError: nothing says which attempts succeeded.
@@ -64,11 +65,12 @@ class Attempts(Wrapped):
         config: RecordedConfig | None = None,
         share: float = 0.2,
         only: str = "",
+        least: int = FEW,
     ) -> None:
         config = config or RecordedConfig()
         super().__init__(source)
         self.layout = layout or source.layout
-        self.episodes = _held_out(_called(_judged(source, config.success), only), share)
+        self.episodes = _held_out(_called(_judged(source, config.success), only), share, least)
 
 
 # Outcomes -------------------------------------------------------------------------------------------------------------
@@ -147,18 +149,18 @@ def _labels(source: Source, path: Path) -> Judge:
 # What is held out -----------------------------------------------------------------------------------------------------
 
 
-def _held_out(episodes: Sequence[Recording], share: float) -> Sequence[Recording]:
+def _held_out(episodes: Sequence[Recording], share: float, least: int) -> Sequence[Recording]:
     if any(one.split == "validation" for one in episodes):
         return episodes
     groups: dict[tuple[str, bool | None] | None, list[int]] = {}
     for number, episode in enumerate(episodes):
         first = next(iter(episode.segments), None)
         groups.setdefault(None if first is None else (first.task, first.success), []).append(number)
-    apart = {number for group in groups.values() for number in _spread(group, share)}
+    apart = {number for group in groups.values() for number in _spread(group, share, least)}
     return [replace(one, split="validation") if n in apart else one for n, one in enumerate(episodes)]
 
 
-def _spread(group: Sequence[int], share: float) -> list[int]:
-    """Of some episodes so large a share, at equal distances; three at least, and no more than half."""
-    count = held_out_of(len(group), share) if share else len(group) // EVERY
+def _spread(group: Sequence[int], share: float, least: int) -> list[int]:
+    """Of some episodes so large a share, at equal distances; so many at least, and no more than half."""
+    count = held_out_of(len(group), share, least=least) if share else len(group) // EVERY
     return [group[math.floor((k + 0.5) * len(group) / count)] for k in range(count)]

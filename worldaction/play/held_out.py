@@ -70,9 +70,9 @@ def split_attempts(
     return [_split(episode, number in apart) for number, episode in enumerate(episodes)]
 
 
-def held_out_of(attempts: int, share: float) -> int:
-    """How many attempts are held out: `FEW` at least, but no more than half; none of a share of 0."""
-    return min(max(round(share * attempts), FEW), attempts // 2) if share else 0
+def held_out_of(attempts: int, share: float, *, least: int = FEW) -> int:
+    """How many attempts are held out: a least number, but no more than half of them; none of a share of 0."""
+    return min(max(round(share * attempts), least), attempts // 2) if share else 0
 
 
 def _split(episode: Episode, apart: bool) -> Split:

@@ -7,6 +7,7 @@ drawn and copied ahead (`worldaction.play.prefetch`).
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -103,8 +104,15 @@ class Training:
         seed: int = 0,
         device: torch.device | str = "auto",
         checkpoint: Path | str | None = None,
+        begin: WorldModel | None = None,
     ) -> None:
-        """See `train`: build the model, check its losses, and take up the checkpoint."""
+        """See `train`: build the model, check its losses, and take up the checkpoint.
+
+        Args:
+            store, config, training, seed, device, checkpoint: as for `train`.
+            begin: a trained model of the same sizes and losses to go on with, its scale of the proprioception and its
+                law of motion included; None begins with nothing.
+        """
         store = store if isinstance(store, PlayStore) else PlayStore.open(store)
         self.training = TrainingConfig() if training is None else training
         check_ranges(self.training, "TrainingConfig.")
@@ -112,7 +120,9 @@ class Training:
         store.verify()
         torch.manual_seed(seed)
         self.model = WorldModel(ModelConfig.of(store) if config is None else config)
-        if store.meta.layout.robot:
+        if begin is not None:
+            self.model.load_state_dict(begin.state_dict())
+        elif store.meta.layout.robot:
             self.model.standardise(torch.cat([store.frames[ROBOT][e.start : e.stop] for e in _of_training(store)]))
             self.model.fit_pose(store.frames, _learned_from(store), seed=seed)
         gaps = self.model.target_gaps(store.frames, store.episodes)
@@ -129,8 +139,8 @@ class Training:
             also=None if gaps is None else {TARGET_GAP: gaps},
         )
         graph = Graph(where) if self.training.graph else None
-        self._origin = _Origin(self.model.config, self.training, seed, store)
-        self._step = self._steps(store, where, graphed=graph is not None)
+        self._origin = _Origin(self.model.config, self.training, seed, store, begin)
+        self._step = self._steps(store, where, graphed=graph is not None, sees=begin is not None)
         self._fit = self._optimised(graph, None if checkpoint is None else Path(checkpoint))
         self._fit.resume()
 
@@ -163,7 +173,7 @@ class Training:
         """Delete the checkpoint, once the model has been saved."""
         self._fit.discard()
 
-    def _steps(self, store: PlayStore, where: torch.device, *, graphed: bool) -> ModelStep:
+    def _steps(self, store: PlayStore, where: torch.device, *, graphed: bool, sees: bool) -> ModelStep:
         starts = partial(as_episode_starts, null_action=store.meta.layout.null_action)
         return ModelStep(
             self.model,
@@ -173,6 +183,7 @@ class Training:
             bf16=self.training.bf16,
             looks_every=SHARES_EVERY,
             graphed=graphed,
+            sees=sees,
         )
 
     def _optimised(self, graph: Graph | None, checkpoint: Path | None) -> Fit:
@@ -202,7 +213,9 @@ class Training:
 class _Origin:
     """What a checkpoint is of, so that another training does not take it up in silence."""
 
-    def __init__(self, config: ModelConfig, training: TrainingConfig, seed: int, store: PlayStore) -> None:
+    def __init__(
+        self, config: ModelConfig, training: TrainingConfig, seed: int, store: PlayStore, begin: WorldModel | None
+    ) -> None:
         # how often it is saved changes nothing
         settings = replace(training, save_every=0)
         self.parts = {
@@ -211,6 +224,8 @@ class _Origin:
             "seed": str(seed),
             "store": digest(len(store), store.checksums),
         }
+        if begin is not None:
+            self.parts["beginning"] = _hash(begin)
 
     def state_dict(self) -> dict[str, str]:
         """Digests by what they are of."""
@@ -227,6 +242,14 @@ class _Origin:
                 raise UserError(
                     f"the checkpoint is of another training: its {name} differs; give another file, or delete it"
                 )
+
+
+def _hash(model: WorldModel) -> str:
+    """Of all numbers of a model."""
+    found = hashlib.sha256()
+    for _, value in sorted(model.state_dict().items()):
+        found.update(value.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def as_device(device: torch.device | str) -> torch.device:
@@ -275,6 +298,7 @@ class ModelStep:
         bf16: bool,
         looks_every: int,
         graphed: bool = False,
+        sees: bool = False,
     ) -> None:
         """
         Args:
@@ -285,16 +309,18 @@ class ModelStep:
             bf16: compute in mixed precision. bfloat16 has float32's range, so gradients need no scale of their own.
             looks_every: steps between two looks at the losses' shares of the gradient.
             graphed: everything that changes lies in tensors that keep their place.
+            sees: the model can see already, so the share of imagined windows is the largest from the first step on.
         """
         self.model, self.batches, self.steps, self.bf16, self.looks_every = model, batches, steps, bf16, looks_every
-        self.largest, self.graphed = open_loop, graphed
+        self.largest, self.graphed, self.sees = open_loop, graphed, sees
         self.device = model.proprio_mean.device
         self.open_loop: float | Tensor = torch.zeros((), device=self.device) if graphed and open_loop else 0.0
         self.batch: TensorDict | None = None
 
     def draw(self, step: int) -> TensorDict:
         """The batch of a step, which `loss` will look at."""
-        batch, open_loop = self.batches.sample(), self.largest * linear_rise(step, steps=self.steps)
+        batch = self.batches.sample()
+        open_loop = self.largest * (1.0 if self.sees else linear_rise(step, steps=self.steps))
         if isinstance(self.open_loop, Tensor):
             self.open_loop.fill_(open_loop)
         else:

@@ -134,6 +134,14 @@ def learns_from_a_recording(command: str) -> None:
     assert study.recorded.scale == ("minmax" if "--scale" in arguments else "none")
 
 
+def goes_on_from_a_run(command: str) -> None:
+    """The options exist; tests/experiments/real/test_go_on.py runs such a study to its end."""
+    arguments = command.removeprefix("worldaction train ").split()
+    assert arguments == ["--play", "my_set", "tried", "--from", "RUN"]
+    with pytest.raises(UserError, match="there is no run in RUN"):
+        parse_study(arguments)
+
+
 def moves_to_metaworld(command: str) -> None:
     """The presets of Meta-World."""
     arguments = command.removeprefix("python -m experiments.metaworld").split()
@@ -294,8 +302,11 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} debug --play path/to/task_D_D": learns_from_a_recording,
     "worldaction train --play my_set --scale minmax": learns_from_a_recording,
     "worldaction train small --play my_set --seeds 0 1 2": learns_from_a_recording,
+    "worldaction train --play my_set tried --from RUN": goes_on_from_a_run,
+    "worldaction train --play tried": learns_from_a_recording,
     "worldaction train --env my_env:MyEnv --play my_demonstrations --gym.camera none": names_a_module("my_env"),
     "worldaction data inspect my_set": data_has_options,
+    "worldaction data inspect tried": data_has_options,
     "worldaction data check": data_has_options,
     "worldaction train --resume RUN": has_options,
     **dict.fromkeys(
@@ -398,6 +409,12 @@ TABLE: dict[str, Callable[[str], None]] = {
             "worldaction figure RUN --format pdf",
             "worldaction export RUN/policies/NAME exported --to lerobot",
             "worldaction serve RUN/policies/NAME",
+            "worldaction serve RUN/policies/NAME --record tried",
+            "worldaction serve RUN/policies/TASK-seed0-ppo --record tried",
+            "worldaction record POLICY --to STORE",
+            "worldaction record RUN/policies/NAME --to tried",
+            "worldaction record RUN/policies/NAME --to tried --episodes 20",
+            "worldaction compare RUN NEW-RUN",
             "worldaction data convert --scale minmax",
         ),
         lambda command: parses(command),

@@ -15,12 +15,13 @@ import torch
 
 from agents.policies.diffusion import DiffusionPolicy
 from agents.policy import Policy, PolicyState
-from envs.benchmark import START_STATES, Start, start_seed
+from envs.benchmark import START_STATES, Start, recorded_start, start_seed
 from envs.episodes import ATTEMPTS, SEEDS
 from envs.playtable.benchmark import PlayTable
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.generate import demo_episode, plan
 from envs.tasks import TASKS, get_task
+from experiments.real.starts import LISTS, start_numbers
 from experiments.stages import improve as learn
 from experiments.stages.rollout import NOBODY, Evaluation, evaluate
 from experiments.stages.task_run import TaskRun
@@ -251,6 +252,8 @@ def used_seeds(study: Study, data_seed: int) -> dict[str, set[int]]:
     found["evaluation and curve"] = {
         start_seed(index, task) for task in range(len(TASKS)) for index in range(START_STATES)
     }
+    numbers = (number for which in (0, LISTS - 1) for number in start_numbers(which, START_STATES))
+    found["recorded policies"] = {recorded_start(number).seed for number in numbers}
     found["dream starts"] = set(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + study.update.starts))
     return found
 

@@ -410,6 +410,20 @@ class StoreWriter:
             raise self._failed(error) from error
 
 
+def begun_as(path: Path | str) -> str | None:
+    """What an interrupted writer of a store was writing, its `resume`; None where nothing was saved.
+
+    Raises:
+        UserError: what was saved is damaged.
+    """
+    path = Path(path)
+    saved = path.with_name(path.name + ".partial") / CHECKPOINT
+    if path.exists() or not saved.exists():
+        return None
+    found: _Saved = read_json(saved, _Saved)
+    return found.resume
+
+
 def _digest(path: Path) -> Any:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256")

@@ -1,0 +1,1 @@
+"""Episodes of learned policies, recorded to be learned from."""
