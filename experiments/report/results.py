@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from experiments.report.outcomes import OTHER
-from experiments.report.statistics import average
-from experiments.report.table import DASH, Table, change, estimate, number, percent, points, rate, shares
+from experiments.report.recorded.jurors import jurors_of, jurors_table, truth_of
+from experiments.report.statistics import average, estimate_of
+from experiments.report.table import DASH, Table, change, estimate, label, number, percent, points, rate, shares
 from experiments.report.verdict import (
     Comparison,
     Summary,
     comparisons,
-    estimate_of,
     improved_of,
-    jurors_of,
-    label,
     overall,
     sooner,
     step_limits,
@@ -58,6 +56,7 @@ def result_tables(
     judges = dict.fromkeys(env for task in summary["tasks"].values() for env in task.get("judged") or {})
     tables = [
         result_table(summary, unit=unit, spell=spell),
+        jurors_table(summary, spell=spell),
         seeds_table(summary),
         within_table(summary, spell=spell, brief=brief),
         dreams_table(summary, spell=spell),
@@ -80,12 +79,7 @@ def result_table(summary: Summary, *, unit: str = "", spell: Callable[[str], str
     columns = ("task", "n", f"BC{head}", f"{who}{head}", f"{who} - BC, points", f"imagined BC, {who}{head}")
     total = ("average", *result_cells(overall(summary), unit)) if len(tasks) > 1 else ()
     rows = [(spell(name), *result_cells(task, unit)) for name, task in tasks.items()]
-    return Table((*columns, f"imagined minus {_truth(summary)}, {who}"), rows, total)
-
-
-def _truth(summary: Summary) -> str:
-    """What dreams are compared with."""
-    return "jurors" if jurors_of(summary) else "real"
+    return Table((*columns, f"imagined minus {truth_of(summary)}, {who}"), rows, total)
 
 
 def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
@@ -128,7 +122,7 @@ def seeds_table(summary: Summary) -> Table:
     everything = [one for told in whole.values() for one in told]
     total = cells("all", everything, f"above 0 in {clear} of {len(whole)}")
     who = label(improved)
-    columns = ("seed", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus {_truth(summary)}, {who}")
+    columns = ("seed", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus {truth_of(summary)}, {who}")
     about = (
         "Average of the tasks, by seed of world model and policies. Above 0: seeds in which the interval of the"
         " difference lies above it."
@@ -159,7 +153,8 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
 
     rows = [(spell(name), *cells(task, "rate")) for name, task in tasks.items()]
     total = ("average", *cells(summary["average"], "value")) if len(tasks) > 1 else ()
-    about = _ABOUT_WITHIN.format(samplers=_ABOUT_SAMPLERS if choice else "")
+    told_of = _ABOUT_REPLAYS_WITHIN if jurors_of(summary) else _ABOUT_WITHIN
+    about = told_of.format(samplers=_ABOUT_SAMPLERS if choice else "")
     return Table(columns, rows, total, title="Success within fewer steps", about=about)
 
 
@@ -167,6 +162,10 @@ _ABOUT_WITHIN = (
     "Success of the same episodes (%) within fewer control steps; 72 is the limit of papers on CALVIN, which measures"
     " speed too.{samplers} Median steps to success: over all episodes, those without success counted as longer than"
     " any; a dash where no more than half succeed."
+)
+_ABOUT_REPLAYS_WITHIN = (
+    "The same replays (%), of which jurors see success within fewer control steps.{samplers} Median steps to success:"
+    " over all replays, those without success counted as longer than any; a dash where no more than half succeed."
 )
 _ABOUT_SAMPLERS = (
     " BC acts under the better of its two samplers; beside it stands the other sampler within the whole time limit."
@@ -200,7 +199,7 @@ def dreams_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Tabl
     mean = (summary.get("average") or {}).get("dreamed_time")
     total = ("average", *_dreams_cells(mean, improved)) if mean and len(tasks) > 1 else ()
     columns = ["task"]
-    truth = _truth(summary)
+    truth = truth_of(summary)
     for who in ("BC", label(improved)):
         columns += [f"{who}: imagined, {truth}", "steps", "apart, points"]
     about = _ABOUT_DREAMS.replace("the simulator", "jurors' replays") if truth != "real" else _ABOUT_DREAMS

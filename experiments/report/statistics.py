@@ -12,7 +12,7 @@ best, and holds the truth in about three of four cases; over fewer there is none
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
@@ -48,6 +48,16 @@ class Estimate(NamedTuple):
 
     value: float
     interval: Interval
+
+
+def estimate_of(value: Mapping[str, Any], key: str = "value") -> Estimate:
+    """An estimate of a summary.
+
+    Args:
+        value: with its interval.
+        key: "rate" for the success of a task, else "value".
+    """
+    return Estimate(value[key], UNKNOWN if value["interval"] is None else Interval(*value["interval"]))
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from experiments.report.outcomes import Episodes, Outcomes, recorded, same_episodes
-from experiments.report.statistics import Estimate, average, compare_times, paired_difference
-from experiments.report.verdict import estimate_of, no_go
+from experiments.report.statistics import Estimate, average, compare_times, estimate_of, paired_difference
+from experiments.report.verdict import no_go
 from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
@@ -178,8 +178,26 @@ def pooled(found: Outcomes, within: Iterable[int], per_seed: Sequence[Json]) -> 
         "samplers": {str(seed): sampler for seed, sampler in found.samplers.items()},
         "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in found.pair},
         "judged": {},
+        **_by_juror(found),
         "per_seed": list(per_seed),
     }
+
+
+def _by_juror(found: Outcomes) -> Json:
+    """What each juror says, and from how many first frames; nothing where a simulator judges."""
+    bc, improved = (found.policies[name].by_juror() for name in found.pair)
+    if not bc:
+        return {}
+    told = [
+        {
+            "juror": juror,
+            "n": len(improved[juror].start),
+            **{name: _rate(by[juror], None) for name, by in zip(found.pair, (bc, improved), strict=True)},
+            "difference": estimate(improved[juror].over(bc[juror])),
+        }
+        for juror in bc
+    ]
+    return {"starts": len(np.unique(found.improved.start)), "per_juror": told}
 
 
 def judged(here: Outcomes, there: Outcomes, within: Iterable[int]) -> Json:
@@ -262,7 +280,13 @@ def over_tasks(tasks: Mapping[str, Json]) -> Json:
         if all("dreamed_time" in task for task in all_of)
         else {},
         "judged": {name: _means([task["judged"][name] for task in all_of]) for name in sorted(simulators)},
+        **_jurors_means([task["per_juror"] for task in all_of if "per_juror" in task]),
     }
+
+
+def _jurors_means(tasks: Sequence[Sequence[Json]]) -> Json:
+    """What each juror says of the average of the tasks; nothing where a simulator judges."""
+    return {"per_juror": [_means(of_tasks) for of_tasks in zip(*tasks, strict=True)]} if tasks else {}
 
 
 def _dreamed_mean(parts: Sequence[Json]) -> Json:

@@ -35,7 +35,7 @@ class Heard(NamedTuple):
     seed: int
     policy: str
     real: float
-    """In the simulator."""
+    """In the simulator; of a study of recorded data, in replays by its jurors."""
     own: float
     """In dreams of the model that it acts on."""
     jury: float
@@ -106,7 +106,8 @@ def evaluate_by_jurors(task_run: TaskRun, compared: Mapping[str, Policy]) -> dic
         done_at = torch.stack(replays)
         done = (done_at > 0).flatten().cpu().numpy()
         steps = np.where(done, done_at.flatten().cpu().numpy(), study.table.max_steps)
-        results[name] = Evaluation(which.repeat(len(jurors)).cpu().numpy(), done, steps)
+        index, asked = which.repeat(len(jurors)).cpu().numpy(), np.repeat(list(sides), len(which))
+        results[name] = Evaluation(index, done, steps, juror=asked)
     return results
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tiny_study import ROOT, options, study, summary
 
 from agents.policy import Policy
 from envs.benchmark import env_of
+from experiments.report.recorded.jurors import FEW
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import Run
 from worldaction.errors import UserError
@@ -47,6 +49,9 @@ def test_policies_are_learned_from_the_recording_and_judged_by_models_of_what_wa
     store = TaskRun(run, 0, RED).store
     assert found["jurors"]["held_out"] == sum(e.split == "validation" for e in store.episodes)
     for task in (RED, BLUE):
+        starts = TaskRun(run, 0, task).attempts("validation")[: run.study.evaluation.dreams]
+        assert found["tasks"][task]["starts"] == len(starts)
+        assert [one["juror"] for one in found["tasks"][task]["per_juror"]] == [0, 1]
         told = found["jurors"]["tasks"][task]
         # jurors are tried on what they have not learned from, which is what the policies' models have
         known = [s for s in store.segments if s.task == task and store.episode_of(s.start).split == "training"]
@@ -68,6 +73,8 @@ def test_an_episode_of_the_evaluation_is_a_replay_by_one_juror(learned: Path) ->
         assert set(found[policy]["index"]) == set(range(len(starts)))
         assert found[policy]["n"] % (2 * len(starts)) == 0
         assert all(1 <= steps <= found["limit"] for steps in found[policy]["steps"])
+        assert found[policy]["juror"] == sorted(found[policy]["juror"])
+        assert set(found[policy]["juror"]) == {0, 1}
     assert found["action_error"]["bc"] > 0
     assert set(found["action_error"]) == {"bc", "ppo"}
 
@@ -82,6 +89,10 @@ def test_the_page_says_first_that_nobody_was_asked_and_what_is_not_known(learned
     assert "No robot and no simulator was asked." in page
     assert "With one hour on the robot, test reach the" in page
     assert "in the simulator" not in page
+    assert "Juror by juror" in page
+    assert f"Fewer than {FEW} first frames a task: reach the red block (" in page
+    words = re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL))
+    assert not re.search(r"\b(skill|real)\b", words)
     # a terminal breaks lines
     assert "2 world models that learned from the" in " ".join((learned / "said.txt").read_text().split())
 
