@@ -110,6 +110,9 @@ _ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by th
 true frames of play that the model was not trained on."""
 _ABOUT_MOVING = """Likeness of imagined frames on those pixels that changed since the last frame that was seen, beside
 two pictures that need no model. A model that is no better than they are does not draw what moves."""
+_ABOUT_DREAMED = """In each row first the recording of an attempt that was held out, then what policies dream from its
+first frame on, drawn by the world model that they act on. A frame turns green where that model sees success, or the
+recording says so, and red where it does not. Jurors see success in their own replay of the same actions."""
 _ABOUT_PROBES = """What a linear probe reads off the latents: R2, of which 1 is perfect and 0 no better than the mean,
 and AUROC, of which 1 is perfect and 0.5 a guess."""
 
@@ -186,7 +189,7 @@ def write_report(run_folder: Path) -> Path:
             _results(run, drawn),
             _curves(run, drawn),
             _episodes(run),
-            section("Rollouts", *_films(run, open_loop=False)),
+            section("Rollouts", _about_films(run), *_films(run, open_loop=False)),
             _world_model(run, drawn),
             made_by(run.config, run.env),
         ],
@@ -383,6 +386,11 @@ def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
     rows = [(words(name), *(_score([seed[place][name] for seed in seeds]) for place in places)) for name in names]
     found = Table(("linear probe of the true state", *map(words, places)), rows)
     return f"<h3>What the latents know</h3><p>{_ABOUT_PROBES}</p>{found.html()}"
+
+
+def _about_films(run: RunFiles) -> str:
+    """What is to be seen where dreams are filmed."""
+    return f"<p>{_ABOUT_DREAMED}</p>" if jurors_of(run.summary) and _films(run, open_loop=False) else ""
 
 
 def _films(run: RunFiles, *, open_loop: bool) -> list[str]:

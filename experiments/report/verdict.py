@@ -102,7 +102,7 @@ def verdict(summary: Summary) -> str:
     tasks, said = summary["tasks"], _SAY[effect(summary)](summary)
     of = f"{'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
     if jurors_of(summary):
-        return f"No robot and no simulator was asked. {said} {weight(summary, told_of(summary))} Seen at {of}"
+        return f"No robot and no simulator was asked. {said} {weight(summary, told_of(summary))} Seen on {of}"
     return f"{said} Measured on {of}"
 
 

@@ -140,7 +140,7 @@ def test_a_verdict_by_jurors_says_what_it_is_worth() -> None:
     assert "there is one juror" in worth(bc=(0.4,), ppo=(0.8,))
     split = worth(bc=(0.4, 0.4), ppo=(0.5, 0.9))
     assert "jurors do not agree on the gain, of which one sees +10 points and one +50" in split
-    assert verdict(summary()).endswith("Seen at reach, 240 replays each, from 30 first frames, 1 seed.")
+    assert verdict(summary()).endswith("Seen on reach, 240 replays each, from 30 first frames, 1 seed.")
 
 
 def test_jurors_that_see_a_policy_differently_are_warned_of() -> None:
