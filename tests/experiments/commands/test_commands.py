@@ -296,6 +296,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction train small --play my_set --seeds 0 1 2": learns_from_a_recording,
     "worldaction train --env my_env:MyEnv --play my_demonstrations --gym.camera none": names_a_module("my_env"),
     "worldaction data inspect my_set": data_has_options,
+    "worldaction data inspect my_set --episodes": data_has_options,
     "worldaction data check": data_has_options,
     "worldaction train --resume RUN": has_options,
     **dict.fromkeys(
