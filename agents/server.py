@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from agents.ahead import Ahead, AheadPolicy
 from agents.policy import Policy, PolicyState
 from worldaction.errors import UserError
 
@@ -40,9 +41,11 @@ MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError,
 class Episode:
     """What a connection is at."""
 
-    state: PolicyState | None = None
+    state: PolicyState | Ahead | None = None
     seconds: list[float] = field(default_factory=list)
     """To each action since the log's last line."""
+    after: list[float] = field(default_factory=list)
+    """Of work after each of them, if actions are computed ahead."""
 
 
 class PolicyServer:
@@ -53,16 +56,26 @@ class PolicyServer:
         host: address to listen at. Others than the machine itself can reach any but a loopback one.
         port: likewise; 0 takes a free one.
         token: that clients have to give, as "Authorization: Bearer TOKEN"; needed where others can reach the server.
+        ahead: answer a frame with what was computed before it came; see `agents/ahead.py`.
 
     Raises:
         UserError: websockets or msgpack is not installed, a token is missing, or the address cannot be had.
     """
 
-    def __init__(self, policy: Policy, *, host: str = "127.0.0.1", port: int = 8765, token: str | None = None) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8765,
+        token: str | None = None,
+        ahead: bool = False,
+    ) -> None:
         if host not in LOOPBACK and not token:
             raise UserError(f"--host {host}: others can reach it, so give --token, or leave --host out")
         self._msgpack, server, self._lost = _libraries()
         self._policy, self._token, self._lock = policy, token, threading.Lock()
+        self._acts: Any = AheadPolicy(policy) if ahead else policy
         self._warm_up()
         try:
             self._server = server.serve(
@@ -117,6 +130,7 @@ class PolicyServer:
         with suppress(self._lost):
             for message in connection:
                 connection.send(self._answer(message, episode))
+                self._look_ahead(episode)
                 if len(episode.seconds) == TOLD_EVERY:
                     _tell(episode)
         _tell(episode)
@@ -130,7 +144,7 @@ class PolicyServer:
             before = None if observation.pop(RESET, False) else episode.state
             # the sequence of episodes' noise is the policy's, so two robots must not draw at once
             with self._lock:
-                action, episode.state = self._policy.predict(observation, before)
+                action, episode.state = self._acts.predict(observation, before)
         except UserError as error:
             return self._refused(str(error))
         except MALFORMED as error:
@@ -138,6 +152,14 @@ class PolicyServer:
         seconds = time.perf_counter() - began
         episode.seconds.append(seconds)
         return self._packed({"action": action, "seconds": seconds})
+
+    def _look_ahead(self, episode: Episode) -> None:
+        """Compute what the next frame is answered with, while the robot carries out the last answer."""
+        if isinstance(episode.state, Ahead) and episode.state.action is None:
+            began = time.perf_counter()
+            with self._lock:
+                episode.state = self._acts.look_ahead(episode.state)
+            episode.after.append(time.perf_counter() - began)
 
     def _refused(self, reason: str) -> bytes:
         LOGGER.warning("refused: %s", reason)
@@ -199,9 +221,14 @@ def _as_array(value: Any) -> Any:
 def _tell(episode: Episode) -> None:
     """Time to action in the log."""
     if episode.seconds:
-        median, late = 1e3 * np.quantile(episode.seconds, (0.5, 0.99))
-        count, slowest = len(episode.seconds), 1e3 * max(episode.seconds)
-        LOGGER.info(
-            "%d actions: time to action %.1f ms (median), %.1f (99 %%), %.1f (slowest)", count, median, late, slowest
-        )
-        episode.seconds.clear()
+        LOGGER.info("%d actions: time to action %s", len(episode.seconds), _spread(episode.seconds))
+    if episode.after:
+        LOGGER.info("computed ahead, after an answer: %s; a frame that comes sooner waits", _spread(episode.after))
+    episode.seconds.clear()
+    episode.after.clear()
+
+
+def _spread(seconds: list[float]) -> str:
+    """Some times in words."""
+    median, late = 1e3 * np.quantile(seconds, (0.5, 0.99))
+    return f"{median:.1f} ms (median), {late:.1f} (99 %), {1e3 * max(seconds):.1f} (slowest)"
