@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from worldaction.errors import UserError
+
+if TYPE_CHECKING:
+    from agents.policy import Policy
+    from agents.server import PolicyServer
 
 HELP = "serve a saved policy's actions over a local WebSocket"
 TOKEN = "WORLDACTION_TOKEN"
@@ -19,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8765, help="default: 8765")
     parser.add_argument("--token", help=f"that clients have to give (default: the environment variable {TOKEN})")
     parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
+    parser.add_argument(
+        "--ahead", action="store_true", help="answer at once, with actions that were computed a frame before"
+    )
+    parser.add_argument(
+        "--rehearse", type=float, metavar="SECONDS", help="no robot: send frames of noise at its rate, tell times, end"
+    )
 
 
 def run(chosen: argparse.Namespace) -> None:
@@ -32,12 +47,24 @@ def run(chosen: argparse.Namespace) -> None:
     from agents.server import PolicyServer
     from worldaction.io.recorder import setup_logging
 
+    if chosen.rehearse is not None and not 0 < chosen.rehearse < math.inf:
+        raise UserError(f"--rehearse {chosen.rehearse:g}: give a time in seconds, above 0")
     setup_logging()
     policy = Policy.from_pretrained(saved.folder, device=chosen.device)
     token = chosen.token or os.environ.get(TOKEN)
-    with PolicyServer(policy, host=chosen.host, port=chosen.port, token=token) as server:
+    with PolicyServer(policy, host=chosen.host, port=chosen.port, token=token, ahead=chosen.ahead) as server:
+        if chosen.rehearse is not None:
+            return _rehearse(server, policy, chosen.rehearse, token)
         print(f"{saved.task} at ws://{chosen.host}:{server.port}; stop with Ctrl-C", flush=True)
         try:
             server.run()
         except KeyboardInterrupt:
             print("stopped")
+
+
+def _rehearse(server: PolicyServer, policy: Policy, seconds: float, token: str | None) -> None:
+    """Say how long actions take, without a robot."""
+    from agents.rehearsal import rehearse
+
+    threading.Thread(target=server.run, daemon=True).start()
+    print(rehearse(server, policy, seconds=seconds, token=token))

@@ -15,6 +15,7 @@ from test_server import BAD, asked, connected, scaled, started, wait_for
 from agents import server as module
 from agents.ahead import Ahead, AheadPolicy
 from agents.policy import Policy
+from agents.rehearsal import rehearse
 from agents.server import PolicyServer
 from worldaction.errors import UserError
 from worldaction.random import Stream, normal
@@ -175,3 +176,17 @@ def test_a_policy_that_holds_still_cannot_look_ahead() -> None:
     policy.unusable_frames = "hold"
     with pytest.raises(UserError, match="cannot hold still"):
         AheadPolicy(policy)
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_rehearsal_tells_how_long_actions_take_at_the_robot_s_rate(looks: bool) -> None:
+    policy = scaled()
+    with started(PolicyServer(policy, port=0, ahead=looks, token="secret")) as server:
+        came = rehearse(server, policy, seconds=0.5, token="secret")
+    assert (len(came.seconds), came.rate) == (15, 30.0)
+    assert 0 < came.seconds.min() < 20
+    assert re.fullmatch(
+        r"15 frames at 30 Hz: action after \S+ ms \(median\), \S+ \(99 %\), \S+ \(slowest\); \d+ came after the next"
+        r" frame; CPU time \S+ ms a frame",
+        str(came),
+    )
