@@ -399,6 +399,8 @@ TABLE: dict[str, Callable[[str], None]] = {
             "worldaction figure RUN --format pdf",
             "worldaction export RUN/policies/NAME exported --to lerobot",
             "worldaction serve RUN/policies/NAME",
+            "worldaction serve RUN/policies/NAME --rehearse 30",
+            "worldaction serve RUN/policies/NAME --rehearse 30 --ahead",
             "worldaction data convert --scale minmax",
         ),
         lambda command: parses(command),
