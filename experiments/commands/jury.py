@@ -55,19 +55,14 @@ def run(chosen: argparse.Namespace) -> None:
             bar.update(1)
     # of tasks that are not asked for, what was heard before stays
     write_json(path, [one._asdict() for one in [*(h for h in before if h.task not in tasks), *heard]])
-    # without a simulator it is the jurors of the held-out episodes who say what succeeds
-    print(table(heard, truth="held-out jurors" if found.jurors() else "real"))
+    print(table(heard))
 
 
-def table(heard: Sequence[Heard], *, truth: str = "real") -> str:
-    """Each policy by its three judges, and how well its own dreams and the jury go with the first of them.
+def table(heard: Sequence[Heard]) -> str:
+    """Each policy by its three judges, and how well its own dreams and the jury go with what is real.
 
     Rank correlations are of the policies of a task, averaged over the tasks in which they vary: pooled, they would
     say which tasks are hard.
-
-    Args:
-        heard: of some tasks.
-        truth: what the first judge is called.
     """
     import torch
 
@@ -89,7 +84,7 @@ def table(heard: Sequence[Heard], *, truth: str = "real") -> str:
         )
         for h in heard
     ]
-    columns = ("task", "seed", "policy", f"{truth} %", "own dreams %", "jury %", "its jurors %")
+    columns = ("task", "seed", "policy", "real %", "own dreams %", "jury %", "its jurors %")
     lines = [Table(columns, rows).text(), ""]
     for name, judge in (("own dreams", "own"), ("the jury", "jury")):
         errors, correlations = [], []
@@ -100,6 +95,5 @@ def table(heard: Sequence[Heard], *, truth: str = "real") -> str:
         rho, error = torch.stack(correlations).nanmean(), torch.cat(errors)
         order = "no rank correlation" if rho.isnan() else f"rank correlation {float(rho):.2f}"
         gap, off = 100 * float(error.mean()), 100 * float(error.abs().mean())
-        other = "reality" if truth == "real" else truth
-        lines.append(f"{name} and {other}: {order}, {gap:+.0f} points apart, {off:.0f} either way")
+        lines.append(f"{name} and reality: {order}, {gap:+.0f} points apart, {off:.0f} either way")
     return "\n".join(lines)

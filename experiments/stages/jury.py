@@ -46,7 +46,7 @@ class Heard(NamedTuple):
     seed: int
     policy: str
     real: float
-    """In the simulator; of a study of recorded data, in replays by its jurors."""
+    """In the simulator."""
     own: float
     """In dreams of the model that it acts on."""
     jury: float
@@ -137,16 +137,21 @@ def replays_by_jurors(task_run: TaskRun, compared: Mapping[str, Policy]) -> Repl
     _, seen = task_run.first_frames(study.update.starts, study.evaluation.dreams)
     each = math.ceil(study.evaluation.episodes / (len(seen) * len(sides)))
     rows, drawn = torch.arange(len(seen) * each, device=task_run.device), branch(task_run.seed, Use.EVALUATED_DREAMS)
-    jurors = [jurors_of(TaskRun(side, seed, task_run.task), [seen])[0] for seed, side in sides.items()]
+    threshold = next(iter(sides.values())).study.success.threshold
+    jurors = [_held_out_juror(TaskRun(side, seed, task_run.task), len(seen)) for seed, side in sides.items()]
     own, which = as_starts(task_run, seen), rows % len(seen)
     actions, done_at = dict[str, Tensor](), dict[str, Tensor]()
     for name, policy in compared.items():
         dreamed = actions[name] = _dreamed(task_run, as_it_acts(policy), own, which, seed=drawn, rows=rows)
-        replays = [
-            juror.replay(dreamed, which, threshold=study.success.threshold, seed=drawn, rows=rows) for juror in jurors
-        ]
+        replays = [juror.replay(dreamed, which, threshold=threshold, seed=drawn, rows=rows) for juror in jurors]
         done_at[name] = torch.stack(replays)
     return Replays(seen, which, drawn, tuple(sides), actions, done_at)
+
+
+def _held_out_juror(side: TaskRun, count: int) -> Juror:
+    """A juror, and the first of the held-out first frames, from which it has learned, as it sees them."""
+    seen, _ = side.first_frames(count, 0)
+    return jurors_of(side, [seen])[0]
 
 
 # Films ----------------------------------------------------------------------------------------------------------------

@@ -207,6 +207,10 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         with log_prefix(name):
             make_play(run, workers=workers)
             check_lengths(run.study, PlayStore.open(run.play().path / "store").episodes)
+    for name, run in parts:
+        for side in list(run.jurors().values())[:1]:
+            with log_prefix(name):
+                make_play(side, workers=workers)
     models = [
         Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for name, r in parts for s in r.study.model_seeds
     ]
