@@ -313,12 +313,13 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
         return [*_judged_cells(found, improved, key, brief=brief), *_early_cells(found, limits, oracle, improved, key)]
 
     mean = (summary.get("average") or {}).get("judged", {}).get(env)
+    told_of = _ABOUT_FORETOLD if jurors_of(summary) else _ABOUT_JUDGED
     return Table(
         columns,
         [[spell(name), str(found["n"]), *row(found, "rate")] for name, found in tasks.items()],
         ["average", "", *row(mean, "value")] if mean and len(tasks) > 1 else (),
         title=f"The same policies in {env}",
-        about=(_ABOUT_JUDGED + (_ABOUT_JUDGED_ORACLE if oracle else "")).format(env=env, home=home_of(summary)),
+        about=(told_of + (_ABOUT_JUDGED_ORACLE if oracle else "")).format(env=env, home=home_of(summary)),
         key="judged",
     )
 
@@ -328,6 +329,10 @@ _ABOUT_JUDGED = (
     " from the same n start states and seeds: where fewer were judged there, not the numbers of the first table. An"
     " episode is judged there by the run's own criterion and time limit. Gap: success there minus success in the run's"
     " own simulator, in points."
+)
+_ABOUT_FORETOLD = (
+    "Success (%) in {env}, which the study has not seen, in n episodes, beside what jurors saw in all their replays"
+    " ({home}). They begin elsewhere, so nothing is paired. Gap: success there minus what jurors saw, in points."
 )
 _ABOUT_JUDGED_ORACLE = (
     " The last columns are of {env} by CALVIN's criterion (tolerance 0), which asks for less than the run's; within 72"

@@ -154,6 +154,20 @@ def paired_difference(a: ArrayLike, b: ArrayLike, starts: ArrayLike | None = Non
     return Estimate(value, Interval(value - low, value + high))
 
 
+def independent_difference(a: Estimate, b: Estimate) -> Estimate:
+    """How much larger one number is than another that was measured apart from it, such as rates from other starts.
+
+    Args:
+        a, b: of the same confidence.
+
+    Source: method 10 of Newcombe 1998, Statistics in Medicine 17:873 (square-and-add of two Wilson intervals).
+    """
+    low = _square_and_add(a.value - a.interval.low, b.interval.high - b.value, 0.0)
+    high = _square_and_add(a.interval.high - a.value, b.value - b.interval.low, 0.0)
+    value = a.value - b.value
+    return Estimate(value, Interval(value - low, value + high))
+
+
 def average(estimates: Sequence[Estimate]) -> Estimate:
     """Mean of independent estimates, such as the tasks' rates or differences, with an interval from their intervals.
 

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from experiments.report.outcomes import Episodes, Outcomes, recorded, same_episodes
-from experiments.report.statistics import Estimate, average, compare_times, estimate_of, paired_difference
+from experiments.report.statistics import (
+    Estimate,
+    average,
+    compare_times,
+    estimate_of,
+    independent_difference,
+    paired_difference,
+)
 from experiments.report.verdict import no_go
 from experiments.study.checks import learns
 from experiments.study.machine import commit
@@ -67,7 +74,7 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     return {
         **pooled(here, within, [seed_of(run, task, seed) for seed in seeds]),
         "dreamed_time": dreamed_times(here, [run.task(seed, task, "ppo").results["imagined"] for seed in seeds]),
-        "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
+        "judged": {name: judged(here, there, within, replays=bool(run.jurors())) for name, there in found.items()},
     }
 
 
@@ -200,18 +207,24 @@ def _by_juror(found: Outcomes) -> Json:
     return {"starts": len(np.unique(found.improved.start)), "per_juror": told}
 
 
-def judged(here: Outcomes, there: Outcomes, within: Iterable[int]) -> Json:
+def judged(here: Outcomes, there: Outcomes, within: Iterable[int], *, replays: bool = False) -> Json:
     """What another simulator says of the same policies, and by how much less they succeed in it.
 
     Args:
         here: of the run's own simulator.
         there: of the other one.
         within: see `pooled`.
+        replays: whether jurors judge in the place of the run's own simulator. Their first frames are recorded, and none
+            of the other simulator's start states: a number that both have is no start in common.
 
     Returns:
         as for a task; and from the start states and seeds that both simulators have, success in the run's own one as
-        "shared", and success there minus that as "gap".
+        "shared", and success there minus that as "gap". Of replays they are over all first frames, and not paired.
     """
+    if replays:
+        own = {name: (here.policies[name], there.policies[name]) for name in here.pair}
+        apart = {name: estimate(independent_difference(b.rate(), a.rate())) for name, (a, b) in own.items()}
+        return {**_success(there, within), "shared": _shared(here, own), "gap": apart}
     pairs = {name: here.policies[name].shared_with(there.policies[name]) for name in here.pair}
     both = all(len(ours.start) for ours, _ in pairs.values())
     gaps = {name: estimate(theirs.over(ours)) if both else None for name, (ours, theirs) in pairs.items()}

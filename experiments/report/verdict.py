@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.report.recorded.jurors import jurors_of, weight, where_of
+from experiments.report.recorded.jurors import asked, jurors_of, weight, where_of
 from experiments.report.recorded.jurors import warnings as warnings_of_jurors
 from experiments.report.statistics import Estimate, average, estimate_of
 from experiments.report.table import label, percent, points, span, words
@@ -102,7 +102,7 @@ def verdict(summary: Summary) -> str:
     tasks, said = summary["tasks"], _SAY[effect(summary)](summary)
     of = f"{'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
     if jurors_of(summary):
-        return f"No robot and no simulator was asked. {said} {weight(summary, told_of(summary))} Seen on {of}"
+        return f"{asked(summary)} {said} {weight(summary, told_of(summary))} Seen on {of}"
     return f"{said} Measured on {of}"
 
 
@@ -320,7 +320,8 @@ def _of_transfer(summary: Summary) -> list[str]:
             gaps = {policy: estimate_of(gap) for policy, gap in found["gap"].items() if gap}
             if clear := [f"{label(p)} {points(gap.value)}" for p, gap in gaps.items() if gap.interval.high < 0]:
                 lost.setdefault(env, []).append(f"{words(name)} ({', '.join(clear)})")
-    return [f"Transfer loses success in {env}, in points, on {', '.join(tasks)}." for env, tasks in lost.items()]
+    loses = "Less success than jurors saw" if jurors_of(summary) else "Transfer loses success"
+    return [f"{loses} in {env}, in points, on {', '.join(tasks)}." for env, tasks in lost.items()]
 
 
 def _of_pictures(summary: Summary) -> list[str]:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.report.recorded.jurors import jurors_of, truth_of, where_of
+from experiments.report.recorded.jurors import asked, jurors_of, truth_of, where_of
 from experiments.report.recorded.jurors import warnings as warnings_of_jurors
 from experiments.report.results import result_cells
 from experiments.report.statistics import FEWEST_SEEDS, Estimate, Interval, estimate_of
@@ -53,8 +53,8 @@ def headline(summary: Json) -> str:
     effect = _effect(estimate_of(compared[best]["against_first"]["average"][improved]))
     of = f"Of {len(compared)} arms: with " if len(others) > 1 else "With "
     who = "improved policies" if improved == ANY_UPDATE else label(improved)
-    asked = "No robot and no simulator was asked. " if jurors_of(summary) else ""
-    said = f"{asked}{of}{who}, {best} is {effect} {first}: {_against(compared, best, improved)}"
+    nobody = f"{asked(summary)} " if jurors_of(summary) else ""
+    said = f"{nobody}{of}{who}, {best} is {effect} {first}: {_against(compared, best, improved)}"
     cloned = _effect(estimate_of(compared[best]["against_first"]["average"]["bc"]))
     of_what = scope(compared[first]["tasks"])
     of_what = of_what[0].upper() + of_what[1:]

@@ -49,6 +49,16 @@ def truth_of(summary: Summary) -> str:
     return "jurors" if jurors_of(summary) else "real"
 
 
+def asked(summary: Summary) -> str:
+    """Who has not been asked, or which simulator has been, in a sentence; of a study of recorded data."""
+    simulators = dict.fromkeys(
+        env for task in (summary.get("tasks") or {}).values() for env in task.get("judged") or {}
+    )
+    if simulators:
+        return f"No robot was asked; what {' and '.join(simulators)} says of the same policies has a table of its own."
+    return "No robot and no simulator was asked."
+
+
 # What their word is worth ---------------------------------------------------------------------------------------------
 
 

@@ -13,8 +13,8 @@ from experiments.report.outcomes import Outcomes
 from experiments.report.recorded.jurors import FEW, blind, few_starts, jurors_table, warnings, weight
 from experiments.report.recorded.known import about_recorded
 from experiments.report.results import console_table, result_tables
-from experiments.report.statistics import paired_difference, success_rate
-from experiments.report.summary import estimate, over_tasks, pooled
+from experiments.report.statistics import independent_difference, paired_difference, success_rate
+from experiments.report.summary import estimate, judged, over_tasks, pooled
 from experiments.report.verdict import effect, verdict
 from experiments.report.verdict import warnings as all_warnings
 
@@ -148,6 +148,39 @@ def test_jurors_that_see_a_policy_differently_are_warned_of() -> None:
     assert not any("do not agree" in note for note in near)
     assert "Jurors do not agree, in points between two of them: reach (PPO 40)." in far
     assert blind(summary()) == {}
+
+
+def test_another_simulator_s_starts_are_no_first_frames_and_nothing_is_paired() -> None:
+    ours = Outcomes.read([evaluation(6, {"bc": (0.5, 0.5), "ppo": (0.75, 0.75)})], {"bc": "bc", "ppo": "ppo"})
+    there = evaluation(50, {"bc": (0.2,), "ppo": (0.4,)}, each=1)
+    for policy in ("bc", "ppo"):
+        del there[policy]["juror"]
+    theirs = Outcomes.read([there], {"bc": "bc", "ppo": "ppo"})
+    told = judged(ours, theirs, (72,), replays=True)
+    for policy in ("bc", "ppo"):
+        real, seen = theirs.policies[policy].rate(), ours.policies[policy].rate()
+        assert told["gap"][policy]["value"] == pytest.approx(real.value - seen.value)
+        # as if either had been known exactly, it would be narrower
+        low, high = told["gap"][policy]["interval"]
+        assert low < real.interval.low - seen.value
+        assert high > real.interval.high - seen.value
+        # of all first frames, not of those whose numbers are start states, too
+        assert told["shared"][policy]["rate"] == seen.value
+    found = summary(6)
+    found["tasks"]["reach"]["judged"] = {"Arm-v0": told}
+    table = next(t for t in result_tables(found) if t.key == "judged")
+    assert "beside what jurors saw in all their replays (jurors)" in table.about
+    assert table.rows[0][2] == "50, 75"
+    assert verdict(found).startswith("No robot was asked; what Arm-v0 says of the same policies has a table")
+    assert any(note.startswith("Less success than jurors saw in Arm-v0") for note in all_warnings(found))
+
+
+def test_independent_numbers_differ_by_newcombe_s_interval() -> None:
+    # his example, 56 of 70 against 48 of 80: .2 [.0524, .3339]
+    a, b = (success_rate(np.arange(n) < k) for k, n in ((56, 70), (48, 80)))
+    found = independent_difference(a, b)
+    assert found.value == pytest.approx(0.2)
+    assert found.interval == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
 def test_where_a_simulator_judges_no_juror_is_spoken_of(tmp_path: Path) -> None:

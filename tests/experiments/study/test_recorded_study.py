@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,12 @@ SAID = [n % 6 < 4 for n in range(24)]
 def asked(path: Path, **changes: object) -> list[str]:
     """The tiny study of a recorded set."""
     return without_simulator(options(play=path, run_dir="run", workers=1, **changes))
+
+
+def shown(page: str) -> str:
+    """What is to be read on a page, but for settings and versions."""
+    text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page.partition("What made it")[0], flags=re.DOTALL)
+    return re.sub(r"<[^>]*>", " ", text)
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +98,7 @@ def test_the_page_says_first_that_nobody_was_asked_and_what_is_not_known(learned
     assert "in the simulator" not in page
     assert "Juror by juror" in page
     assert f"Fewer than {FEW} first frames a task: reach the red block (" in page
-    words = re.sub(r"<[^>]*>", " ", re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL))
-    assert not re.search(r"\b(skill|real)\b", words)
+    assert not re.search(r"\b(skill|real)\b", shown(page))
     # a terminal breaks lines
     assert "2 world models that learned from the" in " ".join((learned / "said.txt").read_text().split())
 
@@ -112,6 +118,38 @@ def test_a_resumed_study_makes_nothing_anew(learned: Path) -> None:
     (learned / "elsewhere").rename(learned / "set")
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in (learned / "run/cache").rglob("manifest.json")} == before
+
+
+def test_all_arms_have_the_jurors_of_the_study(learned: Path, tmp_path: Path) -> None:
+    arms = ["base:", "wide:world_model.hidden=24,success.threshold=0.6,table.image_size=2"]
+    record(tmp_path / "set", 24, outcomes=SAID)
+    made = study(*asked(tmp_path / "set"), "--tasks", TASKS[0], "--arms", *arms, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    found, run = summary(tmp_path / "run"), Run.open(tmp_path / "run")
+    base, wide = (Run.open(arm.folder) for arm in run.arms().values())
+    for seed in (0, 1):
+        of_each = [arm.jurors()[seed] for arm in (base, wide)]
+        assert len({one.world_model(seed).digest for one in of_each}) == 1
+        assert len({one.task(seed, RED, "success").digest for one in of_each}) == 1
+        # the study's own settings, which are those of its first arm
+        assert of_each[1].world_model(seed).digest == replace(base, held_out=True).world_model(seed).digest
+    assert base.world_model(0).digest != wide.world_model(0).digest
+    models = list((tmp_path / "run/cache/world_model").iterdir())
+    assert len(models) == 2 + 2
+    # of a run without arms they are that run itself
+    alone = Run.open(learned / "run")
+    assert alone.jurors()[0] == replace(alone, held_out=True)
+    # both arms begin at the same first frames, and the page speaks of jurors
+    starts = [arm["tasks"][RED]["starts"] for arm in found["arms"].values()]
+    assert starts[0] == starts[1] > 0
+    assert found["jurors"] == summary(base.folder)["jurors"] | {"tasks": found["jurors"]["tasks"]}
+    words = shown((tmp_path / "run/report.html").read_text())
+    assert "No robot and no simulator was asked." in words
+    assert not re.search(r"\b(skill|real|in the simulator)\b", words)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/cache").rglob("manifest.json")}
+    again = study("--resume", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run/cache").rglob("manifest.json")} == before
 
 
 # What cannot work -----------------------------------------------------------------------------------------------------
