@@ -34,23 +34,21 @@ class Rehearsal:
         )
 
 
-def rehearse(server: PolicyServer, policy: Policy, *, seconds: float, token: str | None = None) -> Rehearsal:
+def rehearse(server: PolicyServer, policy: Policy, *, seconds: float) -> Rehearsal:
     """Ask a server for actions, over its WebSocket, with noise in the place of frames.
 
     Args:
-        server: of this process; another thread is in its `run`.
+        server: at this machine's loopback address, without a token; another thread is in its `run`.
         policy: that it serves, whose robot says how often, and how large pictures are.
         seconds: how long.
-        token: of the server.
     """
     import msgpack
     from websockets.sync.client import connect
 
     rate = policy.interface.rate or float(CONTROL_HZ)
     frame = msgpack.packb({key: _packed(value) for key, value in _frame(policy).items()})
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     found, address = [], f"ws://127.0.0.1:{server.port}"
-    with connect(address, additional_headers=headers, max_size=None, compression=None) as connection:
+    with connect(address, max_size=None, compression=None) as connection:
         connection.recv()
         cpu, begin = time.process_time(), time.perf_counter()
         for number in range(max(1, round(seconds * rate))):

@@ -13,7 +13,6 @@ from worldaction.errors import UserError
 
 if TYPE_CHECKING:
     from agents.policy import Policy
-    from agents.server import PolicyServer
 
 HELP = "serve a saved policy's actions over a local WebSocket"
 TOKEN = "WORLDACTION_TOKEN"
@@ -52,9 +51,9 @@ def run(chosen: argparse.Namespace) -> None:
     setup_logging()
     policy = Policy.from_pretrained(saved.folder, device=chosen.device)
     token = chosen.token or os.environ.get(TOKEN)
+    if chosen.rehearse is not None:
+        return _rehearse(policy, chosen.rehearse, ahead=chosen.ahead)
     with PolicyServer(policy, host=chosen.host, port=chosen.port, token=token, ahead=chosen.ahead) as server:
-        if chosen.rehearse is not None:
-            return _rehearse(server, policy, chosen.rehearse, token)
         print(f"{saved.task} at ws://{chosen.host}:{server.port}; stop with Ctrl-C", flush=True)
         try:
             server.run()
@@ -62,9 +61,11 @@ def run(chosen: argparse.Namespace) -> None:
             print("stopped")
 
 
-def _rehearse(server: PolicyServer, policy: Policy, seconds: float, token: str | None) -> None:
-    """Say how long actions take, without a robot."""
+def _rehearse(policy: Policy, seconds: float, *, ahead: bool) -> None:
+    """Say how long actions take, on this machine alone and without a robot."""
     from agents.rehearsal import rehearse
+    from agents.server import PolicyServer
 
-    threading.Thread(target=server.run, daemon=True).start()
-    print(rehearse(server, policy, seconds=seconds, token=token))
+    with PolicyServer(policy, port=0, ahead=ahead) as server:
+        threading.Thread(target=server.run, daemon=True).start()
+        print(rehearse(server, policy, seconds=seconds))

@@ -11,10 +11,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from envs.benchmark import benchmark_class
 from experiments.report.comparison import compare, console_tables
 from experiments.report.run_page import console_table, write_report
 from experiments.report.summary import summarise
@@ -109,7 +111,10 @@ def _begin(study: Study) -> Run:
     source = None if study.play is None else source_of(study)
     if source is not None:
         study = seen_through(study, source.layout)
-    for one in [arm.study for arm in arms_of(study)] or [study]:
+    # the study's own settings as well, if by these the jurors of its arms are made
+    arms = [arm.study for arm in arms_of(study)]
+    judges = [replace(study, arms=(), run_dir=None)] if arms and not benchmark_class(study.env).simulates else []
+    for one in [*arms, *judges] or [study]:
         known = resolve(one, source=source)
         check_resolved(one, known)
     return Run.create(study, None if study.arms else known)

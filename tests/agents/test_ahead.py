@@ -181,8 +181,8 @@ def test_a_policy_that_holds_still_cannot_look_ahead() -> None:
 @pytest.mark.parametrize("looks", [False, True])
 def test_a_rehearsal_tells_how_long_actions_take_at_the_robot_s_rate(looks: bool) -> None:
     policy = scaled()
-    with started(PolicyServer(policy, port=0, ahead=looks, token="secret")) as server:
-        came = rehearse(server, policy, seconds=0.5, token="secret")
+    with started(PolicyServer(policy, port=0, ahead=looks)) as server:
+        came = rehearse(server, policy, seconds=0.5)
     assert (len(came.seconds), came.rate) == (15, 30.0)
     assert 0 < came.seconds.min() < 20
     assert re.fullmatch(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from experiments.commands.runs import _success as line_of
 from experiments.report.outcomes import Outcomes
 from experiments.report.recorded.jurors import FEW, blind, few_starts, jurors_table, warnings, weight
 from experiments.report.recorded.known import about_recorded
@@ -173,6 +174,14 @@ def test_another_simulator_s_starts_are_no_first_frames_and_nothing_is_paired() 
     assert table.rows[0][2] == "50, 75"
     assert verdict(found).startswith("No robot was asked; what Arm-v0 says of the same policies has a table")
     assert any(note.startswith("Less success than jurors saw in Arm-v0") for note in all_warnings(found))
+
+
+def test_a_list_of_runs_says_whose_points_they_are(tmp_path: Path) -> None:
+    from evaluations import Policy, Task, write_evaluations
+
+    assert line_of(summary()).endswith(" points by jurors")
+    found = write_evaluations(tmp_path, {"reach": Task(Policy(0.5), Policy(0.9))}) | {"improved": "ppo"}
+    assert line_of(found).endswith(" points")
 
 
 def test_independent_numbers_differ_by_newcombe_s_interval() -> None:

@@ -155,6 +155,19 @@ def test_all_arms_have_the_jurors_of_the_study(learned: Path, tmp_path: Path) ->
 # What cannot work -----------------------------------------------------------------------------------------------------
 
 
+def test_settings_that_make_no_jurors_are_refused_though_all_arms_change_them(tmp_path: Path) -> None:
+    path = record(tmp_path / "set", 12)
+    arms = ["a:world_model.length=8", "b:world_model.length=9"]
+    refused = study(*asked(path), "--world-model.length", "40", "--arms", *arms, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--world-model.length 40" in refused.stderr
+    for one in ("recorded.success=ends", "success.held-out=0.4", "evaluation.dreams=3"):
+        refused = study(*asked(path), "--arms", "base:", f"other:{one}", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "by which the policies of a recording are judged" in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_tasks_are_named_as_people_say_them(tmp_path: Path) -> None:
     path = record(tmp_path / "set", 12)
     shown = study(*asked(path), "--tasks", TASKS[1], "--print-config", cwd=tmp_path)
