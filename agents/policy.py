@@ -526,9 +526,10 @@ def build_actor(
     values = dict(config)
     cls = known_head(typed(values.pop("head", "diffusion"), str, source), head)
     trained = typed(values.pop("trained_steps", None), int | None, source)
-    hints = get_type_hints(cls.__init__)
+    # options have ranges, without which a damaged number of blocks could be built for ever
+    hints = get_type_hints(cls.__init__) | get_type_hints(cls.Options, include_extras=True)
     try:
-        built = cls(**{name: typed(value, hints.get(name, Any), source) for name, value in values.items()})
+        built = cls(**{name: typed(value, hints.get(name, Any), source, name=name) for name, value in values.items()})
     # what a size that cannot be raises is for torch to choose
     except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
         reason = str(error).partition("\n")[0]

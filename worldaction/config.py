@@ -27,6 +27,9 @@ class Range(NamedTuple):
 
 Count = Annotated[int, Range("1 or more", lambda value: value >= 1)]
 Whole = Annotated[int, Range("0 or more", lambda value: value >= 0)]
+# of what is done so often in a row: a damaged file could ask for it for ever
+Times = Annotated[int, Range("1 to 1,000", lambda value: 1 <= value <= 1000)]
+Layers = Annotated[int, Range("0 to 1,000", lambda value: 0 <= value <= 1000)]
 # infinite numbers could not be written into a run's JSON
 Real = Annotated[float, Range("a finite number", math.isfinite)]
 Positive = Annotated[float, Range("a finite number above 0", lambda value: 0 < value < math.inf)]
@@ -177,7 +180,7 @@ class ModelSizes:
     """Side of the patches folded into channels before the first convolution; 1 is DreamerV2's stack."""
     unimix: Below1 = 0.01
     """Share of the uniform distribution mixed into every categorical."""
-    burn_in: Count = 4
+    burn_in: Times = 4
     """How often the first frame is fed before a latent is used: one look does not fit into the code."""
 
 
@@ -269,11 +272,11 @@ class PolicyConfig:
     """Which head, NAME[,OPTION=VALUE...] or module:Class; `--policy NAME` is short for it."""
     chunk: Count = 4
     """Actions K that one decision produces."""
-    denoising_steps: Count = 20
+    denoising_steps: Times = 20
     """Denoising steps N."""
     width: Count = 512
     """Width of the denoiser."""
-    blocks: Whole = 1
+    blocks: Layers = 1
     """Residual blocks of the denoiser."""
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from agents.policies.base import Decision, ImprovedPolicy, PolicyHead, Score, copies, normal_log_density
 from agents.policies.denoiser import Denoiser
-from worldaction.config import Count, Whole
+from worldaction.config import Count, Layers, Times
 from worldaction.errors import UserError, unknown
 
 NOISE_CLIP = 3.0
@@ -151,11 +151,11 @@ def divergence(means: Tensor, base_means: Tensor, std: Tensor) -> Tensor:
 class DiffusionOptions:
     """Options of the diffusion head."""
 
-    denoising_steps: Count = 20
+    denoising_steps: Times = 20
     """Denoising steps N."""
     width: Count = 512
     """Width of the denoiser."""
-    blocks: Whole = 1
+    blocks: Layers = 1
     """Residual blocks of the denoiser."""
 
 

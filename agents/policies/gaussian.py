@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.policies.base import Decision, PolicyHead, normal_log_density
-from worldaction.config import Count
+from worldaction.config import Count, Times
 
 LOG_STD_RANGE = (math.log(0.05), 0.0)
 """Demonstrated numbers that never change, such as an open gripper's, would have a density without bound."""
@@ -27,7 +27,7 @@ class GaussianOptions:
 
     width: Count = 512
     """Width of the hidden layers."""
-    layers: Count = 2
+    layers: Times = 2
     """How many there are."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ class Input:
     """What the library makes of it, as JSON values."""
 
 
-class Attack:
+class Attack(ABC):
     """A kind of input. Subclasses say how to build it, and what the library makes of it.
 
     Args:
@@ -50,13 +51,13 @@ class Attack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    @abstractmethod
     def build(self) -> None:
         """Make what is attacked; called once, in a process of its own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self) -> Any:
         """What the library makes of it, as JSON values: two inputs that mean the same have the same one."""
-        raise NotImplementedError
 
     def files(self) -> list[Path]:
         """The files that are damaged."""

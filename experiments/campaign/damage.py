@@ -48,8 +48,22 @@ def by_hand(path: Path, rng: Rng) -> tuple[str, Callable[[Path], object]]:
     """A value of a JSON file, changed as by somebody who means it, and has deleted the seal."""
     content = json.loads(path.read_text(encoding="utf-8"))
     content.pop(SEAL, None)
-    text = json.dumps(changed(content, rng))
-    return "a value of its JSON, by hand", lambda where: where.write_text(text, encoding="utf-8")
+    edited = changed(content, rng)
+    text = json.dumps(edited)
+    return f"by hand, {_edit(content, edited)}", lambda where: where.write_text(text, encoding="utf-8")
+
+
+def _edit(before: Any, after: Any, path: str = "") -> str:
+    """What was edited, in words, so that it can be done again."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        if gone := before.keys() - after.keys():
+            return f"{path}.{min(gone)} is gone"
+        key = next((key for key in after if key not in before or before[key] is not after[key]), "")
+        return _edit(before.get(key), after.get(key), f"{path}.{key}")
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        at = next((at for at, value in enumerate(after) if value is not before[at]), 0)
+        return _edit(before[at], after[at], f"{path}[{at}]") if after else f"{path} stays"
+    return f"{path} is {after!r:.80}"
 
 
 def _flip(content: bytes, rng: Rng) -> bytes:

@@ -82,10 +82,14 @@ def _run(path: Path) -> Iterator[str]:
     # not opened, for what it was made from may be elsewhere
     run = Run(load_study(path), path)
     for part in run.arms().values() or [run]:
+        was_finished = (part.folder / "summary.json").exists()
         for place, artefact in part.artefacts().items():
-            yield from artefact.damage()
+            damage = artefact.damage()
+            yield from damage
             if artefact.complete:
                 yield from _differing(part.shown(place, artefact))
+            elif was_finished and not damage:
+                yield f"{artefact.path} is missing or not finished, though the run was; go on with it: {part.command}"
         yield from _own_files(part.folder)
 
 

@@ -694,8 +694,12 @@ def test_weights_of_another_policy_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"width": "x"}, {"width": 10**7}, {"chunk": -1}, {"denoising_steps": 0}, {"blocks": None}, {"more": 1}]
-)
+    "change",
+    [
+        {"width": "x"}, {"width": 10**7}, {"chunk": -1}, {"denoising_steps": 0}, {"blocks": None}, {"blocks": 2**31},
+        {"more": 1},
+    ],
+)  # fmt: skip
 def test_sizes_that_cannot_be_are_refused_before_there_is_no_memory(tmp_path: Path, change: dict[str, Any]) -> None:
     make().save_pretrained(tmp_path)
     values = json.loads((tmp_path / "config.json").read_text())

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from worldaction.errors import Unfinished
+from worldaction.errors import Unfinished, UserError
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+NO_NAME: Final = (errno.ENAMETOOLONG, errno.ELOOP)
+"""What was given can be no file's name, or is a link that leads to itself."""
 
 
 def cannot_write(path: Path, error: BaseException, *, needs: int | None = None) -> Unfinished:
@@ -40,6 +42,7 @@ def disk_errors() -> Iterator[None]:
 
     Raises:
         Unfinished: names the file.
+        UserError: there can be no such file.
     """
     try:
         yield
@@ -50,6 +53,8 @@ def disk_errors() -> Iterator[None]:
         if error.errno in DENIED:
             # whether to read or to write, nobody knows here
             raise Unfinished(f"cannot open {path}: {error.strerror}; allow it, or choose another folder") from error
+        if error.errno in NO_NAME:
+            raise UserError(f"cannot open {str(path)[:80]!r}: {error.strerror}; give another path") from error
         raise
 
 

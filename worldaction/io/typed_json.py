@@ -83,13 +83,16 @@ def read_typed(path: Path | str, kind: type[T], *, remedy: str = DAMAGED, others
     return typed(read(path, remedy=remedy), kind, path, remedy=remedy, others=others)
 
 
-def typed(value: Any, kind: Any, source: Path | str, *, remedy: str = DAMAGED, others: bool = False) -> Any:
+def typed(
+    value: Any, kind: Any, source: Path | str, *, name: str = "", remedy: str = DAMAGED, others: bool = False
+) -> Any:
     """What JSON gave, as a value of a type.
 
     Args:
         value: of `json.loads`.
         kind: the type; see above. Numbers keep their own: a whole one is a float's as well.
         source: where it comes from, for the error.
+        name: what it is called there, for the error.
         remedy: for the error: what to do about it.
         others: whether objects may have fields that their dataclass has not got, as files of other programs do.
 
@@ -97,7 +100,7 @@ def typed(value: Any, kind: Any, source: Path | str, *, remedy: str = DAMAGED, o
         UserError: something in it is of another type, missing or unknown; names its path.
     """
     try:
-        return _Reader(others).value(value, kind, "")
+        return _Reader(others).value(value, kind, name)
     except _Wrong as wrong:
         raise UserError(f"{source} is damaged ({wrong}); {remedy}") from None
 

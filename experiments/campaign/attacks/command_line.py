@@ -12,6 +12,7 @@ from experiments.__main__ import command
 from experiments.calvin import main
 from experiments.campaign.attacks.sets import write_store
 from experiments.campaign.base import Attack, Input
+from worldaction.io.disk import disk_errors
 
 VERBS = (
     ("verify",), ("report",), ("report", "--markdown"), ("data", "inspect"), ("data", "check"), ("jury",), ("eval",),
@@ -53,10 +54,12 @@ class CommandLine(Attack):
 
     def _do(self, words: list[str]) -> Any:
         os.chdir(self.folder)
-        command(words)
+        with disk_errors():
+            command(words)
         return "done"
 
     def _print(self, words: list[str]) -> Any:
         os.chdir(self.folder)
-        main(words)
+        with disk_errors():
+            main(words)
         return "done"

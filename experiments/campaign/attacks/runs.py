@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,18 @@ class Runs(Attack):
                     raise AssertionError("an error of several lines") from error
 
     def _begin_again(self, run: Path) -> None:
-        copy = Path(shutil.copytree(run, self.folder / "copy", symlinks=True, copy_function=shutil.copy))
-        try:
-            mended(Run.open(copy))
-        finally:
-            shutil.rmtree(copy)
+        # not in the folder that is attacked: a try that is cut short leaves it behind
+        copy = self.folder.with_name("copy")
+        shutil.rmtree(copy, ignore_errors=True)
+        mended(Run.open(Path(shutil.copytree(run, copy, symlinks=True, copy_function=_copied))))
+
+
+def _copied(source: str, target: str) -> None:
+    """Pipes as well, which `shutil` refuses."""
+    if Path(source).is_fifo():
+        os.mkfifo(target)
+    else:
+        shutil.copy(source, target)
 
 
 def _meaning(run: Path) -> dict[str, str]:

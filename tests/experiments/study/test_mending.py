@@ -73,6 +73,21 @@ def test_what_is_damaged_is_named_and_set_aside_to_be_made_again(
     assert place(run, where).with_name(f"{place(run, where).name}.damaged").is_dir()
 
 
+def test_verify_names_a_part_of_a_finished_run_that_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(finished_run(), tmp_path / "run")
+    (place(run, f"{TASK}/clone") / "manifest.json").unlink()
+    with pytest.raises(SystemExit):
+        command(["verify", str(run)])
+    said = capsys.readouterr().out
+    assert str(place(run, f"{TASK}/clone")) in said
+    assert f"--resume {run}" in said
+    # a run that has not come to its end lacks parts, and nothing is wrong with it
+    (run / "summary.json").unlink()
+    command(["verify", str(run)])
+
+
 def test_a_run_with_a_damaged_play_ends_as_one_without(tmp_path: Path) -> None:
     run = copied(finished_run(), tmp_path / "run")
     turn_a_sign(place(run, "play") / "store/frames/action.memmap")

@@ -145,6 +145,12 @@ def test_what_a_full_disk_does_to_others_code_is_one_line_too(capsys: pytest.Cap
     assert guarded(denied) == 2
     assert capsys.readouterr().err.startswith("error: cannot open /x/y: Permission denied; allow it, or choose")
 
+    def too_long() -> None:
+        Path("x" * 300).stat()
+
+    assert guarded(too_long) == 2
+    assert capsys.readouterr().err == f"error: cannot open '{'x' * 80}': File name too long; give another path\n"
+
     def other() -> None:
         raise FileNotFoundError(errno.ENOENT, "no such file")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -61,7 +62,7 @@ class Begun(NamedTuple):
     """Frames so far."""
 
 
-class FolderWriter:
+class FolderWriter(ABC):
     """The part of a writer that every folder needs: a temporary name, checked frames, and a clean end.
 
     As a context manager it publishes the folder when the block ends, and leaves nothing behind when the block fails.
@@ -104,22 +105,22 @@ class FolderWriter:
 
     # ---- what a format does
 
-    def _begin(self, episode: Begun) -> None:
+    def _begin(self, episode: Begun) -> None:  # noqa: B027 (most formats need nothing here)
         """An episode starts."""
 
+    @abstractmethod
     def _append(self, block: dict[str, np.ndarray]) -> None:
         """Checked frames: images uint8 [T, H, W, 3], vectors float32 or float64 [T, n]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self, episode: Begun, segments: Sequence[Segment]) -> None:
         """An episode is whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _finish(self) -> None:
         """Every episode is whole: write what describes them."""
-        raise NotImplementedError
 
-    def _release(self) -> None:
+    def _release(self) -> None:  # noqa: B027 (most formats need nothing here)
         """Close files, before the folder is published or deleted."""
 
     # ---- the protocol
