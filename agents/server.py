@@ -75,6 +75,7 @@ class PolicyServer:
             raise UserError(f"--host {host}: others can reach it, so give --token, or leave --host out")
         self._msgpack, server, self._lost = _libraries()
         self._policy, self._token, self._lock = policy, token, threading.Lock()
+        self._connections = set[Any]()
         self._acts: Any = AheadPolicy(policy) if ahead else policy
         self._warm_up()
         try:
@@ -108,8 +109,11 @@ class PolicyServer:
         self._server.serve_forever()
 
     def close(self) -> None:
-        """Stop answering."""
+        """Stop answering, robots that are connected as well: they are told that the server is gone."""
         self._server.shutdown()
+        # older versions of websockets leave them open, and a robot would be driven on
+        for connection in list(self._connections):
+            connection.close()
 
     # ---- a connection
 
@@ -126,6 +130,7 @@ class PolicyServer:
         LOGGER.info("a robot is connected; a new episode")
         connection.send(self._packed(self._policy.describe()))
         episode = Episode()
+        self._connections.add(connection)
         # a robot that is lost raises here, and one that leaves ends the loop
         with suppress(self._lost):
             for message in connection:
@@ -133,6 +138,7 @@ class PolicyServer:
                 self._look_ahead(episode)
                 if len(episode.seconds) == TOLD_EVERY:
                     _tell(episode)
+        self._connections.discard(connection)
         _tell(episode)
         LOGGER.info("the robot is gone")
 

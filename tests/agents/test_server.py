@@ -169,6 +169,17 @@ def test_a_lost_robot_and_a_message_too_long_end_their_connection_alone(
         assert "action" in asked(connection, GOOD)
 
 
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_server_that_is_closed_drives_no_robot_on(*, ahead: bool) -> None:
+    server = started(PolicyServer(scaled(), port=0, ahead=ahead))
+    with connected(server) as connection:
+        connection.recv(timeout=20)
+        assert "action" in asked(connection, GOOD)
+        server.close()
+        with pytest.raises(Exception, match=r"1001|1000|closed|close frame"):
+            asked(connection, GOOD)
+
+
 def test_where_others_can_reach_it_a_token_is_needed_and_asked_for() -> None:
     with pytest.raises(UserError, match=r"--host 0\.0\.0\.0: others can reach it, so give --token"):
         PolicyServer(scaled(), host="0.0.0.0", port=0)
