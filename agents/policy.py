@@ -73,6 +73,7 @@ class PolicyState:
     age: Tensor  # [B] int64, frames since that decision
     name: Tensor  # [B] int64, of each episode: equal names, equal random numbers
     frame: Tensor  # [B] int64, frames since the episode began
+    decided: Tensor  # [B] bool, the decision of the next frame has been taken already, see `Policy.look_ahead`
 
 
 class Policy(TensorDictModuleBase):
@@ -173,12 +174,35 @@ class Policy(TensorDictModuleBase):
         if bool(bad.any()):
             return self._without(bad, observation, state, start=start, rows=rows)
         state = self._take_in(embed, state, start, rows)
-        due = state.age % self.actor.chunk == 0
-        if bool(due.any()):
-            state.chunk = torch.where(due[:, None, None], self._decide(state), state.chunk)
-            state.age = torch.where(due, 0, state.age)
+        state = self._decided(state)
         action = state.chunk[torch.arange(len(start)), state.age]
-        return action, replace(state, action=action, age=state.age + 1, frame=state.frame + 1)
+        decided = torch.zeros_like(state.decided)
+        return action, replace(state, action=action, age=state.age + 1, frame=state.frame + 1, decided=decided)
+
+    @torch.no_grad()
+    def look_ahead(self, state: PolicyState) -> tuple[np.ndarray, PolicyState]:
+        """What the next frame of every episode will be answered with, before it is seen.
+
+        Within a chunk that is no other action. Where the next frame begins a chunk, it is decided now, from one frame
+        less, with the noise of the frame in which it begins; `act` and `predict` then follow that decision.
+
+        Args:
+            state: as `act` and `predict` return it.
+
+        Returns:
+            actions [B, A] in the robot's units, and the state for the next call.
+        """
+        state = self._decided(state)
+        action = state.chunk[torch.arange(len(state.age)), state.age]
+        return self.interface.to_robot(action.cpu().numpy()), state
+
+    def _decided(self, state: PolicyState) -> PolicyState:
+        """The state, with a decision wherever a chunk is over and none has been taken yet."""
+        due = (state.age % self.actor.chunk == 0) & ~state.decided
+        if not bool(due.any()):
+            return state
+        chunk = torch.where(due[:, None, None], self._decide(state), state.chunk)
+        return replace(state, chunk=chunk, age=torch.where(due, 0, state.age), decided=state.decided | due)
 
     def _unusable(self, observation: Mapping[str, Tensor], embed: Tensor) -> Tensor:
         """[B] bool, NaN, an infinity, or a number so large that it becomes one. What is drawn of them would be finite:
@@ -248,6 +272,7 @@ class Policy(TensorDictModuleBase):
             age=torch.zeros_like(names),
             name=names,
             frame=torch.zeros_like(names),
+            decided=torch.zeros_like(names, dtype=torch.bool),
         )
 
     def _follow(self, state: PolicyState, embed: Tensor) -> PolicyState:
@@ -525,4 +550,5 @@ def _where(start: Tensor, fresh: PolicyState, old: PolicyState) -> PolicyState:
         age=pick(fresh.age, old.age),
         name=pick(fresh.name, old.name),
         frame=pick(fresh.frame, old.frame),
+        decided=pick(fresh.decided, old.decided),
     )

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from agents.ahead import Ahead, AheadPolicy
 from agents.policy import Policy, PolicyState
 from agents.served_episodes import ServedEpisodes
 from worldaction.errors import UserError
@@ -45,13 +46,15 @@ MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError,
 class Episode:
     """What a connection is at."""
 
-    state: PolicyState | None = None
+    state: PolicyState | Ahead | None = None
     seconds: list[float] = field(default_factory=list)
     """To each action since the log's last line."""
     seen: list[dict[str, np.ndarray]] = field(default_factory=list)
     """Its frames, where they are recorded."""
     told: list[np.ndarray] = field(default_factory=list)
     """The action that answered each."""
+    after: list[float] = field(default_factory=list)
+    """Of work after each of them, if actions are computed ahead."""
 
 
 class PolicyServer:
@@ -63,6 +66,7 @@ class PolicyServer:
         port: likewise; 0 takes a free one.
         token: that clients have to give, as "Authorization: Bearer TOKEN"; needed where others can reach the server.
         record: where episodes are kept; None keeps none.
+        ahead: answer a frame with what was computed before it came; see `agents/ahead.py`.
 
     Raises:
         UserError: websockets or msgpack is not installed, a token is missing, or the address cannot be had.
@@ -76,12 +80,15 @@ class PolicyServer:
         port: int = 8765,
         token: str | None = None,
         record: ServedEpisodes | None = None,
+        ahead: bool = False,
     ) -> None:
         if host not in LOOPBACK and not token:
             raise UserError(f"--host {host}: others can reach it, so give --token, or leave --host out")
         self._msgpack, server, self._lost = _libraries()
         self._policy, self._token, self._lock = policy, token, threading.Lock()
         self._record, self._under_way = record, list[Episode]()
+        self._connections = set[Any]()
+        self._acts: Any = AheadPolicy(policy) if ahead else policy
         self._warm_up()
         try:
             self._server = server.serve(
@@ -114,9 +121,14 @@ class PolicyServer:
         self._server.serve_forever()
 
     def close(self) -> None:
-        """Stop answering. Episodes under way have ended nobody knows how."""
+        """Stop answering, robots that are connected as well: they are told that the server is gone. Episodes under way
+        have ended nobody knows how.
+        """
         self._server.shutdown()
-        for episode in self._under_way:
+        # older versions of websockets leave them open, and a robot would be driven on
+        for connection in list(self._connections):
+            connection.close()
+        for episode in list(self._under_way):
             self._keep(episode, None)
 
     # ---- a connection
@@ -135,12 +147,15 @@ class PolicyServer:
         connection.send(self._packed(self._policy.describe()))
         episode = Episode()
         self._under_way.append(episode)
+        self._connections.add(connection)
         # a robot that is lost raises here, and one that leaves ends the loop
         with suppress(self._lost):
             for message in connection:
                 connection.send(self._answer(message, episode))
+                self._look_ahead(episode)
                 if len(episode.seconds) == TOLD_EVERY:
                     _tell(episode)
+        self._connections.discard(connection)
         _tell(episode)
         LOGGER.info("the robot is gone")
         self._under_way.remove(episode)
@@ -157,7 +172,7 @@ class PolicyServer:
             seen = self._seen(observation)
             # the sequence of episodes' noise is the policy's, so two robots must not draw at once
             with self._lock:
-                action, episode.state = self._policy.predict(seen, None if anew else episode.state)
+                action, episode.state = self._acts.predict(seen, None if anew else episode.state)
             if anew:
                 self._keep(episode, None)
             if self._record is not None:
@@ -170,6 +185,14 @@ class PolicyServer:
         seconds = time.perf_counter() - began
         episode.seconds.append(seconds)
         return self._packed({"action": action, "seconds": seconds})
+
+    def _look_ahead(self, episode: Episode) -> None:
+        """Compute what the next frame is answered with, while the robot carries out the last answer."""
+        if isinstance(episode.state, Ahead) and episode.state.action is None:
+            began = time.perf_counter()
+            with self._lock:
+                episode.state = self._acts.look_ahead(episode.state)
+            episode.after.append(time.perf_counter() - began)
 
     def _seen(self, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """A frame as the policy sees it, and as it is recorded."""
@@ -252,9 +275,14 @@ def _as_array(value: Any) -> Any:
 def _tell(episode: Episode) -> None:
     """Time to action in the log."""
     if episode.seconds:
-        median, late = 1e3 * np.quantile(episode.seconds, (0.5, 0.99))
-        count, slowest = len(episode.seconds), 1e3 * max(episode.seconds)
-        LOGGER.info(
-            "%d actions: time to action %.1f ms (median), %.1f (99 %%), %.1f (slowest)", count, median, late, slowest
-        )
-        episode.seconds.clear()
+        LOGGER.info("%d actions: time to action %s", len(episode.seconds), _spread(episode.seconds))
+    if episode.after:
+        LOGGER.info("computed ahead, after an answer: %s; a frame that comes sooner waits", _spread(episode.after))
+    episode.seconds.clear()
+    episode.after.clear()
+
+
+def _spread(seconds: list[float]) -> str:
+    """Some times in words."""
+    median, late = 1e3 * np.quantile(seconds, (0.5, 0.99))
+    return f"{median:.1f} ms (median), {late:.1f} (99 %), {1e3 * max(seconds):.1f} (slowest)"

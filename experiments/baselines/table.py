@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from experiments.report.statistics import Estimate, average, paired_difference, success_rate
-from experiments.report.table import DASH, Table, change, rate
-from experiments.report.verdict import label
+from experiments.report.table import DASH, Table, change, label, rate
 from experiments.study.run import Run
 from worldaction.io.artefact import replacing
 from worldaction.io.recorder import read_metrics

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare `data` and its commands."""
     verbs = parser.add_subparsers(dest="verb", required=True)
     inspect = verbs.add_parser("inspect", help="what is in a data set, and what its actions mean")
+    inspect.add_argument("--episodes", action="store_true", help="list all episodes: number, task and how each ended")
     inspect.add_argument("--sheet", type=Path, help="write a picture of frames from all over the set to this PNG")
     check = verbs.add_parser("check", help="read every frame; exit status 1 if something is wrong")
     check.add_argument("--replay", type=int, default=0, metavar="N", help="replay N windows in the embedded table")
@@ -78,10 +79,12 @@ def _open(chosen: argparse.Namespace) -> Source:
 
 
 def _inspect(chosen: argparse.Namespace) -> None:
-    from worldaction.play.inspect.summary import describe, draw_sheet
+    from worldaction.play.inspect.summary import describe, draw_sheet, list_episodes
 
     source = _open(chosen)
     print(describe(source))
+    if chosen.episodes:
+        print(f"\n{list_episodes(source)}")
     if chosen.sheet is not None:
         draw_sheet(source, chosen.sheet)
         print(f"\npicture   {chosen.sheet}")

@@ -65,8 +65,9 @@ def _state(summary: Mapping[str, Any]) -> str:
 
 def _success(summary: Mapping[str, Any]) -> str:
     """BC and the improved policy, with the difference, in few words."""
-    from experiments.report.table import change, percent
-    from experiments.report.verdict import improved_of, label, overall
+    from experiments.report.recorded.jurors import jurors_of
+    from experiments.report.table import change, label, percent
+    from experiments.report.verdict import improved_of, overall
 
     if "arms" in summary:
         return f"{len(summary['arms'])} arms: see report.html"
@@ -74,4 +75,4 @@ def _success(summary: Mapping[str, Any]) -> str:
         return "no policies" if summary else ""
     found = overall(summary)
     rates = f"BC {percent(found.bc.value)}, {label(improved_of(summary))} {percent(found.improved.value)}"
-    return f"{rates}, {change(found.difference)} points"
+    return f"{rates}, {change(found.difference)} points{' by jurors' if jurors_of(summary) else ''}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import threading
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from worldaction.errors import UserError
 
 if TYPE_CHECKING:
     from agents.policy import Policy
@@ -26,6 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", help=f"that clients have to give (default: the environment variable {TOKEN})")
     parser.add_argument("--device", default="cpu", help="where to compute (default: cpu)")
     parser.add_argument("--record", type=Path, metavar="STORE", help="keep what is seen and done in a play store")
+    parser.add_argument(
+        "--ahead", action="store_true", help="answer at once, with actions that were computed a frame before"
+    )
+    parser.add_argument(
+        "--rehearse", type=float, metavar="SECONDS", help="no robot: send frames of noise at its rate, tell times, end"
+    )
 
 
 def run(chosen: argparse.Namespace) -> None:
@@ -39,12 +49,18 @@ def run(chosen: argparse.Namespace) -> None:
     from agents.server import PolicyServer
     from worldaction.io.recorder import setup_logging
 
+    if chosen.rehearse is not None and not 0 < chosen.rehearse < math.inf:
+        raise UserError(f"--rehearse {chosen.rehearse:g}: give a time in seconds, above 0")
     setup_logging()
     policy = Policy.from_pretrained(saved.folder, device=chosen.device)
     token = chosen.token or os.environ.get(TOKEN)
+    if chosen.rehearse is not None:
+        return _rehearse(policy, chosen.rehearse, ahead=chosen.ahead)
     with (
         _kept(chosen.record, policy, saved.folder) as record,
-        PolicyServer(policy, host=chosen.host, port=chosen.port, token=token, record=record) as server,
+        PolicyServer(
+            policy, host=chosen.host, port=chosen.port, token=token, record=record, ahead=chosen.ahead
+        ) as server,
     ):
         print(f"{saved.task} at ws://{chosen.host}:{server.port}; stop with Ctrl-C", flush=True)
         try:
@@ -61,3 +77,13 @@ def _kept(path: Path | None, policy: Policy, folder: Path) -> AbstractContextMan
     if path is None:
         return nullcontext()
     return ServedEpisodes(path, policy, name=f"{folder.resolve().name} {sha256_of(folder / 'model.safetensors')[:12]}")
+
+
+def _rehearse(policy: Policy, seconds: float, *, ahead: bool) -> None:
+    """Say how long actions take, on this machine alone and without a robot."""
+    from agents.rehearsal import rehearse
+    from agents.server import PolicyServer
+
+    with PolicyServer(policy, port=0, ahead=ahead) as server:
+        threading.Thread(target=server.run, daemon=True).start()
+        print(rehearse(server, policy, seconds=seconds))

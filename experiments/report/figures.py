@@ -26,8 +26,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from experiments.report.statistics import Estimate, Interval
-from experiments.report.table import words
-from experiments.report.verdict import label
+from experiments.report.table import label, words
 from worldaction.io.artefact import replacing
 
 BC_COLOUR = "#767676"
@@ -102,7 +101,7 @@ class TaskCurve:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def success_curves(curves: Sequence[TaskCurve], *, policy: str = "ppo") -> Plot:
+def success_curves(curves: Sequence[TaskCurve], *, policy: str = "ppo", truth: str = "real") -> Plot:
     """Imagined and real success over the iterations of learning, one panel a task.
 
     Solid line: success in imagination (thin, one a seed; thick, their mean where all seeds have a value). Dots:
@@ -111,6 +110,7 @@ def success_curves(curves: Sequence[TaskCurve], *, policy: str = "ppo") -> Plot:
     Args:
         curves: one entry a task, rates in [0, 1].
         policy: what the improved policy is called.
+        truth: what success outside of its own dreams is called.
     """
     figure, axes = _grid(len(curves), height=2.6)
     data: list[Row] = []
@@ -119,7 +119,7 @@ def success_curves(curves: Sequence[TaskCurve], *, policy: str = "ppo") -> Plot:
         data += _success_rows(curve, policy)
     for axis in axes[:: _columns(len(curves))]:
         axis.set_ylabel("success (%)")
-    legend(figure, _success_legend(curves, policy))
+    legend(figure, _success_legend(curves, policy, truth))
     return Plot(figure, data)
 
 
@@ -175,7 +175,7 @@ def comparison(
     policy: str = "ppo",
     judge: str = "the simulator",
 ) -> Plot:
-    """Real success of BC and the improved policy, a row a task and one for their average, with intervals.
+    """Success of BC and the improved policy, a row a task and one for their average, with intervals.
 
     Args:
         tasks: task -> (BC, improved), rates in [0, 1].
@@ -342,15 +342,18 @@ _CHANGE: Any = {"color": "#cccccc", "linewidth": 5, "solid_capstyle": "round"}
 """The bar from one policy's rate to the other's."""
 
 
-def _success_legend(curves: Sequence[TaskCurve], policy: str) -> list[Line2D | Patch]:
+def _success_legend(curves: Sequence[TaskCurve], policy: str, truth: str) -> list[Line2D | Patch]:
     """Only what is in the picture."""
     who = label(policy)
     seeds = [seed for curve in curves for seed in curve.seeds]
     entries: list[tuple[bool, Line2D | Patch]] = [
         (any(s.imagined for s in seeds), Line2D([], [], color=IMAGINED_COLOUR, linewidth=2, label=f"{who}, imagined")),
-        (any(s.real for s in seeds), mark("o", REAL_COLOUR, f"{who}, real")),
-        (any(c.improved for c in curves), mark("D", REAL_COLOUR, f"{who}, real, final policy")),
-        (any(c.bc for c in curves), Patch(facecolor="#e3e3e3", edgecolor=BC_COLOUR, linestyle="--", label="BC, real")),
+        (any(s.real for s in seeds), mark("o", REAL_COLOUR, f"{who}, {truth}")),
+        (any(c.improved for c in curves), mark("D", REAL_COLOUR, f"{who}, {truth}, final policy")),
+        (
+            any(c.bc for c in curves),
+            Patch(facecolor="#e3e3e3", edgecolor=BC_COLOUR, linestyle="--", label=f"BC, {truth}"),
+        ),
         (
             any(s.stop is not None for s in seeds),
             Line2D([], [], color="#333333", linewidth=0.9, linestyle=":", label="policy kept"),

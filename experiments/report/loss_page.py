@@ -21,11 +21,10 @@ from experiments.report.comparison.numbers import fidelity, mean, scores
 from experiments.report.comparison.tables import policies_of
 from experiments.report.figures import Point, panels
 from experiments.report.page import figure, section, write_page
-from experiments.report.statistics import Estimate, probability_of_improvement, seed_bootstrap
+from experiments.report.statistics import Estimate, estimate_of, probability_of_improvement, seed_bootstrap
 from experiments.report.summary import estimate
-from experiments.report.table import Table, number
+from experiments.report.table import Table, label, number
 from experiments.report.table import estimate as shown
-from experiments.report.verdict import estimate_of, label
 from experiments.study.run import Run
 from worldaction.io.artefact import write_json
 from worldaction.io.recorder import read_metrics

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report.comparison.tables import markdown_tables
+from experiments.report.recorded.jurors import truth_of
 from experiments.report.results import result_cells, result_tables
-from experiments.report.table import Table, change, percent, shares
-from experiments.report.verdict import comparisons, estimate_of, improved_of, label, overall, verdict
+from experiments.report.statistics import estimate_of
+from experiments.report.table import Table, change, label, percent, shares
+from experiments.report.verdict import comparisons, improved_of, overall, verdict
 from worldaction.io.sealed_json import read_json
 
 Json = dict[str, Any]
@@ -76,7 +78,8 @@ def _tasks(summary: Json) -> Table:
     for name, task in found.items():
         episodes, bc, improved, difference, _, gap = result_cells(task)
         rows.append((name, episodes, bc, improved, difference, gap))
-    return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus real, {who}"), rows)
+    gap = f"imagined minus {truth_of(summary)}, {who}"
+    return Table(("task", "n", "BC %", f"{who} %", f"{who} - BC, points", gap), rows)
 
 
 def _titled(table: Table) -> str:

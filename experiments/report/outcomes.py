@@ -32,6 +32,8 @@ class Episodes:
     """Control steps until success, or until the time limit."""
     oracle: np.ndarray | None = None
     """Control steps until success by CALVIN's own oracle, 0 without it; None where that is what judges."""
+    juror: np.ndarray | None = None
+    """Number of the juror whose replay each is; None where a simulator judges."""
 
     @classmethod
     def read(cls, recorded: Sequence[tuple[int, Json]]) -> Episodes:
@@ -39,9 +41,8 @@ class Episodes:
         columns = {key: np.concatenate([np.array(one[key]) for _, one in recorded]) for key in ("index", "steps")}
         success = np.concatenate([np.array(one["success"], bool) for _, one in recorded])
         seeds = np.repeat([seed for seed, _ in recorded], [len(one["success"]) for _, one in recorded])
-        lenient = [np.array(one["oracle_steps"]) for _, one in recorded if "oracle_steps" in one]
-        oracle = np.concatenate(lenient) if len(lenient) == len(recorded) else None
-        return cls(seeds, columns["index"], success, columns["steps"], oracle)
+        oracle, juror = (_known_of_all([one for _, one in recorded], key) for key in ("oracle_steps", "juror"))
+        return cls(seeds, columns["index"], success, columns["steps"], oracle, juror)
 
     def by_oracle(self) -> Episodes | None:
         """The same episodes as CALVIN's own oracle judges them; None where that is what judges already."""
@@ -76,9 +77,21 @@ class Episodes:
         first, second = ([place[pair] for pair in common] for place in places)
         return self._at(first), other._at(second)
 
-    def _at(self, index: Sequence[int]) -> Episodes:
-        oracle = None if self.oracle is None else self.oracle[index]
-        return Episodes(self.seed[index], self.start[index], self.success[index], self.steps[index], oracle)
+    def by_juror(self) -> dict[int, Episodes]:
+        """The episodes that each juror has seen; none where a simulator judges."""
+        if self.juror is None:
+            return {}
+        return {int(one): self._at(np.flatnonzero(self.juror == one)) for one in np.unique(self.juror)}
+
+    def _at(self, index: Sequence[int] | np.ndarray) -> Episodes:
+        oracle, juror = (None if part is None else part[index] for part in (self.oracle, self.juror))
+        return Episodes(self.seed[index], self.start[index], self.success[index], self.steps[index], oracle, juror)
+
+
+def _known_of_all(recorded: Sequence[Json], key: str) -> np.ndarray | None:
+    """A column, the recordings laid end to end; None where one of them lacks it."""
+    found = [np.array(one[key]) for one in recorded if key in one]
+    return np.concatenate(found) if len(found) == len(recorded) else None
 
 
 @dataclass(frozen=True)

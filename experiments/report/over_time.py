@@ -18,8 +18,7 @@ from matplotlib.lines import Line2D
 from experiments.report.figures import BC_COLOUR, REAL_COLOUR, STYLE, WIDTH, Plot, Row, legend
 from experiments.report.outcomes import OTHER, Outcomes
 from experiments.report.statistics import Estimate, average
-from experiments.report.table import words
-from experiments.report.verdict import label, span
+from experiments.report.table import label, span, words
 
 ROW = 3
 """Panels that fit into one row as large ones."""

@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 
 from experiments.report.outcomes import OTHER
-from experiments.report.statistics import average
-from experiments.report.table import DASH, Table, change, estimate, number, percent, points, rate, shares
+from experiments.report.recorded.jurors import jurors_of, jurors_table, truth_of
+from experiments.report.statistics import average, estimate_of
+from experiments.report.table import DASH, Table, change, estimate, label, number, percent, points, rate, shares
 from experiments.report.verdict import (
     Comparison,
     Summary,
     comparisons,
-    estimate_of,
     improved_of,
-    jurors_of,
-    label,
     overall,
     sooner,
     step_limits,
@@ -59,6 +57,7 @@ def result_tables(
     tables = [
         result_table(summary, unit=unit, spell=spell),
         real_table(summary, spell=spell),
+        jurors_table(summary, spell=spell),
         seeds_table(summary),
         within_table(summary, spell=spell, brief=brief),
         dreams_table(summary, spell=spell),
@@ -81,12 +80,7 @@ def result_table(summary: Summary, *, unit: str = "", spell: Callable[[str], str
     columns = ("task", "n", f"BC{head}", f"{who}{head}", f"{who} - BC, points", f"imagined BC, {who}{head}")
     total = ("average", *result_cells(overall(summary), unit)) if len(tasks) > 1 else ()
     rows = [(spell(name), *result_cells(task, unit)) for name, task in tasks.items()]
-    return Table((*columns, f"imagined minus {_truth(summary)}, {who}"), rows, total)
-
-
-def _truth(summary: Summary) -> str:
-    """What dreams are compared with."""
-    return "jurors" if jurors_of(summary) else "real"
+    return Table((*columns, f"imagined minus {truth_of(summary)}, {who}"), rows, total)
 
 
 def result_cells(task: Comparison, unit: str = "") -> tuple[str, ...]:
@@ -129,7 +123,7 @@ def seeds_table(summary: Summary) -> Table:
     everything = [one for told in whole.values() for one in told]
     total = cells("all", everything, f"above 0 in {clear} of {len(whole)}")
     who = label(improved)
-    columns = ("seed", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus {_truth(summary)}, {who}")
+    columns = ("seed", "BC %", f"{who} %", f"{who} - BC, points", f"imagined minus {truth_of(summary)}, {who}")
     about = (
         "Average of the tasks, by seed of world model and policies. Above 0: seeds in which the interval of the"
         " difference lies above it."
@@ -208,7 +202,8 @@ def within_table(summary: Summary, *, spell: Callable[[str], str] = str, brief: 
 
     rows = [(spell(name), *cells(task, "rate")) for name, task in tasks.items()]
     total = ("average", *cells(summary["average"], "value")) if len(tasks) > 1 else ()
-    about = _ABOUT_WITHIN.format(samplers=_ABOUT_SAMPLERS if choice else "")
+    told_of = _ABOUT_REPLAYS_WITHIN if jurors_of(summary) else _ABOUT_WITHIN
+    about = told_of.format(samplers=_ABOUT_SAMPLERS if choice else "")
     return Table(columns, rows, total, title="Success within fewer steps", about=about)
 
 
@@ -216,6 +211,10 @@ _ABOUT_WITHIN = (
     "Success of the same episodes (%) within fewer control steps; 72 is the limit of papers on CALVIN, which measures"
     " speed too.{samplers} Median steps to success: over all episodes, those without success counted as longer than"
     " any; a dash where no more than half succeed."
+)
+_ABOUT_REPLAYS_WITHIN = (
+    "The same replays (%), of which jurors see success within fewer control steps.{samplers} Median steps to success:"
+    " over all replays, those without success counted as longer than any; a dash where no more than half succeed."
 )
 _ABOUT_SAMPLERS = (
     " BC acts under the better of its two samplers; beside it stands the other sampler within the whole time limit."
@@ -249,7 +248,7 @@ def dreams_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Tabl
     mean = (summary.get("average") or {}).get("dreamed_time")
     total = ("average", *_dreams_cells(mean, improved)) if mean and len(tasks) > 1 else ()
     columns = ["task"]
-    truth = _truth(summary)
+    truth = truth_of(summary)
     for who in ("BC", label(improved)):
         columns += [f"{who}: imagined, {truth}", "steps", "apart, points"]
     about = _ABOUT_DREAMS.replace("the simulator", "jurors' replays") if truth != "real" else _ABOUT_DREAMS
@@ -363,12 +362,13 @@ def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = st
         return [*_judged_cells(found, improved, key, brief=brief), *_early_cells(found, limits, oracle, improved, key)]
 
     mean = (summary.get("average") or {}).get("judged", {}).get(env)
+    told_of = _ABOUT_FORETOLD if jurors_of(summary) else _ABOUT_JUDGED
     return Table(
         columns,
         [[spell(name), str(found["n"]), *row(found, "rate")] for name, found in tasks.items()],
         ["average", "", *row(mean, "value")] if mean and len(tasks) > 1 else (),
         title=f"The same policies in {env}",
-        about=(_ABOUT_JUDGED + (_ABOUT_JUDGED_ORACLE if oracle else "")).format(env=env, home=home_of(summary)),
+        about=(told_of + (_ABOUT_JUDGED_ORACLE if oracle else "")).format(env=env, home=home_of(summary)),
         key="judged",
     )
 
@@ -378,6 +378,10 @@ _ABOUT_JUDGED = (
     " from the same n start states and seeds: where fewer were judged there, not the numbers of the first table. An"
     " episode is judged there by the run's own criterion and time limit. Gap: success there minus success in the run's"
     " own simulator, in points."
+)
+_ABOUT_FORETOLD = (
+    "Success (%) in {env}, which the study has not seen, in n episodes, beside what jurors saw in all their replays"
+    " ({home}). They begin elsewhere, so nothing is paired. Gap: success there minus what jurors saw, in points."
 )
 _ABOUT_JUDGED_ORACLE = (
     " The last columns are of {env} by CALVIN's criterion (tolerance 0), which asks for less than the run's; within 72"

@@ -11,6 +11,8 @@ What it reads (each may be missing; then its part is left out):
                       "imagined": {"bc", "ppo"},                    in the world model
                       "limit"?, "within"?, "time"?, "bc_other"?, "difference_stochastic"?, "samplers"?, "fair"?,
                       "oracle"?, "judged"?, "real"?:                see docs/metrics.md, "Success of policies"
+                      "starts"?: int,                               first frames, where jurors judge
+                      "per_juror"?: [{"juror", "n", "bc", "ppo", "difference"}],      and what each says
                       "per_seed": [{"seed", "bc", "ppo", "imagined_bc", "imagined_ppo",
                                     "iterations",                   of the update, the last of which learned nothing
                                     "kept": int | None,             of them, those that the policy learned from
@@ -22,6 +24,8 @@ What it reads (each may be missing; then its part is left out):
                      "moving"?: {camera: {"share", "model", "still", "average": [by horizon]}},
                      "per_seed"?: [{"probes": {where the latent comes from: {probe: score}}}],
                      "losses": [specification]},
+     "jurors"?: {"models": int, "held_out": episodes,               of recorded data: who judges, and by which attempts
+                 "tasks": {name: {"succeeded" | "failed": {"attempts", "rate"}}}},    that are known they were tried
      "improved": what the improved policy is called, "ppo" by default, "env"?: the run's own simulator,
      "seeds": [int], "settings": hash, "renderer", "commit", "seconds", "cpu_seconds", "preset"}
 
@@ -60,18 +64,17 @@ from experiments.report.figures import (
 from experiments.report.outcomes import OTHER, recorded
 from experiments.report.over_time import over_time
 from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
+from experiments.report.recorded.jurors import judge_of, jurors_of, truth_of
 from experiments.report.recorded.known import section_html
 from experiments.report.results import console_table, home_of, result_tables
 from experiments.report.samplers import chosen, sampler_name, which_samplers
 from experiments.report.statistics import wilson
-from experiments.report.table import DASH, Cell, Table, number, percent, words
+from experiments.report.table import DASH, Cell, Table, label, number, percent, words
 from experiments.report.verdict import (
     STOPS,
     comparisons,
     improved_of,
-    jurors_of,
     kept_of,
-    label,
     overall,
     step_limits,
     verdict,
@@ -92,16 +95,24 @@ square-and-add for averages, with episodes of several seeds from one start state
 They speak for these trained policies on other start states, not for other seeds."""
 _ABOUT_TIME = """Where a line ends higher there is more skill; where it only rises earlier, more speed. Dotted: the step
 limits of the table below, of which 72 is that of papers on CALVIN. Bands are pointwise 95 % intervals."""
+_ABOUT_TIME_IN_REPLAYS = """Replays in which jurors see success within so many control steps. Dotted: the step limits
+of the table below. Bands are pointwise 95 % intervals."""
 _ABOUT_COMPARISON = """The grey bar goes from BC to the improved policy."""
 _ABOUT_CURVES = """Where the orange line leaves the blue dots behind, the policy learns to please the model, not to do
 the task. The horizontal axis counts the iterations of learning that are behind the policy. Nothing was decided by the
 blue dots; their start states are not those of the final policy's."""
+_ABOUT_CURVES_OF_RECORDINGS = """The orange line is what the policy learns from, dreams of its own model, and nothing
+beside it says how much of that is so. The horizontal axis counts the iterations of learning that are behind the policy.
+The grey line and the diamond are jurors' replays of BC and of the final policy."""
 _ABOUT_CURVE_SAMPLER = """Both lines are of the policy under its stochastic sampler, so at 0 they show the stochastic
 clone; the grey line and band are BC under the sampler that it is evaluated with."""
 _ABOUT_OPEN_LOOP = """Frames decoded from latents that were rolled forward by the recorded actions alone, against the
 true frames of play that the model was not trained on."""
 _ABOUT_MOVING = """Likeness of imagined frames on those pixels that changed since the last frame that was seen, beside
 two pictures that need no model. A model that is no better than they are does not draw what moves."""
+_ABOUT_DREAMED = """In each row first the recording of an attempt that was held out, then what policies dream from its
+first frame on, drawn by the world model that they act on. A frame turns green where that model sees success, or the
+recording says so, and red where it does not. Jurors see success in their own replay of the same actions."""
 _ABOUT_PROBES = """What a linear probe reads off the latents: R2, of which 1 is perfect and 0 no better than the mean,
 and AUROC, of which 1 is perfect and 0.5 a guess."""
 
@@ -178,7 +189,7 @@ def write_report(run_folder: Path) -> Path:
             _results(run, drawn),
             _curves(run, drawn),
             _episodes(run),
-            section("Rollouts", *_films(run, open_loop=False)),
+            section("Rollouts", _about_films(run), *_films(run, open_loop=False)),
             _world_model(run, drawn),
             made_by(run.config, run.env),
         ],
@@ -194,7 +205,7 @@ def plots(run: RunFiles) -> dict[str, Plot]:
     found: dict[str, Plot | None] = {
         "over_time": _over_time(run),
         "comparison": _comparison(run),
-        "success": success_curves(curves, policy=run.improved) if curves else None,
+        "success": success_curves(curves, policy=run.improved, truth=truth_of(run.summary)) if curves else None,
     }
     for task, series in _diagnostics(run).items():
         found[_diagnostics_of(run, task)] = panels(series, x_label=f"{label(run.improved)} iteration")
@@ -212,12 +223,7 @@ def _comparison(run: RunFiles) -> Plot | None:
     whole = overall(run.summary) if len(tasks) > 1 else None
     pairs = {name: (task.bc, task.improved) for name, task in tasks.items()}
     average = (whole.bc, whole.improved) if whole else None
-    return comparison(pairs, average, policy=run.improved, judge=_judge(run))
-
-
-def _judge(run: RunFiles) -> str:
-    """Where success is measured."""
-    return "jurors' replays" if jurors_of(run.summary) else "the simulator"
+    return comparison(pairs, average, policy=run.improved, judge=judge_of(run.summary))
 
 
 def _diagnostics(run: RunFiles) -> dict[str, dict[str, dict[str, list[Point]]]]:
@@ -237,7 +243,8 @@ def _results(run: RunFiles, drawn: Mapping[str, Plot]) -> str:
         return ""
     who = label(run.improved)
     first, *more = result_tables(run.summary, unit="", spell=words)
-    about = _ABOUT_REPLAYS if jurors_of(run.summary) else _ABOUT_RESULTS
+    replays = bool(jurors_of(run.summary))
+    about, about_time = (_ABOUT_REPLAYS, _ABOUT_TIME_IN_REPLAYS) if replays else (_ABOUT_RESULTS, _ABOUT_TIME)
     title = f"Success of BC and {who} against control steps, with 95 % bands"
     return section(
         f"BC against {who} in imagination",
@@ -245,7 +252,7 @@ def _results(run: RunFiles, drawn: Mapping[str, Plot]) -> str:
         f"<p>{acting}</p>" if (acting := which_samplers(run.tasks, run.improved, run.config)) else "",
         first.html(),
         f"<p>{_ABOUT_INTERVALS}</p>",
-        figure(run.folder, "over_time", timed, title, _ABOUT_TIME) if (timed := drawn.get("over_time")) else "",
+        figure(run.folder, "over_time", timed, title, about_time) if (timed := drawn.get("over_time")) else "",
         figure(
             run.folder, "comparison", drawn["comparison"], f"BC and {who} by task, with intervals", _ABOUT_COMPARISON
         ),
@@ -298,9 +305,10 @@ def _stop(reason: str) -> str:
 def _curves(run: RunFiles, drawn: Mapping[str, Plot]) -> str:
     parts = []
     if success := drawn.get("success"):
+        about = _ABOUT_CURVES_OF_RECORDINGS if jurors_of(run.summary) else _ABOUT_CURVES
         parts = [
-            f"<p>{_ABOUT_CURVES}{' ' + _ABOUT_CURVE_SAMPLER if _has_deterministic(run) else ''}</p>",
-            figure(run.folder, "success", success, "Imagined and real success by iterations of learning"),
+            f"<p>{about}{' ' + _ABOUT_CURVE_SAMPLER if _has_deterministic(run) else ''}</p>",
+            figure(run.folder, "success", success, "Success by iterations of learning"),
         ]
     inside, who = "", label(run.improved)
     for task in _diagnostics(run):
@@ -329,11 +337,10 @@ def _episodes(run: RunFiles) -> str:
                 rows.append((words(task), seed, where, _policy_name(name, found), count, shown))
     if not rows:
         return ""
-    columns = ("task", "seed", "simulator", "policy", "successes", "in order of the start states")
-    return section(
-        "Every episode",
-        details("Outcomes by start state: a filled square is a success", Table(columns, rows).html("text")),
-    )
+    start = "first frame" if jurors_of(run.summary) else "start state"
+    columns = ("task", "seed", "simulator", "policy", "successes", f"in order of the {start}s")
+    squared = details(f"Outcomes by {start}: a filled square is a success", Table(columns, rows).html("text"))
+    return section("Every episode", squared)
 
 
 def _policy_name(name: str, evaluation: Json) -> str:
@@ -380,6 +387,11 @@ def _probes(seeds: Sequence[Mapping[str, Mapping[str, float | None]]]) -> str:
     rows = [(words(name), *(_score([seed[place][name] for seed in seeds]) for place in places)) for name in names]
     found = Table(("linear probe of the true state", *map(words, places)), rows)
     return f"<h3>What the latents know</h3><p>{_ABOUT_PROBES}</p>{found.html()}"
+
+
+def _about_films(run: RunFiles) -> str:
+    """What is to be seen where dreams are filmed."""
+    return f"<p>{_ABOUT_DREAMED}</p>" if jurors_of(run.summary) and _films(run, open_loop=False) else ""
 
 
 def _films(run: RunFiles, *, open_loop: bool) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.report.outcomes import STOCHASTIC
-from experiments.report.verdict import label
+from experiments.report.table import label
 
 Json = Mapping[str, Any]
 _DIFFUSION = {STOCHASTIC: "stochastic, DDPM", "deterministic": "deterministic, DDIM"}

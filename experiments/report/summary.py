@@ -11,8 +11,15 @@ from typing import Any
 import numpy as np
 
 from experiments.report.outcomes import Episodes, Outcomes, recorded, same_episodes
-from experiments.report.statistics import Estimate, average, compare_times, paired_difference
-from experiments.report.verdict import estimate_of, no_go
+from experiments.report.statistics import (
+    Estimate,
+    average,
+    compare_times,
+    estimate_of,
+    independent_difference,
+    paired_difference,
+)
+from experiments.report.verdict import no_go
 from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
@@ -78,7 +85,7 @@ def _task(run: Run, task: str, seeds: Sequence[int]) -> Json:
     return {
         **pooled(here, within, [seed_of(run, task, seed) for seed in seeds]),
         "dreamed_time": dreamed_times(here, [run.task(seed, task, "ppo").results["imagined"] for seed in seeds]),
-        "judged": {simulator: judged(here, there, within) for simulator, there in found.items()},
+        "judged": {name: judged(here, there, within, replays=bool(run.jurors())) for name, there in found.items()},
         **({"real": rounds} if (rounds := _rounds(run, task, seeds, here)) else {}),
     }
 
@@ -221,22 +228,46 @@ def pooled(found: Outcomes, within: Iterable[int], per_seed: Sequence[Json]) -> 
         "samplers": {str(seed): sampler for seed, sampler in found.samplers.items()},
         "imagined": {name: float(np.mean([s[f"imagined_{name}"] for s in per_seed])) for name in found.pair},
         "judged": {},
+        **_by_juror(found),
         "per_seed": list(per_seed),
     }
 
 
-def judged(here: Outcomes, there: Outcomes, within: Iterable[int]) -> Json:
+def _by_juror(found: Outcomes) -> Json:
+    """What each juror says, and from how many first frames; nothing where a simulator judges."""
+    bc, improved = (found.policies[name].by_juror() for name in found.pair)
+    if not bc:
+        return {}
+    told = [
+        {
+            "juror": juror,
+            "n": len(improved[juror].start),
+            **{name: _rate(by[juror], None) for name, by in zip(found.pair, (bc, improved), strict=True)},
+            "difference": estimate(improved[juror].over(bc[juror])),
+        }
+        for juror in bc
+    ]
+    return {"starts": len(np.unique(found.improved.start)), "per_juror": told}
+
+
+def judged(here: Outcomes, there: Outcomes, within: Iterable[int], *, replays: bool = False) -> Json:
     """What another simulator says of the same policies, and by how much less they succeed in it.
 
     Args:
         here: of the run's own simulator.
         there: of the other one.
         within: see `pooled`.
+        replays: whether jurors judge in the place of the run's own simulator. Their first frames are recorded, and none
+            of the other simulator's start states: a number that both have is no start in common.
 
     Returns:
         as for a task; and from the start states and seeds that both simulators have, success in the run's own one as
-        "shared", and success there minus that as "gap".
+        "shared", and success there minus that as "gap". Of replays they are over all first frames, and not paired.
     """
+    if replays:
+        own = {name: (here.policies[name], there.policies[name]) for name in here.pair}
+        apart = {name: estimate(independent_difference(b.rate(), a.rate())) for name, (a, b) in own.items()}
+        return {**_success(there, within), "shared": _shared(here, own), "gap": apart}
     pairs = {name: here.policies[name].shared_with(there.policies[name]) for name in here.pair}
     both = all(len(ours.start) for ours, _ in pairs.values())
     gaps = {name: estimate(theirs.over(ours)) if both else None for name, (ours, theirs) in pairs.items()}
@@ -305,8 +336,14 @@ def over_tasks(tasks: Mapping[str, Json]) -> Json:
         if all("dreamed_time" in task for task in all_of)
         else {},
         "judged": {name: _means([task["judged"][name] for task in all_of]) for name in sorted(simulators)},
+        **_jurors_means([task["per_juror"] for task in all_of if "per_juror" in task]),
         **({"real": _mean_rounds(all_of)} if all("real" in task for task in all_of) else {}),
     }
+
+
+def _jurors_means(tasks: Sequence[Sequence[Json]]) -> Json:
+    """What each juror says of the average of the tasks; nothing where a simulator judges."""
+    return {"per_juror": [_means(of_tasks) for of_tasks in zip(*tasks, strict=True)]} if tasks else {}
 
 
 def _mean_rounds(tasks: Sequence[Json]) -> list[Json]:

@@ -16,6 +16,8 @@ from experiments.report.statistics import Estimate
 
 DASH = "-"
 """Where a number is not known."""
+ANY_UPDATE = "improved"
+"""What the improved policies of a comparison are called, where its arms have different updates."""
 _INTERVAL = re.compile(r"(\[[-+.\d]+, [-+.\d]+\])")
 
 
@@ -156,6 +158,17 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def span(counts: Iterable[int]) -> str:
+    """Counts in words: one number where all are equal."""
+    found = sorted(counts)
+    return str(found[0]) if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
+
+
+def label(policy: str) -> str:
+    """A policy's name as it is read, such as BC or PPO; "improved" where arms were improved by different updates."""
+    return policy if policy == ANY_UPDATE else words(policy).upper()
 
 
 def words(name: str) -> str:

@@ -9,8 +9,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from experiments.report.statistics import UNKNOWN, Estimate, Interval, average
-from experiments.report.table import percent, points, words
+from experiments.report.recorded.jurors import asked, jurors_of, weight, where_of
+from experiments.report.recorded.jurors import warnings as warnings_of_jurors
+from experiments.report.statistics import Estimate, average, estimate_of
+from experiments.report.table import label, percent, points, span, words
 
 FEW = 20
 """Episodes a task below which nothing can be concluded."""
@@ -20,8 +22,6 @@ TIME_TO_SPARE = 1.5
 """How much longer than the first step limit a time limit has to be, so that success in it is not a matter of pace."""
 CLOSE = 4
 """Control steps before the time limit, one decision of the presets, from which on success is the limit's."""
-TELL_APART = 0.5
-"""By how much more often jurors have to see success in recorded successes than in failures."""
 NEAR_ZERO = 0.05
 """Success in dreams up to which there is next to nothing to learn from."""
 STOPS = {
@@ -33,9 +33,6 @@ STOPS = {
 }
 """What the rules that end an update say, in words."""
 
-ANY_UPDATE = "improved"
-"""What the improved policies of a comparison are called, where its arms have different updates."""
-
 Summary = Mapping[str, Any]
 
 
@@ -43,26 +40,6 @@ def improved_of(summary: Summary) -> str:
     """What a summary calls the improved policy, by its update; "ppo" in those that do not say so."""
     name: str = summary.get("improved", "ppo")
     return name
-
-
-def label(policy: str) -> str:
-    """A policy's name as it is read, such as BC or PPO; "improved" where arms were improved by different updates."""
-    return policy if policy == ANY_UPDATE else words(policy).upper()
-
-
-def jurors_of(summary: Summary) -> str:
-    """Who says what succeeds where no simulator does; empty where one does."""
-    jury = summary.get("jurors")
-    if not jury:
-        return ""
-    models = "1 world model" if jury["models"] == 1 else f"{jury['models']} world models"
-    return f"{models} that learned from the {jury['held_out']} held-out episodes alone"
-
-
-def where_of(summary: Summary) -> str:
-    """Where success is measured, as it is read after "success"."""
-    jurors = jurors_of(summary)
-    return f"in replays by {jurors}" if jurors else "in the simulator"
 
 
 class Comparison(NamedTuple):
@@ -122,10 +99,11 @@ def verdict(summary: Summary) -> str:
     """The result of a study in plain sentences: what changed, by how much, and whether it is skill, speed or noise."""
     if not summary.get("tasks"):
         return _world_model_verdict(summary)
-    tasks = summary["tasks"]
-    asked = "No robot and no simulator was asked. " if jurors_of(summary) else ""
-    said = _SAY[effect(summary)](summary)
-    return f"{asked}{said} Measured on {'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
+    tasks, said = summary["tasks"], _SAY[effect(summary)](summary)
+    of = f"{'the ' if len(tasks) > 1 else ''}{scope(tasks)}."
+    if jurors_of(summary):
+        return f"{asked(summary)} {said} {weight(summary, told_of(summary))} Seen on {of}"
+    return f"{said} Measured on {of}"
 
 
 def effect(summary: Summary) -> str:
@@ -135,14 +113,15 @@ def effect(summary: Summary) -> str:
     but skill cannot be told from speed, for want of a step limit far enough before the time limit, or from less noise,
     for want of the clone's other sampler; "lowered"; "speed": more often within the first step limit only; "noise":
     more often only than the clone under its stochastic sampler, not than the clone under its better one; "nothing": no
-    update changed the policy for the better; "unclear": none of them.
+    update changed the policy for the better; "unclear": none of them. What jurors saw is never called skill.
 
     Args:
         summary: with one evaluated task at least.
     """
     difference, told = overall(summary).difference, told_of(summary)
     if difference.interval.low > 0:
-        return "skill" if _leaves_time(told) and told.get("fair", True) else "raised"
+        skill = _leaves_time(told) and told.get("fair", True) and not jurors_of(summary)
+        return "skill" if skill else "raised"
     if difference.interval.high < 0:
         return "lowered"
     if _learned_nothing(summary):
@@ -186,8 +165,8 @@ def _speed(summary: Summary) -> str:
     early = comparison_of(told["within"][steps], improved, key)
     whole = overall(summary)
     return (
-        f"{label(improved)} in imagination made success {where_of(summary)} come sooner, not more often: speed, not"
-        f" skill."
+        f"{label(improved)} in imagination made success {where_of(summary)} come sooner, not more often: speed"
+        f"{'' if jurors_of(summary) else ', not skill'}."
         f" Within {steps} steps it rises {_from_to(early)} {_by(early.difference)}, within {told['limit']} there is no"
         f" clear effect: {_from_to(whole)} {_by(whole.difference)}."
     )
@@ -196,7 +175,8 @@ def _speed(summary: Summary) -> str:
 def _noise(summary: Summary) -> str:
     told, whole = told_of(summary), overall(summary)
     return (
-        f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise, not skill."
+        f"{label(improved_of(summary))} in imagination took noise out of the policy: less noise"
+        f"{'' if jurors_of(summary) else ', not skill'}."
         f" {_capital(where_of(summary))} it succeeds more often than the clone under its stochastic sampler"
         f" {_by(estimate_of(told['difference_stochastic']))}, but not than the clone under its better one:"
         f" {_from_to(whole)} within {told['limit']} steps {_by(whole.difference)}."
@@ -254,7 +234,7 @@ def warnings(summary: Summary) -> list[str]:
         *_of_origin(summary),
         *_of_numbers(summary),
         *_of_held_out(summary),
-        *_of_jurors(summary),
+        *warnings_of_jurors(summary),
         *_of_dreams(summary),
         *_of_transfer(summary),
         *_of_pictures(summary),
@@ -274,7 +254,8 @@ def _of_origin(summary: Summary) -> list[str]:
 
 def _of_numbers(summary: Summary) -> list[str]:
     tasks, notes = comparisons(summary), []
-    if tasks and min(task.episodes or 0 for task in tasks.values()) < FEW:
+    # of replays, first frames count, see `recorded/jurors.py`
+    if tasks and not jurors_of(summary) and min(task.episodes or 0 for task in tasks.values()) < FEW:
         notes.append(f"Fewer than {FEW} episodes a task: this run shows that everything works, not how well.")
     worse = [words(name) for name, task in tasks.items() if task.difference.interval.high < 0]
     if worse:
@@ -327,18 +308,6 @@ def _of_held_out(summary: Summary) -> list[str]:
     return notes
 
 
-def _of_jurors(summary: Summary) -> list[str]:
-    """Jurors that see about as many successes in recorded failures as in recorded successes, or none at all."""
-    blind = []
-    for name, told in ((summary.get("jurors") or {}).get("tasks") or {}).items():
-        right, wrong = told["succeeded"]["rate"], told["failed"]["rate"]
-        if right is not None and right - (wrong or 0.0) < TELL_APART:
-            blind.append(f"{words(name)} ({percent(right)}, {percent(wrong)} of failures)")
-    if not blind:
-        return []
-    return [f"Jurors hardly tell recorded successes from failures, and nothing follows from them: {', '.join(blind)}."]
-
-
 def _of_dreams(summary: Summary) -> list[str]:
     """Dreams that promise too much or too little, and updates that learned nothing from them."""
     gaps = {name: task.gap for name, task in comparisons(summary).items() if task.gap is not None}
@@ -363,7 +332,8 @@ def _of_transfer(summary: Summary) -> list[str]:
             gaps = {policy: estimate_of(gap) for policy, gap in found["gap"].items() if gap}
             if clear := [f"{label(p)} {points(gap.value)}" for p, gap in gaps.items() if gap.interval.high < 0]:
                 lost.setdefault(env, []).append(f"{words(name)} ({', '.join(clear)})")
-    return [f"Transfer loses success in {env}, in points, on {', '.join(tasks)}." for env, tasks in lost.items()]
+    loses = "Less success than jurors saw" if jurors_of(summary) else "Transfer loses success"
+    return [f"{loses} in {env}, in points, on {', '.join(tasks)}." for env, tasks in lost.items()]
 
 
 def _of_pictures(summary: Summary) -> list[str]:
@@ -430,16 +400,6 @@ def kept_of(seed: Mapping[str, Any]) -> int | None:
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def estimate_of(value: Mapping[str, Any], key: str = "value") -> Estimate:
-    """An estimate of a summary.
-
-    Args:
-        value: with its interval.
-        key: "rate" for the success of a task, else "value".
-    """
-    return Estimate(value[key], UNKNOWN if value["interval"] is None else Interval(*value["interval"]))
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     """None where one is unknown: an average over fewer tasks would be compared with one over all."""
     known = [value for value in values if value is not None]
@@ -451,14 +411,11 @@ def scope(tasks: Mapping[str, Any]) -> str:
     # those that were evaluated: a run that was interrupted has others
     seeds = [len(task["per_seed"]) for task in tasks.values()]
     what = words(next(iter(tasks))) if len(tasks) == 1 else f"average of {len(tasks)} tasks"
-    episodes = span(task["n"] for task in tasks.values())
-    return f"{what}, {episodes} episodes each, {span(seeds)} seed{'s' if max(seeds) > 1 else ''}"
-
-
-def span(counts: Iterable[int]) -> str:
-    """Counts in words: one number where all are equal."""
-    found = sorted(counts)
-    return str(found[0]) if found[0] == found[-1] else f"{found[0]} to {found[-1]}"
+    episodes = f"{span(task['n'] for task in tasks.values())} episodes each"
+    if all("starts" in task for task in tasks.values()):
+        starts = span(task["starts"] for task in tasks.values())
+        episodes = f"{episodes.replace('episodes', 'replays')}, from {starts} first frames"
+    return f"{what}, {episodes}, {span(seeds)} seed{'s' if max(seeds) > 1 else ''}"
 
 
 def _world_model_verdict(summary: Summary) -> str:

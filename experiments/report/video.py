@@ -23,6 +23,7 @@ from worldaction.io.pictures import CELL, Colour, Pixels, captioned, contact_she
 RUNNING: Colour = (200, 200, 200)
 SUCCEEDED: Colour = (0, 158, 115)  # Okabe and Ito's green and vermilion, told apart by colour-blind readers
 FAILED: Colour = (213, 94, 0)
+_OUTCOMES = {True: ("success", SUCCEEDED), False: ("failed", FAILED), None: ("end unknown", RUNNING)}
 
 BORDER = 5
 GAIN = 3  # brightness of errors
@@ -35,7 +36,8 @@ class Rollout(NamedTuple):
     """Who acts, such as "BC"."""
     frames: Pixels
     """[T, H, W, 3], the one before the first step included."""
-    success: bool
+    success: bool | None
+    """None where nobody knows how it ended."""
 
 
 # --- films ------------------------------------------------------------------------------------------------------------
@@ -97,7 +99,8 @@ def open_loop_video(
 
 
 def rollout_video(rollouts: Sequence[Rollout], path: Path, *, columns: int = 2, fps: int = 30) -> None:
-    """Episodes side by side; each freezes at its end in a green (success) or red frame. Stills beside the film.
+    """Episodes side by side; each freezes at its end in a green (success) or red frame, or a grey one where nobody
+    knows. Stills beside the film.
 
     Args:
         rollouts: row by row, such as BC and PPO from the first start state, then from the second.
@@ -137,19 +140,19 @@ def _cell(rollout: Rollout, time: int, fps: int) -> Pixels:
     last = len(rollout.frames) - 1
     text, colour = rollout.label, RUNNING
     if time >= last:
-        text = f"{text}: {'success' if rollout.success else 'failed'} after {last / fps:.1f} s"
-        colour = SUCCEEDED if rollout.success else FAILED
+        outcome, colour = _OUTCOMES[rollout.success]
+        text = f"{text}: {outcome} after {last / fps:.1f} s"
     return captioned(_framed(enlarge(rollout.frames[min(time, last)]), colour), text)
 
 
 def _strip(rollout: Rollout, count: int = 8) -> Pixels:
     """Stills of an episode in a row under its caption; the last one is framed by the outcome."""
     times = spread(rollout.frames, count)
-    colours = [RUNNING] * (len(times) - 1) + [SUCCEEDED if rollout.success else FAILED]
+    outcome, colour = _OUTCOMES[rollout.success]
+    colours = [RUNNING] * (len(times) - 1) + [colour]
     # an episode shorter than `count` leaves the rest of its row empty, so that all strips have one width
     stills = [_framed(enlarge(rollout.frames[t], CELL // 2), c) for t, c in zip(times, colours, strict=True)]
     stills += [np.full_like(stills[0], 255)] * (count - len(stills))
-    outcome = "success" if rollout.success else "failed"
     return captioned(tile(stills, count), f"{rollout.label}: {outcome} after {len(rollout.frames) - 1} steps")
 
 

@@ -12,7 +12,7 @@ from experiments.report.outcomes import OTHER
 from experiments.report.video import Rollout, rollout_video
 from experiments.stages.bc import action_error, load_actor
 from experiments.stages.improve import STAGE
-from experiments.stages.jury import evaluate_by_jurors
+from experiments.stages.jury import film_dreams, replays_by_jurors
 from experiments.stages.rollout import Evaluation, evaluate
 from experiments.stages.samplers import STAGE as SAMPLER
 from experiments.stages.task_run import TaskRun, samplers
@@ -34,7 +34,10 @@ def compare(task_run: TaskRun) -> None:
         indices = range(options.first, options.first + options.episodes)
         results = outcomes(task_run, found, task_run.benchmark, indices=indices, films=options.videos)
     else:
-        results = evaluate_by_jurors(task_run, found)
+        replays = replays_by_jurors(task_run, found)
+        results = replays.evaluations(task_run.study.table.max_steps)
+        shown = ("bc", task_run.study.improved)
+        film_dreams(artefact.folder / "film.mp4", task_run, replays, shown, count=options.videos)
         _say(task_run, results, " by world models that saw only what was held out")
     told = values(task_run, found, results)
     if task_run.told_by_recording:

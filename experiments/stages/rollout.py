@@ -50,6 +50,8 @@ class Evaluation:
     # [n] control steps until success by CALVIN's own oracle, 0 without; None where that is the judge
     oracle_steps: np.ndarray | None = None
     frames: list[np.ndarray] = field(default_factory=list)  # of the filmed episodes, [T, H, W, 3] uint8
+    # [n] number of the juror whose replay the episode is; None where a simulator is the judge
+    juror: np.ndarray | None = None
 
     @property
     def rate(self) -> float:
@@ -65,7 +67,8 @@ class Evaluation:
             "successes": int(self.success.sum()),
             "n": len(self.success),
         }
-        return found if self.oracle_steps is None else found | {"oracle_steps": self.oracle_steps.tolist()}
+        told = {"oracle_steps": self.oracle_steps, "juror": self.juror}
+        return found | {name: values.tolist() for name, values in told.items() if values is not None}
 
 
 def evaluate(

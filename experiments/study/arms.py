@@ -29,6 +29,16 @@ _OVERRIDE: Final = re.compile(r"([A-Za-z_-]+)\.([A-Za-z_0-9-]+)=(.*)", re.DOTALL
 _LONGEST: Final = 60
 
 
+JUDGED_ALIKE: Final = (
+    ("recorded", "jurors"),
+    ("recorded", "success"),
+    ("recorded", "scale"),
+    ("success", "held_out"),
+    ("evaluation", "dreams"),
+)
+"""Settings that say who judges the policies of a recording, and from where: the same for all arms."""
+
+
 class Arm(NamedTuple):
     """One of the settings that are compared."""
 
@@ -63,6 +73,22 @@ def arms_of(study: Study) -> list[Arm]:
     return arms
 
 
+def judges_of(whole: Study, arm: Study) -> Study:
+    """The settings of the jurors that judge an arm of a study of recorded data: the study's own.
+
+    By jurors of the arms' settings a comparison would compare jurors, too.
+
+    Args:
+        whole: the study, with its arms.
+        arm: one of them.
+    """
+    found = replace(whole, arms=(), run_dir=None, workers=arm.workers)
+    for part, option in JUDGED_ALIKE:
+        section = replace(getattr(found, part), **{option: getattr(getattr(arm, part), option)})
+        found = replace(found, **{part: section})
+    return found
+
+
 def _arm(text: str, base: Study) -> Arm:
     named = _NAME.fullmatch(text)
     name, rest = named.groups() if named else (text, text)
@@ -82,7 +108,7 @@ def _tell_apart(arms: list[Arm]) -> None:
                 raise UserError(f"--arms: two arms are called {arm.slug!r}; name one of them, as in NAME:CHANGES")
             if to_dict(arm.study) == to_dict(other.study):
                 raise UserError(f"--arms: {other.name!r} and {arm.name!r} are the same settings; leave one out")
-            for part, option in (("recorded", "jurors"), ("success", "held_out"), ("evaluation", "dreams")):
+            for part, option in JUDGED_ALIKE:
                 ours, theirs = (getattr(getattr(one.study, part), option) for one in (arm, other))
                 if not benchmark_class(arm.study.env).simulates and ours != theirs:
                     name = f"{part}.{option.replace('_', '-')}"

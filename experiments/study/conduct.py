@@ -11,10 +11,12 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from envs.benchmark import benchmark_class
 from experiments.real.go_on import check_trained
 from experiments.real.rounds import record_policy, train_on
 from experiments.report.comparison import compare, console_tables
@@ -111,7 +113,10 @@ def _begin(study: Study) -> Run:
     source = None if study.play is None else source_of(study)
     if source is not None:
         study = seen_through(study, source.layout)
-    for one in [arm.study for arm in arms_of(study)] or [study]:
+    # the study's own settings as well, if by these the jurors of its arms are made
+    arms = [arm.study for arm in arms_of(study)]
+    judges = [replace(study, arms=(), run_dir=None)] if arms and not benchmark_class(study.env).simulates else []
+    for one in [*arms, *judges] or [study]:
         known = resolve(one, source=source)
         check_resolved(one, known)
     if study.from_run is not None:
@@ -211,6 +216,10 @@ def _learn_all(runs: Mapping[str, Run], *, workers: int, log: Path, models_only:
         with log_prefix(name):
             make_play(run, workers=workers)
             check_lengths(run.study, PlayStore.open(run.play().path / "store").episodes)
+    for name, run in parts:
+        for side in list(run.jurors().values())[:1]:
+            with log_prefix(name):
+                make_play(side, workers=workers)
     models = [
         Wanted(r.world_model(s), _job(name, train_world_model, r, s)) for name, r in parts for s in r.study.model_seeds
     ]

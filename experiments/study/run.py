@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from envs.benchmark import benchmark_class
-from experiments.study.arms import arms_of
+from experiments.study.arms import arms_of, judges_of
 from experiments.study.checks import JUDGED, judged_in, learns
 from experiments.study.fingerprints import LABELS, NAMED_BY, PLAY, STARTS, Fingerprints
 from experiments.study.machine import about, device
@@ -156,7 +156,8 @@ class Run:
             return replace(self, round=self.round - 1)
         if self.study.from_run is None:
             return None
-        return replace(Run.open(Path(self.study.from_run)), held_out=self.held_out)
+        run = Run.open(Path(self.study.from_run))
+        return run._jurors_side if self.held_out else run
 
     def _goes_on(self, seed: int, task: str | None = None, stage: str = "") -> dict[str, Any]:
         """For what made an artefact: the one that it goes on from, if it does."""
@@ -193,6 +194,8 @@ class Run:
             judged = [(s, t, env) for s in self.study.seeds for t in self.study.tasks for env in self.study.evaluate_in]
             found |= {f"seed{s}/{task}/{judged_in(env)}": self.judged(s, task, env) for s, task, env in judged}
         for seed, side in self.jurors().items():
+            # that of an arm may be of other pictures than its jurors'
+            found |= {f"{JURY}/play": side.play()} if side.play().digest != self.play().digest else {}
             found[f"{JURY}/seed{seed}/world_model"] = side.world_model(seed)
             known = {f"{JURY}/seed{seed}/{task}/success": side.task(seed, task, "success") for task in self.study.tasks}
             found |= known
@@ -222,8 +225,14 @@ class Run:
         """Where policies cannot be evaluated in a simulator: the side of their jurors, by the seed of each."""
         if not learns(self.study) or benchmark_class(self.study.env).simulates:
             return {}
-        side = replace(self, held_out=True)
-        return dict.fromkeys(range(self.study.recorded.jurors), side)
+        return dict.fromkeys(range(self.study.recorded.jurors), self._jurors_side)
+
+    @cached_property
+    def _jurors_side(self) -> Run:
+        """Of an arm it is its study's, so that all arms have the same jurors, whose artefacts the study shows."""
+        if self.study_folder == self.folder:
+            return replace(self, held_out=True)
+        return Run(judges_of(load_study(self.study_folder), self.study), self.study_folder, held_out=True)
 
     def judgements(self) -> dict[str, Path]:
         """Evaluations in other simulators that the run shows, those that `worldaction eval` made as well, by place."""

@@ -98,6 +98,19 @@ def test_a_frame_can_say_that_it_begins_an_episode(served: PolicyServer) -> None
             assert np.array_equal(module._as_array(answer["action"]), one)
 
 
+def test_two_robots_at_once_have_an_episode_each(served: PolicyServer) -> None:
+    stream, policy = episodes(1), scaled()
+    states: list[Any] = [None, None]
+    with connected(served) as one, connected(served) as other:
+        for connection in (one, other):
+            connection.recv(timeout=20)
+        for t in range(FRAMES):
+            for number, connection in enumerate((one, other)):
+                expected, states[number] = policy.predict(frame(stream, t, 0), states[number])
+                answer = asked(connection, frame(stream, t, 0))
+                assert np.array_equal(module._as_array(answer["action"]), expected)
+
+
 def test_the_greeting_says_what_a_robot_has_to_know(served: PolicyServer) -> None:
     with connected(served) as connection:
         about = msgpack.unpackb(connection.recv(timeout=20))
@@ -120,6 +133,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "objects": (packed(GOOD | {STATIC: {"shape": [1], "dtype": "O", "data": b"12345678"}}), "holds no numbers"),
     "small pictures": (packed(GOOD | {STATIC: GOOD[STATIC][:4]}), "give larger pictures"),
     "other numbers": (packed(GOOD | {ROBOT: GOOD[ROBOT][:3]}), "give .*15"),
+    "NaN": (packed(GOOD | {ROBOT: np.full_like(GOOD[ROBOT], np.nan)}), "holds NaN"),
     "words": (packed(GOOD | {ROBOT: "here"}), "no array of numbers"),
 }
 
@@ -153,6 +167,17 @@ def test_a_lost_robot_and_a_message_too_long_end_their_connection_alone(
     with connected(served) as connection:
         connection.recv(timeout=20)
         assert "action" in asked(connection, GOOD)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_server_that_is_closed_drives_no_robot_on(*, ahead: bool) -> None:
+    server = started(PolicyServer(scaled(), port=0, ahead=ahead))
+    with connected(server) as connection:
+        connection.recv(timeout=20)
+        assert "action" in asked(connection, GOOD)
+        server.close()
+        with pytest.raises(Exception, match=r"1001|1000|closed|close frame"):
+            asked(connection, GOOD)
 
 
 def test_where_others_can_reach_it_a_token_is_needed_and_asked_for() -> None:

@@ -25,8 +25,8 @@ from experiments.report.figures import (
     policy_marks,
     rows_of_rates,
 )
-from experiments.report.table import words
-from experiments.report.verdict import estimate_of, label
+from experiments.report.statistics import estimate_of
+from experiments.report.table import label, words
 
 Json = Mapping[str, Any]
 COLUMNS = 3
@@ -36,7 +36,7 @@ LONGEST = 26
 
 
 def side_by_side(arms: Mapping[str, Json], policies: Sequence[str] = ("bc", "ppo")) -> Plot:
-    """Real success of BC and the improved policy, with intervals: a row an arm, a panel a task and for their mean.
+    """Success of BC and the improved policy, with intervals: a row an arm, a panel a task and for their mean.
 
     Args:
         arms: of a study's summary; all have the same tasks, one at least.
@@ -95,12 +95,15 @@ def _row(panel: str, arm: str, policy: str, seed: int | str, rate: float, low: A
     return {"task": panel, "arm": arm, "policy": policy, "seed": seed, "rate": rate, "low": low, "high": high}
 
 
-def calibration(arms: Mapping[str, Json], policies: Sequence[str] = ("bc", "ppo")) -> Plot:
-    """Imagined against real success, a mark for every arm, task, seed and policy.
+def calibration(
+    arms: Mapping[str, Json], policies: Sequence[str] = ("bc", "ppo"), *, judge: str = "the simulator"
+) -> Plot:
+    """Success in dreams against success outside of them, a mark for every arm, task, seed and policy.
 
     Args:
         arms: of a study's summary.
         policies: what BC and the improved policy are called there.
+        judge: where success is measured.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 3.9), layout=ConstrainedLayoutEngine(w_pad=0.1))
@@ -129,7 +132,7 @@ def calibration(arms: Mapping[str, Json], policies: Sequence[str] = ("bc", "ppo"
         axis.set_aspect("equal")
         axis.text(101, 4, "dreams promise too much", ha="right", fontsize=8, color="#777777")
         axis.text(1, 97, "too little", fontsize=8, color="#777777")
-    axes[0].set_ylabel("success in the simulator (%)")
+    axes[0].set_ylabel(f"success in {judge} (%)")
     marks = [
         mark(MARKS[i % len(MARKS)], CYCLE[i % len(CYCLE)], folded(name), line=False) for i, name in enumerate(arms)
     ]

@@ -13,7 +13,7 @@
                                         "over_seeds"?: {policy: {"value", "interval"}},     seeds drawn anew
                                         "improvement"?: {policy: {"value", "interval"}}}}},  P(better than the first)
      "improved", "seeds", "tasks_compared", "settings", "commit", "summarised_by"?: commit, "seconds", "preset",
-     "unfinished"?: {arm: stages that are left}}
+     "unfinished"?: {arm: stages that are left}, "jurors"?: as in a run's summary}
 
 Rates and intervals are as in a run's summary. The policies are bc and what `improved` says: the name of the update, or
 "improved" where arms have different ones.
@@ -30,7 +30,7 @@ import numpy as np
 from experiments.report.outcomes import Outcomes
 from experiments.report.statistics import average, probability_of_improvement, seed_bootstrap
 from experiments.report.summary import commits, estimate, over_tasks, pooled, since_start
-from experiments.report.verdict import ANY_UPDATE
+from experiments.report.table import ANY_UPDATE
 from experiments.study.arms import differences
 from experiments.study.checks import JUDGED
 from experiments.study.run import Run, settings_of
@@ -133,6 +133,7 @@ def side_by_side(runs: Mapping[str, Run], *, tasks: Sequence[str], seeds: Sequen
         "tasks_compared": {task: list(some) for task, some in cells.items()},
         "renderer": first.summary.get("renderer"),
         "arms": arms,
+        **({"jurors": first.summary["jurors"]} if "jurors" in first.summary else {}),
         **({"unfinished": left} if left else {}),
     }
 

@@ -11,6 +11,7 @@ from experiments.report.comparison.figures import calibration, side_by_side
 from experiments.report.comparison.tables import cautions, headline, policies_of, tables
 from experiments.report.figures import Plot
 from experiments.report.page import figure, heading, made_by, section, write_page
+from experiments.report.recorded.jurors import judge_of
 from experiments.report.table import Table
 from worldaction.io.sealed_json import read_json
 
@@ -19,7 +20,7 @@ _ABOUT_INTERVALS = """Brackets are 95 % intervals: Wilson's for rates, Newcombe'
 square-and-add for averages, a start state being a cluster of the seeds' episodes. They speak for these trained
 policies on other start states; those over seeds, the IQM and P(better) are bootstrapped over the seeds, three at least,
 and speak for other trainings."""
-_ABOUT_CALIBRATION = """Below the line, dreams promise more than the simulator holds: the policy has learned to please
+_ABOUT_CALIBRATION = """Below the line, dreams promise more than there is in {judge}: the policy has learned to please
 the model."""
 
 
@@ -57,7 +58,7 @@ def plots(summary: Json) -> dict[str, Plot]:
     if not summary["tasks_compared"]:
         return {}
     policies = policies_of(summary)
-    return {"arms": side_by_side(arms, policies), "calibration": calibration(arms, policies)}
+    return {"arms": side_by_side(arms, policies), "calibration": calibration(arms, policies, judge=judge_of(summary))}
 
 
 def _figures(folder: Path, summary: Json) -> str:
@@ -66,7 +67,8 @@ def _figures(folder: Path, summary: Json) -> str:
         return ""
     beside = figure(folder, "arms", drawn["arms"], "success by arm, with intervals")
     dreams = drawn["calibration"]
-    return f"{beside}\n{figure(folder, 'calibration', dreams, 'imagined against real success', _ABOUT_CALIBRATION)}"
+    about = _ABOUT_CALIBRATION.format(judge=judge_of(summary))
+    return f"{beside}\n{figure(folder, 'calibration', dreams, 'success in dreams against success outside', about)}"
 
 
 _KINDS = {"settings": "text settings", "tasks": "folded second"}

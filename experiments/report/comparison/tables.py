@@ -6,17 +6,16 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.report.recorded.jurors import asked, jurors_of, truth_of, where_of
+from experiments.report.recorded.jurors import warnings as warnings_of_jurors
 from experiments.report.results import result_cells
-from experiments.report.statistics import FEWEST_SEEDS, Estimate, Interval
-from experiments.report.table import DASH, Table, change, number, percent, rate, shares, words
+from experiments.report.statistics import FEWEST_SEEDS, Estimate, Interval, estimate_of
+from experiments.report.table import ANY_UPDATE, DASH, Table, change, label, number, percent, rate, shares, words
 from experiments.report.verdict import (
-    ANY_UPDATE,
     FEW,
     WIDE_GAP,
     comparison_of,
-    estimate_of,
     improved_of,
-    label,
     scope,
     sooner,
 )
@@ -54,7 +53,8 @@ def headline(summary: Json) -> str:
     effect = _effect(estimate_of(compared[best]["against_first"]["average"][improved]))
     of = f"Of {len(compared)} arms: with " if len(others) > 1 else "With "
     who = "improved policies" if improved == ANY_UPDATE else label(improved)
-    said = f"{of}{who}, {best} is {effect} {first}: {_against(compared, best, improved)}"
+    nobody = f"{asked(summary)} " if jurors_of(summary) else ""
+    said = f"{nobody}{of}{who}, {best} is {effect} {first}: {_against(compared, best, improved)}"
     cloned = _effect(estimate_of(compared[best]["against_first"]["average"]["bc"]))
     of_what = scope(compared[first]["tasks"])
     of_what = of_what[0].upper() + of_what[1:]
@@ -80,7 +80,9 @@ def cautions(summary: Json) -> list[str]:
     if left := summary.get("unfinished"):
         notes.append(f"Not finished, stages left: {', '.join(f'{name} {count}' for name, count in left.items())}.")
     compared = [task for arm in arms.values() for task in arm["tasks"].values()]
-    if compared and min(task["n"] for task in compared) < FEW:
+    # who judges is the same for all arms, and so are the first frames
+    notes += warnings_of_jurors({**summary, "tasks": next(iter(arms.values()))["tasks"]})
+    if compared and not jurors_of(summary) and min(task["n"] for task in compared) < FEW:
         notes.append(f"Fewer than {FEW} episodes a task: this study shows that everything works, not how well.")
     if (seeds := len(summary["seeds"])) < FEWEST_SEEDS:
         known = "One seed: nothing is" if seeds == 1 else "Two seeds: next to nothing is"
@@ -93,9 +95,14 @@ def cautions(summary: Json) -> list[str]:
         if gap is not None and abs(gap) > WIDE_GAP:
             how = "more" if gap > 0 else "less"
             notes.append(
-                f"{name}: dreams of the final policies succeed {percent(abs(gap), '')} points {how} than real ones."
+                f"{name}: dreams of the final policies succeed {percent(abs(gap), '')} points {how} than"
+                f" {_others(summary)}."
             )
     return notes
+
+
+def _others(summary: Json) -> str:
+    return "jurors see" if jurors_of(summary) else "real ones"
 
 
 def _only_by_starts(against: Json, policy: str) -> bool:
@@ -119,21 +126,21 @@ def tables(summary: Json) -> list[Table]:
     policies = policies_of(summary)
     made = [
         _settings(arms),
-        _averages(arms, policies),
+        _averages(arms, policies, summary),
         _differences(arms, policies),
-        _by_task(arms, policies),
+        _by_task(arms, policies, truth_of(summary)),
         _world_models(arms),
     ]
     return [table for table in made if table.rows]
 
 
-def _averages(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
+def _averages(arms: Mapping[str, Json], policies: Sequence[str], summary: Json) -> Table:
     seeded = any(arm.get("iqm") for arm in arms.values())
     bc, who = map(label, policies)
     columns = ["arm", f"{bc} %", f"{who} %", f"{who} - {bc}, points", f"imagined {bc}, {who} %"]
     steps = sooner(next((arm["average"] for arm in arms.values() if arm.get("average")), {}))
     columns += [
-        f"imagined minus real, {who}",
+        f"imagined minus {truth_of(summary)}, {who}",
         *([f"in {steps}: {bc}, {who}"] if steps else []),
         *([f"IQM {bc} %", f"IQM {who} %"] if seeded else []),
     ]
@@ -143,7 +150,7 @@ def _averages(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
             _, *cells = result_cells(comparison_of(average, policies[1], "value"))
             cells += [_sooner(average, steps, policies)] if steps else []
             rows.append((name, *cells, *(_rate(arm["iqm"][policy]) for policy in (policies if seeded else ()))))
-    about = "Success in the simulator, averaged over the tasks, and in dreams of the same policies."
+    about = f"Success {where_of(summary)}, averaged over the tasks, and in dreams of the same policies."
     about += f" In {steps}: success (%) within so many control steps, which measures speed as well." if steps else ""
     about += " IQM: the mean of the middle half of all seeds and tasks." if seeded else ""
     return Table(columns, rows, title="Arms", about=about, key="averages")
@@ -177,10 +184,10 @@ def _differences(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
     return Table(columns, rows, title=f"Against {first}", about=about, key="differences")
 
 
-def _by_task(arms: Mapping[str, Json], policies: Sequence[str]) -> Table:
+def _by_task(arms: Mapping[str, Json], policies: Sequence[str], truth: str) -> Table:
     first, *_ = arms
     bc, who = map(label, policies)
-    columns = ("task", "arm", "n", f"{bc} %", f"{who} %", f"imagined {bc}, {who} %", f"imagined minus real, {who}")
+    columns = ("task", "arm", "n", f"{bc} %", f"{who} %", f"imagined {bc}, {who} %", f"imagined minus {truth}, {who}")
     rows = []
     for task in arms[first]["tasks"]:
         for name, arm in arms.items():

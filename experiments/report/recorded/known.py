@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from experiments.report.table import percent, points, words
-from experiments.report.verdict import Summary, comparisons, improved_of, jurors_of, label, overall
+from experiments.report.recorded.jurors import FEW, jurors_of
+from experiments.report.table import label, percent, points, span, words
+from experiments.report.verdict import Summary, comparisons, improved_of, overall
 
 Json = Mapping[str, Any]
 
@@ -21,6 +22,7 @@ def about_recorded(summary: Summary) -> list[str]:
         f"Each policy dreamed in the world model that it acts on, from the first "
         f"frames of held-out attempts, and {jurors_of(summary)} were given the same first frames and actions: rates "
         f"are shares of these replays that end in success.",
+        *_starts(summary),
         _jurors_worth(jury),
         *_tasks(summary),
         "Not known: what the robot does where recording and dreams have not been; whether what looks like success is "
@@ -34,6 +36,15 @@ def section_html(summary: Summary) -> str:
     """The sentences as a list; empty for other studies."""
     told = "".join(f"<li>{escape(sentence)}</li>" for sentence in about_recorded(summary))
     return f"<ul>{told}</ul>" if told else ""
+
+
+def _starts(summary: Summary) -> list[str]:
+    """How much of what is told is evidence: first frames, and not replays."""
+    starts = [task["starts"] for task in summary["tasks"].values() if "starts" in task]
+    if not starts:
+        return []
+    few = f"; fewer than {FEW} are few" if min(starts) < FEW else ""
+    return [f"All of it rests on {span(starts)} first frames a task, of which replays are no new evidence{few}."]
 
 
 def _jurors_worth(jury: Json) -> str:

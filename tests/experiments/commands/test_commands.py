@@ -307,6 +307,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction train --env my_env:MyEnv --play my_demonstrations --gym.camera none": names_a_module("my_env"),
     "worldaction data inspect my_set": data_has_options,
     "worldaction data inspect tried": data_has_options,
+    "worldaction data inspect my_set --episodes": data_has_options,
     "worldaction data check": data_has_options,
     "worldaction train --resume RUN": has_options,
     **dict.fromkeys(
@@ -415,6 +416,8 @@ TABLE: dict[str, Callable[[str], None]] = {
             "worldaction record RUN/policies/NAME --to tried",
             "worldaction record RUN/policies/NAME --to tried --episodes 20",
             "worldaction compare RUN NEW-RUN",
+            "worldaction serve RUN/policies/NAME --rehearse 30",
+            "worldaction serve RUN/policies/NAME --rehearse 30 --ahead",
             "worldaction data convert --scale minmax",
         ),
         lambda command: parses(command),

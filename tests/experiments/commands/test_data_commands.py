@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,22 +13,25 @@ from typing import Any
 import numpy as np
 import pytest
 from listed_source import ListedSource, episode, robot, small_set
+from recorded_world import TASKS, record
 
 from envs.playtable.recover import UNIT
 from envs.playtable.tools.data_replay import replay_source
 from envs.playtable.tools.replay import CARRIED, load_recording
 from experiments import __main__ as cli
 from worldaction import spec
+from worldaction.config import RecordedConfig
 from worldaction.errors import UserError
 from worldaction.io.artefact import write_json
 from worldaction.io.sealed_json import read_json
+from worldaction.play.attempts import Attempts
 from worldaction.play.convert import convert
 from worldaction.play.inspect.actions import detect
 from worldaction.play.inspect.check import check_frames
 from worldaction.play.inspect.sample import sample
 from worldaction.play.inspect.summary import describe
 from worldaction.play.layout import Segment
-from worldaction.play.readers.source import Recording
+from worldaction.play.readers.source import Recording, open_source
 from worldaction.play.store import PlayStore
 
 Arrays = dict[str, np.ndarray]
@@ -447,6 +451,35 @@ def test_inspect_lists_what_is_missing_check_fails_and_strict_refuses(
     assert [s.success for s in PlayStore.open(tmp_path / "out").segments] == [True] * 3
     assert ran("inspect", path, "--option", "strict=no") == 2
     assert "the reader has no such option" in capsys.readouterr().err
+
+
+def test_every_episode_is_listed_by_the_number_that_a_labels_file_calls_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = record(tmp_path / "set", 4, outcomes=[True, False, None, None], validation=1)
+    assert ran("inspect", path) == 0
+    assert "outcome" not in capsys.readouterr().out
+    assert ran("inspect", path, "--episodes") == 0
+    listed = capsys.readouterr().out.split("\n\n")[-1].splitlines()[1:]
+    assert [line.split()[:3] for line in listed] == [
+        [str(number), "20", "validation" if number == 3 else "training"] for number in range(4)
+    ]
+    tasks = [TASKS[number % 2] for number in range(4)]
+    said = ["success", "failure", "unknown", "unknown"]
+    assert all(f" {task}: {how} (" in line for line, task, how in zip(listed, tasks, said, strict=True))
+
+
+def test_the_labels_file_of_the_documents_says_how_the_listed_episodes_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(cli.__file__).parents[1] / "docs/recorded.md").read_text()
+    (program,) = re.findall(r"```python\n(import json\n.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    source = open_source(record(tmp_path / "set", 60, outcomes=[None] * 60))
+    found = Attempts(source, config=RecordedConfig(success="labels.json"))
+    assert [n for n, e in enumerate(found.episodes) if e.segments[0].success is False] == [3, 17, 28]
+    assert sum(e.segments[0].success is True for e in found.episodes) == 57
 
 
 def write_robomimic(folder: Path) -> Path:

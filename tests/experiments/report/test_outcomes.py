@@ -12,9 +12,8 @@ from evaluations import CALVIN, LIMIT, NAMES, WITHIN, Policy, Task, evaluation, 
 
 from experiments.report.outcomes import OTHER, STOCHASTIC, Episodes, Outcomes, recorded, same_episodes
 from experiments.report.results import dreams_table
-from experiments.report.statistics import average, compare_times, paired_difference, success_rate
+from experiments.report.statistics import average, compare_times, estimate_of, paired_difference, success_rate
 from experiments.report.summary import estimate, pooled
-from experiments.report.verdict import estimate_of
 from worldaction.io.sealed_json import read_json
 
 FAIR = Task(Policy(0.6, 80), Policy(0.9, 50), Policy(0.8, 60), judged=0.7)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from tiny_study import ROOT, options, study, summary
 
 from agents.policy import Policy
 from envs.benchmark import env_of
+from experiments.report.recorded.jurors import FEW
 from experiments.stages.task_run import TaskRun
 from experiments.study.run import Run
 from worldaction.errors import UserError
@@ -26,6 +29,12 @@ SAID = [n % 6 < 4 for n in range(24)]
 def asked(path: Path, **changes: object) -> list[str]:
     """The tiny study of a recorded set."""
     return without_simulator(options(play=path, run_dir="run", workers=1, **changes))
+
+
+def shown(page: str) -> str:
+    """What is to be read on a page, but for settings and versions."""
+    text = re.sub(r"<style>.*?</style>|<svg.*?</svg>", "", page.partition("What made it")[0], flags=re.DOTALL)
+    return re.sub(r"<[^>]*>", " ", text)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +56,9 @@ def test_policies_are_learned_from_the_recording_and_judged_by_models_of_what_wa
     store = TaskRun(run, 0, RED).store
     assert found["jurors"]["held_out"] == sum(e.split == "validation" for e in store.episodes)
     for task in (RED, BLUE):
+        starts = TaskRun(run, 0, task).attempts("validation")[: run.study.evaluation.dreams]
+        assert found["tasks"][task]["starts"] == len(starts)
+        assert [one["juror"] for one in found["tasks"][task]["per_juror"]] == [0, 1]
         told = found["jurors"]["tasks"][task]
         # jurors are tried on what they have not learned from, which is what the policies' models have
         known = [s for s in store.segments if s.task == task and store.episode_of(s.start).split == "training"]
@@ -68,6 +80,8 @@ def test_an_episode_of_the_evaluation_is_a_replay_by_one_juror(learned: Path) ->
         assert set(found[policy]["index"]) == set(range(len(starts)))
         assert found[policy]["n"] % (2 * len(starts)) == 0
         assert all(1 <= steps <= found["limit"] for steps in found[policy]["steps"])
+        assert found[policy]["juror"] == sorted(found[policy]["juror"])
+        assert set(found[policy]["juror"]) == {0, 1}
     assert found["action_error"]["bc"] > 0
     assert set(found["action_error"]) == {"bc", "ppo"}
 
@@ -82,6 +96,9 @@ def test_the_page_says_first_that_nobody_was_asked_and_what_is_not_known(learned
     assert "No robot and no simulator was asked." in page
     assert "With one hour on the robot, test reach the" in page
     assert "in the simulator" not in page
+    assert "Juror by juror" in page
+    assert f"Fewer than {FEW} first frames a task: reach the red block (" in page
+    assert not re.search(r"\b(skill|real)\b", shown(page))
     # a terminal breaks lines
     assert "2 world models that learned from the" in " ".join((learned / "said.txt").read_text().split())
 
@@ -103,7 +120,52 @@ def test_a_resumed_study_makes_nothing_anew(learned: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (learned / "run/cache").rglob("manifest.json")} == before
 
 
+def test_all_arms_have_the_jurors_of_the_study(learned: Path, tmp_path: Path) -> None:
+    arms = ["base:", "wide:world_model.hidden=24,success.threshold=0.6,table.image_size=2"]
+    record(tmp_path / "set", 24, outcomes=SAID)
+    made = study(*asked(tmp_path / "set"), "--tasks", TASKS[0], "--arms", *arms, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    found, run = summary(tmp_path / "run"), Run.open(tmp_path / "run")
+    base, wide = (Run.open(arm.folder) for arm in run.arms().values())
+    for seed in (0, 1):
+        of_each = [arm.jurors()[seed] for arm in (base, wide)]
+        assert len({one.world_model(seed).digest for one in of_each}) == 1
+        assert len({one.task(seed, RED, "success").digest for one in of_each}) == 1
+        # the study's own settings, which are those of its first arm
+        assert of_each[1].world_model(seed).digest == replace(base, held_out=True).world_model(seed).digest
+    assert base.world_model(0).digest != wide.world_model(0).digest
+    models = list((tmp_path / "run/cache/world_model").iterdir())
+    assert len(models) == 2 + 2
+    # of a run without arms they are that run itself
+    alone = Run.open(learned / "run")
+    assert alone.jurors()[0] == replace(alone, held_out=True)
+    # both arms begin at the same first frames, and the page speaks of jurors
+    starts = [arm["tasks"][RED]["starts"] for arm in found["arms"].values()]
+    assert starts[0] == starts[1] > 0
+    assert found["jurors"] == summary(base.folder)["jurors"] | {"tasks": found["jurors"]["tasks"]}
+    words = shown((tmp_path / "run/report.html").read_text())
+    assert "No robot and no simulator was asked." in words
+    assert not re.search(r"\b(skill|real|in the simulator)\b", words)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/cache").rglob("manifest.json")}
+    again = study("--resume", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run/cache").rglob("manifest.json")} == before
+
+
 # What cannot work -----------------------------------------------------------------------------------------------------
+
+
+def test_settings_that_make_no_jurors_are_refused_though_all_arms_change_them(tmp_path: Path) -> None:
+    path = record(tmp_path / "set", 12)
+    arms = ["a:world_model.length=8", "b:world_model.length=9"]
+    refused = study(*asked(path), "--world-model.length", "40", "--arms", *arms, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--world-model.length 40" in refused.stderr
+    for one in ("recorded.success=ends", "success.held-out=0.4", "evaluation.dreams=3"):
+        refused = study(*asked(path), "--arms", "base:", f"other:{one}", cwd=tmp_path)
+        assert refused.returncode == 2
+        assert "by which the policies of a recording are judged" in refused.stderr
+    assert not (tmp_path / "run").exists()
 
 
 def test_tasks_are_named_as_people_say_them(tmp_path: Path) -> None:

@@ -30,6 +30,20 @@ def describe(source: Source) -> str:
     return "\n\n".join([*parts, f"statistics of {which} {total:,} frames\n{_table(runs, source)}"])
 
 
+def list_episodes(source: Source) -> str:
+    """What `worldaction data inspect --episodes` prints: the number by which a labels file calls each episode, how long
+    it is, its tasks and how these ended, and where it lies.
+    """
+    rows = [f"{'episode':>7} {'frames':>7} {'split':<11} task: outcome, and where the episode lies"]
+    for number, one in enumerate(source.episodes):
+        tasks = [f"{s.sentence or s.task}: {_OUTCOMES[s.success]}" for s in one.segments] or ["no task"]
+        rows.append(f"{number:>7} {one.length:>7} {one.split:<11} {'; '.join(tasks)} ({one.where})")
+    return "\n".join(rows)
+
+
+_OUTCOMES = {True: "success", False: "failure", None: "unknown"}
+
+
 def _head(source: Source) -> str:
     episodes, layout = source.episodes, source.layout
     total = sum(episode.length for episode in episodes)
