@@ -75,7 +75,7 @@ class Study:
     arms: tuple[str, ...] = ()
     """Settings to compare, as changes of this one: [NAME:]LOSS+LOSS...,SECTION.OPTION=VALUE...; see docs/arms.md."""
     run_dir: str | None = None
-    """Folder of the run; by default runs/calvin/<preset>-<time>."""
+    """Folder of the run; by default runs/calvin/<preset>-<time>, of recorded data runs/recorded/<preset>-<time>."""
     cache: str | None = None
     """Folder of artefacts that runs share, or a run's: what the same settings have made there is not made again. By
     default the run's own."""
