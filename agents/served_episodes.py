@@ -40,26 +40,31 @@ class ServedEpisodes:
     """
 
     def __init__(self, path: Path, policy: Policy, *, name: str) -> None:
-        config = policy.model.config
-        self.path, self._scale, self._task, self._lock = path, policy.interface.scale, policy.task, threading.Lock()
+        self.path, self._policy, self._name, self._lock = path, policy, name, threading.Lock()
         if (before := begun_as(path)) not in (None, name):
             raise UserError(
                 f"{path}.partial has episodes of {before}; serve that policy with --record {path} and stop it, which"
                 " closes the store, or give another --record"
             )
-        self._writer = StoreWriter(
-            path,
-            image_size=config.image_size,
-            source=policy.interface.source or SOURCE,
-            renderer="cameras",
-            seed=None,
-            config={"policy": {"name": name}} | as_config(policy.interface),
-            # a robot has no scene to tell of
-            layout=replace(config.layout, cameras=config.cameras, scene=0),
-            resume=name,
-        )
+        self._writer = self._begun()
         if self._writer.whole:
             LOGGER.info("%s goes on after %d episodes", path, self._writer.whole)
+
+    def _begun(self) -> StoreWriter:
+        """A writer that goes on from what is on disk."""
+        config, interface = self._policy.model.config, self._policy.interface
+        return StoreWriter(
+            self.path,
+            image_size=config.image_size,
+            source=interface.source or SOURCE,
+            renderer="cameras",
+            seed=None,
+            config={"policy": {"name": self._name}} | as_config(interface),
+            # a robot has no scene to tell of
+            layout=replace(config.layout, cameras=config.cameras, scene=0),
+            resume=self._name,
+            irreplaceable=True,
+        )
 
     def __enter__(self) -> ServedEpisodes:
         return self
@@ -84,18 +89,25 @@ class ServedEpisodes:
             success: what the robot said; None if it said nothing.
 
         Raises:
-            UserError: the disk is full.
+            UserError: the disk is full; nothing of the episode is kept, and it can be tried again.
         """
-        actions = np.stack(told)
+        scale, actions = self._policy.interface.scale, np.stack(told)
         arrays: dict[str, Any] = {key: np.stack([frame[key] for frame in seen]) for key in seen[0]}
-        arrays[ACTION] = actions if self._scale is None else self._scale.to_unit(actions)
+        arrays[ACTION] = actions if scale is None else scale.to_unit(actions)
         with self._lock:
-            segment = Segment(self._task, 0, len(actions), success)
+            if self._writer.ended:
+                # an episode did not fit: without what there is of it
+                self._writer = self._begun()
+            segment = Segment(self._policy.task, 0, len(actions), success)
             self._writer.add_episode(arrays, kind="near_miss", segments=[segment])
             self._writer.checkpoint()
         LOGGER.info("episode %d of %s: %d frames, %s", len(self) - 1, self.path, len(actions), OUTCOMES[success])
 
     def close(self) -> None:
-        """Give the store its name; without an episode there is none."""
+        """Give the store its name; without an episode there is none.
+
+        Raises:
+            UserError: the disk is full, or was when an episode was to be kept; the others stay in STORE.partial.
+        """
         with self._lock:
             self._writer.close() if len(self) else self._writer.abandon()

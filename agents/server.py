@@ -36,13 +36,15 @@ LARGEST: Final = 64 * 2**20
 """Bytes of a message: eight cameras of full HD."""
 TOLD_EVERY: Final = 300
 """Actions between two lines of the log."""
+LONGEST: Final = 18_000
+"""Frames of a recorded episode, ten minutes at 30 Hz: they are in memory until it has ended."""
 RESET: Final = "reset"
 SUCCESS: Final = "success"
 MALFORMED: Final = (ValueError, TypeError, KeyError, AttributeError, IndexError, RuntimeError, OverflowError)
 """What msgpack, NumPy and torch raise over messages that are not what they seem."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Episode:
     """What a connection is at."""
 
@@ -55,6 +57,8 @@ class Episode:
     """The action that answered each."""
     after: list[float] = field(default_factory=list)
     """Of work after each of them, if actions are computed ahead."""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Of what is recorded: a server that is closed keeps the episodes that others are at."""
 
 
 class PolicyServer:
@@ -129,7 +133,12 @@ class PolicyServer:
         for connection in list(self._connections):
             connection.close()
         for episode in list(self._under_way):
-            self._keep(episode, None)
+            try:
+                self._keep(episode, None)
+            except UserError as error:
+                LOGGER.error("an episode of %d frames is lost: %s", len(episode.seen), error)
+        # a robot that was being answered just now adds nothing any more
+        self._record = None
 
     # ---- a connection
 
@@ -149,17 +158,18 @@ class PolicyServer:
         self._under_way.append(episode)
         self._connections.add(connection)
         # a robot that is lost raises here, and one that leaves ends the loop
-        with suppress(self._lost):
-            for message in connection:
-                connection.send(self._answer(message, episode))
-                self._look_ahead(episode)
-                if len(episode.seconds) == TOLD_EVERY:
-                    _tell(episode)
-        self._connections.discard(connection)
-        _tell(episode)
-        LOGGER.info("the robot is gone")
-        self._under_way.remove(episode)
-        self._keep(episode, None)
+        try:
+            with suppress(self._lost):
+                for message in connection:
+                    connection.send(self._answer(message, episode))
+                    self._look_ahead(episode)
+                    if len(episode.seconds) == TOLD_EVERY:
+                        _tell(episode)
+        finally:
+            self._connections.discard(connection)
+            _tell(episode)
+            LOGGER.info("the robot is gone")
+            self._end(episode)
 
     def _answer(self, message: bytes | str, episode: Episode) -> bytes:
         """What is said to one message; one that cannot be used changes nothing."""
@@ -170,14 +180,18 @@ class PolicyServer:
                 return self._ended(episode, observation)
             anew = observation.pop(RESET, False)
             seen = self._seen(observation)
-            # the sequence of episodes' noise is the policy's, so two robots must not draw at once
-            with self._lock:
-                action, episode.state = self._acts.predict(seen, None if anew else episode.state)
             if anew:
                 self._keep(episode, None)
+                episode.state = None
+            elif self._record is not None and len(episode.seen) >= LONGEST:
+                raise UserError(f"{LONGEST:,} frames without an end; send a mark of success, or a frame with reset")
+            # the sequence of episodes' noise is the policy's, so two robots must not draw at once
+            with self._lock:
+                action, episode.state = self._acts.predict(seen, episode.state)
             if self._record is not None:
-                episode.seen.append(seen)
-                episode.told.append(action)
+                with episode.lock:
+                    episode.seen.append(seen)
+                    episode.told.append(action)
         except UserError as error:
             return self._refused(str(error))
         except MALFORMED as error:
@@ -211,9 +225,20 @@ class PolicyServer:
 
     def _keep(self, episode: Episode, success: bool | None) -> None:
         """Write what was seen and told since the episode began, if there is anything."""
-        seen, told, episode.seen, episode.told = episode.seen, episode.told, [], []
-        if self._record is not None and seen:
-            self._record.keep(seen, told, success)
+        with episode.lock:
+            if self._record is not None and episode.seen:
+                self._record.keep(episode.seen, episode.told, success)
+            # only now: what could not be written can be tried again
+            episode.seen, episode.told = [], []
+
+    def _end(self, episode: Episode) -> None:
+        """The robot is gone; what it saw is kept before the episode is forgotten."""
+        try:
+            self._keep(episode, None)
+        except UserError as error:
+            LOGGER.error("an episode is tried again when the server ends: %s", error)
+        else:
+            self._under_way.remove(episode)
 
     def _refused(self, reason: str) -> bytes:
         LOGGER.warning("refused: %s", reason)

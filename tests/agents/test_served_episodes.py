@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ from worldaction.interface import interface_of
 from worldaction.play.attempts import Attempts
 from worldaction.play.readers.source import open_source
 from worldaction.play.store import PlayStore
+from worldaction.play.writers.store import StoreWriter
 from worldaction.spec import ACTION
 
 assert client
@@ -166,17 +168,116 @@ def test_the_log_says_what_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert f"episode 0 of {tmp_path / 'store'}: 2 frames, a success" in caplog.text
 
 
-def test_an_error_leaves_what_was_kept_to_go_on_with(tmp_path: Path) -> None:
-    policy, frames = scaled(), stream(2)
+def interrupted(path: Path) -> None:
+    """One episode, and then an error."""
 
     def fail() -> None:
-        with ServedEpisodes(tmp_path / "store", policy, name="mine") as kept:
-            kept.keep(frames, [policy.select_action(frame) for frame in frames], True)
+        with ServedEpisodes(path, scaled(), name="mine") as kept:
+            kept.keep(stream(2), [np.zeros(len(SCALE.low), np.float32)] * 2, True)
             raise OSError("the port is taken")
 
     with pytest.raises(OSError, match="port"):
         fail()
+
+
+def test_an_error_leaves_what_was_kept_to_go_on_with(tmp_path: Path) -> None:
+    interrupted(tmp_path / "store")
     assert not (tmp_path / "store").exists()
-    with ServedEpisodes(tmp_path / "store", policy, name="mine") as kept:
+    with ServedEpisodes(tmp_path / "store", scaled(), name="mine") as kept:
         assert len(kept) == 1
     assert [s.success for s in PlayStore.open(tmp_path / "store").segments] == [True]
+
+
+def full(monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
+    """The disk takes so many arrays more."""
+    left, write = [after], StoreWriter._write
+
+    def _write(self: StoreWriter, block: dict[str, np.ndarray]) -> None:
+        for key, array in block.items():
+            left[0] -= 1
+            if left[0] < 0:
+                raise self._failed(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            write(self, {key: array})
+
+    monkeypatch.setattr(StoreWriter, "_write", _write)
+
+
+def lengths(path: Path) -> list[int]:
+    """Of a store's episodes, which is as it was written."""
+    store = PlayStore.open(path)
+    store.verify()
+    return [episode.length for episode in store.episodes]
+
+
+def test_an_episode_that_does_not_fit_on_the_disk_can_be_marked_again_and_the_others_stay(tmp_path: Path) -> None:
+    with (
+        ServedEpisodes(tmp_path / "store", scaled(), name="mine") as kept,
+        started(PolicyServer(scaled(), port=0, record=kept)) as server,
+        connected(server) as connection,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
+        connection.recv(timeout=20)
+        for message in [*stream(3), {"success": True}, *stream(2)]:
+            asked(connection, message)
+        full(monkeypatch, after=2)
+        assert "No space left" in asked(connection, {"success": True})["error"]
+        # the robot may go on meanwhile
+        asked(connection, stream(1)[0])
+        monkeypatch.undo()
+        assert asked(connection, {"success": False}) == {"episodes": 2}
+    assert lengths(tmp_path / "store") == [3, 3]
+    assert [s.success for s in PlayStore.open(tmp_path / "store").segments] == [True, False]
+
+
+def test_a_disk_that_stays_full_leaves_what_was_kept_to_go_on_with(tmp_path: Path) -> None:
+    def day() -> None:
+        told = [np.zeros(len(SCALE.low), np.float32)] * 3
+        with (
+            pytest.MonkeyPatch.context() as monkeypatch,
+            ServedEpisodes(tmp_path / "store", scaled(), name="mine") as kept,
+        ):
+            kept.keep(stream(2), told[:2], True)
+            full(monkeypatch, after=2)
+            with pytest.raises(UserError, match="No space left"):
+                kept.keep(stream(3), told, True)
+
+    with pytest.raises(UserError, match=r"what was saved is in .*store\.partial"):
+        day()
+    assert not (tmp_path / "store").exists()
+    serving(tmp_path / "store", [*stream(1), {"success": None}])
+    assert lengths(tmp_path / "store") == [2, 1]
+
+
+def test_of_two_robots_the_one_that_leaves_first_is_the_one_that_is_kept(tmp_path: Path) -> None:
+    with (
+        ServedEpisodes(tmp_path / "store", scaled(), name="mine") as kept,
+        started(PolicyServer(scaled(), port=0, record=kept)) as server,
+        connected(server) as first,
+    ):
+        first.recv(timeout=20)
+        for message in stream(3):
+            asked(first, message)
+        with connected(server) as second:
+            second.recv(timeout=20)
+            for message in stream(2):
+                asked(second, message)
+        wait(lambda: len(kept) == 1 and len(server._under_way) == 1)
+    assert lengths(tmp_path / "store") == [2, 3]
+
+
+def test_an_episode_without_an_end_is_not_gathered_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST", 3)
+    said = serving(tmp_path / "store", [*stream(3), stream(1)[0], {"success": True}, *stream(1)])
+    assert said[0]["error"] == "3 frames without an end; send a mark of success, or a frame with reset"
+    assert lengths(tmp_path / "store") == [3, 1]
+
+
+def test_what_was_kept_of_a_robot_is_never_deleted_because_it_cannot_be_gone_on_with(tmp_path: Path) -> None:
+    interrupted(tmp_path / "store")
+    frames = tmp_path / "store.partial" / "frames"
+    short = next(frames.glob("*.memmap"))
+    os.truncate(short, 1)
+    before = sorted(path.name for path in frames.iterdir())
+    with pytest.raises(UserError, match=r"store\.partial cannot be gone on with .* move it away first"):
+        ServedEpisodes(tmp_path / "store", scaled(), name="mine")
+    assert sorted(path.name for path in frames.iterdir()) == before

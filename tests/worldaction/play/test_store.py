@@ -154,6 +154,19 @@ def test_a_failed_writer_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_writer_whose_disk_was_full_publishes_nothing_afterwards(tmp_path: Path) -> None:
+    writing = writer(tmp_path / "store", resume="mine")
+    writing.add_episode(episode(5, 0), kind="play")
+    writing.checkpoint()
+    writing._failed(OSError(28, "No space left on device"))
+    for use in (writing.close, writing.checkpoint, lambda: writing.add_episode(episode(5, 0), kind="play")):
+        with pytest.raises(UserError, match=r"writing it has failed; what was saved is in .*store\.partial"):
+            use()
+    with writer(tmp_path / "store", resume="mine") as again:
+        assert again.whole == 1
+    PlayStore.open(tmp_path / "store").verify()
+
+
 def test_a_killed_writer_is_reported_and_its_rest_replaced(tmp_path: Path) -> None:
     killed = writer(tmp_path / "s")
     killed.add_episode(episode(3, 0), kind="play")

@@ -18,7 +18,7 @@ from worldaction.spec import ACTION
 LOGGER = logging.getLogger("worldaction")
 SETS: Final = "sets"
 """In a store's config: of each set that it was joined from, where it lies, its episodes and frames."""
-SAME: Final = ("robot", "action", "binary")
+SAME: Final = ("robot", "action", "binary", "absolute", "euler", "null_action")
 """What has to be the same of all: how to move this robot, and what it says of itself."""
 
 

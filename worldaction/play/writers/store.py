@@ -73,6 +73,8 @@ class StoreWriter:
         layout: what a frame holds; the first frames decide which of its cameras the store has.
         resume: a name for all that is going to be written. What a writer with the same one had saved with `checkpoint`
             when it was interrupted is kept: go on from `whole` and `begun`. None starts afresh.
+        irreplaceable: the frames cannot be made again: what was saved and cannot be gone on with is refused, where it
+            would be deleted else.
 
     Raises:
         UserError: `path` exists or cannot be written, or another process is writing it.
@@ -89,6 +91,7 @@ class StoreWriter:
         config: Mapping[str, Any] | None = None,
         layout: spec.Layout = spec.CALVIN,
         resume: str | None = None,
+        irreplaceable: bool = False,
     ) -> None:
         self.path = Path(path)
         if self.path.exists():
@@ -105,8 +108,10 @@ class StoreWriter:
         self._skipped: list[str] = []
         self._current: Episode | None = None
         self._last_action = self._null_action
-        self._resume = resume
+        self._resume, self._irreplaceable = resume, irreplaceable
         self._saved = False
+        self.ended = False
+        """Nothing more can be written: the store was closed or abandoned, or writing it has failed."""
         try:
             self._claim()
         except OSError as error:
@@ -177,6 +182,7 @@ class StoreWriter:
 
     def begin_episode(self, *, kind: Kind, split: spec.Split = "training", scene: str = "") -> None:
         """Start an episode that comes in pieces; arguments as for `add_episode`."""
+        self._check_open()
         if self._current is not None:
             raise UserError(f"{self.path}: episode {len(self._episodes)} has not ended; call end_episode first")
         if kind not in get_args(Kind):
@@ -188,6 +194,7 @@ class StoreWriter:
 
     def append(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Append frames to the episode that has begun; arguments as for `add_episode`."""
+        self._check_open()
         if self._current is None:
             raise UserError(f"{self.path}: no episode has begun; call begin_episode first")
         number, first = len(self._episodes), self._current.length == 0
@@ -258,6 +265,7 @@ class StoreWriter:
         Raises:
             UserError: the disk is full.
         """
+        self._check_open()
         try:
             for file in self._files.values():
                 file.flush()
@@ -274,8 +282,9 @@ class StoreWriter:
         """Publish the store under its name.
 
         Raises:
-            UserError: there are no frames, an episode has not ended, or the disk is full.
+            UserError: there are no frames, an episode has not ended, the disk is full, or writing it failed before.
         """
+        self._check_open()
         if not self._episodes or self._current is not None:
             reason = f"episode {len(self._episodes)} has not ended" if self._current else "no episode was added"
             self.abandon()
@@ -291,6 +300,7 @@ class StoreWriter:
             # not before: killed in between, a writer goes on from it
             (self.path / CHECKPOINT).unlink(missing_ok=True)
             self._release()
+            self.ended = True
         except OSError as error:
             raise self._failed(error) from error
 
@@ -300,10 +310,16 @@ class StoreWriter:
             # closing flushes, which fails again on the full disk that may have led here
             with contextlib.suppress(OSError):
                 file.close()
-        self._files = {}
+        self._files, self.ended = {}, True
         if not self._saved:
             shutil.rmtree(self._partial, ignore_errors=True)
         self._release()
+
+    def _check_open(self) -> None:
+        """What was cut off in the middle must not be added to, nor published."""
+        if self.ended:
+            kept = f"; what was saved is in {self._partial}" if self._saved and self._partial.exists() else ""
+            raise UserError(f"{self.path} is closed, or writing it has failed{kept}; begin another writer")
 
     def _claim(self) -> None:
         """The folder under its temporary name, for this process alone: empty, or as an interrupted writer saved it."""
@@ -329,6 +345,9 @@ class StoreWriter:
                 raise ValueError("it is part of something else")
             self._cut(saved.frames, saved.layout)
         except (UserError, ValueError) as error:
+            if self._irreplaceable:
+                self._release()
+                raise UserError(f"{self._partial} cannot be gone on with ({error}); move it away first") from error
             logger.warning("%s cannot be continued (%s): starting again", self._partial, error)
             return False
         self._frames, self._episodes, self._segments = saved.frames, saved.episodes, saved.segments

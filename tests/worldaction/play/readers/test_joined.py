@@ -76,6 +76,7 @@ def test_a_camera_and_a_scene_that_one_set_has_not_are_left_out(tmp_path: Path) 
     [
         (replace(NUMBERS, robot=3), 30.0, r"is of another robot than .*old: robot is 3, not 2; leave it out"),
         (replace(NUMBERS, action=3, null_action=(0.0,) * 3), 30.0, "action is 3, not 2"),
+        (replace(NUMBERS, absolute=not NUMBERS.absolute), 30.0, "absolute is (True|False), not"),
         (NUMBERS, 15.0, r"has 15 frames a second, .*old has 30; leave it out"),
     ],
 )
