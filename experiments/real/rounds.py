@@ -11,7 +11,6 @@ from experiments.real.starts import LISTS, start_numbers
 from experiments.stages.bc import load_actor
 from experiments.stages.improve import STAGE
 from experiments.stages.task_run import TaskRun
-from experiments.stages.world_model import train_world_model
 from experiments.study.run import LOGGER, Run
 from worldaction.io.recorder import progress
 from worldaction.play.store import PlayStore, concatenate
@@ -35,14 +34,8 @@ def record_policy(run: Run, seed: int, task: str) -> None:
     LOGGER.info("%s, seed %d: %d of %d recorded episodes succeeded", task, seed, found.successes, found.episodes)
 
 
-def train_on(run: Run, seed: int) -> None:
-    """Play and recorded episodes --> the world model of a round, which goes on from that of the round before."""
-    _join(run, seed)
-    train_world_model(run, seed)
-
-
-def _join(run: Run, seed: int) -> None:
-    """All that has been recorded of a seed's policies, behind the play."""
+def join_play(run: Run, seed: int) -> None:
+    """Play and all that has been recorded of a seed's policies --> the play of a round."""
     artefact = run.play(seed)
     if artefact.complete:
         return

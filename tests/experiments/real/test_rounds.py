@@ -128,6 +128,19 @@ def test_killed_and_resumed_it_comes_to_the_same_numbers(world: Path, tmp_path: 
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_damaged_play_of_a_round_is_made_again(world: Path, tmp_path: Path) -> None:
+    copied(world, tmp_path / "all")
+    (side,) = Run.open(tmp_path / "all/run").rounds()
+    path = side.play(0).path / "store/frames/action.memmap"
+    whole = path.read_bytes()
+    path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    again = study("--resume", "run", cwd=tmp_path / "all")
+    assert again.returncode == 0, again.stderr
+    assert "action.memmap has changed since it was written" in again.stderr
+    assert path.read_bytes() == whole
+    assert summary(tmp_path / "all/run") == summary(world / "run")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
