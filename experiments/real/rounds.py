@@ -7,7 +7,7 @@ policy of the round before, and they go on training what that round has trained.
 from __future__ import annotations
 
 from experiments.real.collect import collect, collected
-from experiments.real.starts import LISTS, start_numbers
+from experiments.real.starts import round_numbers
 from experiments.stages.bc import load_actor
 from experiments.stages.improve import STAGE
 from experiments.stages.task_run import TaskRun
@@ -26,7 +26,7 @@ def record_policy(run: Run, seed: int, task: str) -> None:
     policy, path = task_run.policy(load_actor(task_run, STAGE)), artefact.folder / "store"
     if not path.exists():
         with progress(episodes, f"{run.study.improved.upper()} {task}, seed {seed}, is recorded", "episode") as bar:
-            numbers = start_numbers(LISTS - run.round, episodes)
+            numbers = round_numbers(run.round, episodes)
             like = task_run.store.meta
             collect(policy, task_run.benchmark, path, numbers=numbers, like=like, progress=bar.update)
     found = collected(PlayStore.open(path))
