@@ -119,7 +119,7 @@ def _name(policy: Policy, benchmark: Benchmark, drawn_by: str, about: dict[str, 
     """A name for all that decides what episodes are like, but how many: equal names go on with each other's."""
     acts = [about, policy.task, policy.seed, policy.sampler, policy.env, as_config(policy.interface)]
     # a plug-in may keep its settings as it likes
-    where = benchmark if is_dataclass(benchmark) else None
+    where: Any = benchmark if is_dataclass(type(benchmark)) else None
     return digest(plain([*acts, benchmark.name, where, drawn_by, first]))
 
 
