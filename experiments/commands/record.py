@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--episodes", type=int, default=EPISODES, metavar="N", help=f"how many (default: {EPISODES}; at most 1000)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="list of start states, 0 to 499, each of 1000 (default: 0)"
+        "--seed", type=int, default=0, metavar="S", help="list of start states, 0 to 497, each of 1000 (default: 0)"
     )
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,9 +18,13 @@ from envs.episodes import Arrays, Recorder
 from envs.tables import Tables
 from envs.tasks import TASKS
 from experiments.stages.rollout import WIDTH, evaluate
+from worldaction.config import digest
+from worldaction.errors import UserError
 from worldaction.interface import ActionScale, as_config
+from worldaction.io.artefact import plain
 from worldaction.play.layout import Segment, StoreMeta
 from worldaction.play.store import PlayStore, StoreWriter
+from worldaction.play.writers.store import begun_as
 from worldaction.spec import ACTION
 
 TAIL: Final = 4
@@ -47,7 +51,7 @@ def collect(
     like: StoreMeta | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Collected:
-    """Record episodes of a policy; one that is killed goes on from the last ones that ended.
+    """Record episodes of a policy; a recording that is killed goes on from the last ones that ended, to any number.
 
     Every episode is a near miss: an attempt that may have succeeded. It is recorded until the environment or its time
     limit ends it; a success goes on for `TAIL` frames, which show it.
@@ -58,13 +62,13 @@ def collect(
         path: of the play store to create.
         numbers: of the start states; see `experiments.real.starts`.
         parallel: simulators stepped side by side, which changes nothing.
-        about: what the store is to say of who made it.
+        about: what the store is to say of who made it; what somebody else has begun is then refused, not overwritten.
         like: of a store that it is to be joined with, of whose keys it has no others; by default it has all that is
             observed.
         progress: called with the number of episodes that are done.
 
     Raises:
-        UserError: the store exists, or cannot be written.
+        UserError: the store exists, or cannot be written; something else was begun there, or more episodes.
     """
     arena = _Arena(benchmark, numbers, policy.interface.scale)
     drawn_by, scene = _drawn(benchmark, policy.task)
@@ -72,6 +76,13 @@ def collect(
     own = policy.model.config.layout
     # null action and gripper are the policy's, which may act in units of its own
     layout = like.layout if like else replace(own, cameras=benchmark.layout.cameras, scene=benchmark.layout.scene)
+    name = _name(policy, benchmark, drawn_by, about, numbers.start)
+    # the folder of a run's stage is nobody else's, and what is damaged there is made again
+    if about is not None and begun_as(path) not in (None, name):
+        raise UserError(
+            f"{path}.partial is of another policy, environment or --seed; repeat the command that began it,"
+            " give another --to, or delete it"
+        )
     writer = StoreWriter(
         path,
         image_size=policy.model.config.image_size,
@@ -80,7 +91,7 @@ def collect(
         seed=policy.seed,
         config=config | as_config(policy.interface),
         layout=layout,
-        resume=f"{about} {policy.task} {policy.seed} {numbers}",
+        resume=name,
     )
     left = iter(numbers[writer.whole :])
 
@@ -93,11 +104,23 @@ def collect(
         progress(count)
 
     with writer:
+        if writer.whole > len(numbers):
+            raise UserError(
+                f"{path}.partial has {writer.whole} episodes already; give --episodes {writer.whole} or more"
+            )
         progress(writer.whole)
         # an episode is a function of its number, so what was recorded before is as it would be now
         if rest := numbers[writer.whole :]:
             evaluate(policy, arena, indices=rest, parallel=parallel, progress=write)
     return collected(PlayStore.open(path))
+
+
+def _name(policy: Policy, benchmark: Benchmark, drawn_by: str, about: dict[str, Any] | None, first: int) -> str:
+    """A name for all that decides what episodes are like, but how many: equal names go on with each other's."""
+    acts = [about, policy.task, policy.seed, policy.sampler, policy.env, as_config(policy.interface)]
+    # a plug-in may keep its settings as it likes
+    where: Any = benchmark if is_dataclass(type(benchmark)) else None
+    return digest(plain([*acts, benchmark.name, where, drawn_by, first]))
 
 
 def collected(store: PlayStore) -> Collected:
@@ -130,9 +153,9 @@ class _Arena:
         self._benchmark, self._numbers, self._scale = benchmark, numbers, scale
         self._done: dict[int, tuple[Arrays, bool]] = {}
 
-    def starts(self, task: str) -> Sequence[Start]:
-        """All up to the last that is asked for."""
-        return [recorded_start(number) for number in range(self._numbers.stop)]
+    def starts(self, task: str) -> Mapping[int, Start]:
+        """Those that are asked for."""
+        return {number: recorded_start(number) for number in self._numbers}
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:
         """A simulator that keeps what happens in it."""

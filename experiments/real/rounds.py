@@ -7,11 +7,10 @@ policy of the round before, and they go on training what that round has trained.
 from __future__ import annotations
 
 from experiments.real.collect import collect, collected
-from experiments.real.starts import LISTS, start_numbers
+from experiments.real.starts import round_numbers
 from experiments.stages.bc import load_actor
 from experiments.stages.improve import STAGE
 from experiments.stages.task_run import TaskRun
-from experiments.stages.world_model import train_world_model
 from experiments.study.run import LOGGER, Run
 from worldaction.io.recorder import progress
 from worldaction.play.store import PlayStore, concatenate
@@ -27,7 +26,7 @@ def record_policy(run: Run, seed: int, task: str) -> None:
     policy, path = task_run.policy(load_actor(task_run, STAGE)), artefact.folder / "store"
     if not path.exists():
         with progress(episodes, f"{run.study.improved.upper()} {task}, seed {seed}, is recorded", "episode") as bar:
-            numbers = start_numbers(LISTS - run.round, episodes)
+            numbers = round_numbers(run.round, episodes)
             like = task_run.store.meta
             collect(policy, task_run.benchmark, path, numbers=numbers, like=like, progress=bar.update)
     found = collected(PlayStore.open(path))
@@ -35,14 +34,8 @@ def record_policy(run: Run, seed: int, task: str) -> None:
     LOGGER.info("%s, seed %d: %d of %d recorded episodes succeeded", task, seed, found.successes, found.episodes)
 
 
-def train_on(run: Run, seed: int) -> None:
-    """Play and recorded episodes --> the world model of a round, which goes on from that of the round before."""
-    _join(run, seed)
-    train_world_model(run, seed)
-
-
-def _join(run: Run, seed: int) -> None:
-    """All that has been recorded of a seed's policies, behind the play."""
+def join_play(run: Run, seed: int) -> None:
+    """Play and all that has been recorded of a seed's policies --> the play of a round."""
     artefact = run.play(seed)
     if artefact.complete:
         return

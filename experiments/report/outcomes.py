@@ -71,7 +71,13 @@ class Episodes:
         return median if np.isfinite(median) else None
 
     def shared_with(self, other: Episodes) -> tuple[Episodes, Episodes]:
-        """The episodes of both whose seed and start state both have, in the same order."""
+        """The episodes of both whose seed and start state both have, in the same order.
+
+        Raises:
+            ValueError: some are replays, of which many have the same seed and start state.
+        """
+        if self.juror is not None or other.juror is not None:
+            raise ValueError("replays cannot be paired by seed and start state")
         places = [{pair: i for i, pair in enumerate(zip(e.seed, e.start, strict=True))} for e in (self, other)]
         common = [pair for pair in places[0] if pair in places[1]]
         first, second = ([place[pair] for pair in common] for place in places)

@@ -104,13 +104,14 @@ def _rounds(run: Run, task: str, seeds: Sequence[int], here: Outcomes) -> list[J
         had so far, the mean of these seeds; success of "bc", given the same successes, and of the improved policy, and
         their "difference"; and the "gain" of the improved policy over that without real episodes, paired.
     """
-    told, had = [], {"episodes": 0.0, "successes": 0.0, "steps": 0.0}
-    for side in run.rounds():
+    told, sides = [], run.rounds()
+    for number, side in enumerate(sides, 1):
         done = [seed for seed in seeds if side.task(seed, task, "evaluation").complete]
         if not done:
             break
-        made = [side.recorded(seed, task).results for seed in done]
-        had = {key: value + fmean(one[key] for one in made) for key, value in had.items()}
+        # of the same seeds in every round: another one may not have come so far
+        made = [[one.recorded(seed, task).results for seed in done] for one in sides[:number]]
+        had = {key: sum(fmean(of[key] for of in one) for one in made) for key in ("episodes", "successes", "steps")}
         where = run.folder / "evaluation" / side.prefix
         evaluations = [read_json(where / f"{task}-seed{seed}.json") for seed in done]
         there = Outcomes.read(evaluations, {name: name for name in here.pair})

@@ -31,8 +31,8 @@ NOBODY: Final = 2**31 - 1
 class Arena(Protocol):
     """Where policies act, such as an `envs.benchmark.Benchmark`."""
 
-    def starts(self, task: str) -> Sequence[Start]:
-        """The fixed list of start states."""
+    def starts(self, task: str) -> Sequence[Start] | Mapping[int, Start]:
+        """Start states by their number, such as the fixed list."""
         ...
 
     def make(self, task: str, *, film: bool = False) -> gym.Env[Any, Any]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from envs.benchmark import benchmark_class
 from experiments.real.go_on import check_trained
-from experiments.real.rounds import record_policy, train_on
+from experiments.real.rounds import join_play, record_policy
 from experiments.report.comparison import compare, console_tables
 from experiments.report.run_page import console_table, write_report
 from experiments.report.summary import summarise
@@ -278,7 +278,11 @@ def _go_on(parts: Sequence[tuple[str, Run]], *, workers: int, log: Path) -> None
         tasked = [(n, r, s, t) for n, r in sides for s in r.study.seeds for t in r.study.tasks]
         recorded = [Wanted(r.recorded(s, t), _job(n, record_policy, r, s, t)) for n, r, s, t in tasked]
         run_jobs(unmade(recorded), workers, stage="episodes of policies", log=log)
-        models = [Wanted(r.world_model(s), _job(n, train_on, r, s)) for n, r in sides for s in r.study.seeds]
+        seeded = [(n, r, s) for n, r in sides for s in r.study.seeds]
+        # the play is an artefact of its own: damaged, it is made again though the model that learned from it is whole
+        plays = [Wanted(r.play(s), _job(n, join_play, r, s)) for n, r, s in seeded]
+        run_jobs(unmade(plays), workers, stage="play of a round", log=log)
+        models = [Wanted(r.world_model(s), _job(n, train_world_model, r, s)) for n, r, s in seeded]
         run_jobs(unmade(models), _side_by_side(sides[0][1], workers), stage="world models go on", log=log)
         policies = [Wanted(r.task(s, t, "evaluation"), _job(n, learn_task, r, s, t)) for n, r, s, t in tasked]
         run_jobs(unmade(policies), workers, stage="policies after real episodes", log=log)

@@ -17,9 +17,10 @@ from envs.episodes import LAST_SEED, SEEDS
 from envs.tasks import TASKS
 from experiments import __main__ as cli
 from experiments.guard import guarded
-from experiments.real.collect import TAIL, Keeping, collect
-from experiments.real.starts import LISTS, start_numbers
+from experiments.real.collect import TAIL, Keeping, _Arena, collect
+from experiments.real.starts import LISTS, OF_ROUNDS, round_numbers, start_numbers
 from experiments.stages.rollout import evaluate
+from worldaction.errors import UserError
 from worldaction.interface import ActionScale, RobotCamera, RobotInterface, interface_of
 from worldaction.play.store import PlayStore
 from worldaction.spec import ACTION, ROBOT, SCENE
@@ -88,6 +89,34 @@ def test_what_is_recorded_does_not_depend_on_what_runs_side_by_side_nor_on_a_kil
     assert PlayStore.open(one).segments == PlayStore.open(two).segments
 
 
+def test_a_killed_recording_goes_on_to_more_episodes_and_nothing_else_goes_on_with_it(tmp_path: Path) -> None:
+    path, about = tmp_path / "store", {"name": NAME}
+
+    def kill(count: int) -> None:
+        if count:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        collect(policy(), at_home(), path, numbers=start_numbers(7, 3), parallel=2, about=about, progress=kill)
+    stricter = benchmark_of(policy(), max_steps=24)
+    drawn = policy()
+    drawn.sampler = "deterministic" if drawn.sampler == "stochastic" else "stochastic"
+    others = [
+        (policy(), stricter, about, 7),
+        (drawn, at_home(), about, 7),
+        (policy(), at_home(), {"name": "x"}, 7),
+        (policy(), at_home(), about, 8),
+    ]
+    for acting, benchmark, who, seed in others:
+        with pytest.raises(UserError, match="another policy, environment or --seed; repeat the command that began it"):
+            collect(acting, benchmark, path, numbers=start_numbers(seed, 3), about=who)
+    with pytest.raises(UserError, match="has 2 episodes already; give --episodes 2 or more"):
+        collect(policy(), at_home(), path, numbers=start_numbers(7, 1), about=about)
+    done: list[int] = []
+    found = collect(policy(), at_home(), path, numbers=start_numbers(7, 4), about=about, progress=done.append)
+    assert (found.episodes, done) == (4, [2, 2])
+
+
 def test_an_episode_of_the_store_ends_as_one_of_an_evaluation(tmp_path: Path) -> None:
     acting, benchmark, numbers = policy(), at_home(), start_numbers(0, 3)
     found = collect(acting, benchmark, tmp_path / "store", numbers=numbers)
@@ -153,7 +182,10 @@ def test_a_table_that_is_told_actions_of_a_robot_s_own_units_is_recorded_with_th
 
 
 def test_recorded_episodes_begin_where_nothing_else_does() -> None:
-    asked = {recorded_start(number).seed for seed in (0, LISTS - 1) for number in start_numbers(seed, START_STATES)}
+    numbers = [start_numbers(seed, START_STATES) for seed in (0, LISTS - OF_ROUNDS - 1)]
+    numbers += [round_numbers(number + 1, START_STATES) for number in range(OF_ROUNDS)]
+    asked = {recorded_start(number).seed for one in numbers for number in one}
+    assert len(asked) == START_STATES * len(numbers)
     uses = [*sorted(SEEDS.values()), LAST_SEED]
     ((first, last),) = {(a, b) for a, b in pairwise(uses) for seed in asked if a <= seed < b}
     assert first == SEEDS["dream_starts"]
@@ -163,11 +195,20 @@ def test_recorded_episodes_begin_where_nothing_else_does() -> None:
     assert not asked & {start_seed(index, task) for task in range(len(TASKS)) for index in range(START_STATES)}
 
 
+def test_no_start_states_are_made_but_those_that_are_recorded() -> None:
+    numbers = start_numbers(LISTS - OF_ROUNDS - 1, 2)
+    assert _Arena(at_home(), numbers, None).starts("turn_on_led") == {n: recorded_start(n) for n in numbers}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--episodes", "0"], "--episodes 0: give 1 to 1000"),
-        (["--seed", "500"], "--seed 500: there are 500 lists of start states; give 0 to 499"),
+        (
+            ["--seed", "500"],
+            "--seed 500: there are 498 lists of start states, and others are those of --real.rounds; give 0 to 497",
+        ),
+        (["--seed", "498"], "--seed 498: .*; give 0 to 497"),
         (["--env", "Pendulum-v1"], "leave out Pendulum-v1"),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from tiny_study import Started, copied, evaluations, finished_run, options, study, summary, weights
 
 from envs.benchmark import recorded_start
-from experiments.real.starts import LISTS, start_numbers
+from experiments.real.starts import round_numbers
 from experiments.report.results import real_table
 from experiments.stages.demonstrations import cloned, demonstrated
 from experiments.stages.task_run import TaskRun
@@ -58,7 +58,7 @@ def test_without_real_episodes_nothing_is_another_one(world: Path) -> None:
 def test_recorded_episodes_stand_behind_the_play_and_begin_where_nothing_else_does(world: Path) -> None:
     (side,) = Run.open(world / "run").rounds()
     recorded, play = PlayStore.open(side.recorded(0, TASK).path / "store"), PlayStore.open(side.play(0).path / "store")
-    assert recorded.meta.config["starts"] == [recorded_start(n).seed for n in start_numbers(LISTS - 1, 2)]
+    assert recorded.meta.config["starts"] == [recorded_start(n).seed for n in round_numbers(1, 2)]
     assert [(e.kind, e.split) for e in recorded.episodes] == [("near_miss", "training")] * 2
     old = PlayStore.open(world / "base/artefacts/play/store")
     assert len(play) == len(old) + len(recorded)
@@ -126,6 +126,19 @@ def test_killed_and_resumed_it_comes_to_the_same_numbers(world: Path, tmp_path: 
     ours, theirs = (dict(weights(folder / "base/cache")) for folder in (tmp_path, world))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_damaged_play_of_a_round_is_made_again(world: Path, tmp_path: Path) -> None:
+    (side,) = Run.open(copied(world / "run", tmp_path / "run")).rounds()
+    # in the cache, which both runs have
+    path = side.play(0).path / "store/frames/action.memmap"
+    whole = path.read_bytes()
+    path.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+    again = study("--resume", "run", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "action.memmap has changed since it was written" in again.stderr
+    assert path.read_bytes() == whole
+    assert summary(tmp_path / "run") == summary(world / "run")
 
 
 @pytest.mark.parametrize(

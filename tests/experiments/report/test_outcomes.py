@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from evaluations import CALVIN, LIMIT, NAMES, WITHIN, Policy, Task, evaluation, 
 from experiments.report.outcomes import OTHER, STOCHASTIC, Episodes, Outcomes, recorded, same_episodes
 from experiments.report.results import dreams_table
 from experiments.report.statistics import average, compare_times, estimate_of, paired_difference, success_rate
-from experiments.report.summary import estimate, pooled
+from experiments.report.summary import _rounds, estimate, pooled
+from worldaction.io.artefact import write_json
 from worldaction.io.sealed_json import read_json
 
 FAIR = Task(Policy(0.6, 80), Policy(0.9, 50), Policy(0.8, 60), judged=0.7)
@@ -211,3 +213,34 @@ def test_times_in_dreams_are_averaged_and_have_a_table(run: tuple[Path, Json]) -
     assert table.rows[0][4] == f"{first['imagined']:.0f}, {first['real']:.0f}"
     assert table.rows[0][5].startswith(f"{first['difference']['value']:+.0f} [")
     assert dreams_table({"tasks": {"open_drawer": {}}}).rows == []
+
+
+def test_real_episodes_and_steps_are_those_of_the_seeds_that_are_told(tmp_path: Path) -> None:
+    task, steps = "turn_on_led", {1: {0: 100, 1: 300}, 2: {0: 50}}
+
+    def side(number: int) -> SimpleNamespace:
+        for seed in steps[number]:
+            folder = tmp_path / f"evaluation/real{number}"
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / f"{task}-seed{seed}.json", evaluation(task, FAIR, seed))
+        return SimpleNamespace(
+            prefix=f"real{number}/",
+            task=lambda seed, *_: SimpleNamespace(complete=seed in steps[number]),
+            recorded=lambda seed, _: SimpleNamespace(
+                results={"episodes": 2, "successes": seed, "steps": steps[number][seed]}
+            ),
+        )
+
+    sides = [side(1), side(2)]
+    run: Any = SimpleNamespace(folder=tmp_path, rounds=lambda: sides)
+    here = Outcomes.read([evaluation(task, FAIR, seed) for seed in (0, 1)], NAMES)
+    told = _rounds(run, task, [0, 1], here)
+    assert [(one["seeds"], one["episodes"], one["steps"]) for one in told] == [([0, 1], 2, 200), ([0], 4, 150)]
+
+
+def test_replays_which_share_seed_and_start_are_not_paired_by_them() -> None:
+    plain = Episodes(np.zeros(2, int), np.arange(2), np.ones(2, bool), np.ones(2, int))
+    replays = Episodes(np.zeros(2, int), np.zeros(2, int), np.ones(2, bool), np.ones(2, int), juror=np.arange(2))
+    for one, other in ((plain, replays), (replays, plain)):
+        with pytest.raises(ValueError, match="replays cannot be paired"):
+            one.shared_with(other)

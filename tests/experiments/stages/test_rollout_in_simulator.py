@@ -21,7 +21,7 @@ from envs.playtable.benchmark import PlayTable
 from envs.playtable.env import PlayTableEnv
 from envs.playtable.generate import demo_episode, plan
 from envs.tasks import TASKS, get_task
-from experiments.real.starts import LISTS, start_numbers
+from experiments.real.starts import LISTS, OF_ROUNDS, round_numbers, start_numbers
 from experiments.stages import improve as learn
 from experiments.stages.rollout import NOBODY, Evaluation, evaluate
 from experiments.stages.task_run import TaskRun
@@ -252,8 +252,9 @@ def used_seeds(study: Study, data_seed: int) -> dict[str, set[int]]:
     found["evaluation and curve"] = {
         start_seed(index, task) for task in range(len(TASKS)) for index in range(START_STATES)
     }
-    numbers = (number for which in (0, LISTS - 1) for number in start_numbers(which, START_STATES))
-    found["recorded policies"] = {recorded_start(number).seed for number in numbers}
+    lists = [start_numbers(which, START_STATES) for which in (0, LISTS - OF_ROUNDS - 1)]
+    lists.append(round_numbers(1, START_STATES))
+    found["recorded policies"] = {recorded_start(number).seed for numbers in lists for number in numbers}
     found["dream starts"] = set(range(SEEDS["dream_starts"], SEEDS["dream_starts"] + study.update.starts))
     return found
 
