@@ -186,6 +186,6 @@ def test_options_take_the_values_of_the_study_unless_the_user_says_otherwise() -
     spec = POLICIES.parse("gaussian,layers=3")
     options = POLICIES.options(GaussianPolicy, spec.options, defaults={"width": 24, "blocks": 7})
     assert vars(options) == {"width": 24, "layers": 3}
-    with pytest.raises(UserError, match="layers 0: give 1 or more"):
+    with pytest.raises(UserError, match="layers 0: give 1 to 1,000"):
         POLICIES.options(GaussianPolicy, [("layers", "0")])
     assert small(GaussianPolicy, [("layers", "3")]).config["layers"] == 3

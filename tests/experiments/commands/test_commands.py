@@ -432,6 +432,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction replay runs/.../artefacts/seed0/world_model/non_finite_batch.safetensors": has_options,
     "worldaction replay FILE --skip": has_options,
     "worldaction campaign --minutes 0 --strikes 11 --only kills": has_options,
+    "worldaction campaign --minutes 0 --strikes 4 --seed 100": has_options,
     "worldaction benchmark": has_options,
     "worldaction benchmark --quick": has_options,
     "worldaction benchmark --peer lumos=../lumos dreamerv3-torch=../dreamerv3-torch r2dreamer=../r2dreamer": (
