@@ -47,6 +47,11 @@ def check_settings(study: Study) -> None:
     _check_sets(study, before)
     if study.arms:
         raise UserError("--from goes on with one run's settings; leave out --arms")
+    if share := study.stress.hidden_actions:
+        raise UserError(
+            f"--stress.hidden-actions {share}: others would be hidden among more episodes than in the run of --from,"
+            " and what was hidden there would be seen; give 0, with which all actions are seen, or begin another run"
+        )
     ours, theirs = _kept(study), _kept(before)
     for option, value in theirs.items():
         if ours[option] != value:

@@ -26,6 +26,7 @@ from worldaction.config import (
     UpdateConfig,
     check_ranges,
     check_stress,
+    to_dict,
 )
 from worldaction.errors import UserError, unknown
 from worldaction.extension import Family, Spec, from_text
@@ -101,8 +102,7 @@ def parse_study(
         raise unknown("preset", name, presets)
     preset = presets[name or DEFAULT] if before is None else begun_from(before)
     asked = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
-    # what a run has settled is as good as said
-    asked |= set() if before is None else {"--env"}
+    asked |= set() if before is None else _settled(preset)
     study = fitted(_checked(_parse_options(preset, rest, program)), preset, asked)
     if study.tasks == ("all",):
         study = replace(study, tasks=benchmark_class(study.env).open(study.env_config).tasks)
@@ -220,6 +220,14 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
         study = replace(study, evaluation=replace(study.evaluation, videos=0))
     return study
+
+
+def _settled(study: Study) -> set[str]:
+    """Options that are as good as said, for a run has settled them; but for `--gym`, which asks for another fit."""
+    from worldaction.io.artefact import flatten
+
+    found = {f"--{name.replace('_', '-')}" for name in flatten(to_dict(study))}
+    return {option for option in found if not option.startswith("--gym.")}
 
 
 def _recorded(study: Study, asked: set[str]) -> Study:

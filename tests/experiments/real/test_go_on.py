@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,10 @@ from experiments.stages.task_run import TaskRun
 from experiments.study.options import parse_study
 from experiments.study.resolve import seen_through, source_of
 from experiments.study.run import Run
+from worldaction.config import to_dict
 from worldaction.errors import UserError
 from worldaction.fit import linear_rise
-from worldaction.io.artefact import load_tensors
+from worldaction.io.artefact import load_tensors, write_json
 from worldaction.play.attempts import Attempts, task_name
 from worldaction.play.convert import convert
 from worldaction.play.readers.source import open_source
@@ -88,6 +90,26 @@ def test_the_settings_are_those_of_the_first_run_and_what_it_held_out_stays_so(w
     assert len(both) == len(old) + len(new)
     # one of three successes of each task, none of one or two failures
     assert [e.split for e in both.episodes[len(old.episodes) :]].count("validation") == 2
+
+
+def test_what_the_first_run_was_told_need_not_be_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path / "old", 24, outcomes=SAID)
+    record(tmp_path / "new", 24, outcomes=SAID, frames=16)
+    asked = "debug --play old --clone.demos 2 --stress.hidden-actions 0.5 --table.max-steps 48"
+    first = parse_study(asked.split())[0]
+    write_json(tmp_path / "first/config.json", to_dict(first))
+    going_on = "--play old new --from first"
+    with pytest.raises(UserError, match=r"--stress.hidden-actions 0.5: others would be hidden"):
+        parse_study(going_on.split())
+    second = parse_study([*going_on.split(), "--stress.hidden-actions", "0"])[0]
+    ours, stress = to_dict(second), replace(first.stress, hidden_actions=0.0)
+    new = {"more_play": ["new"], "from_run": str(tmp_path / "first")}
+    assert ours == to_dict(replace(first, stress=stress)) | new
+    assert second.clone.demos == 2
+    more = f"--stress.hidden-actions 0 --clone.demos 3 --tasks {RED}"
+    third = parse_study([*going_on.split(), *more.split()])[0]
+    assert (third.clone.demos, third.tasks) == (3, (RED,))
 
 
 def test_it_goes_on_in_fewer_steps_with_what_the_first_run_has_trained(world: Path) -> None:
