@@ -67,6 +67,8 @@ _RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.
 _GONE: Final = {
     "--reuse": "--cache, which takes a run's folder or any other",
     "--preset": "the first word, as in: python -m experiments.calvin debug",
+    "--more-play": "--play, which takes several sets, as in: --play A B",
+    "--from-run": "--from",
 }
 
 
@@ -160,8 +162,8 @@ def _spelled_out(argument: str) -> str:
     """An option by the name that it has now."""
     option, equals, value = argument.partition("=")
     option = _SHORT.get(option, option)
-    if option in _GONE:
-        raise UserError(f"{option} is now {_GONE[option]}")
+    if (gone := option.replace("_", "-")) in _GONE:
+        raise UserError(f"{option} is now {_GONE[gone]}")
     for before, now in _RENAMED.items():
         if option.startswith(before):
             option = now + option.removeprefix(before)
@@ -169,10 +171,11 @@ def _spelled_out(argument: str) -> str:
 
 
 def _several_plays(arguments: Sequence[str]) -> list[str]:
-    """`--play A B C` as the options that the settings have: the first set, and the others."""
+    """`--play A B C` or `--play=A B C` as the options that the settings have: the first set, and the others."""
     found = list(arguments)
-    if "--play" in found:
-        first = found.index("--play") + 2
+    at = next((n for n, argument in enumerate(found) if argument.partition("=")[0] == "--play"), None)
+    if at is not None:
+        first = at + (1 if "=" in found[at] else 2)
         after = next((n for n in range(first, len(found)) if found[n].startswith("--")), len(found))
         if first < after:
             found.insert(first, "--more-play")
