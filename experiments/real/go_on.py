@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from envs.benchmark import START_STATES, benchmark_class
 from experiments.study.checks import learns
+from experiments.study.fingerprints import LABELS, PLAY
 from experiments.study.settings import Study, load_study
 from worldaction.config import sizes_of
 from worldaction.errors import UserError
@@ -46,6 +47,11 @@ def check_settings(study: Study) -> None:
     _check_sets(study, before)
     if study.arms:
         raise UserError("--from goes on with one run's settings; leave out --arms")
+    if share := study.stress.hidden_actions:
+        raise UserError(
+            f"--stress.hidden-actions {share}: others would be hidden among more episodes than in the run of --from,"
+            " and what was hidden there would be seen; give 0, with which all actions are seen, or begin another run"
+        )
     ours, theirs = _kept(study), _kept(before)
     for option, value in theirs.items():
         if ours[option] != value:
@@ -103,17 +109,19 @@ def _check_sets(study: Study, before: Study) -> None:
 
 
 def check_trained(run: Run) -> None:
-    """Refuse to go on from a run that is not finished, or damaged.
+    """Refuse to go on from a run that is not finished or damaged, or whose sets or labels are others now.
 
     Args:
         run: not begun yet, whose `before` is looked at.
 
     Raises:
-        UserError: names the run, and how to finish it.
+        UserError: names the run, and how to finish it or what has changed.
     """
     if run.before is None:
         return
     study, before = run.study, run.before
+    # a complete run does not look any more, and with other outcomes other episodes would be held out
+    before.fingerprints.refuse_changed([PLAY, *before.fingerprints.more_play, LABELS])
     wanted = {f"seed{s}/world_model": before.world_model(s) for s in study.model_seeds}
     stages = [(s, t, g) for s in study.seeds for t in study.tasks for g in ("success", "clone")]
     wanted |= {f"seed{s}/{t}/{g}": before.task(s, t, g) for s, t, g in stages}

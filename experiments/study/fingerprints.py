@@ -49,8 +49,8 @@ class Fingerprints:
             STARTS: self.study.starts,
             NAMED_BY: self.study.world_model.named_by,
         }
-        if self.study.recorded.success.endswith(".json"):
-            found[LABELS] = self.study.recorded.success
+        if self._success.endswith(".json"):
+            found[LABELS] = self._success
         found.update(zip(self.more_play, self.study.more_play, strict=True))
         return {option: path for option, path in found.items() if path is not None}
 
@@ -58,6 +58,11 @@ class Fingerprints:
     def more_play(self) -> list[str]:
         """What the sets after the first one of --play go by."""
         return [f"{PLAY} ({number})" for number in range(2, len(self.study.plays) + 1)]
+
+    @cached_property
+    def _success(self) -> str:
+        """What says which attempts succeeded: to jurors, what all arms say, if the study has any."""
+        return [self.study, *(arm.study for arm in arms_of(self.study))][-1].recorded.success
 
     @cached_property
     def losses(self) -> list[str]:
@@ -83,7 +88,7 @@ class Fingerprints:
     def envs(self) -> list[str]:
         """Modules of the environment, the judges and the demonstrator."""
         env = BENCHMARKS.available().get(self.study.env, self.study.env)
-        return _foreign((env, self.study.gym.success, self.study.gym.expert, self.study.recorded.success))
+        return _foreign((env, self.study.gym.success, self.study.gym.expert, self._success))
 
     @staticmethod
     def judge(env: str) -> list[str]:

@@ -26,6 +26,7 @@ from worldaction.config import (
     UpdateConfig,
     check_ranges,
     check_stress,
+    to_dict,
 )
 from worldaction.errors import UserError, unknown
 from worldaction.extension import Family, Spec, from_text
@@ -66,6 +67,8 @@ _RENAMED: Final = {"--ppo.": "--update.", "--world-model.blind": "--world-model.
 _GONE: Final = {
     "--reuse": "--cache, which takes a run's folder or any other",
     "--preset": "the first word, as in: python -m experiments.calvin debug",
+    "--more-play": "--play, which takes several sets, as in: --play A B",
+    "--from-run": "--from",
 }
 
 
@@ -101,8 +104,7 @@ def parse_study(
         raise unknown("preset", name, presets)
     preset = presets[name or DEFAULT] if before is None else begun_from(before)
     asked = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
-    # what a run has settled is as good as said
-    asked |= set() if before is None else {"--env"}
+    asked |= set() if before is None else _settled(preset)
     study = fitted(_checked(_parse_options(preset, rest, program)), preset, asked)
     if study.tasks == ("all",):
         study = replace(study, tasks=benchmark_class(study.env).open(study.env_config).tasks)
@@ -160,8 +162,8 @@ def _spelled_out(argument: str) -> str:
     """An option by the name that it has now."""
     option, equals, value = argument.partition("=")
     option = _SHORT.get(option, option)
-    if option in _GONE:
-        raise UserError(f"{option} is now {_GONE[option]}")
+    if (gone := option.replace("_", "-")) in _GONE:
+        raise UserError(f"{option} is now {_GONE[gone]}")
     for before, now in _RENAMED.items():
         if option.startswith(before):
             option = now + option.removeprefix(before)
@@ -169,10 +171,11 @@ def _spelled_out(argument: str) -> str:
 
 
 def _several_plays(arguments: Sequence[str]) -> list[str]:
-    """`--play A B C` as the options that the settings have: the first set, and the others."""
+    """`--play A B C` or `--play=A B C` as the options that the settings have: the first set, and the others."""
     found = list(arguments)
-    if "--play" in found:
-        first = found.index("--play") + 2
+    at = next((n for n, argument in enumerate(found) if argument.partition("=")[0] == "--play"), None)
+    if at is not None:
+        first = at + (1 if "=" in found[at] else 2)
         after = next((n for n in range(first, len(found)) if found[n].startswith("--")), len(found))
         if first < after:
             found.insert(first, "--more-play")
@@ -220,6 +223,14 @@ def fitted(study: Study, preset: Study, asked: set[str]) -> Study:
         LOGGER.warning("%s draws no pictures here, so nothing is filmed", study.env)
         study = replace(study, evaluation=replace(study.evaluation, videos=0))
     return study
+
+
+def _settled(study: Study) -> set[str]:
+    """Options that are as good as said, for a run has settled them; but for `--gym`, which asks for another fit."""
+    from worldaction.io.artefact import flatten
+
+    found = {f"--{name.replace('_', '-')}" for name in flatten(to_dict(study))}
+    return {option for option in found if not option.startswith("--gym.")}
 
 
 def _recorded(study: Study, asked: set[str]) -> Study:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,16 @@ from tiny_study import Started, assert_same_run, copied, options, place, study, 
 
 from agents.policy import Policy
 from agents.served_episodes import ServedEpisodes
-from experiments.stages.play import open_play
+from experiments.real.go_on import check_trained
+from experiments.stages.play import make_play, open_play
 from experiments.stages.task_run import TaskRun
 from experiments.study.options import parse_study
-from experiments.study.resolve import source_of
+from experiments.study.resolve import seen_through, source_of
 from experiments.study.run import Run
+from worldaction.config import to_dict
 from worldaction.errors import UserError
 from worldaction.fit import linear_rise
-from worldaction.io.artefact import load_tensors
+from worldaction.io.artefact import load_tensors, write_json
 from worldaction.play.attempts import Attempts, task_name
 from worldaction.play.convert import convert
 from worldaction.play.readers.source import open_source
@@ -86,6 +90,26 @@ def test_the_settings_are_those_of_the_first_run_and_what_it_held_out_stays_so(w
     assert len(both) == len(old) + len(new)
     # one of three successes of each task, none of one or two failures
     assert [e.split for e in both.episodes[len(old.episodes) :]].count("validation") == 2
+
+
+def test_what_the_first_run_was_told_need_not_be_told_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    record(tmp_path / "old", 24, outcomes=SAID)
+    record(tmp_path / "new", 24, outcomes=SAID, frames=16)
+    asked = "debug --play old --clone.demos 2 --stress.hidden-actions 0.5 --table.max-steps 48"
+    first = parse_study(asked.split())[0]
+    write_json(tmp_path / "first/config.json", to_dict(first))
+    going_on = "--play old new --from first"
+    with pytest.raises(UserError, match=r"--stress.hidden-actions 0.5: others would be hidden"):
+        parse_study(going_on.split())
+    second = parse_study([*going_on.split(), "--stress.hidden-actions", "0"])[0]
+    ours, stress = to_dict(second), replace(first.stress, hidden_actions=0.0)
+    new = {"more_play": ["new"], "from_run": str(tmp_path / "first")}
+    assert ours == to_dict(replace(first, stress=stress)) | new
+    assert second.clone.demos == 2
+    more = f"--stress.hidden-actions 0 --clone.demos 3 --tasks {RED}"
+    third = parse_study([*going_on.split(), *more.split()])[0]
+    assert (third.clone.demos, third.tasks) == (3, (RED,))
 
 
 def test_it_goes_on_in_fewer_steps_with_what_the_first_run_has_trained(world: Path) -> None:
@@ -164,6 +188,34 @@ def test_a_run_that_is_not_finished_is_named(first: Path, tmp_path: Path) -> Non
     said = " ".join(refused.stderr.split())
     assert f"seed0/{RED}/clone is not finished or damaged; go on with that run first" in said
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "option"),
+    [("old", "--play"), ("more", r"--play \(2\)"), ("labels.json", "--recorded.success"), ("judge.py", "judge")],
+)
+def test_what_the_first_run_has_read_is_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, option: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.json").write_text(json.dumps({str(n): said for n, said in enumerate(SAID)}))
+    (tmp_path / "judge.py").write_text("def done(source, number, segment):\n    return number % 6 < 4  # True\n")
+    for name, frames in (("old", 20), ("more", 18), ("new", 16)):
+        record(tmp_path / name, 24, outcomes=SAID, frames=frames)
+    success = "judge:done" if changed == "judge.py" else "labels.json"
+    asked = options(play="old", run_dir="first", tasks=RED, recorded__jurors=1, recorded__success=success)
+    asked.insert(asked.index("old") + 1, "more")
+    begun = parse_study(without_simulator(asked))[0]
+    make_play(Run.create(seen_through(begun, source_of(begun).layout)), workers=1)
+    going_on = parse_study(["--play", "old", "more", "new", "--from", "first"])[0]
+    if (tmp_path / changed).is_dir():
+        # it has grown
+        shutil.rmtree(tmp_path / changed)
+        record(tmp_path / changed, 26, outcomes=[*SAID, True, False])
+    else:
+        (tmp_path / changed).write_text((tmp_path / changed).read_text().replace("rue", "rue "))
+    with pytest.raises(UserError, match=f"{option}.* has changed since the run in .*first began"):
+        check_trained(Run(going_on, Path()))
 
 
 def test_what_a_served_policy_has_recorded_fits_what_it_has_learned_from(

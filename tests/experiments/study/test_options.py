@@ -89,6 +89,23 @@ def test_of_a_recording_whose_tasks_succeed_in_one_split_alone_a_world_model_is_
     assert "no task with a success to learn from and another one that is held out" in caplog.text
 
 
+@pytest.mark.parametrize("play", [["--play", "SET"], ["--play=SET"]])
+def test_all_that_play_names_are_sets_until_the_next_option(play: list[str]) -> None:
+    first, second = str(DATA / "calvin_sample_64"), str(SAMPLE)
+    arguments = [argument.replace("SET", first) for argument in play]
+    study = parse_study([*arguments, second, "third", "--seeds", "1", "--env", "worldaction/PlayTable-v0"])[0]
+    assert study.plays == (first, second, "third")
+    assert study.seeds == (1,)
+
+
+@pytest.mark.parametrize("option", ["--more-play", "--more_play", "--from-run", "--from_run"])
+def test_what_play_and_from_are_kept_as_is_no_option(option: str) -> None:
+    said = f"{option} is now {'--play, which takes several' if 'play' in option else '--from'}"
+    for argument in ([option, "x"], [f"{option}=x"]):
+        with pytest.raises(UserError, match=said):
+            parse_study(["debug", "--play", str(SAMPLE), *argument])
+
+
 def test_what_needs_a_simulator_cannot_be_asked_of_a_recording() -> None:
     asked = ["small", "--play", str(DATA / "calvin_sample_64")]
     with pytest.raises(UserError, match=r"--evaluation\.curve-episodes needs a simulator"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from agents.policy import Policy
 from envs.benchmark import env_of
 from experiments.report.recorded.jurors import FEW
 from experiments.stages.task_run import TaskRun
+from experiments.study.options import parse_study
 from experiments.study.run import Run
 from worldaction.errors import UserError
 from worldaction.io.sealed_json import read_json
@@ -196,6 +198,23 @@ def test_other_labels_are_another_study(tmp_path: Path) -> None:
     path = record(tmp_path / "set", 12, outcomes=[None] * 12)
     shown = study(*asked(path), "--recorded.success", labels, "--print-config", cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
+
+
+def test_labels_that_only_arms_name_count_by_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = tmp_path / "labels.json"
+    record(tmp_path / "set", 24, outcomes=SAID)
+    arms = [f"{name}:recorded.success=labels.json,update.bc={bc}" for name, bc in (("a", 0), ("b", 1))]
+    digests = []
+    for name, number in (("one", "5"), ("other", "11")):
+        labels.write_text(json.dumps({str(n): said for n, said in enumerate(SAID)} | {number: True}))
+        begun = parse_study([*asked(tmp_path / "set"), "--arms", *arms])[0]
+        run = Run.create(replace(begun, run_dir=name))
+        arm = next(iter(run.arms().values()))
+        digests.append(arm.jurors()[0].play().digest)
+    assert digests[0] != digests[1]
+    with pytest.raises(UserError, match=r"--recorded.success labels.json has changed since the run in one began"):
+        Run.create(replace(begun, run_dir="one"))
 
 
 def test_a_recorded_environment_needs_a_recording(tmp_path: Path) -> None:
