@@ -303,6 +303,9 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction train --play my_set --scale minmax": learns_from_a_recording,
     "worldaction train small --play my_set --seeds 0 1 2": learns_from_a_recording,
     "worldaction train quick --play arm_set --scale minmax --seeds 0 1 2": learns_from_a_recording,
+    "worldaction train quick --play arm600 --scale minmax --world-model.steps 5000 --recorded.jurors 1": (
+        learns_from_a_recording
+    ),
     "worldaction train --play my_set tried --from RUN": goes_on_from_a_run,
     "worldaction train --play tried": learns_from_a_recording,
     "worldaction train --env my_env:MyEnv --play my_demonstrations --gym.camera none": names_a_module("my_env"),
@@ -466,6 +469,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction data inspect arm_set --sheet sheet.png": data_has_options,
     "worldaction arm record arm_set --episodes 60 --failures 15 --seed 0": data_has_options,
     "worldaction arm record arm_set --episodes 150 --failures 40 --seed 0": data_has_options,
+    "worldaction arm record arm600 --episodes 600 --failures 200 --seed 1": data_has_options,
     "worldaction arm evaluate POLICY --episodes 100 --seed 0": data_has_options,
     "worldaction data convert PATH OUT": data_has_options,
     f"{STUDY} quick --stress.frame-extra 1 --stress.frame-play": means(
