@@ -347,6 +347,8 @@ def _checked(study: Study) -> Study:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
+    if nameless := [path for path in study.plays if "\0" in path]:
+        raise UserError(f"--play {nameless[0]!r} can be no file's name; give another path")
     if len({Path(path).resolve() for path in study.plays}) < len(study.plays):
         raise UserError(f"--play {' '.join(study.plays)} names a set twice; name each once")
     if len({judged_in(env) for env in study.evaluate_in}) < len(study.evaluate_in):

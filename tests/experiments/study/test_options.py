@@ -495,3 +495,8 @@ def test_settings_that_cannot_act_are_told(asked: list[str], said: str, caplog: 
 def test_step_limits_without_a_number_are_refused() -> None:
     with pytest.raises(UserError, match=r"--evaluation.within is empty"):
         parse_study(["quick", "--evaluation.within"])
+
+
+def test_a_set_whose_name_no_file_can_have_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"--play '\\x00' can be no file's name; give another path"):
+        parse_study(["debug", "--play", "\0", "/dev/null"])
