@@ -33,7 +33,7 @@ from agents.policies.base import SAMPLERS, ImprovedPolicy, PolicyHead, Sampler, 
 from worldaction.config import Range
 from worldaction.errors import UserError, unknown
 from worldaction.interface import RobotInterface
-from worldaction.io.artefact import load_tensors, plain, save_tensors, write_json
+from worldaction.io.atomic import load_tensors, plain, save_tensors, write_json
 from worldaction.io.sealed_json import SEAL, read_json
 from worldaction.io.typed_json import typed
 from worldaction.random import Stream, normal, uniform

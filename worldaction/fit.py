@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_checkpoint, save_checkpoint, write_json
+from worldaction.io.atomic import load_checkpoint, save_checkpoint, write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.kernels.cpu_matmul import fast_float32
 from worldaction.signals import Interrupted, stop_signal

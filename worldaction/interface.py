@@ -89,7 +89,7 @@ class RobotInterface:
 
     @classmethod
     def from_dict(cls, values: Any, *, source: Path | str) -> RobotInterface:
-        """From what JSON gives; the inverse of `worldaction.io.artefact.plain`.
+        """From what JSON gives; the inverse of `worldaction.io.atomic.plain`.
 
         Args:
             values: every field.

@@ -17,7 +17,7 @@ from typing import Final, get_args
 
 from envs.calvin.client import Renderer, Scene, Settings, Simulator
 from worldaction.errors import UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 
 logger = logging.getLogger(__name__)
 

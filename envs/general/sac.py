@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from envs.general.standard import Standard
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.io.atomic import load_tensors, save_tensors
 
 SEED: Final = 0
 

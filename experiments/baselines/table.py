@@ -16,7 +16,7 @@ import numpy as np
 from experiments.report.statistics import Estimate, average, paired_difference, success_rate
 from experiments.report.table import DASH, Table, change, label, rate
 from experiments.study.run import Run
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.io.recorder import read_metrics
 from worldaction.io.sealed_json import read_json
 

@@ -255,7 +255,7 @@ def conduct(check: Check, parts: Sequence[str]) -> dict[str, Outcome]:
         the outcomes of these parts.
     """
     from experiments.bench.machine import machine
-    from worldaction.io.artefact import write_json
+    from worldaction.io.atomic import write_json
     from worldaction.io.sealed_json import read_json
 
     check.out.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from experiments.bench.clock import time_in_turns
 from experiments.bench.growth import Cost, Growth, slopes
 from experiments.bench.results import Comparison, Entry, footnotes, gate_table, table
 from experiments.report.figures import save_figure
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 
 LOGGER = logging.getLogger("worldaction")
 

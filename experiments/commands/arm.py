@@ -62,7 +62,7 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from envs.arm.evaluation import evaluate
     from envs.arm.tasks import get_task
     from experiments.report.statistics import wilson
-    from worldaction.io.artefact import write_json
+    from worldaction.io.atomic import write_json
     from worldaction.io.recorder import progress
 
     policy = Policy.from_pretrained(chosen.policy)

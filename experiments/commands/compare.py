@@ -19,7 +19,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Print the tables of a comparison."""
     from experiments.report.comparison import console_tables, markdown_tables
     from experiments.report.comparison.runs import compare_runs
-    from worldaction.io.artefact import write_json
+    from worldaction.io.atomic import write_json
 
     found = compare_runs(chosen.runs)
     print(markdown_tables(found) if chosen.markdown else console_tables(found))

@@ -72,7 +72,7 @@ def _of_policy(chosen: argparse.Namespace) -> None:
     film = None if chosen.video is None else chosen.video if chosen.video.name else Path(f"{chosen.what.name}.mp4")
     found = play(chosen.what, env=chosen.env, first=chosen.first, episodes=episodes, film=film, films=FILMED)
     if chosen.out is not None:
-        from worldaction.io.artefact import write_json
+        from worldaction.io.atomic import write_json
 
         write_json(chosen.out, found)
         print(chosen.out)

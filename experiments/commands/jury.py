@@ -39,7 +39,7 @@ def run(chosen: argparse.Namespace) -> None:
     from experiments.study.conduct import chosen_kernels
     from experiments.study.finished import check_finished
     from experiments.study.run import Run
-    from worldaction.io.artefact import write_json
+    from worldaction.io.atomic import write_json
     from worldaction.io.recorder import progress
     from worldaction.io.sealed_json import read_json
 

@@ -31,7 +31,7 @@ def run(chosen: argparse.Namespace) -> None:
         SystemExit: something is not finite, status 1.
     """
     from worldaction.fit import skip
-    from worldaction.io.artefact import load_checkpoint
+    from worldaction.io.atomic import load_checkpoint
     from worldaction.world_model.replay import replay
 
     if chosen.skip:

@@ -67,7 +67,7 @@ def _store(path: Path) -> Iterator[str]:
 
 def _weights(path: Path) -> Iterator[str]:
     """Nothing is built, so that no code of the user's is needed."""
-    from worldaction.io.artefact import WEIGHTS, load_tensors
+    from worldaction.io.atomic import WEIGHTS, load_tensors
     from worldaction.io.sealed_json import read_json
 
     about = read_json(path / "config.json", dict[str, object])

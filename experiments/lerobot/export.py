@@ -17,7 +17,7 @@ from agents.policy import Policy
 from worldaction import __version__
 from worldaction.errors import UserError
 from worldaction.interface import LEROBOT_IMAGE, LEROBOT_STATE
-from worldaction.io.artefact import fsync_folder, write_json
+from worldaction.io.atomic import fsync_folder, write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.spec import ACTION
 

@@ -21,7 +21,7 @@ from experiments.stages.rollout import WIDTH, evaluate
 from worldaction.config import digest
 from worldaction.errors import UserError
 from worldaction.interface import ActionScale, as_config
-from worldaction.io.artefact import plain
+from worldaction.io.atomic import plain
 from worldaction.play.layout import Segment, StoreMeta
 from worldaction.play.store import PlayStore, StoreWriter
 from worldaction.play.writers.store import begun_as

@@ -27,7 +27,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.report.statistics import Estimate, Interval
 from experiments.report.table import label, words
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 
 BC_COLOUR = "#767676"
 REAL_COLOUR = "#0072B2"

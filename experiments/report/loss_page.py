@@ -26,7 +26,7 @@ from experiments.report.summary import estimate
 from experiments.report.table import Table, label, number
 from experiments.report.table import estimate as shown
 from experiments.study.run import Run
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.recorder import read_metrics
 from worldaction.io.sealed_json import read_json
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 from experiments.report.figures import Plot, save_figure
 from experiments.report.table import Table, duration
-from worldaction.io.artefact import flatten, replacing
+from worldaction.io.artefact import flatten
+from worldaction.io.atomic import replacing
 
 Json = dict[str, Any]
 LARGEST_INSIDE = 2_000_000

@@ -24,7 +24,7 @@ from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.play.readers.joined import SETS
 from worldaction.play.store import PlayStore

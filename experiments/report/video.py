@@ -17,7 +17,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.io.pictures import CELL, Colour, Pixels, captioned, contact_sheet, enlarge, save_png, spread, tile
 
 RUNNING: Colour = (200, 200, 200)

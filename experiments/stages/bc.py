@@ -13,7 +13,7 @@ from agents.policies.base import PolicyHead
 from agents.policy import Actor, Policy, build_actor, config_of
 from experiments.stages.demonstrations import cloned
 from experiments.stages.task_run import TaskRun, pick
-from worldaction.io.artefact import load_tensors, save_tensors, write_json
+from worldaction.io.atomic import load_tensors, save_tensors, write_json
 from worldaction.io.recorder import Recorder, progress
 from worldaction.io.sealed_json import read_json
 from worldaction.latents import EpisodeLatents, encode

@@ -17,7 +17,7 @@ from experiments.stages.rollout import Evaluation, evaluate
 from experiments.stages.samplers import STAGE as SAMPLER
 from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.run import LOGGER
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.recorder import progress
 
 

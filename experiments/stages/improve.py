@@ -19,7 +19,8 @@ from experiments.stages.rollout import evaluate, stack
 from experiments.stages.success import doubts, load_classifier
 from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
-from worldaction.io.artefact import CHECKPOINT, load_checkpoint, save_checkpoint
+from worldaction.io.artefact import CHECKPOINT
+from worldaction.io.atomic import load_checkpoint, save_checkpoint
 from worldaction.io.recorder import Recorder, progress
 from worldaction.random import Use, branch
 from worldaction.success import SuccessClassifier

@@ -7,7 +7,7 @@ from experiments.stages.evaluation import outcomes, policies, values
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import judged_in
 from experiments.study.run import Run
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 
 
 def judge(run: Run, seed: int, task: str, env: str, *, episodes: int | None = None) -> None:

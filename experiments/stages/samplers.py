@@ -16,7 +16,7 @@ from experiments.stages.bc import load_actor
 from experiments.stages.rollout import Evaluation, evaluate
 from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.recorder import Recorder, progress
 
 STAGE = "sampler"

@@ -14,7 +14,7 @@ from experiments.report.verdict import no_go
 from experiments.stages.task_run import TaskRun, pick, without_prefix
 from experiments.study.checks import measured
 from experiments.study.run import LOGGER
-from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.io.atomic import load_tensors, save_tensors
 from worldaction.io.recorder import Recorder
 from worldaction.latents import encode, imagine_recorded
 from worldaction.play.action_masking import knows_actions

@@ -29,7 +29,8 @@ from experiments.study.settings import Study, load_study
 from worldaction import __version__
 from worldaction.config import Device, digest, stress_of_play, switched_on, to_dict
 from worldaction.errors import UserError
-from worldaction.io.artefact import CHECKPOINT, Artefact, Cache, replacing, write_json
+from worldaction.io.artefact import CHECKPOINT, Artefact, Cache
+from worldaction.io.atomic import replacing, write_json
 from worldaction.kernels import VARIABLE
 from worldaction.play.store import PlayStore
 

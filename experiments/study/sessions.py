@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from worldaction.errors import Unfinished
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.lock import locked
 from worldaction.io.sealed_json import read_json
 

@@ -22,7 +22,7 @@ from agents.policy import FRESH_NAMES, Policy, PolicyState
 from envs.benchmark import START_STATES
 from worldaction.errors import UserError
 from worldaction.interface import ActionScale, RobotInterface
-from worldaction.io.artefact import load_tensors, save_tensors, write_json
+from worldaction.io.atomic import load_tensors, save_tensors, write_json
 from worldaction.losses.tools.contract import noise_batch, seeded, tiny_model
 from worldaction.random import Stream, normal, uniform
 from worldaction.spec import ACTION, ACTION_SIZE, GRIPPER, IS_INIT, ROBOT, STATIC

@@ -11,7 +11,7 @@ import numpy as np
 from experiments.report.outcomes import Outcomes, recorded
 from experiments.report.statistics import paired_difference
 from experiments.report.summary import dreamed_times, estimate, judged, over_tasks, pooled
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 
 Json = dict[str, Any]
 LIMIT, WITHIN, CALVIN = 152, (72, 110, 150), "worldaction/Calvin-v0"

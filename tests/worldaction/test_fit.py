@@ -29,7 +29,7 @@ from worldaction.fit import (
     set_random_state,
     skip,
 )
-from worldaction.io.artefact import load_checkpoint
+from worldaction.io.atomic import load_checkpoint
 from worldaction.play.store import Episode
 from worldaction.play.windows import WindowSampler
 from worldaction.signals import STOPS, Interrupted

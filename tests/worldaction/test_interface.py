@@ -16,7 +16,7 @@ from foreign_sets import Episodes
 from worldaction import spec
 from worldaction.errors import UserError
 from worldaction.interface import ActionScale, RobotInterface, interface_of
-from worldaction.io.artefact import plain
+from worldaction.io.atomic import plain
 from worldaction.play.action_scaling import Scaled
 from worldaction.play.convert import convert
 from worldaction.play.images import fitted

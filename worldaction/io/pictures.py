@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]

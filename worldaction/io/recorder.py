@@ -26,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from worldaction.errors import Unfinished, UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.io.disk import cannot_write
 from worldaction.io.files import check_regular
 

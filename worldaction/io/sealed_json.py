@@ -16,7 +16,7 @@ SEAL: Final = "seal"
 
 
 def read_json(path: Path | str, kind: Any = Any, *, remedy: str = typed_json.DAMAGED) -> Any:
-    """What `worldaction.io.artefact.write_json` wrote.
+    """What `worldaction.io.atomic.write_json` wrote.
 
     Args:
         path: the file.

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.kernels.cuda.compile import is_ours, own_cache
 
 COMPILER = "g++"

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import plain
+from worldaction.io.atomic import plain
 from worldaction.play.inspect.watch import Judge, Watched
 from worldaction.play.layout import SKIPPED
 from worldaction.play.leaks import marks, refuse_leaks

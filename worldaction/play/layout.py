@@ -11,7 +11,7 @@ import torch
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.io.typed_json import typed
 from worldaction.spec import Kind

@@ -21,7 +21,7 @@ from typing import Final, Literal
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.play.layout import Segment, layout_problem
 from worldaction.spec import Kind

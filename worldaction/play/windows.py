@@ -22,7 +22,7 @@ from torchrl.data.replay_buffers.storages import Storage
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.io.atomic import load_checkpoint, save_checkpoint
 from worldaction.play.store import Episode, PlayStore
 
 

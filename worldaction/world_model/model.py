@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from worldaction.config import LOSSES_OF_PAPER, ModelSizes, check_ranges, sizes_of, to_dict
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import WEIGHTS, load_tensors, save_tensors, write_json
+from worldaction.io.atomic import WEIGHTS, load_tensors, save_tensors, write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.io.typed_json import typed
 from worldaction.losses.base import DrawsImages, Loss, Shapes

@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_checkpoint
+from worldaction.io.atomic import load_checkpoint
 from worldaction.kernels.cpu_matmul import fast_float32
 from worldaction.losses.registry import parse
 from worldaction.spec import IS_INIT

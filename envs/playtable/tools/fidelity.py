@@ -25,7 +25,7 @@ from envs.playtable.tools.measure import MILLIMETRES, Values, measure
 from envs.playtable.tools.properties import properties
 from envs.playtable.tools.replay import CARRIED, PARTS, Outcome, load_recording, replay, save_recording
 from worldaction.errors import UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.io.sealed_json import read_json
 
 FACTS: Final = Path(envs.playtable.__file__).parent / "calvin_facts.json"

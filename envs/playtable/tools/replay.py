@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from envs.playtable.env import PlayTableEnv
 from envs.tasks import TASKS
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.spec import ACTION_SIZE, ROBOT, ROBOT_SIZE, SCENE, SCENE_FIELDS, SCENE_SIZE
 
 Floats = NDArray[np.float32]

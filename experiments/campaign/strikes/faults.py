@@ -44,9 +44,9 @@ def install(fault: Fault) -> None:
         setattr(os, name, count.wrapped(getattr(os, name)))
     io.open = builtins.open = count.wrapped(builtins.open)
     # it writes without Python's functions
-    from worldaction.io import artefact
+    from worldaction.io import atomic
 
-    artefact.save_file = count.wrapped(artefact.save_file, path_at=1)  # type: ignore[attr-defined]
+    atomic.save_file = count.wrapped(atomic.save_file, path_at=1)  # type: ignore[attr-defined]
 
 
 class _Count:

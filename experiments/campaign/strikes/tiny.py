@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import torch
 
-from worldaction.io.artefact import load_tensors
+from worldaction.io.atomic import load_tensors
 from worldaction.io.recorder import read_metrics
 
 SETTINGS: Final[Mapping[str, Any]] = {

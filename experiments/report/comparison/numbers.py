@@ -35,7 +35,7 @@ from experiments.study.arms import differences
 from experiments.study.checks import JUDGED
 from experiments.study.run import Run, settings_of
 from experiments.study.sessions import worked_seconds
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 
 Json = dict[str, Any]

@@ -15,7 +15,7 @@ from agents.imagination import FixedStarts, dream
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
 from agents.updates.ppo import PPO
 from worldaction.config import UpdateConfig
-from worldaction.io.artefact import load_checkpoint, save_checkpoint
+from worldaction.io.atomic import load_checkpoint, save_checkpoint
 from worldaction.world_model.latent import Latent
 
 CLONED = mediocre()

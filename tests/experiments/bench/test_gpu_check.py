@@ -13,7 +13,7 @@ from experiments.bench.gpu_check import Check, Outcome, conduct, main, progress_
 from experiments.study.settings import DEBUG
 from worldaction.config import to_dict
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.recorder import Recorder
 
 

@@ -23,7 +23,7 @@ from experiments.campaign.damage import PROGRAM
 from experiments.campaign.table import Figures, campaign, figures_table
 from experiments.campaign.trial import Trial, tried
 from worldaction.errors import UserError
-from worldaction.io.artefact import plain
+from worldaction.io.atomic import plain
 from worldaction.play.layout import read_description
 
 pytestmark = pytest.mark.timeout(400)
@@ -129,12 +129,12 @@ def test_a_short_campaign_finds_nothing() -> None:
 
 
 def _no_seal(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("artefact", "sealed_json"):
+    for module in ("atomic", "sealed_json"):
         monkeypatch.setattr(f"worldaction.io.{module}.seal_of", lambda content: "")
 
 
 def _no_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldaction.io.artefact._sum_of", lambda tensors, metadata: "")
+    monkeypatch.setattr("worldaction.io.atomic.sum_of", lambda tensors, metadata: "")
 
 
 def _no_verify(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,17 +17,17 @@ from experiments.campaign.strikes.base import Outcome
 from experiments.campaign.strikes.forks import Ended
 from experiments.campaign.strikes.table import known_strikes, table
 from experiments.campaign.strikes.tiny import differences
-from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.io.atomic import load_tensors, save_tensors
 from worldaction.io.sealed_json import read_json
 
 STRUCK = """
 import json, os, sys
 from pathlib import Path
 from experiments.campaign.strikes.faults import Fault, install
-from worldaction.io import artefact
+from worldaction.io import atomic
 
 path, planted = Path(sys.argv[1]) / "a.json", sys.argv[2] == "planted"
-artefact.write_json(path, {"value": "old"})
+atomic.write_json(path, {"value": "old"})
 read = path.read_text
 
 def written_in_place(path, value):
@@ -37,7 +37,7 @@ def written_in_place(path, value):
         os.fsync(file.fileno())
         file.write(json.dumps(value["value"]) + "}")
 
-write = written_in_place if planted else artefact.write_json
+write = written_in_place if planted else atomic.write_json
 found = []
 for at in range(1, 13):
     child = os.fork()
@@ -166,7 +166,7 @@ def test_a_fault_meets_writing_alone(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from experiments.campaign.strikes.faults import Fault, install; from experiments.guard import guarded\n"
-        "from worldaction.io.artefact import write_json; from worldaction.io.sealed_json import read_json\n"
+        "from worldaction.io.atomic import write_json; from worldaction.io.sealed_json import read_json\n"
         f"path = Path({str(tmp_path / 'a.json')!r}); write_json(path, {{'a': 1}})\n"
         f"install(Fault(1, {str(tmp_path)!r}, {errno.EROFS}))\n"
         "assert read_json(path) == {'a': 1}\n"

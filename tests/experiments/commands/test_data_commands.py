@@ -22,7 +22,7 @@ from experiments import __main__ as cli
 from worldaction import spec
 from worldaction.config import RecordedConfig
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.play.attempts import Attempts
 from worldaction.play.convert import convert

@@ -22,7 +22,7 @@ from experiments.guard import guarded
 from experiments.stages.rollout import _command
 from worldaction.config import GymConfig
 from worldaction.interface import ActionScale, RobotInterface
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 
 NAME = "turn_on_led-seed0-ppo"
 EPISODES = SETTINGS["evaluation.episodes"]

@@ -11,7 +11,7 @@ from tiny_study import copied, finished_run
 
 from experiments import __main__ as cli
 from experiments.guard import guarded
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 
 TASK = "turn_on_led"
 

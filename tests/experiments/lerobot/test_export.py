@@ -17,7 +17,7 @@ from experiments import __main__ as cli
 from experiments.guard import guarded
 from experiments.lerobot.export import PLUGIN
 from worldaction.interface import ActionScale, RobotCamera, RobotInterface
-from worldaction.io.artefact import plain, write_json
+from worldaction.io.atomic import plain, write_json
 from worldaction.io.sealed_json import read_json
 
 NAME = "turn_on_led-seed0-ppo"

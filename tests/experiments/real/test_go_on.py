@@ -25,7 +25,7 @@ from experiments.study.run import Run
 from worldaction.config import to_dict
 from worldaction.errors import UserError
 from worldaction.fit import linear_rise
-from worldaction.io.artefact import load_tensors, write_json
+from worldaction.io.atomic import load_tensors, write_json
 from worldaction.play.attempts import Attempts, task_name
 from worldaction.play.convert import convert
 from worldaction.play.readers.source import open_source

@@ -22,7 +22,7 @@ from experiments.report.statistics import average, interquartile_mean, paired_di
 from experiments.report.summary import estimate, pooled
 from experiments.study.run import Run
 from experiments.study.settings import PRESETS
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 
 TASKS = ("open_drawer", "turn_on_led")

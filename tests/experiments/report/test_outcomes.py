@@ -15,7 +15,7 @@ from experiments.report.outcomes import OTHER, STOCHASTIC, Episodes, Outcomes, r
 from experiments.report.results import dreams_table
 from experiments.report.statistics import average, compare_times, estimate_of, paired_difference, success_rate
 from experiments.report.summary import _rounds, estimate, pooled
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 
 FAIR = Task(Policy(0.6, 80), Policy(0.9, 50), Policy(0.8, 60), judged=0.7)

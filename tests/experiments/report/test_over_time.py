@@ -12,7 +12,7 @@ from experiments.report.outcomes import Outcomes, recorded
 from experiments.report.over_time import curves, mean_curves, over_time, places
 from experiments.report.run_page import write_report
 from experiments.report.statistics import average, success_rate
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 
 FAIR = Task(Policy(0.6, 80), Policy(0.9, 50), Policy(0.8, 60))
 

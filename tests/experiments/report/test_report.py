@@ -15,7 +15,7 @@ from experiments.report.statistics import paired_difference, success_rate
 from experiments.report.verdict import warnings
 from experiments.report.video import Rollout, open_loop_video, rollout_video
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 
 EPISODES = 50
 # task: how often BC and PPO succeed in the simulator, and in dreams

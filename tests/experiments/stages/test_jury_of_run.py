@@ -19,7 +19,7 @@ from experiments.stages.jury import Heard
 from experiments.stages.world_model import open_world_model
 from experiments.study.run import Run
 from experiments.study.settings import QUICK
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.world_model.latent import Latent
 from worldaction.world_model.model import WorldModel

@@ -18,7 +18,8 @@ from experiments.stages.rollout import Evaluation
 from experiments.stages.task_run import TaskRun
 from experiments.study.checks import start_states
 from experiments.study.run import Run
-from worldaction.io.artefact import read_json, write_json
+from worldaction.io.artefact import read_json
+from worldaction.io.atomic import write_json
 
 TASK, PLACE = "turn_on_led", "seed0/turn_on_led"
 LIMIT = SETTINGS["table.max-steps"]

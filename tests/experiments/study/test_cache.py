@@ -19,7 +19,8 @@ from experiments.guard import guarded
 from experiments.study.run import Run, settings_of
 from experiments.study.settings import PRESETS, load_study
 from worldaction.errors import UserError
-from worldaction.io.artefact import Artefact, Cache, write_json
+from worldaction.io.artefact import Artefact, Cache
+from worldaction.io.atomic import write_json
 
 TASK = "seed0/turn_on_led"
 BEFORE_PPO = ("success", "clone", "sampler")

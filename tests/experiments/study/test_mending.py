@@ -16,7 +16,7 @@ from experiments.__main__ import command
 from experiments.study.finished import mended
 from experiments.study.run import Run
 from worldaction.errors import UserError
-from worldaction.io.artefact import save_checkpoint, write_json
+from worldaction.io.atomic import save_checkpoint, write_json
 from worldaction.io.recorder import read_metrics
 from worldaction.io.sealed_json import SEAL
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.study.sessions import FILE, LOG, session, worked_seconds
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 
 

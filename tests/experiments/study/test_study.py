@@ -37,7 +37,7 @@ from experiments.stages import world_model
 from experiments.study.run import Run
 from experiments.study.settings import load_study
 from worldaction.config import TableConfig
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.recorder import read_metrics
 from worldaction.world_model import train
 

@@ -19,7 +19,7 @@ from tiny_study import environment
 from experiments.guard import guarded, thread_ended
 from experiments.report.video import _whole
 from worldaction.errors import Unfinished, UserError
-from worldaction.io.artefact import save_checkpoint, save_tensors, write_json
+from worldaction.io.atomic import save_checkpoint, save_tensors, write_json
 from worldaction.io.disk import cannot_write
 from worldaction.io.recorder import Recorder, setup_logging
 from worldaction.play.writers.store import StoreWriter
@@ -48,7 +48,7 @@ def test_tensors_that_do_not_fit_are_one_line_and_the_old_file_stays(tmp_path: P
     save_tensors(path, {"a": torch.ones(3)})
     before = path.read_bytes()
     said = limited(
-        "import torch; from worldaction.io.artefact import save_tensors;"
+        "import torch; from worldaction.io.atomic import save_tensors;"
         "save_tensors(folder / 'c.safetensors', {'a': torch.ones(100_000)})",
         tmp_path,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import load_tensors, save_tensors
+from worldaction.io.atomic import load_tensors, save_tensors
 from worldaction.losses.act_jepa import ActJEPA
 from worldaction.losses.dynamo import DynaMo, off_diagonal
 from worldaction.losses.target import TargetEncoder

@@ -11,7 +11,7 @@ import torch
 from metrics_world import EPISODES, LENGTH, play
 from paths import ROOT
 
-from worldaction.io.artefact import plain
+from worldaction.io.atomic import plain
 from worldaction.losses.tools.contract import IMAGE_SIZE, tiny_model
 from worldaction.metrics.fidelity import fidelity
 from worldaction.metrics.open_loop import Rolls, open_loop

@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.random import Stream, uniform
 from worldaction.spec import ACTION_SIZE, CALVIN, PREVIOUS_ACTION

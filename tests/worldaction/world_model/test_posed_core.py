@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.worldaction.test_api import LOSSES, TINY, make_store
 from worldaction.config import TrainingConfig
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.metrics.tcp_error import carried_pose, carries_pose

@@ -106,7 +106,7 @@ def test_a_good_batch_that_is_kept_is_replayed_to_the_bit(
 
 
 def test_a_file_that_is_no_such_batch_is_refused_by_name(tmp_path: Path) -> None:
-    from worldaction.io.artefact import save_checkpoint
+    from worldaction.io.atomic import save_checkpoint
 
     save_checkpoint(tmp_path / "a.safetensors", {"module": {}})
     with pytest.raises(UserError, match=r"a\.safetensors is no batch of a world model's training"):

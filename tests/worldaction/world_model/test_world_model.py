@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import WEIGHTS, load_tensors, save_tensors, write_json
+from worldaction.io.atomic import WEIGHTS, load_tensors, save_tensors, write_json
 from worldaction.losses.tools.contract import noise_batch, tiny_model
 from worldaction.random import Stream, uniform
 from worldaction.spec import (

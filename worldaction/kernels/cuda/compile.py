@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from worldaction.errors import UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.kernels.cuda.source import FOLDER, Source, files
 
 CACHE = "WORLDACTION_KERNEL_CACHE"

@@ -11,7 +11,8 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import FileSum, write_json
+from worldaction.io.artefact import FileSum
+from worldaction.io.atomic import write_json
 from worldaction.io.files import sha256_of
 from worldaction.io.sealed_json import read_json
 from worldaction.play.inspect.problems import Findings, Problems

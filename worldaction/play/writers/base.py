@@ -19,7 +19,7 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import fsync_folder
+from worldaction.io.atomic import fsync_folder
 from worldaction.io.disk import cannot_write
 from worldaction.play.layout import MAX_ACTION, Segment
 from worldaction.play.readers.source import Source, check_intact

@@ -17,7 +17,7 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import replacing
+from worldaction.io.atomic import replacing
 from worldaction.play.layout import Segment
 from worldaction.play.writers.base import Begun, FolderWriter
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.play.layout import Segment
 from worldaction.play.lerobot_layout import (
     CAMERA,

@@ -21,7 +21,7 @@ from tensordict import TensorDict
 
 from worldaction import spec
 from worldaction.errors import UserError, unknown
-from worldaction.io.artefact import fsync_folder, write_json
+from worldaction.io.atomic import fsync_folder, write_json
 from worldaction.io.disk import cannot_write
 from worldaction.io.sealed_json import read_json
 from worldaction.play.layout import (

@@ -13,7 +13,7 @@ from listed_source import ListedSource, episode, pictures, robot, small_set
 
 from worldaction import spec
 from worldaction.errors import UserError
-from worldaction.io.artefact import write_json
+from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 from worldaction.play import lerobot_layout
 from worldaction.play.layout import Segment
