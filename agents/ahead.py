@@ -85,10 +85,8 @@ class AheadPolicy:
 
     def _seen(self, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The frame as the policy sees it; what is no frame is refused before it is answered."""
-        model, robot = self.policy.model, self.policy.interface
-        config = model.config
-        seen = robot.observe(observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot)
-        if lead := model.check({key: torch.from_numpy(value) for key, value in seen.items()}):
+        seen = self.policy.seen(observation)
+        if lead := self.policy.model.check({key: torch.from_numpy(value) for key, value in seen.items()}):
             raise UserError(f"a batch of {list(lead)} frames; one robot at a time is answered ahead")
         if not np.isfinite(seen.get(ROBOT, 0)).all():
             raise UserError(f"{ROBOT} holds NaN or an infinity; repair the sensor, and send another frame")

@@ -287,6 +287,13 @@ class Policy(TensorDictModuleBase):
 
     # Stable-Baselines3, LeRobot, TorchRL ------------------------------------------------------------------------------
 
+    def seen(self, observation: Any) -> dict[str, np.ndarray]:
+        """What a robot gives, as the policy sees it; see `RobotInterface.observe`."""
+        config = self.model.config
+        return self.interface.observe(
+            observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot
+        )
+
     def predict(
         self,
         observation: Mapping[str, Any],
@@ -306,11 +313,7 @@ class Policy(TensorDictModuleBase):
                 of exploration, of which this policy has none; and so `evaluate_policy`, which gives True unless told
                 otherwise, measures this policy and no other. `sampler` chooses how actions are drawn.
         """
-        config = self.model.config
-        seen = self.interface.observe(
-            observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot
-        )
-        tensors = {key: _tensor(key, value) for key, value in seen.items()}
+        tensors = {key: _tensor(key, value) for key, value in self.seen(observation).items()}
         single = not self.model.check(tensors)
         if single:
             tensors = {key: value[None] for key, value in tensors.items()}

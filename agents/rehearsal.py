@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from agents.policy import Policy
-from agents.server import PolicyServer
+from agents.server import PolicyServer, as_map, spread
 from worldaction.errors import UserError
 from worldaction.spec import CONTROL_HZ, ROBOT
 
@@ -26,11 +25,10 @@ class Rehearsal:
     """Seconds of CPU time a frame, of server and client together."""
 
     def __str__(self) -> str:
-        median, late, slowest = 1e3 * np.quantile(self.seconds, (0.5, 0.99, 1.0))
         beyond = int((self.seconds > 1 / self.rate).sum())
         return (
-            f"{len(self.seconds)} frames at {self.rate:g} Hz: action after {median:.1f} ms (median), {late:.1f} (99 %),"
-            f" {slowest:.1f} (slowest); {beyond} came after the next frame; CPU time {1e3 * self.cpu:.1f} ms a frame"
+            f"{len(self.seconds)} frames at {self.rate:g} Hz: action after {spread(self.seconds)};"
+            f" {beyond} came after the next frame; CPU time {1e3 * self.cpu:.1f} ms a frame"
         )
 
 
@@ -46,7 +44,7 @@ def rehearse(server: PolicyServer, policy: Policy, *, seconds: float) -> Rehears
     from websockets.sync.client import connect
 
     rate = policy.interface.rate or float(CONTROL_HZ)
-    frame = msgpack.packb({key: _packed(value) for key, value in _frame(policy).items()})
+    frame = msgpack.packb(_frame(policy), default=as_map)
     found, address = [], f"ws://127.0.0.1:{server.port}"
     with connect(address, max_size=None, compression=None) as connection:
         connection.recv()
@@ -70,7 +68,3 @@ def _frame(policy: Policy) -> dict[str, np.ndarray]:
     sizes |= {one.key: (one.height, one.width) for one in policy.interface.cameras if one.key in sizes}
     robot = {ROBOT: np.zeros(config.layout.robot, np.float32)} if config.layout.robot else {}
     return {camera: rng.integers(0, 256, (*size, 3), np.uint8) for camera, size in sizes.items()} | robot
-
-
-def _packed(array: np.ndarray) -> dict[str, Any]:
-    return {"shape": array.shape, "dtype": array.dtype.str, "data": array.tobytes()}

@@ -18,7 +18,7 @@ import http
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -179,7 +179,8 @@ class PolicyServer:
             if SUCCESS in observation:
                 return self._ended(episode, observation)
             anew = observation.pop(RESET, False)
-            seen = self._seen(observation)
+            # as the policy sees it, and as it is recorded
+            seen = self._policy.seen(observation)
             if anew:
                 self._keep(episode, None)
                 episode.state = None
@@ -207,11 +208,6 @@ class PolicyServer:
             with self._lock:
                 episode.state = self._acts.look_ahead(episode.state)
             episode.after.append(time.perf_counter() - began)
-
-    def _seen(self, observation: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """A frame as the policy sees it, and as it is recorded."""
-        config, interface = self._policy.model.config, self._policy.interface
-        return interface.observe(observation, cameras=config.cameras, side=config.image_size, robot=config.layout.robot)
 
     # ---- what is recorded
 
@@ -247,7 +243,7 @@ class PolicyServer:
     # ---- messages
 
     def _packed(self, values: Mapping[str, Any]) -> bytes:
-        packed: bytes = self._msgpack.packb(values, default=_as_map)
+        packed: bytes = self._msgpack.packb(values, default=as_map)
         return packed
 
     def _unpacked(self, message: bytes | str) -> dict[str, Any]:
@@ -277,7 +273,7 @@ def _libraries() -> tuple[Any, Any, Any]:
     return msgpack, server, ConnectionClosed
 
 
-def _as_map(value: Any) -> dict[str, Any]:
+def as_map(value: Any) -> dict[str, Any]:
     """What msgpack asks for where it does not know a value."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{type(value).__name__} cannot be sent")
@@ -300,14 +296,14 @@ def _as_array(value: Any) -> Any:
 def _tell(episode: Episode) -> None:
     """Time to action in the log."""
     if episode.seconds:
-        LOGGER.info("%d actions: time to action %s", len(episode.seconds), _spread(episode.seconds))
+        LOGGER.info("%d actions: time to action %s", len(episode.seconds), spread(episode.seconds))
     if episode.after:
-        LOGGER.info("computed ahead, after an answer: %s; a frame that comes sooner waits", _spread(episode.after))
+        LOGGER.info("computed ahead, after an answer: %s; a frame that comes sooner waits", spread(episode.after))
     episode.seconds.clear()
     episode.after.clear()
 
 
-def _spread(seconds: list[float]) -> str:
+def spread(seconds: Sequence[float] | np.ndarray) -> str:
     """Some times in words."""
     median, late = 1e3 * np.quantile(seconds, (0.5, 0.99))
-    return f"{median:.1f} ms (median), {late:.1f} (99 %), {1e3 * max(seconds):.1f} (slowest)"
+    return f"{median:.1f} ms (median), {late:.1f} (99 %), {1e3 * np.max(seconds):.1f} (slowest)"

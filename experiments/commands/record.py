@@ -36,11 +36,10 @@ def run(chosen: argparse.Namespace) -> None:
     choose_waiting()
     from agents.policy import Policy
     from experiments.real.collect import collect
-    from worldaction.io.files import sha256_of
     from worldaction.io.recorder import progress
 
     policy = Policy.from_pretrained(saved.folder)
-    about = {"name": saved.folder.resolve().name, "weights": sha256_of(saved.folder / "model.safetensors")}
+    about = {"name": saved.folder.resolve().name, "weights": saved.weights}
     title = f"{saved.task} in {benchmark.name}"
     with how_to_go_on("the same command goes on"), progress(len(numbers), title, "episode") as bar:
         found = collect(policy, benchmark, chosen.to, numbers=numbers, about=about, progress=bar.update)

@@ -15,6 +15,7 @@ from worldaction.errors import UserError
 if TYPE_CHECKING:
     from agents.policy import Policy
     from agents.served_episodes import ServedEpisodes
+    from experiments.study.saved import SavedPolicy
 
 HELP = "serve a saved policy's actions over a local WebSocket"
 TOKEN = "WORLDACTION_TOKEN"
@@ -57,7 +58,7 @@ def run(chosen: argparse.Namespace) -> None:
     if chosen.rehearse is not None:
         return _rehearse(policy, chosen.rehearse, ahead=chosen.ahead)
     with (
-        _kept(chosen.record, policy, saved.folder) as record,
+        _kept(chosen.record, policy, saved) as record,
         PolicyServer(
             policy, host=chosen.host, port=chosen.port, token=token, record=record, ahead=chosen.ahead
         ) as server,
@@ -69,14 +70,13 @@ def run(chosen: argparse.Namespace) -> None:
             print("stopped")
 
 
-def _kept(path: Path | None, policy: Policy, folder: Path) -> AbstractContextManager[ServedEpisodes | None]:
+def _kept(path: Path | None, policy: Policy, saved: SavedPolicy) -> AbstractContextManager[ServedEpisodes | None]:
     """Where episodes are kept, if they are to be."""
     from agents.served_episodes import ServedEpisodes
-    from worldaction.io.files import sha256_of
 
     if path is None:
         return nullcontext()
-    return ServedEpisodes(path, policy, name=f"{folder.resolve().name} {sha256_of(folder / 'model.safetensors')[:12]}")
+    return ServedEpisodes(path, policy, name=f"{saved.folder.resolve().name} {saved.weights[:12]}")
 
 
 def _rehearse(policy: Policy, seconds: float, *, ahead: bool) -> None:

@@ -82,24 +82,23 @@ def _run(path: Path) -> Iterator[str]:
     # not opened, for what it was made from may be elsewhere
     run = Run(load_study(path), path)
     for part in run.arms().values() or [run]:
-        was_finished = _was_finished(part.folder)
+        finished = _finished(part.folder)
         for place, artefact in part.artefacts().items():
             damage = artefact.damage()
             yield from damage
             if artefact.complete:
                 yield from _differing(part.shown(place, artefact))
-            elif was_finished and not damage:
+            elif finished and not damage:
                 yield f"{artefact.path} is missing or not finished, though the run was; go on with it: {part.command}"
         yield from _own_files(part.folder)
 
 
-def _was_finished(folder: Path) -> bool:
-    """Whether a run had come to its end, as far as can be read."""
-    from worldaction.io.sealed_json import read_json
+def _finished(folder: Path) -> bool:
+    """Whether a run had come to its end, as far as can be read: that its summary is damaged is told on its own."""
+    from experiments.study.finished import was_finished
 
     try:
-        return "unfinished" not in read_json(folder / "summary.json", dict[str, Any])
-    # there is none, or it is damaged, which is told on its own
+        return was_finished(folder)
     except UserError:
         return False
 

@@ -29,7 +29,7 @@ from experiments.stages.play import make_play
 from experiments.stages.world_model import train_world_model
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_judges, check_lengths
-from experiments.study.finished import mended
+from experiments.study.finished import mended, was_finished
 from experiments.study.pool import Job, run_jobs
 from experiments.study.resolve import check_resolved, resolve, seen_through, source_of
 from experiments.study.run import Run, is_run
@@ -166,10 +166,9 @@ def refresh(folder: Path) -> None:
     Args:
         folder: of a run.
     """
-    summary = folder / "summary.json"
     if not is_run(folder) or not read_json(folder / "config.json").get("arms"):
         return
-    if summary.exists() and "unfinished" not in read_json(summary):
+    if was_finished(folder):
         return
     # not opened, for a page can be written where its run could not go on
     run = Run(load_study(folder), folder)

@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from envs.benchmark import benchmark_class
 from experiments.study.checks import learns
 from experiments.study.run import REAL, Run
 from worldaction.errors import UserError
+from worldaction.io.sealed_json import read_json
 
 LOGGER = logging.getLogger("worldaction")
 
@@ -57,6 +60,16 @@ def _built_on(place: str, places: Iterable[str], device: str, *, judged: bool) -
     below = "" if place == "play" else f"{place.rpartition('/')[0]}/"
     after = list(places)
     return [other for other in after[after.index(place) + 1 :] if other.startswith(below)]
+
+
+def was_finished(folder: Path) -> bool:
+    """Whether a run, or a comparison of several, has come to its end: its summary lists no stage that is left.
+
+    Raises:
+        UserError: the summary is damaged.
+    """
+    summary = folder / "summary.json"
+    return summary.exists() and "unfinished" not in read_json(summary, dict[str, Any])
 
 
 def check_finished(run: Run, tasks: Sequence[str], seeds: Sequence[int]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from envs.benchmark import Benchmark, benchmark_of
 from worldaction.errors import UserError
+from worldaction.io.files import sha256_of
 from worldaction.io.sealed_json import read_json
 from worldaction.io.typed_json import typed
 from worldaction.spec import Layout
@@ -26,6 +27,11 @@ class SavedPolicy(NamedTuple):
     cameras: tuple[str, ...]
     """That it sees."""
     layout: Layout
+
+    @property
+    def weights(self) -> str:
+        """A hash of its numbers, by which it is told from others of its name."""
+        return sha256_of(self.folder / "model.safetensors")
 
     @classmethod
     def read(cls, folder: Path) -> SavedPolicy:

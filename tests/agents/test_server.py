@@ -47,7 +47,7 @@ def connected(server: PolicyServer, **options: Any) -> Any:
 
 
 def packed(values: Any) -> bytes:
-    return msgpack.packb(values, default=module._as_map)
+    return msgpack.packb(values, default=module.as_map)
 
 
 def asked(connection: Any, values: Any) -> Any:

@@ -160,7 +160,7 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor], metadata: Mapp
     """
     # copies, because safetensors refuses tensors that share memory, such as tied weights
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    found = sum_of(copies, metadata or {})
+    found = sum_of(copies, metadata)
     with replacing(Path(path), needs=sum(copy.nbytes for copy in copies.values())) as temporary:
         save_file(copies, temporary, metadata={**(metadata or {}), SUM: found})
     return found
@@ -204,9 +204,10 @@ def _read_safetensors(path: Path, *, tensors: bool = True) -> tuple[dict[str, Te
     return values, metadata
 
 
-def sum_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """A hash of tensors with their names, types and shapes, and of the strings beside them."""
-    found = hashlib.sha256(json.dumps({k: v for k, v in metadata.items() if k != SUM}, sort_keys=True).encode())
+def sum_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """A hash of tensors on the CPU with their names, types and shapes, and of the strings beside them."""
+    strings = {name: text for name, text in (metadata or {}).items() if name != SUM}
+    found = hashlib.sha256(json.dumps(strings, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

@@ -7,7 +7,6 @@ drawn and copied ahead (`worldaction.play.prefetch`).
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -24,6 +23,7 @@ from worldaction.config import TrainingConfig, check_ranges, digest, to_dict
 from worldaction.cuda_graph import Graph
 from worldaction.errors import UserError
 from worldaction.fit import Fit, Report, linear_decay, linear_rise
+from worldaction.io.atomic import sum_of
 from worldaction.io.recorder import progress
 from worldaction.losses.tools.contract import enforce
 from worldaction.play.action_masking import knows_actions
@@ -225,7 +225,7 @@ class _Origin:
             "store": digest(len(store), store.checksums),
         }
         if begin is not None:
-            self.parts["beginning"] = _hash(begin)
+            self.parts["beginning"] = sum_of({name: value.cpu() for name, value in begin.state_dict().items()})
 
     def state_dict(self) -> dict[str, str]:
         """Digests by what they are of."""
@@ -242,14 +242,6 @@ class _Origin:
                 raise UserError(
                     f"the checkpoint is of another training: its {name} differs; give another file, or delete it"
                 )
-
-
-def _hash(model: WorldModel) -> str:
-    """Of all numbers of a model."""
-    found = hashlib.sha256()
-    for _, value in sorted(model.state_dict().items()):
-        found.update(value.cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
 
 
 def as_device(device: torch.device | str) -> torch.device:

@@ -23,7 +23,7 @@ NAME = "turn_on_led-seed0-ppo"
 
 
 def test_a_served_policy_is_recorded_and_read_as_any_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from agents.server import _as_map
+    from agents.server import as_map
 
     policy = finished_run() / "policies" / NAME
     command = ["serve", str(policy), "--port", "0", "--record", str(tmp_path / "tried")]
@@ -42,7 +42,7 @@ def test_a_served_policy_is_recorded_and_read_as_any_set(tmp_path: Path, capsys:
         with client.connect(f"ws://127.0.0.1:{port}") as connection:
             connection.recv(timeout=20)
             for message in [frame, frame, {"success": True}, frame]:
-                connection.send(msgpack.packb(message, default=_as_map))
+                connection.send(msgpack.packb(message, default=as_map))
                 connection.recv(timeout=20)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=60)
