@@ -36,6 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from one seed, so that what it draws hangs neither on its order nor on its worker."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory with a module `evil`, which no loading may import."""

@@ -53,11 +53,12 @@ def test_rank_correlation_of_what_is_known() -> None:
 
 
 def test_a_patch_shows_as_much_as_its_colour_follows_the_state() -> None:
-    state = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    state = torch.randn(500, 2, generator=generator)
     image = torch.full((500, 16, 16, 3), 100, dtype=torch.uint8)
     image[:, :2, :2] = (100 + 20 * state[:, 0]).clamp(0, 255).to(torch.uint8)[:, None, None, None]
     # something else flickers
-    image[:, 8:10, 8:10] = torch.randint(256, (500, 1, 1, 1), dtype=torch.uint8)
+    image[:, 8:10, 8:10] = torch.randint(256, (500, 1, 1, 1), generator=generator, dtype=torch.uint8)
     found = shown(image, state, grid=8)
     assert found[0].item() == pytest.approx(20.0, rel=0.1)
     assert found[36].item() < 8.0
