@@ -319,14 +319,15 @@ def held_out_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Ta
     """
     seeds = [(name, seed) for name, task in summary["tasks"].items() for seed in task["per_seed"]]
     rows = [(spell(name), str(s["seed"]), *_held_out_cells(s["verdicts"])) for name, s in seeds if "verdicts" in s]
-    columns = ("task", "seed", "attempts done", "done in dreams", "not done", "done in dreams", "dreams are a")
+    columns = ("task", "seed", "attempts done", "done in dreams", "not done", "done in dreams", "dreams are")
     return Table(columns, rows, title="Dreams of attempts that nothing was trained on", about=_ABOUT_HELD_OUT)
 
 
 _ABOUT_HELD_OUT = (
     "Attempts that were held out, dreamed from their first frame on under the actions that were recorded: how many of"
     " those in which the task was done, and of those in which it was not, end in success in dreams (%), several dreams"
-    " of each. Dreams that do not know how attempts end teach a policy what is not so: a no-go."
+    " of each. Where the two shares cannot be told apart (95 % interval), dreams do not know how attempts end, and teach"
+    " a policy what is not so: a no-go. With care: they know, but less well than was asked for."
 )
 
 
@@ -337,8 +338,11 @@ def _held_out_cells(verdicts: Summary) -> list[str]:
     for outcome in ("succeeded", "failed"):
         found = verdicts[outcome]
         cells += [str(found["attempts"]), DASH if found["rate"] is None else rate(estimate_of(found, "rate"))]
-    known = not unknown_verdicts(verdicts)
-    return [*cells, "no-go" if verdicts["no_go"] else "go" if known else "not known"]
+    if verdicts["no_go"]:
+        return [*cells, "no-go"]
+    if unknown_verdicts(verdicts):
+        return [*cells, "not known"]
+    return [*cells, "with care" if verdicts.get("shortfalls") else "go"]
 
 
 def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:

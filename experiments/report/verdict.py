@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from experiments.report.recorded.jurors import asked, jurors_of, weight, where_of
 from experiments.report.recorded.jurors import warnings as warnings_of_jurors
-from experiments.report.statistics import Estimate, average, estimate_of
+from experiments.report.statistics import Estimate, average, estimate_of, independent_difference
 from experiments.report.table import label, percent, points, span, words
 
 FEW = 20
@@ -29,7 +29,7 @@ STOPS = {
     "max_divergence": "the policy had moved too far from the cloned one",
     "min_time": "dreams succeeded too fast to be believed",
     "fell": "the last iteration dreamed worse than the one before",
-    "no_go": "dreams of held-out attempts were not true enough",
+    "no_go": "dreams do not tell held-out attempts that succeeded from those that failed, so it stays BC's policy",
 }
 """What the rules that end an update say, in words."""
 
@@ -263,8 +263,35 @@ def _of_numbers(summary: Summary) -> list[str]:
     return notes
 
 
-def no_go(verdicts: Summary, *, least: float, most: float) -> list[str]:
-    """Why dreams are not to be learned from, a sentence each; empty if they may be, or if nothing says so.
+def told_apart(verdicts: Summary) -> Estimate | None:
+    """By how much more often held-out attempts that succeeded succeed in dreams than those that failed do.
+
+    Args:
+        verdicts: of dreams on held-out attempts, see docs/metrics.md.
+
+    Returns:
+        the difference of the two shares with Newcombe's interval; None where there is no attempt of either kind.
+    """
+    done, failed = (verdicts.get(outcome) or {"rate": None} for outcome in ("succeeded", "failed"))
+    if done["rate"] is None or failed["rate"] is None:
+        return None
+    return independent_difference(estimate_of(done, "rate"), estimate_of(failed, "rate"))
+
+
+def no_go(verdicts: Summary) -> list[str]:
+    """Why nothing can be learned in dreams, in a sentence; empty if it can, or if nothing says so."""
+    apart = told_apart(verdicts)
+    if apart is None or apart.interval.low > 0:
+        return []
+    done, failed = verdicts["succeeded"], verdicts["failed"]
+    return [
+        f"they do not tell {done['attempts']} attempts that succeeded from {failed['attempts']} that failed, of which"
+        f" {percent(done['rate'])} and {percent(failed['rate'])} end in success {_by(apart)}"
+    ]
+
+
+def shortfalls(verdicts: Summary, *, least: float, most: float) -> list[str]:
+    """In what dreams fall short of what is asked of them, a sentence each; empty if in nothing that is known.
 
     Args:
         verdicts: of dreams on held-out attempts, see docs/metrics.md.
@@ -303,6 +330,8 @@ def _of_held_out(summary: Summary) -> list[str]:
             which = words(name) if len(task["per_seed"]) == 1 else f"{words(name)}, seed {seed['seed']}"
             if verdicts["no_go"]:
                 notes.append(f"No-go for dreams of {which}: {'; '.join(verdicts['no_go'])}.")
+            elif short := verdicts.get("shortfalls"):
+                notes.append(f"Dreams of {which} are to be taken with care: {'; '.join(short)}.")
             if missing := unknown_verdicts(verdicts):
                 notes.append(f"How true dreams of {which} are is not known: {missing}.")
     return notes

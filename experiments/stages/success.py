@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.report.statistics import success_rate
-from experiments.report.verdict import no_go
+from experiments.report.verdict import no_go, shortfalls
 from experiments.stages.task_run import TaskRun, pick, without_prefix
 from experiments.study.checks import measured
 from experiments.study.run import LOGGER
@@ -61,16 +61,16 @@ def learn_success(task_run: TaskRun, recorder: Recorder) -> None:
     found = _measured(task_run, classifier, generator)
     save_tensors(artefact.folder / "classifier.safetensors", classifier.state_dict())
     artefact.finish({**found, "threshold": options.threshold, "config": classifier.config})
+    who = f"{task_run.task}, {'juror' if task_run.run.held_out else 'seed'} {task_run.seed}"
     if why := doubts(task_run):
-        who = "juror" if task_run.run.held_out else "seed"
-        LOGGER.warning("no-go for dreams of %s, %s %d: %s", task_run.task, who, task_run.seed, "; ".join(why))
+        LOGGER.warning("no-go for dreams of %s: %s", who, "; ".join(why))
+    elif why := shortfalls(found["verdicts"], least=options.min_true_positives, most=options.max_false_positives):
+        LOGGER.warning("dreams of %s are to be taken with care: %s", who, "; ".join(why))
 
 
 def doubts(task_run: TaskRun) -> list[str]:
-    """Why dreams of a task whose classifier is there are not to be learned from; empty if they may be."""
-    options = task_run.study.success
-    results = task_run.run.task(task_run.seed, task_run.task, "success").results
-    return no_go(results["verdicts"], least=options.min_true_positives, most=options.max_false_positives)
+    """Why nothing can be learned in dreams of a task whose classifier is there; empty if it can, or is not known."""
+    return no_go(task_run.run.task(task_run.seed, task_run.task, "success").results["verdicts"])
 
 
 def _measured(task_run: TaskRun, classifier: SuccessClassifier, generator: torch.Generator) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def parse_study(
         raise unknown("preset", name, presets)
     preset = presets[name or DEFAULT] if before is None else begun_from(before)
     asked = {argument.partition("=")[0].replace("_", "-") for argument in rest if argument.startswith("--")}
+    # whoever says --success.no-stop-on-no-go has said something of --success.stop-on-no-go
+    asked |= {option.replace(".no-", ".", 1) for option in asked}
     asked |= set() if before is None else _settled(preset)
     study = fitted(_checked(_parse_options(preset, rest, program)), preset, asked)
     if study.tasks == ("all",):
@@ -257,7 +259,9 @@ def _recorded(study: Study, asked: set[str]) -> Study:
     evaluation = replace(study.evaluation, curve_episodes=0, sampler_episodes=0)
     # how few demonstrations presets clone belongs to their own benchmark
     clone = study.clone if "--clone.demos" in asked else replace(study.clone, demos=0)
-    return replace(study, env=RECORDED, tasks=named, evaluation=evaluation, clone=clone)
+    # no simulator would show that a policy got worse
+    success = study.success if "--success.stop-on-no-go" in asked else replace(study.success, stop_on_no_go=True)
+    return replace(study, env=RECORDED, tasks=named, evaluation=evaluation, clone=clone, success=success)
 
 
 def _without_stress(study: Study, asked: set[str]) -> Study:

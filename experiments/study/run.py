@@ -380,7 +380,7 @@ class Run:
         if jurors := self.study.jurors(seed):
             made_by["jurors"] = [self.task(juror, task, "success").digest for juror in jurors]
         if self.study.success.stop_on_no_go:
-            made_by["go"] = [self.study.success.min_true_positives, self.study.success.max_false_positives]
+            made_by["stops"] = "no-go"
         names = [*self.fingerprints.envs, *self.fingerprints.updates]
         if self.study.evaluation.curve_episodes:
             # points of the curve are measured as the evaluation is

@@ -130,7 +130,11 @@ class Recorder:
     def _board(self, prefix: str, *, purge_step: int | None = None) -> SummaryWriter:
         """One TensorBoard run a prefix, so that stages and tasks are drawn over each other and rewound alone."""
         if prefix not in self._boards:
-            self._boards[prefix] = SummaryWriter(str(self._board_folder / prefix), purge_step=purge_step)
+            folder = self._board_folder / prefix
+            # TensorBoard reads a run's files in the order of their names, which is that of time from second to second
+            while any(folder.glob(f"events.out.tfevents.{int(time.time()):010d}.*")):
+                time.sleep(0.02)
+            self._boards[prefix] = SummaryWriter(str(folder), purge_step=purge_step)
         return self._boards[prefix]
 
 

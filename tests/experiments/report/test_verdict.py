@@ -9,7 +9,8 @@ import pytest
 from evaluations import CALVIN, Policy, Task, write_evaluations
 
 from experiments.report.results import console_table, held_out_table, judged_table, seeds_table, within_table
-from experiments.report.verdict import effect, no_go, verdict, warnings
+from experiments.report.statistics import wilson
+from experiments.report.verdict import effect, no_go, shortfalls, told_apart, verdict, warnings
 
 Json = dict[str, Any]
 KINDS = {
@@ -286,7 +287,8 @@ def _share(attempts: int, rate: float | None) -> Json:
     dreams = 3 * attempts
     if rate is None:
         return {"attempts": 0, "dreams": 0, "called": 0, "rate": None, "interval": None}
-    return {"attempts": attempts, "dreams": dreams, "called": round(rate * dreams), "rate": rate, "interval": [0.5, 1]}
+    interval = list(wilson(round(rate * attempts), attempts))
+    return {"attempts": attempts, "dreams": dreams, "called": round(rate * dreams), "rate": rate, "interval": interval}
 
 
 @pytest.mark.parametrize(
@@ -300,34 +302,75 @@ def _share(attempts: int, rate: float | None) -> Json:
         (None, 0.05, []),
     ],
 )
-def test_dreams_are_a_no_go_that_lose_successes_or_grant_failures(
+def test_dreams_fall_short_that_lose_successes_or_grant_failures(
     succeeded: float | None, failed: float | None, why: list[str]
 ) -> None:
     found = {"succeeded": _share(20, succeeded), "failed": _share(10, failed)}
-    assert no_go(found, least=0.95, most=0.1) == why
-    assert no_go(found, least=0.0, most=1.0) == []
-    assert no_go({"skipped": "none"}, least=0.95, most=0.1) == []
+    assert shortfalls(found, least=0.95, most=0.1) == why
+    assert shortfalls(found, least=0.0, most=1.0) == []
+    assert shortfalls({"skipped": "none"}, least=0.95, most=0.1) == []
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "failed", "blind"),
+    [
+        ((44, 0.78), (21, 0.38), False),
+        # a juror that sees success wherever it looks, one that sees none, and one that sees it the wrong way round
+        ((27, 1.0), (13, 1.0), True),
+        ((27, 0.0), (13, 0.0), True),
+        ((27, 0.38), (13, 0.54), True),
+        # three failures say little, but not nothing
+        ((7, 0.86), (3, 0.67), True),
+        ((7, 1.0), (3, 0.0), False),
+        # and what is not known is no reason
+        ((27, 0.4), (0, None), False),
+        ((0, None), (13, 1.0), False),
+    ],
+)
+def test_dreams_are_a_no_go_that_do_not_tell_success_from_failure(
+    succeeded: tuple[int, float | None], failed: tuple[int, float | None], blind: bool
+) -> None:
+    found = {"succeeded": _share(*succeeded), "failed": _share(*failed)}
+    assert bool(no_go(found)) == blind
+    if blind:
+        assert f"{succeeded[0]} attempts that succeeded from {failed[0]} that failed" in no_go(found)[0]
+    apart = told_apart(found)
+    assert (apart is None) == (succeeded[1] is None or failed[1] is None)
+    if apart is not None:
+        assert apart.value == pytest.approx(succeeded[1] - failed[1])  # type: ignore[operator]
+    assert no_go({"skipped": "none"}) == []
 
 
 def test_a_summary_warns_of_a_no_go_by_task_and_seed_and_of_what_is_not_known(tmp_path: Path) -> None:
-    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"], seeds=2)
+    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"], seeds=3)
     good = {"succeeded": _share(20, 1.0), "failed": _share(10, 0.0)}
-    bad = {"succeeded": _share(20, 1.0), "failed": _share(10, 0.4)}
-    blind = {"succeeded": _share(20, 1.0), "failed": _share(0, None)}
-    for name, per_seed in (("open_drawer", (good, bad)), ("move_slider_left", (blind, {"skipped": "no window"}))):
+    poor = {"succeeded": _share(20, 1.0), "failed": _share(10, 0.4)}
+    blind = {"succeeded": _share(20, 0.8), "failed": _share(10, 0.9)}
+    untried = {"succeeded": _share(20, 1.0), "failed": _share(0, None)}
+    told = {
+        "open_drawer": (good, poor, blind),
+        "move_slider_left": (untried, {"skipped": "no window"}, good),
+    }
+    for name, per_seed in told.items():
         for seed, found in zip(summary["tasks"][name]["per_seed"], per_seed, strict=True):
-            seed["verdicts"] = found | {"no_go": no_go(found, least=0.95, most=0.1)}
+            seed["verdicts"] = found | {"no_go": no_go(found), "shortfalls": shortfalls(found, least=0.95, most=0.1)}
     said = warnings(summary)
-    assert said[0].startswith("No-go for dreams of open drawer, seed 1: 40 % of 30 dreams of 10 failed attempts")
+    assert said[0].startswith(
+        "Dreams of open drawer, seed 1 are to be taken with care: 40 % of 30 dreams of 10 failed attempts"
+    )
+    assert said[1].startswith(
+        "No-go for dreams of open drawer, seed 2: they do not tell 20 attempts that succeeded from 10 that failed, of"
+        " which 80 % and 90 % end in success (-10 points"
+    )
     assert "How true dreams of move slider left, seed 0 are is not known: no held-out attempt failed." in said
     assert "How true dreams of move slider left, seed 1 are is not known: no window." in said
-    assert len(said) == 3
+    assert len(said) == 4
     table = held_out_table(summary)
-    assert [row[-1] for row in table.rows] == ["go", "no-go", "not known", "not known"]
+    assert [row[-1] for row in table.rows] == ["go", "with care", "no-go", "not known", "not known", "go"]
     assert table.rows[1][:3] == ("open_drawer", "1", "20")
-    assert table.rows[1][5] == "40 [50, 100]"
+    assert table.rows[1][5].startswith("40 [")
     console = console_table(summary)
-    assert "No-go for dreams of open drawer, seed 1" in " ".join(console.split())
+    assert "No-go for dreams of open drawer, seed 2" in " ".join(console.split())
     assert max(map(len, console.splitlines())) <= 120
 
 

@@ -183,7 +183,8 @@ def test_what_is_held_out_makes_play_anew_and_what_is_asked_of_dreams_only_what_
     assert words == first
     stopping = made(stop_on_no_go=True)
     assert {name for name in first if first[name] != stopping[name]} == {"ppo", "evaluation"}
-    assert made(stop_on_no_go=True, min_true_positives=0.5)["ppo"] != stopping["ppo"]
+    # what is asked for beyond that only warns
+    assert made(stop_on_no_go=True, min_true_positives=0.5)["ppo"] == stopping["ppo"]
 
 
 @pytest.mark.parametrize(

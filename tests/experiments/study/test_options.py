@@ -81,6 +81,21 @@ def test_recorded_play_alone_means_its_own_tasks_and_no_simulator() -> None:
     assert study.table.max_steps % study.policy.chunk == 0
 
 
+@pytest.mark.parametrize(
+    ("asked", "stops"),
+    [
+        ([], True),
+        (["--success.no-stop-on-no-go"], False),
+        (["--success.no_stop_on_no_go"], False),
+        (["--success.stop-on-no-go"], True),
+        (["--env", "worldaction/PlayTable-v0"], False),
+    ],
+)
+def test_where_no_simulator_judges_a_no_go_stops_unless_somebody_says_otherwise(asked: list[str], stops: bool) -> None:
+    study, *_ = parse_study(["small", "--play", str(DATA / "calvin_sample_64"), *asked])
+    assert study.success.stop_on_no_go == stops
+
+
 def test_of_a_recording_whose_tasks_succeed_in_one_split_alone_a_world_model_is_trained(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -37,8 +37,9 @@ def train(mark: Path) -> None:
     with stop_signal() as stop:
         (mark.parent / f"{mark.name}-started").touch()
         stop.wait()
-    mark.touch()
-    raise Interrupted("saved")
+        # as training does, in the block: after it, the next signal ends the process
+        mark.touch()
+        raise Interrupted("saved")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -172,8 +173,9 @@ def train(mark):
     with stop_signal() as stop:
         (mark.parent / f"{mark.name}-started").touch()
         stop.wait()
-    mark.touch()
-    raise Interrupted("saved")
+        # as training does, in the block: after it, the next signal ends the process
+        mark.touch()
+        raise Interrupted("saved")
 
 def measure(mark):
     # a buffer of torchrl's holds one of these

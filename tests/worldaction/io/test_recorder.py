@@ -9,11 +9,13 @@ import math
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer import event_file_writer
 
 from worldaction.errors import UserError
 from worldaction.io import recorder as record
@@ -68,7 +70,9 @@ def test_a_line_is_on_disk_as_soon_as_it_is_logged(tmp_path: Path) -> None:
     out.close()
 
 
-def test_a_resumed_stage_records_no_step_twice(tmp_path: Path) -> None:
+def test_a_resumed_stage_records_no_step_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the end of the names of TensorBoard's files, by which the second one of a second can come before the first
+    monkeypatch.setattr(event_file_writer, "_global_uid", SimpleNamespace(get=iter(range(9, 99)).__next__))
     crashed = Recorder(tmp_path)
     for step in range(1, 6):
         crashed.log(step, {"x": float(step)}, prefix="a")
