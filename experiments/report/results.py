@@ -326,8 +326,8 @@ def held_out_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Ta
 _ABOUT_HELD_OUT = (
     "Attempts that were held out, dreamed from their first frame on under the actions that were recorded: how many of"
     " those in which the task was done, and of those in which it was not, end in success in dreams (%), several dreams"
-    " of each. Where the two shares cannot be told apart (95 % interval), dreams do not know how attempts end, and teach"
-    " a policy what is not so: a no-go. With care: they know, but less well than was asked for."
+    " of each. Where the two shares cannot be told apart (95 % interval), dreams do not know how attempts end, and"
+    " teach a policy what is not so: a no-go. With care: they know, but less well than was asked for."
 )
 
 
