@@ -29,7 +29,7 @@ STOPS = {
     "max_divergence": "the policy had moved too far from the cloned one",
     "min_time": "dreams succeeded too fast to be believed",
     "fell": "the last iteration dreamed worse than the one before",
-    "no_go": "dreams do not tell held-out attempts that succeeded from those that failed, so it stays BC's policy",
+    "no_go": "dreams do not tell held-out attempts that succeeded from those that failed",
 }
 """What the rules that end an update say, in words."""
 
@@ -408,6 +408,8 @@ def _idle(summary: Summary) -> dict[str, list[str]]:
 
 def _idle_seed(seed: Mapping[str, Any], improved: str) -> str:
     """Why the update taught a seed's policy nothing; empty where it did."""
+    if seed.get("stop_reason") == "no_go":
+        return f"it was not tried, for {STOPS['no_go']}, and its policy is BC's"
     before, after = seed.get("imagined_bc"), seed.get(f"imagined_{improved}")
     if before is not None and after is not None and max(before, after) <= NEAR_ZERO:
         return f"its dreams stayed near 0 % ({percent(before)}, then {percent(after)}), with no success to learn from"

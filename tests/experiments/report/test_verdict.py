@@ -106,6 +106,10 @@ def test_harm_is_named_though_dreams_had_nothing_to_teach(tmp_path: Path) -> Non
             "ended before its first step (the policy had",
         ),
         ({"imagined_bc": 0.0, "imagined_ppo": 0.02}, "dreams stayed near 0 % (0 %, then 2 %)"),
+        (
+            {"kept": 0, "iterations": 0, "stop_reason": "no_go", "imagined_bc": 0.0, "imagined_ppo": 0.0},
+            "it was not tried, for dreams do not tell held-out attempts that succeeded from those that failed, and its",
+        ),
         ({"unchanged": True}, "its episodes are those of the clone, step for step"),
     ],
 )
