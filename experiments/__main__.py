@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Any
 
 import experiments.commands
-from experiments.guard import guarded
+from experiments.guard import check_arguments, guarded
 
 PROGRAM = "worldaction"
 
@@ -29,6 +29,7 @@ def verbs() -> dict[str, Any]:
 
 def command(arguments: Sequence[str]) -> None:
     """Do what the arguments, without the program's name, ask for."""
+    check_arguments(arguments)
     known = verbs()
     if arguments and (module := known.get(arguments[0])) and hasattr(module, "forward"):
         # a program with options of its own, which answers for its --help as well

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -39,6 +39,21 @@ def guarded(main: Callable[[], None]) -> int:
         # `... --help | head` has read enough; Python must not try to flush the rest
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse what no shell can hand over, and what can be no file's name; whoever calls from Python can still try.
+
+    Raises:
+        UserError: an argument holds a NUL, or half of a character.
+    """
+    for argument in arguments:
+        try:
+            sound = b"\0" not in os.fsencode(argument)
+        except UnicodeEncodeError:
+            sound = False
+        if not sound:
+            raise UserError(f"{argument!r} holds what neither an argument nor a file's name can; give it without")
 
 
 def thread_ended(error: threading.ExceptHookArgs) -> None:

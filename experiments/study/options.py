@@ -15,6 +15,7 @@ from typing import Any, Final
 from agents.policies.registry import POLICIES
 from agents.updates.registry import UPDATES
 from envs.benchmark import benchmark_class
+from experiments.guard import check_arguments
 from experiments.real.go_on import begun_from, check_settings
 from experiments.study.arms import arms_of
 from experiments.study.checks import check_paths, check_tasks, judged_in
@@ -85,6 +86,7 @@ def parse_study(
     Returns:
         the study, the folder to resume if any, and whether the settings are only to be printed.
     """
+    check_arguments(arguments)
     rest = _several_plays([_spelled_out(argument) for argument in arguments])
     only_print = "--print-config" in rest
     if only_print:
@@ -351,8 +353,6 @@ def _checked(study: Study) -> Study:
             raise UserError(f"--{name} is empty; give at least one")
         if len(set(values)) != len(values):
             raise UserError(f"--{name} {' '.join(map(str, values))} names something twice; name each once")
-    if nameless := [path for path in study.plays if "\0" in path]:
-        raise UserError(f"--play {nameless[0]!r} can be no file's name; give another path")
     if len({Path(path).resolve() for path in study.plays}) < len(study.plays):
         raise UserError(f"--play {' '.join(study.plays)} names a set twice; name each once")
     if len({judged_in(env) for env in study.evaluate_in}) < len(study.evaluate_in):

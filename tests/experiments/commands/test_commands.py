@@ -302,6 +302,8 @@ TABLE: dict[str, Callable[[str], None]] = {
     f"{STUDY} debug --play path/to/task_D_D": learns_from_a_recording,
     "worldaction train --play my_set --scale minmax": learns_from_a_recording,
     "worldaction train small --play my_set --seeds 0 1 2": learns_from_a_recording,
+    "worldaction train quick --play calvin_64": learns_from_a_recording,
+    "worldaction train quick --play sets/reacher/hasty-v0": learns_from_a_recording,
     "worldaction train quick --play arm_set --scale minmax --seeds 0 1 2": learns_from_a_recording,
     "worldaction train quick --play arm600 --scale minmax --world-model.steps 5000 --recorded.jurors 1": (
         learns_from_a_recording

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from envs import drawing
 from envs.playtable import render
 from envs.tasks import BLOCK_TASKS as TASKS_OF_BLOCKS
 from envs.tasks import EIGHT, TASKS
+from experiments import __main__ as program
 from experiments.calvin import main
 from experiments.guard import guarded
 from experiments.study.options import parse_study
@@ -512,6 +514,16 @@ def test_step_limits_without_a_number_are_refused() -> None:
         parse_study(["quick", "--evaluation.within"])
 
 
-def test_a_set_whose_name_no_file_can_have_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match=r"--play '\\x00' can be no file's name; give another path"):
-        parse_study(["debug", "--play", "\0", "/dev/null"])
+@pytest.mark.parametrize("argument", ["\0", "set\0", "é\ud800"])
+def test_what_can_be_no_file_s_name_is_refused_in_one_line(argument: str) -> None:
+    said = re.escape(f"{argument!r} holds what neither an argument nor a file's name can; give it without")
+    with pytest.raises(UserError, match=said):
+        parse_study(["debug", "--play", argument, "/dev/null"])
+    for verb in ("train", "verify", "eval", "record"):
+        with pytest.raises(UserError, match=said):
+            program.command([verb, argument])
+
+
+def test_a_name_in_another_encoding_is_a_name() -> None:
+    with pytest.raises(UserError, match="there is nothing at"):
+        parse_study(["debug", "--play", "\udce9"])

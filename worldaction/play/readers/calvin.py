@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -238,22 +239,30 @@ def _read_split(folder: Path, name: spec.Split, language: str | None, sound: Sou
         if start <= last:
             both = f"episodes {first} to {last} and {start} to {stop}"
             raise UserError(f"{folder}/ep_start_end_ids.npy: {both} share frames; end one before the other begins")
-    whole = [run for bounds in episodes for run in _present(split, bounds, present, sound)]
+    there = sorted(present)
+    whole = [run for bounds in episodes for run in _present(split, bounds, there, sound)]
     if not whole:
         raise UserError(f"{folder} holds none of the frames that its ep_start_end_ids.npy names; copy the set again")
     return split._replace(episodes=whole, segments=_inside(split, whole, sound))
 
 
-def _present(split: CalvinSplit, bounds: tuple[int, int], present: set[int], sound: Sound) -> list[tuple[int, int]]:
-    """An episode, or the parts of it whose frames are there."""
+def _present(split: CalvinSplit, bounds: tuple[int, int], there: list[int], sound: Sound) -> list[tuple[int, int]]:
+    """An episode, or the parts of it whose frames are `there`, in order; a damaged one may claim billions of frames."""
     first, last = bounds
-    absent = [number for number in range(first, last + 1) if number not in present]
+    inside = there[bisect_left(there, first) : bisect_right(there, last)]
+    absent = last - first + 1 - len(inside)
     if not absent:
         return [bounds]
-    others = f" and {len(absent) - 1} more of frames {first} to {last}" if len(absent) > 1 else ""
-    sound.skip(f"{split.path(absent[0])}{others} is missing; copy the set again")
-    edges = [first - 1, *absent, last + 1]
-    return [(before + 1, after - 1) for before, after in pairwise(edges) if after - before > 1]
+    gaps = _between([first - 1, *inside, last + 1])
+    others = f" and {absent - 1} more of frames {first} to {last}" if absent > 1 else ""
+    sound.skip(f"{split.path(gaps[0][0])}{others} is missing; copy the set again")
+    edges = [first - 1, *(edge for gap in gaps for edge in gap), last + 1]
+    return [run for edge in range(0, len(edges), 2) for run in _between(edges[edge : edge + 2])]
+
+
+def _between(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each run of numbers that lies between two neighbours."""
+    return [(before + 1, after - 1) for before, after in pairwise(numbers) if after - before > 1]
 
 
 def _inside(split: CalvinSplit, episodes: Sequence[tuple[int, int]], sound: Sound) -> list[Segment]:

@@ -223,3 +223,17 @@ def test_episodes_of_a_set_cannot_be_more_than_it_has_room_for(tmp_path: Path) -
     parquet.write_table(row.take(pa.array(np.zeros(2_000_000, np.int64))), path)
     with pytest.raises(UserError, match="where one row is an episode or a task"):
         open_source(tmp_path / "set")
+
+
+@pytest.mark.parametrize("gap", [False, True])
+def test_an_episode_that_claims_more_frames_than_memory_could_count_is_parted_where_frames_are(
+    calvin: Path, gap: bool
+) -> None:
+    np.save(calvin / "training/ep_start_end_ids.npy", np.array([[10, 3 * 10**12]]))
+    if gap:
+        (calvin / "training/episode_0000012.npz").unlink()
+    source = open_source(calvin)
+    absent = 3 * 10**12 - 13 + gap
+    said = f"episode_{12 if gap else 14:07d}.npz and {absent - 1} more of frames 10 to 3000000000000 is missing"
+    assert said in source.skipped[0]
+    assert [len(episode.segments) for episode in source.episodes] == ([0, 0] if gap else [1])
