@@ -53,7 +53,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
         except UnicodeEncodeError:
             sound = False
         if not sound:
-            raise UserError(f"{argument!r} holds what neither an argument nor a file's name can; give it without")
+            raise UserError(f"{argument!r} holds a NUL byte or an unpaired surrogate; leave it out")
 
 
 def thread_ended(error: threading.ExceptHookArgs) -> None:

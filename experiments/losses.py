@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
         print("\n".join(asked.study.arms))
         return
     choose_waiting()
-    from experiments.report.loss_page import write_losses
+    from experiments.report.pages.loss_page import write_losses
 
     folder = asked.page
     if folder is None:

@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Every test starts from one seed, so that what it draws hangs neither on its order nor on its worker."""
+    """torch's global generator starts anew in every test, which then hangs neither on its order nor on its worker."""
     torch.manual_seed(0)
 
 

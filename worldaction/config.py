@@ -255,14 +255,17 @@ class SuccessConfig:
     held_out: Below1 = 0.2
     """Share of the attempts at each task on which nothing is trained: the classifier, and dreams under it, are measured
     on them. Demonstrations are held out only beyond those that are cloned."""
+    min_youden: Share = 0.1
+    """Youden's J that dreams of held-out attempts need: the share of those that succeeded which are called a success,
+    minus that of those that failed. Below, they are a no-go: what is rewarded in them need be no success."""
     min_true_positives: Share = 0.95
     """Of the dreams of held-out attempts that succeeded, at least as many have to be called a success; else they are
     to be taken with care."""
     max_false_positives: Share = 0.1
     """Likewise of those that failed, at most as many may be called a success."""
     stop_on_no_go: bool = False
-    """Leave the policy of a task as it was cloned where dreams of it are a no-go, for they do not tell held-out
-    attempts that succeeded from those that failed. Else that is a warning. On by default where no simulator judges."""
+    """Leave the policy of a task as it was cloned where dreams of it are a no-go, which else is a warning. On by
+    default in studies of recorded data alone (--play without --env)."""
 
 
 @dataclass(frozen=True)

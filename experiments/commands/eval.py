@@ -134,7 +134,7 @@ def _of_run(chosen: argparse.Namespace) -> None:
     env = vars(chosen)["in"] or CALVIN
     study = _check_asked(chosen, env)
     choose_waiting()
-    from experiments.report.run_page import console_table
+    from experiments.report.pages.run_page import console_table
     from experiments.stages.judge import judge
     from experiments.study.checks import among
     from experiments.study.conduct import chosen_kernels, finish

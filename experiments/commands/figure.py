@@ -20,7 +20,7 @@ def run(chosen: argparse.Namespace) -> None:
     """Write them, each with its numbers as CSV beside it."""
     from experiments.report.comparison import page
     from experiments.report.figures import save_figure
-    from experiments.report.run_page import RunFiles, plots
+    from experiments.report.pages.run_page import RunFiles, plots
     from experiments.study.conduct import refresh
     from worldaction.errors import UserError, unknown
 

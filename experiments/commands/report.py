@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(chosen: argparse.Namespace) -> None:
     """Write it."""
-    from experiments.report.markdown import markdown
-    from experiments.report.run_page import write_report
+    from experiments.report.pages.markdown import markdown
+    from experiments.report.pages.run_page import write_report
     from experiments.study.conduct import refresh
 
     refresh(chosen.run)

@@ -1,6 +1,6 @@
 """The tables of a run that evaluated policies: within the time limit, fewer steps, by CALVIN's criterion, elsewhere.
 
-The summary is that of `experiments/report/run_page.py`, as plain JSON values.
+The summary is that of `experiments/report/pages/run_page.py`, as plain JSON values.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from experiments.report.outcomes import OTHER
 from experiments.report.recorded.jurors import jurors_of, jurors_table, truth_of
 from experiments.report.statistics import average, estimate_of
 from experiments.report.table import DASH, Table, change, estimate, label, number, percent, points, rate, shares
+from experiments.report.trust import trust_of
 from experiments.report.verdict import (
     Comparison,
     Summary,
@@ -21,7 +22,6 @@ from experiments.report.verdict import (
     overall,
     sooner,
     step_limits,
-    unknown_verdicts,
     verdict,
     warnings,
 )
@@ -319,15 +319,15 @@ def held_out_table(summary: Summary, *, spell: Callable[[str], str] = str) -> Ta
     """
     seeds = [(name, seed) for name, task in summary["tasks"].items() for seed in task["per_seed"]]
     rows = [(spell(name), str(s["seed"]), *_held_out_cells(s["verdicts"])) for name, s in seeds if "verdicts" in s]
-    columns = ("task", "seed", "attempts done", "done in dreams", "not done", "done in dreams", "dreams are")
+    columns = ("task", "seed", "attempts done", "done in dreams", "not done", "done in dreams", "dreams")
     return Table(columns, rows, title="Dreams of attempts that nothing was trained on", about=_ABOUT_HELD_OUT)
 
 
 _ABOUT_HELD_OUT = (
     "Attempts that were held out, dreamed from their first frame on under the actions that were recorded: how many of"
     " those in which the task was done, and of those in which it was not, end in success in dreams (%), several dreams"
-    " of each. Where the two shares cannot be told apart (95 % interval), dreams do not know how attempts end, and"
-    " teach a policy what is not so: a no-go. With care: they know, but less well than was asked for."
+    " of each. A no-go: failures succeed about as often as successes, so dreams reward what need be no success. With"
+    " care: they do not, but more often, or successes less often, than was asked for. Not known: too few attempts."
 )
 
 
@@ -338,11 +338,7 @@ def _held_out_cells(verdicts: Summary) -> list[str]:
     for outcome in ("succeeded", "failed"):
         found = verdicts[outcome]
         cells += [str(found["attempts"]), DASH if found["rate"] is None else rate(estimate_of(found, "rate"))]
-    if verdicts["no_go"]:
-        return [*cells, "no-go"]
-    if unknown_verdicts(verdicts):
-        return [*cells, "not known"]
-    return [*cells, "with care" if verdicts.get("shortfalls") else "go"]
+    return [*cells, trust_of(verdicts).word]
 
 
 def judged_table(summary: Summary, env: str, *, spell: Callable[[str], str] = str, brief: bool = False) -> Table:

@@ -1,6 +1,6 @@
 """Under which sampler the policies of a run acted, and how the clone's was chosen.
 
-The summary is that of `experiments/report/run_page.py`, as plain JSON values.
+The summary is that of `experiments/report/pages/run_page.py`, as plain JSON values.
 """
 
 from __future__ import annotations

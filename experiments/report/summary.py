@@ -19,7 +19,7 @@ from experiments.report.statistics import (
     independent_difference,
     paired_difference,
 )
-from experiments.report.verdict import no_go, shortfalls
+from experiments.report.trust import trust
 from experiments.study.checks import learns
 from experiments.study.machine import commit
 from experiments.study.run import Run, settings_of
@@ -174,9 +174,8 @@ def _held_out(run: Run, task: str, seed: int) -> Json:
     """What the classifier, and dreams under it, say of attempts on which nothing was trained."""
     results, options = run.task(seed, task, "success").results, run.study.success
     verdicts = results["verdicts"]
-    short = shortfalls(verdicts, least=options.min_true_positives, most=options.max_false_positives)
-    told = {"no_go": no_go(verdicts), "shortfalls": short}
-    return {"classifier": results["held_out"], "verdicts": verdicts | told}
+    word, why = trust(verdicts, options)
+    return {"classifier": results["held_out"], "verdicts": verdicts | {"trust": word, "why": why}}
 
 
 def _dreams_of(sampler: str, improved: str) -> dict[str, str]:

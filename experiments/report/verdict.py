@@ -1,6 +1,6 @@
 """What a summary says, in words: the sentence at the head of a report, and the warnings beside it.
 
-The summary is that of `experiments/report/run_page.py`, as plain JSON values.
+The summary is that of `experiments/report/pages/run_page.py`, as plain JSON values.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from experiments.report.recorded.jurors import asked, jurors_of, weight, where_of
 from experiments.report.recorded.jurors import warnings as warnings_of_jurors
-from experiments.report.statistics import Estimate, average, estimate_of, independent_difference
+from experiments.report.statistics import Estimate, average, estimate_of
 from experiments.report.table import label, percent, points, span, words
+from experiments.report.trust import trust_of
 
 FEW = 20
 """Episodes a task below which nothing can be concluded."""
@@ -29,9 +30,10 @@ STOPS = {
     "max_divergence": "the policy had moved too far from the cloned one",
     "min_time": "dreams succeeded too fast to be believed",
     "fell": "the last iteration dreamed worse than the one before",
-    "no_go": "dreams do not tell held-out attempts that succeeded from those that failed",
+    "no_go": "dreams of failures succeed about as often as those of successes",
 }
 """What the rules that end an update say, in words."""
+NOT_TRAINED = f"{STOPS['no_go']} (no-go), so its policy is BC's"
 
 Summary = Mapping[str, Any]
 
@@ -184,10 +186,11 @@ def _noise(summary: Summary) -> str:
 
 
 def _nothing(summary: Summary) -> str:
-    reasons = "; ".join(_learned_nothing(summary))
+    reasons = _learned_nothing(summary)
     result = overall(summary)
+    what = "was not trained" if reasons == [NOT_TRAINED] else "learned nothing"
     return (
-        f"{label(improved_of(summary))} in imagination learned nothing: {reasons}."
+        f"{label(improved_of(summary))} in imagination {what}: {'; '.join(reasons)}."
         f" {_capital(where_of(summary))} success goes"
         f" {_from_to(result)} {_by(result.difference)}."
     )
@@ -263,77 +266,23 @@ def _of_numbers(summary: Summary) -> list[str]:
     return notes
 
 
-def told_apart(verdicts: Summary) -> Estimate | None:
-    """By how much more often held-out attempts that succeeded succeed in dreams than those that failed do.
-
-    Args:
-        verdicts: of dreams on held-out attempts, see docs/metrics.md.
-
-    Returns:
-        the difference of the two shares with Newcombe's interval; None where there is no attempt of either kind.
-    """
-    done, failed = (verdicts.get(outcome) or {"rate": None} for outcome in ("succeeded", "failed"))
-    if done["rate"] is None or failed["rate"] is None:
-        return None
-    return independent_difference(estimate_of(done, "rate"), estimate_of(failed, "rate"))
-
-
-def no_go(verdicts: Summary) -> list[str]:
-    """Why nothing can be learned in dreams, in a sentence; empty if it can, or if nothing says so."""
-    apart = told_apart(verdicts)
-    if apart is None or apart.interval.low > 0:
-        return []
-    done, failed = verdicts["succeeded"], verdicts["failed"]
-    return [
-        f"they do not tell {done['attempts']} attempts that succeeded from {failed['attempts']} that failed, of which"
-        f" {percent(done['rate'])} and {percent(failed['rate'])} end in success {_by(apart)}"
-    ]
-
-
-def shortfalls(verdicts: Summary, *, least: float, most: float) -> list[str]:
-    """In what dreams fall short of what is asked of them, a sentence each; empty if in nothing that is known.
-
-    Args:
-        verdicts: of dreams on held-out attempts, see docs/metrics.md.
-        least: share of those that succeeded which has to be called a success.
-        most: share of those that failed which may be.
-    """
-    why = []
-    for outcome, kind, wrong, wanted in (
-        ("succeeded", "successful", lambda rate: rate < least, f"at least {percent(least)}"),
-        ("failed", "failed", lambda rate: rate > most, f"at most {percent(most)}"),
-    ):
-        found = verdicts.get(outcome) or {"rate": None}
-        if found["rate"] is not None and wrong(found["rate"]):
-            why.append(
-                f"{percent(found['rate'])} of {found['dreams']} dreams of {found['attempts']} {kind} attempts end in"
-                f" success, {wanted} should"
-            )
-    return why
-
-
-def unknown_verdicts(verdicts: Summary) -> str:
-    """What cannot be known of a task's dreams, for want of attempts on which nothing was trained; empty if all is."""
-    if "skipped" in verdicts:
-        return str(verdicts["skipped"])
-    missing = [outcome for outcome in ("succeeded", "failed") if verdicts[outcome]["rate"] is None]
-    return f"no held-out attempt {' or '.join(missing)}" if missing else ""
-
-
 def _of_held_out(summary: Summary) -> list[str]:
     """Dreams that call held-out attempts what they were not, and dreams of which nobody knows."""
-    notes = []
+    notes, who = [], label(improved_of(summary))
     for name, task in (summary.get("tasks") or {}).items():
         for seed in task.get("per_seed", []):
-            if (verdicts := seed.get("verdicts")) is None:
+            if "verdicts" not in seed:
                 continue
+            word, why = trust_of(seed["verdicts"])
             which = words(name) if len(task["per_seed"]) == 1 else f"{words(name)}, seed {seed['seed']}"
-            if verdicts["no_go"]:
-                notes.append(f"No-go for dreams of {which}: {'; '.join(verdicts['no_go'])}.")
-            elif short := verdicts.get("shortfalls"):
-                notes.append(f"Dreams of {which} are to be taken with care: {'; '.join(short)}.")
-            if missing := unknown_verdicts(verdicts):
-                notes.append(f"How true dreams of {which} are is not known: {missing}.")
+            trained = "not trained" if seed.get("stop_reason") == "no_go" else "trained all the same"
+            said = {
+                "no-go": f"No-go for dreams of {which}, in which {who} was {trained}",
+                "with care": f"Dreams of {which} are to be taken with care",
+                "not known": f"How true dreams of {which} are is not known",
+            }
+            if word in said:
+                notes.append(f"{said[word]}: {'; '.join(why)}.")
     return notes
 
 
@@ -401,7 +350,8 @@ def _idle(summary: Summary) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, task in (summary.get("tasks") or {}).items():
         for seed in task.get("per_seed", []):
-            if why := _idle_seed(seed, improved_of(summary)):
+            # of a no-go its own note is told
+            if (why := _idle_seed(seed, improved_of(summary))) and why != NOT_TRAINED:
                 found.setdefault(name, []).append(why if len(task["per_seed"]) == 1 else f"seed {seed['seed']}: {why}")
     return found
 
@@ -409,7 +359,7 @@ def _idle(summary: Summary) -> dict[str, list[str]]:
 def _idle_seed(seed: Mapping[str, Any], improved: str) -> str:
     """Why the update taught a seed's policy nothing; empty where it did."""
     if seed.get("stop_reason") == "no_go":
-        return f"it was not tried, for {STOPS['no_go']}, and its policy is BC's"
+        return NOT_TRAINED
     before, after = seed.get("imagined_bc"), seed.get(f"imagined_{improved}")
     if before is not None and after is not None and max(before, after) <= NEAR_ZERO:
         return f"its dreams stayed near 0 % ({percent(before)}, then {percent(after)}), with no success to learn from"

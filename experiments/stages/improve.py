@@ -16,7 +16,7 @@ from agents.updates.base import Update
 from envs.benchmark import Observation
 from experiments.stages.bc import load_actor, save_actor
 from experiments.stages.rollout import evaluate, stack
-from experiments.stages.success import doubts, load_classifier
+from experiments.stages.success import dreams_of, load_classifier
 from experiments.stages.task_run import TaskRun, samplers
 from experiments.study.checks import start_states
 from worldaction.io.artefact import CHECKPOINT
@@ -92,7 +92,7 @@ def improve(task_run: TaskRun, recorder: Recorder) -> None:
     # apart, for a point is measured before its iteration and kept only by that iteration's checkpoint
     recorder.rewind(f"{task_run.prefix}/real", curve[-1]["iteration"] if curve else -1)
     name = f"{task_run.study.improved.upper()} {task_run.task}, seed {task_run.seed}"
-    refused = "no_go" if task_run.study.success.stop_on_no_go and doubts(task_run) else ""
+    refused = "no_go" if task_run.study.success.stop_on_no_go and dreams_of(task_run).no_go else ""
     with progress(options.iterations, name, "iteration", initial=update.iteration) as bar:
         while not (refused or update.finished):
             _real_point(task_run, update, curve, recorder)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from experiments.report.statistics import success_rate
-from experiments.report.verdict import no_go, shortfalls
+from experiments.report.trust import Trust, trust
 from experiments.stages.task_run import TaskRun, pick, without_prefix
 from experiments.study.checks import measured
 from experiments.study.run import LOGGER
@@ -61,16 +61,30 @@ def learn_success(task_run: TaskRun, recorder: Recorder) -> None:
     found = _measured(task_run, classifier, generator)
     save_tensors(artefact.folder / "classifier.safetensors", classifier.state_dict())
     artefact.finish({**found, "threshold": options.threshold, "config": classifier.config})
-    who = f"{task_run.task}, {'juror' if task_run.run.held_out else 'seed'} {task_run.seed}"
-    if why := doubts(task_run):
-        LOGGER.warning("no-go for dreams of %s: %s", who, "; ".join(why))
-    elif why := shortfalls(found["verdicts"], least=options.min_true_positives, most=options.max_false_positives):
-        LOGGER.warning("dreams of %s are to be taken with care: %s", who, "; ".join(why))
+    _say(task_run)
 
 
-def doubts(task_run: TaskRun) -> list[str]:
-    """Why nothing can be learned in dreams of a task whose classifier is there; empty if it can, or is not known."""
-    return no_go(task_run.run.task(task_run.seed, task_run.task, "success").results["verdicts"])
+def dreams_of(task_run: TaskRun) -> Trust:
+    """What dreams of a task whose classifier is there are worth."""
+    results = task_run.run.task(task_run.seed, task_run.task, "success").results
+    return trust(results["verdicts"], task_run.study.success)
+
+
+def _say(task_run: TaskRun) -> None:
+    """Warn of dreams from which nothing, or nothing for sure, can be learned, and say what follows."""
+    (word, why), task, seed = dreams_of(task_run), task_run.task, task_run.seed
+    if task_run.run.held_out:
+        if word == "no-go":
+            LOGGER.warning("juror %d hardly sees how attempts at %s ended: %s", seed, task, "; ".join(why))
+        return
+    who = task_run.study.improved.upper()
+    follows = "is not trained" if task_run.study.success.stop_on_no_go else "is trained all the same"
+    said = {
+        "no-go": f"no-go for dreams of {task}, seed {seed}, in which {who} {follows}",
+        "with care": f"dreams of {task}, seed {seed}, are to be taken with care",
+    }
+    if word in said:
+        LOGGER.warning("%s: %s", said[word], "; ".join(why))
 
 
 def _measured(task_run: TaskRun, classifier: SuccessClassifier, generator: torch.Generator) -> dict[str, Any]:

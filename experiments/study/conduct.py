@@ -20,7 +20,7 @@ from envs.benchmark import benchmark_class
 from experiments.real.go_on import check_trained
 from experiments.real.rounds import join_play, record_policy
 from experiments.report.comparison import compare, console_tables
-from experiments.report.run_page import console_table, write_report
+from experiments.report.pages.run_page import console_table, write_report
 from experiments.report.summary import summarise
 from experiments.stages.all_of_task import STAGES, learn_stage, learn_task
 from experiments.stages.fidelity import measure_world_model

@@ -261,7 +261,7 @@ def _recorded(study: Study, asked: set[str]) -> Study:
     evaluation = replace(study.evaluation, curve_episodes=0, sampler_episodes=0)
     # how few demonstrations presets clone belongs to their own benchmark
     clone = study.clone if "--clone.demos" in asked else replace(study.clone, demos=0)
-    # no simulator would show that a policy got worse
+    # nobody would see that a policy got worse
     success = study.success if "--success.stop-on-no-go" in asked else replace(study.success, stop_on_no_go=True)
     return replace(study, env=RECORDED, tasks=named, evaluation=evaluation, clone=clone, success=success)
 

@@ -46,7 +46,7 @@ STAGES = ("success", "clone", "sampler", "ppo", "evaluation")
 FREE = {
     "world_model": ("save_every",),
     # what is held out is part of the play; of measurements, what is too little is a matter of words
-    "success": ("held_out", "min_true_positives", "max_false_positives", "stop_on_no_go"),
+    "success": ("held_out", "min_youden", "min_true_positives", "max_false_positives", "stop_on_no_go"),
     "evaluation": ("parallel", "probes", "horizon", "within", "judged_episodes"),
     "update": ("evaluate_every",),
 }
@@ -380,7 +380,7 @@ class Run:
         if jurors := self.study.jurors(seed):
             made_by["jurors"] = [self.task(juror, task, "success").digest for juror in jurors]
         if self.study.success.stop_on_no_go:
-            made_by["stops"] = "no-go"
+            made_by["go"] = self.study.success.min_youden
         names = [*self.fingerprints.envs, *self.fingerprints.updates]
         if self.study.evaluation.curve_episodes:
             # points of the curve are measured as the evaluation is

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.report.outcomes import Outcomes, recorded
-from experiments.report.statistics import paired_difference
+from experiments.report.statistics import paired_difference, wilson
 from experiments.report.summary import dreamed_times, estimate, judged, over_tasks, pooled
 from worldaction.io.atomic import write_json
 
@@ -125,3 +125,12 @@ def write_evaluations(folder: Path, tasks: Mapping[str, Task], *, seeds: int = 1
         found[name]["dreamed_time"] = dreamed_times(here, [imagined(known, seed) for seed in range(seeds)])
         found[name]["judged"] = {env: judged(here, there, WITHIN) for env, there in outcomes.items()}
     return {"tasks": found, "average": over_tasks(found)}
+
+
+def held_out(attempts: int, rate: float | None) -> Json:
+    """What a run says of held-out attempts of one outcome, dreamed three times each."""
+    if rate is None:
+        return {"attempts": 0, "dreams": 0, "called": 0, "rate": None, "interval": None}
+    called = round(rate * 3 * attempts)
+    interval = list(wilson(round(rate * attempts), attempts))
+    return {"attempts": attempts, "dreams": 3 * attempts, "called": called, "rate": rate, "interval": interval}

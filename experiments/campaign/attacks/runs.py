@@ -11,8 +11,8 @@ from typing import Any
 
 from experiments.campaign.base import Attack
 from experiments.commands.verify import problems_of
-from experiments.report.markdown import markdown
-from experiments.report.run_page import write_report
+from experiments.report.pages.markdown import markdown
+from experiments.report.pages.run_page import write_report
 from experiments.study.conduct import conduct
 from experiments.study.finished import mended
 from experiments.study.options import parse_study

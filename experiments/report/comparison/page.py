@@ -10,7 +10,7 @@ from typing import Any
 from experiments.report.comparison.figures import calibration, side_by_side
 from experiments.report.comparison.tables import cautions, headline, policies_of, tables
 from experiments.report.figures import Plot
-from experiments.report.page import figure, heading, made_by, section, write_page
+from experiments.report.pages.page import figure, heading, made_by, section, write_page
 from experiments.report.recorded.jurors import judge_of
 from experiments.report.table import Table
 from worldaction.io.sealed_json import read_json

@@ -91,6 +91,9 @@ def cautions(summary: Json) -> list[str]:
         doubtful = [label(p) for p in policies_of(summary) if _only_by_starts(arm.get("against_first") or {}, p)]
         if doubtful:
             notes.append(f"{name} differs in {' and '.join(doubtful)} as trained; other seeds could turn it around.")
+        if stopped := _stopped(arm):
+            who = label(improved_of(summary))
+            notes.append(f"{name}: dreams of {', '.join(stopped)} were a no-go, so {who} is BC there.")
         gap = comparison_of(arm["average"], improved_of(summary), "value").gap if arm.get("average") else None
         if gap is not None and abs(gap) > WIDE_GAP:
             how = "more" if gap > 0 else "less"
@@ -99,6 +102,16 @@ def cautions(summary: Json) -> list[str]:
                 f" {_others(summary)}."
             )
     return notes
+
+
+def _stopped(arm: Json) -> list[str]:
+    """Tasks, and seeds if they have several, whose policy was left as it was cloned."""
+    return [
+        words(task) if len(told["per_seed"]) == 1 else f"{words(task)} (seed {seed['seed']})"
+        for task, told in arm["tasks"].items()
+        for seed in told["per_seed"]
+        if seed.get("stop_reason") == "no_go"
+    ]
 
 
 def _others(summary: Json) -> str:

@@ -1,6 +1,6 @@
 """Who says what succeeds where no simulator does: jurors, the words for them, and what their word is worth.
 
-The summary is that of `experiments/report/run_page.py`, as plain JSON values.
+The summary is that of `experiments/report/pages/run_page.py`, as plain JSON values.
 """
 
 from __future__ import annotations

@@ -78,9 +78,19 @@ def _tasks(summary: Summary) -> list[str]:
     return found
 
 
+def _all_stopped(task: Json) -> bool:
+    """Whether the improved policy is the cloned one in every seed, because dreams were a no-go."""
+    return all(seed.get("stop_reason") == "no_go" for seed in task["per_seed"])
+
+
 def _first_test(summary: Summary) -> str:
     """What an hour on the robot should test."""
-    tasks, who = comparisons(summary), label(improved_of(summary))
+    who = label(improved_of(summary))
+    trained = {name for name, told in summary["tasks"].items() if not _all_stopped(told)}
+    tasks = {name: task for name, task in comparisons(summary).items() if name in trained}
+    if not tasks:
+        named = ", ".join(map(words, summary["tasks"]))
+        return f"With one hour on the robot, test BC alone ({named}): {who} was not trained, and its policies are BC's."
     gaps = {name: abs(task.gap) for name, task in tasks.items() if task.gap is not None}
     doubtful = max(gaps, key=lambda name: gaps[name]) if gaps else next(iter(tasks))
     gap = tasks[doubtful].gap

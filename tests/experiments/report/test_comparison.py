@@ -15,9 +15,9 @@ import pytest
 from experiments.report.comparison import compare, console_tables, headline, markdown_tables
 from experiments.report.comparison.figures import calibration, folded, side_by_side
 from experiments.report.comparison.tables import cautions
-from experiments.report.loss_page import write_losses
 from experiments.report.outcomes import Outcomes
-from experiments.report.run_page import write_report
+from experiments.report.pages.loss_page import write_losses
+from experiments.report.pages.run_page import write_report
 from experiments.report.statistics import average, interquartile_mean, paired_difference, success_rate
 from experiments.report.summary import estimate, pooled
 from experiments.study.run import Run
@@ -240,6 +240,13 @@ def test_a_difference_that_seeds_could_turn_around_is_told(study: Callable[..., 
     assert not any("turn it around" in note for note in cautions(summary))
     summary["arms"]["wam"]["against_first"]["over_seeds"]["ppo"]["interval"] = [-0.1, 0.5]
     assert "wam differs in PPO as trained; other seeds could turn it around." in cautions(summary)
+
+
+def test_arms_whose_policy_is_their_clone_are_told(study: Callable[..., Run]) -> None:
+    summary = compare(study(TWO))
+    assert not any("no-go" in note for note in cautions(summary))
+    summary["arms"]["wam"]["tasks"]["open_drawer"]["per_seed"][0]["stop_reason"] = "no_go"
+    assert "wam: dreams of open drawer (seed 0) were a no-go, so PPO is BC there." in cautions(summary)
 
 
 def test_one_seed_and_dreams_that_promise_too_much_are_told(study: Callable[..., Run]) -> None:

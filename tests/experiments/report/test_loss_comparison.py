@@ -15,7 +15,7 @@ from tiny_study import ROOT, options
 from experiments.calvin import main as calvin
 from experiments.losses import main, parse, zoo
 from experiments.report.comparison import compare
-from experiments.report.loss_page import write_losses
+from experiments.report.pages.loss_page import write_losses
 from experiments.study.arms import arms_of
 from experiments.study.run import Run
 from worldaction.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from experiments.report.markdown import markdown
+from experiments.report.pages.markdown import markdown
 from worldaction.io.atomic import write_json
 from worldaction.io.sealed_json import read_json
 

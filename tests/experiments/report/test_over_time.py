@@ -10,7 +10,7 @@ from matplotlib.text import Annotation
 
 from experiments.report.outcomes import Outcomes, recorded
 from experiments.report.over_time import curves, mean_curves, over_time, places
-from experiments.report.run_page import write_report
+from experiments.report.pages.run_page import write_report
 from experiments.report.statistics import average, success_rate
 from worldaction.io.atomic import write_json
 

@@ -104,6 +104,19 @@ def test_few_first_frames_are_warned_of_however_many_replays_there_are(starts: i
     assert not any("episodes a task" in note for note in all_warnings(found))
 
 
+def test_no_hour_on_the_robot_is_spent_on_two_policies_that_are_one() -> None:
+    found = summary()
+    other = dict(found["tasks"]["reach"], per_seed=[{"seed": 0, "stop_reason": "no_go", "kept": 0}])
+    both = found | {"tasks": {"reach": found["tasks"]["reach"], "push": other}}
+    both["jurors"] = found["jurors"] | {"tasks": dict.fromkeys(("reach", "push"), found["jurors"]["tasks"]["reach"])}
+    assert "test reach first" in about_recorded(both)[-1]
+    assert "BC and PPO in turn" in about_recorded(both)[-1]
+    alone = found | {"tasks": {"reach": other}}
+    assert about_recorded(alone)[-1] == (
+        "With one hour on the robot, test BC alone (reach): PPO was not trained, and its policies are BC's."
+    )
+
+
 def test_replays_are_never_called_skill_nor_real() -> None:
     for ppo, kind in (((0.9, 0.9), "raised"), ((0.4, 0.4), "unclear"), ((0.1, 0.1), "lowered")):
         found = summary(ppo=ppo)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.report.markdown import markdown
-from experiments.report.run_page import console_table, verdict, write_report
+from experiments.report.pages.markdown import markdown
+from experiments.report.pages.run_page import console_table, verdict, write_report
 from experiments.report.statistics import paired_difference, success_rate
 from experiments.report.verdict import warnings
 from experiments.report.video import Rollout, open_loop_video, rollout_video
@@ -218,7 +218,7 @@ def test_real_points_of_the_curve_carry_the_interval_of_their_episodes(whole: Pa
 
 
 def test_large_films_stay_beside_the_page(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("experiments.report.page.LARGEST_INSIDE", 10)
+    monkeypatch.setattr("experiments.report.pages.page.LARGEST_INSIDE", 10)
     sources = _Outline(write_report(whole).read_text()).sources
     assert "videos/open_drawer-seed0.mp4" in sources
     monkeypatch.undo()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluations import CALVIN, Policy, Task, write_evaluations
+from evaluations import CALVIN, Policy, Task, held_out, write_evaluations
 
 from experiments.report.results import console_table, held_out_table, judged_table, seeds_table, within_table
-from experiments.report.statistics import wilson
-from experiments.report.verdict import effect, no_go, shortfalls, told_apart, verdict, warnings
+from experiments.report.trust import trust
+from experiments.report.verdict import effect, verdict, warnings
+from worldaction.config import SuccessConfig
 
 Json = dict[str, Any]
 KINDS = {
@@ -108,7 +109,7 @@ def test_harm_is_named_though_dreams_had_nothing_to_teach(tmp_path: Path) -> Non
         ({"imagined_bc": 0.0, "imagined_ppo": 0.02}, "dreams stayed near 0 % (0 %, then 2 %)"),
         (
             {"kept": 0, "iterations": 0, "stop_reason": "no_go", "imagined_bc": 0.0, "imagined_ppo": 0.0},
-            "it was not tried, for dreams do not tell held-out attempts that succeeded from those that failed, and its",
+            "was not trained: dreams of failures succeed about as often as those of successes (no-go), so",
         ),
         ({"unchanged": True}, "its episodes are those of the clone, step for step"),
     ],
@@ -120,7 +121,8 @@ def test_an_update_that_learned_nothing_is_named_and_is_not_no_clear_effect(
     for one in summary["tasks"]["open_drawer"]["per_seed"]:
         one |= seed
     assert effect(summary) == "nothing"
-    assert verdict(summary).startswith("PPO in imagination learned nothing: ")
+    what = "was not trained" if seed.get("stop_reason") == "no_go" else "learned nothing"
+    assert verdict(summary).startswith(f"PPO in imagination {what}: ")
     assert said in verdict(summary)
     assert "In the simulator success goes from" in verdict(summary)
     assert "no clear effect" not in verdict(summary)
@@ -287,90 +289,37 @@ def test_a_summary_from_before_has_its_one_table_and_no_word_of_skill(tmp_path: 
 # Dreams of held-out attempts ------------------------------------------------------------------------------------------
 
 
-def _share(attempts: int, rate: float | None) -> Json:
-    dreams = 3 * attempts
-    if rate is None:
-        return {"attempts": 0, "dreams": 0, "called": 0, "rate": None, "interval": None}
-    interval = list(wilson(round(rate * attempts), attempts))
-    return {"attempts": attempts, "dreams": dreams, "called": round(rate * dreams), "rate": rate, "interval": interval}
-
-
-@pytest.mark.parametrize(
-    ("succeeded", "failed", "why"),
-    [
-        (0.96, 0.05, []),
-        (0.95, 0.10, []),
-        (0.80, 0.05, ["80 % of 60 dreams of 20 successful attempts end in success, at least 95 % should"]),
-        (1.00, 0.40, ["40 % of 30 dreams of 10 failed attempts end in success, at most 10 % should"]),
-        (0.80, None, ["80 % of 60 dreams of 20 successful attempts end in success, at least 95 % should"]),
-        (None, 0.05, []),
-    ],
-)
-def test_dreams_fall_short_that_lose_successes_or_grant_failures(
-    succeeded: float | None, failed: float | None, why: list[str]
-) -> None:
-    found = {"succeeded": _share(20, succeeded), "failed": _share(10, failed)}
-    assert shortfalls(found, least=0.95, most=0.1) == why
-    assert shortfalls(found, least=0.0, most=1.0) == []
-    assert shortfalls({"skipped": "none"}, least=0.95, most=0.1) == []
-
-
-@pytest.mark.parametrize(
-    ("succeeded", "failed", "blind"),
-    [
-        ((44, 0.78), (21, 0.38), False),
-        # a juror that sees success wherever it looks, one that sees none, and one that sees it the wrong way round
-        ((27, 1.0), (13, 1.0), True),
-        ((27, 0.0), (13, 0.0), True),
-        ((27, 0.38), (13, 0.54), True),
-        # three failures say little, but not nothing
-        ((7, 0.86), (3, 0.67), True),
-        ((7, 1.0), (3, 0.0), False),
-        # and what is not known is no reason
-        ((27, 0.4), (0, None), False),
-        ((0, None), (13, 1.0), False),
-    ],
-)
-def test_dreams_are_a_no_go_that_do_not_tell_success_from_failure(
-    succeeded: tuple[int, float | None], failed: tuple[int, float | None], blind: bool
-) -> None:
-    found = {"succeeded": _share(*succeeded), "failed": _share(*failed)}
-    assert bool(no_go(found)) == blind
-    if blind:
-        assert f"{succeeded[0]} attempts that succeeded from {failed[0]} that failed" in no_go(found)[0]
-    apart = told_apart(found)
-    assert (apart is None) == (succeeded[1] is None or failed[1] is None)
-    if apart is not None:
-        assert apart.value == pytest.approx(succeeded[1] - failed[1])  # type: ignore[operator]
-    assert no_go({"skipped": "none"}) == []
-
-
 def test_a_summary_warns_of_a_no_go_by_task_and_seed_and_of_what_is_not_known(tmp_path: Path) -> None:
-    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"], seeds=3)
-    good = {"succeeded": _share(20, 1.0), "failed": _share(10, 0.0)}
-    poor = {"succeeded": _share(20, 1.0), "failed": _share(10, 0.4)}
-    blind = {"succeeded": _share(20, 0.8), "failed": _share(10, 0.9)}
-    untried = {"succeeded": _share(20, 1.0), "failed": _share(0, None)}
+    summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"], KINDS["skill"], seeds=3)
+    good = {"succeeded": held_out(20, 1.0), "failed": held_out(10, 0.0)}
+    poor = {"succeeded": held_out(20, 1.0), "failed": held_out(10, 0.4)}
+    blind = {"succeeded": held_out(20, 0.8), "failed": held_out(10, 0.9)}
+    untried = {"succeeded": held_out(20, 1.0), "failed": held_out(0, None)}
     told = {
         "open_drawer": (good, poor, blind),
         "move_slider_left": (untried, {"skipped": "no window"}, good),
     }
     for name, per_seed in told.items():
         for seed, found in zip(summary["tasks"][name]["per_seed"], per_seed, strict=True):
-            seed["verdicts"] = found | {"no_go": no_go(found), "shortfalls": shortfalls(found, least=0.95, most=0.1)}
+            word, why = trust(found, SuccessConfig())
+            seed["verdicts"] = found | {"trust": word, "why": why}
+    summary["tasks"]["turn_on_led"]["per_seed"][0] |= {"verdicts": blind | {"trust": "no-go", "why": ["?"]}}
+    summary["tasks"]["turn_on_led"]["per_seed"][0] |= {"stop_reason": "no_go", "kept": 0}
     said = warnings(summary)
     assert said[0].startswith(
         "Dreams of open drawer, seed 1 are to be taken with care: 40 % of 30 dreams of 10 failed attempts"
     )
     assert said[1].startswith(
-        "No-go for dreams of open drawer, seed 2: they do not tell 20 attempts that succeeded from 10 that failed, of"
-        " which 80 % and 90 % end in success (-10 points"
+        "No-go for dreams of open drawer, seed 2, in which PPO was trained all the same: 80 % of dreams of 20 attempts"
+        " that succeeded and 90 % of 10 that failed end in success (-10 points"
     )
+    assert "No-go for dreams of turn on led, seed 0, in which PPO was not trained: ?." in said
     assert "How true dreams of move slider left, seed 0 are is not known: no held-out attempt failed." in said
     assert "How true dreams of move slider left, seed 1 are is not known: no window." in said
-    assert len(said) == 4
+    assert len(said) == 5
     table = held_out_table(summary)
-    assert [row[-1] for row in table.rows] == ["go", "with care", "no-go", "not known", "not known", "go"]
+    words = ["go", "with care", "no-go", "not known", "not known", "go", "no-go"]
+    assert [row[-1] for row in table.rows] == words
     assert table.rows[1][:3] == ("open_drawer", "1", "20")
     assert table.rows[1][5].startswith("40 [")
     console = console_table(summary)

@@ -14,6 +14,7 @@ import torch
 from tiny_study import copied, finished_run, forget, summary
 
 from envs.playtable.benchmark import PlayTable
+from experiments.report.trust import Trust
 from experiments.stages import improve, success
 from experiments.stages.all_of_task import learn_stage
 from experiments.stages.bc import load_actor
@@ -128,7 +129,7 @@ def test_a_run_says_what_dreams_made_of_them() -> None:
             assert low <= verdict["called"] / verdict["dreams"] == verdict["rate"] <= high
     (seed,) = summary(finished_run())["tasks"][TASK]["per_seed"]
     assert {name: seed["verdicts"][name] for name in found["verdicts"]} == found["verdicts"]
-    assert isinstance(seed["verdicts"]["no_go"], list)
+    assert seed["verdicts"]["trust"] in ("go", "with care", "not known", "no-go")
     assert "Dreams of attempts that nothing was trained on" in (finished_run() / "report.html").read_text()
 
 
@@ -157,7 +158,7 @@ def test_a_no_go_leaves_the_cloned_policy_as_it_is_only_where_that_is_asked_for(
 ) -> None:
     copied(finished_run(), tmp_path / "run")
     forget(tmp_path / "run", f"{PLACE}/ppo", f"{PLACE}/evaluation")
-    monkeypatch.setattr(improve, "doubts", lambda task_run: ["dreams are wrong"])
+    monkeypatch.setattr(improve, "dreams_of", lambda task_run: Trust("no-go", ["dreams are wrong"]))
     run = Run.open(tmp_path / "run")
     asked = Run(replace(run.study, success=replace(run.study.success, stop_on_no_go=True)), run.folder)
     policy, found = improved(asked)
@@ -179,10 +180,11 @@ def test_what_is_held_out_makes_play_anew_and_what_is_asked_of_dreams_only_what_
 
     first = made()
     assert made(held_out=0.3)["play"] != first["play"]
-    words = made(min_true_positives=0.5, max_false_positives=0.5)
+    words = made(min_true_positives=0.5, max_false_positives=0.5, min_youden=0.3)
     assert words == first
     stopping = made(stop_on_no_go=True)
     assert {name for name in first if first[name] != stopping[name]} == {"ppo", "evaluation"}
+    assert made(stop_on_no_go=True, min_youden=0.3)["ppo"] != stopping["ppo"]
     # what is asked for beyond that only warns
     assert made(stop_on_no_go=True, min_true_positives=0.5)["ppo"] == stopping["ppo"]
 

@@ -14,7 +14,7 @@ from tiny_study import Started, copied, evaluations, finished_run, forget, optio
 from experiments import __main__ as cli
 from experiments.calvin import main
 from experiments.guard import guarded
-from experiments.report.run_page import write_report
+from experiments.report.pages.run_page import write_report
 from experiments.study import conduct as stages
 from experiments.study.arms import arms_of
 from experiments.study.options import parse_study

@@ -516,7 +516,7 @@ def test_step_limits_without_a_number_are_refused() -> None:
 
 @pytest.mark.parametrize("argument", ["\0", "set\0", "é\ud800"])
 def test_what_can_be_no_file_s_name_is_refused_in_one_line(argument: str) -> None:
-    said = re.escape(f"{argument!r} holds what neither an argument nor a file's name can; give it without")
+    said = re.escape(f"{argument!r} holds a NUL byte or an unpaired surrogate; leave it out")
     with pytest.raises(UserError, match=said):
         parse_study(["debug", "--play", argument, "/dev/null"])
     for verb in ("train", "verify", "eval", "record"):

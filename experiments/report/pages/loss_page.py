@@ -20,7 +20,7 @@ from experiments.report import DISTRACTED
 from experiments.report.comparison.numbers import fidelity, mean, scores
 from experiments.report.comparison.tables import policies_of
 from experiments.report.figures import Point, panels
-from experiments.report.page import figure, section, write_page
+from experiments.report.pages.page import figure, section, write_page
 from experiments.report.statistics import Estimate, estimate_of, probability_of_improvement, seed_bootstrap
 from experiments.report.summary import estimate
 from experiments.report.table import Table, label, number

@@ -63,7 +63,7 @@ from experiments.report.figures import (
 )
 from experiments.report.outcomes import OTHER, recorded
 from experiments.report.over_time import over_time
-from experiments.report.page import details, figure, film, heading, made_by, section, squares, write_page
+from experiments.report.pages.page import details, figure, film, heading, made_by, section, squares, write_page
 from experiments.report.recorded.jurors import judge_of, jurors_of, truth_of
 from experiments.report.recorded.known import section_html
 from experiments.report.results import console_table, home_of, result_tables
