@@ -35,6 +35,8 @@ HEADS: dict[type[PolicyHead], dict[str, Any]] = {
     DiffusionPolicy: {"denoising_steps": 5, "width": 32},
 }
 """Heads that an update is tried with: one choice a decision, and several."""
+SIZE: dict[str, Any] = {"width": 32}
+"""Of any other head."""
 NUMBERS: dict[str, Any] = {
     "iterations": 14,
     "dreams": 128,
@@ -59,7 +61,7 @@ NUMBERS: dict[str, Any] = {
 def cloned(head: type[PolicyHead]) -> PolicyHead:
     """A mediocre head, cloned from random pushes; not to be changed."""
     recipe = {"steps": 300, "batch": 256, "lr": 3e-3, "weight_decay": 0.0, "ema": 0.99, "seed": 0}
-    return clone(head, *demonstrations(), options=HEADS[head], **recipe)  # type: ignore[arg-type]
+    return clone(head, *demonstrations(), options=HEADS.get(head, SIZE), **recipe)  # type: ignore[arg-type]
 
 
 def small(cls: type[Update], head: type[PolicyHead] = GaussianPolicy, **changes: Any) -> Update:

@@ -10,6 +10,7 @@ import torch
 
 from agents.imagination import RolloutBatch
 from agents.policies.diffusion import DiffusionPolicy
+from agents.policies.flow import FlowPolicy
 from agents.policies.gaussian import GaussianPolicy
 from agents.updates.base import Decisions, Update, discounted_return
 from agents.updates.grpo import group_advantage
@@ -29,13 +30,13 @@ def test_every_update_in_the_folder_keeps_to_the_contract(name: str) -> None:
 
 
 def test_the_folder_has_the_updates_that_the_documents_name() -> None:
-    assert set(UPDATES.own()) == {"ppo", "grpo", "reinforce"}
+    assert set(UPDATES.own()) == {"ppo", "grpo", "reinforce", "filtered_bc"}
 
 
-@pytest.mark.parametrize("head", [GaussianPolicy, DiffusionPolicy])
+@pytest.mark.parametrize("head", [GaussianPolicy, DiffusionPolicy, FlowPolicy])
 @pytest.mark.parametrize("name", sorted(UPDATES.own()))
 def test_every_update_improves_every_head(name: str, head: Any) -> None:
-    history = [metrics["imagined/success"] for metrics in run(small(UPDATES.find(name), head))]
+    history = [metrics["imagined/success"] for metrics in run(small(UPDATES.find(name), head, iterations=20))]
     assert history[0] < 0.3
     assert history[-1] > 0.9
 
