@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
 
 from worldaction.errors import UserError, unknown
+from worldaction.listing import aligned, first_line, source_of
 from worldaction.losses.base import Loss, Shapes
 from worldaction.losses.registry import LOSSES, available, find, parse
 from worldaction.world_model.latent import Latents
 
 TAPS = tuple(field.name for field in dataclasses.fields(Latents))
-
-
-def source_of(cls: type[Loss]) -> str:
-    """The arXiv id of the paper that a loss comes from: the first that its file names, or nothing."""
-    found = re.search(r"\b\d{4}\.\d{5}\b", sys.modules[cls.__module__].__doc__ or "")
-    return found[0] if found else ""
 
 
 def describe(costs: Mapping[str, float] | None = None) -> str:
@@ -36,11 +29,8 @@ def describe(costs: Mapping[str, float] | None = None) -> str:
         scale = dataclasses.fields(cls.Options)[0].default
         reads = [*sorted(cls.needs), *sorted(cls.reads), *(["images"] if cls.encodes else [])]
         cost = f"{100 * costs[name]:.1f} %" if costs and name in costs else ""
-        first = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()[0]
-        rows.append((name, f"{scale:g}", ", ".join(reads), source_of(cls), cost, first))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    keep = [i for i in range(5) if costs or i != 4]
-    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in keep), row[5]]).rstrip() for row in rows)
+        rows.append((name, f"{scale:g}", ", ".join(reads), source_of(cls), cost, first_line(cls)))
+    return aligned([row if costs else (*row[:4], row[5]) for row in rows])
 
 
 def name_taken(name: str) -> bool:
