@@ -28,7 +28,7 @@ def test_every_head_in_the_folder_keeps_to_the_contract(name: str) -> None:
 
 
 def test_the_folder_has_the_heads_that_the_documents_name() -> None:
-    assert set(POLICIES.own()) == {"diffusion", "flow", "gaussian"}
+    assert set(POLICIES.own()) == {"beso", "diffusion", "flow", "gaussian"}
 
 
 # Who breaks it --------------------------------------------------------------------------------------------------------

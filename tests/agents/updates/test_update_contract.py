@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from agents.imagination import RolloutBatch
+from agents.policies.beso import BesoPolicy
 from agents.policies.diffusion import DiffusionPolicy
 from agents.policies.flow import FlowPolicy
 from agents.policies.gaussian import GaussianPolicy
@@ -33,10 +34,10 @@ def test_the_folder_has_the_updates_that_the_documents_name() -> None:
     assert set(UPDATES.own()) == {"ppo", "grpo", "reinforce", "filtered_bc"}
 
 
-@pytest.mark.parametrize("head", [GaussianPolicy, DiffusionPolicy, FlowPolicy])
+@pytest.mark.parametrize("head", [GaussianPolicy, DiffusionPolicy, FlowPolicy, BesoPolicy])
 @pytest.mark.parametrize("name", sorted(UPDATES.own()))
 def test_every_update_improves_every_head(name: str, head: Any) -> None:
-    history = [metrics["imagined/success"] for metrics in run(small(UPDATES.find(name), head, iterations=20))]
+    history = [metrics["imagined/success"] for metrics in run(small(UPDATES.find(name), head, iterations=30))]
     assert history[0] < 0.3
     assert history[-1] > 0.9
 

@@ -488,7 +488,7 @@ TABLE: dict[str, Callable[[str], None]] = {
     "worldaction data check --manifest FILE": data_has_options,
     "worldaction doctor": prints("torch", "packages", "renderer rays", "ffmpeg", "cores"),
     "worldaction losses": prints("reconstruction", "kl", "inverse_dynamics", "embed"),
-    "worldaction policies": prints("policy ", "diffusion ", "flow ", "steps=4", "2210.02747"),
+    "worldaction policies": prints("policy ", "diffusion ", "beso ", "steps=3", "flow ", "steps=4", "2210.02747"),
     "worldaction updates": prints("update ", "filtered_bc ", "group=8", "2402.03300"),
     "worldaction check loss my_losses:Mine": checks_the_readme_s_loss,
     **{f"worldaction new {kind} NAME": knows_the_kind for kind in ("policy", "update")},

@@ -1,0 +1,111 @@
+"""BESO: a diffusion of actions that needs three steps (Reuss et al. 2023, arXiv 2304.02532).
+
+The noise is a level sigma, from 0.005 to 1, in place of a numbered step, and the network is scaled so that what goes in
+and what it has to say are of order one at every level (EDM, Karras et al. 2022, arXiv 2206.00364). Levels to visit are
+chosen when acting: evenly in log sigma. The stochastic sampler takes ancestral steps, which add noise and so have a
+probability; the deterministic one is DDIM.
+
+Without BESO's goal and its guidance: a policy here has one task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from agents.policies.chain import ChainPolicy
+from worldaction.config import Count, Layers, Times
+
+SIGMA_MIN, SIGMA_MAX = 0.005, 1.0
+"""The noise levels that are learned, as in BESO; actions lie in [-1, 1]."""
+SIGMA_DATA = 0.5
+"""About the deviation of an action, as in BESO."""
+
+
+@dataclass(frozen=True)
+class BesoOptions:
+    """Options of the BESO head."""
+
+    steps: Times = 3
+    """Noise levels N that are visited."""
+    width: Count = 512
+    """Width of the network."""
+    blocks: Layers = 1
+    """Residual blocks of the network."""
+
+
+class BesoPolicy(ChainPolicy):
+    """A diffusion over noise levels to the next K actions, given a feature; arguments as for `ChainPolicy`."""
+
+    name = "beso"
+    Options = BesoOptions
+    has_deterministic = True
+
+    sigma: Tensor
+
+    def __init__(
+        self,
+        feature_size: int,
+        action_size: int,
+        *,
+        chunk: int,
+        width: int,
+        steps: int = 3,
+        blocks: int = 1,
+        binary: Sequence[int] = (-1,),
+    ) -> None:
+        sizes: dict[str, Any] = {"steps": steps, "width": width, "blocks": blocks}
+        super().__init__(feature_size, action_size, chunk=chunk, binary=binary, **sizes)
+        levels = torch.linspace(math.log(SIGMA_MAX), math.log(SIGMA_MIN), steps, dtype=torch.float64).exp()
+        # [N + 1], the last is the action; not persistent, for it follows from the number of steps
+        self.register_buffer("sigma", torch.cat([levels, levels.new_zeros(1)]).float(), persistent=False)
+
+    def begin(self, noise: Tensor) -> Tensor:
+        """Noise of the largest level."""
+        return SIGMA_MAX * noise
+
+    def own_std(self) -> Tensor:
+        """Of ancestral steps: what a step from sigma to a lower level adds, 0 in the last."""
+        now, after = self.sigma[:-1], self.sigma[1:]
+        return after * (1.0 - (after / now).square()).sqrt()
+
+    def move(self, condition: Tensor, x: Tensor, step: Tensor, *, deterministic: bool) -> Tensor:
+        """A step towards the predicted chunk: to the next level, or below it where noise will be added."""
+        now, after = self.sigma[step].to(x)[..., None], self.sigma[step + 1].to(x)[..., None]
+        reached = after if deterministic else after.square() / now
+        clean = self.predict(condition, x, now).clamp(-1.0, 1.0)
+        return clean + reached / now * (x - clean)
+
+    def predict(self, condition: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        """The clean chunk; [..., W], [..., K * A] and levels [..., 1] broadcast -> [..., K * A]."""
+        total = sigma.square() + SIGMA_DATA**2
+        skip, out = SIGMA_DATA**2 / total, sigma * SIGMA_DATA / total.sqrt()
+        # the level as a number in [0, 1]
+        height = ((sigma / SIGMA_MIN).log() / math.log(SIGMA_MAX / SIGMA_MIN)).squeeze(-1)
+        found: Tensor = skip * x + out * self.net(condition, x / total.sqrt(), height)
+        return found
+
+    def loss(self, feature: Tensor, chunk: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
+        """Squared error of the predicted chunk, weighted so that every level counts alike (EDM, table 1).
+
+        Args:
+            feature: [B, F].
+            chunk: [B, K, A] demonstrated actions.
+            noise: [B, K * A] standard normal.
+            sigma: [B].
+        """
+        x, level = chunk.flatten(1), sigma[:, None]
+        weight = (level.square() + SIGMA_DATA**2) / (level * SIGMA_DATA).square()
+        found = self.predict(self.net.condition(feature), x + level * noise, level)
+        return (weight * (found - x).square()).mean()
+
+    def bc_loss(self, feature: Tensor, chunk: Tensor) -> Tensor:
+        """`loss` at random levels, even in log sigma, with random noise."""
+        noise = torch.randn(len(feature), self.chunk_size, device=feature.device)
+        share = torch.rand(len(feature), device=feature.device)
+        return self.loss(feature, chunk, noise, SIGMA_MIN * (SIGMA_MAX / SIGMA_MIN) ** share)
