@@ -256,8 +256,8 @@ class SuccessConfig:
     """Share of the attempts at each task on which nothing is trained: the classifier, and dreams under it, are measured
     on them. Demonstrations are held out only beyond those that are cloned."""
     min_youden: Share = 0.1
-    """Youden's J that dreams of held-out attempts need: the share of those that succeeded which are called a success,
-    minus that of those that failed. Below, they are a no-go: what is rewarded in them need be no success."""
+    """Youden's J (true-positive rate minus false-positive rate) that dreams of held-out attempts need: the share of
+    those that succeeded which are called a success, minus that of those that failed. Below, they are a no-go."""
     min_true_positives: Share = 0.95
     """Of the dreams of held-out attempts that succeeded, at least as many have to be called a success; else they are
     to be taken with care."""
@@ -277,11 +277,11 @@ class PolicyConfig:
     chunk: Count = 4
     """Actions K that one decision produces."""
     denoising_steps: Times = 20
-    """Denoising steps N."""
+    """Denoising steps N of the diffusion head; others have options of their own, see `worldaction policies`."""
     width: Count = 512
-    """Width of the denoiser."""
+    """Width of the head's network."""
     blocks: Layers = 1
-    """Residual blocks of the denoiser."""
+    """Residual blocks of the head's network."""
 
 
 @dataclass(frozen=True)
@@ -324,7 +324,8 @@ class UpdateConfig:
     starts: Count = 200
     """Scenes of which the first frame starts dreams, drawn apart from the evaluation's."""
     trained_steps: Count = 10
-    """Last denoising steps that are trained; the earlier ones stay those of the cloned policy."""
+    """Last denoising steps of the diffusion head that are trained; the earlier ones stay those of the cloned policy.
+    Of other heads all steps are trained."""
     epochs: Count = 10
     """Passes over each iteration's decisions."""
     minibatch: Count = 7_500
@@ -356,7 +357,8 @@ class UpdateConfig:
     bc: NonNegative = 0.025
     """Coefficient of the divergence from the cloned policy (nats a number of a trained step)."""
     target_kl: Positive = 1e9
-    """KL from the policy that dreamed, in nats a decision, beyond which an iteration's updates stop. 1e9: never."""
+    """Of PPO and GRPO: KL from the policy that dreamed, in nats a decision, beyond which an iteration's updates stop.
+    1e9: never."""
     max_divergence: NonNegative = 1e9
     """Stop when the policy is further than this from the cloned one (KL in nats a decision). 1e9: never."""
     max_imagined: NonNegative = 1.0

@@ -31,10 +31,10 @@ def members(family: Family, shared: type[Any]) -> str:
         shared: a dataclass of options that have flags of their own, which are not told again.
     """
     flags = {field.name for field in dataclasses.fields(shared)}
-    rows: list[Row] = [(family.kind, "options of its own", "arXiv", "")]
+    rows: list[Row] = [(family.kind, "options of its own", "arXiv", "what it is")]
     for name in sorted(family.available()):
         cls = family.find(name)
-        own = [f"{f.name}={f.default}" for f in dataclasses.fields(cls.Options) if f.name not in flags]
+        own = [f"{f.name}={_default(f)}" for f in dataclasses.fields(cls.Options) if f.name not in flags]
         rows.append((name, ",".join(own), source_of(cls), first_line(cls)))
     return aligned(rows)
 
@@ -46,6 +46,11 @@ def aligned(rows: list[Row]) -> str:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
         for row in rows
     )
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    """What an option is without a word; "?" where it has to be given, or is made anew each time."""
+    return "?" if field.default is dataclasses.MISSING else str(field.default)
 
 
 def _about(cls: type[Any]) -> str:

@@ -1,11 +1,15 @@
 """BESO: a diffusion of actions that needs three steps (Reuss et al. 2023, arXiv 2304.02532).
 
-The noise is a level sigma, from 0.005 to 1, in place of a numbered step, and the network is scaled so that what goes in
+The noise is a level sigma, from 0.05 to 1, in place of a numbered step, and the network is scaled so that what goes in
 and what it has to say are of order one at every level (EDM, Karras et al. 2022, arXiv 2206.00364). Levels to visit are
 chosen when acting: evenly in log sigma. The stochastic sampler takes ancestral steps, which add noise and so have a
-probability; the deterministic one is DDIM.
+probability; the deterministic one is DDIM. While exploring a step adds `min_std` at least, and the network is told the
+level that this leaves.
 
-Without BESO's goal and its guidance: a policy here has one task.
+Not as in BESO: no goal and no guidance, for a policy here has one task; an MLP of the world model's feature in place of
+a transformer over a window of frames; training at levels even in log sigma in place of a log-logistic density; and the
+ancestral sampler unless the deterministic one is chosen, where BESO acts by DDIM. The lowest level is that of its
+block-push configuration.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +24,8 @@ from torch import Tensor
 from agents.policies.chain import ChainPolicy
 from worldaction.config import Count, Layers, Times
 
-SIGMA_MIN, SIGMA_MAX = 0.005, 1.0
-"""The noise levels that are learned, as in BESO; actions lie in [-1, 1]."""
+SIGMA_MIN, SIGMA_MAX = 0.05, 1.0
+"""The noise levels that are learned; actions lie in [-1, 1]."""
 SIGMA_DATA = 0.5
 """About the deviation of an action, as in BESO."""
 
@@ -32,7 +35,7 @@ class BesoOptions:
     """Options of the BESO head."""
 
     steps: Times = 3
-    """Noise levels N that are visited."""
+    """Noise levels N that are visited; of one level both samplers are the same."""
     width: Count = 512
     """Width of the network."""
     blocks: Layers = 1
@@ -59,8 +62,7 @@ class BesoPolicy(ChainPolicy):
         blocks: int = 1,
         binary: Sequence[int] = (-1,),
     ) -> None:
-        sizes: dict[str, Any] = {"steps": steps, "width": width, "blocks": blocks}
-        super().__init__(feature_size, action_size, chunk=chunk, binary=binary, **sizes)
+        super().__init__(feature_size, action_size, chunk=chunk, width=width, steps=steps, blocks=blocks, binary=binary)
         levels = torch.linspace(math.log(SIGMA_MAX), math.log(SIGMA_MIN), steps, dtype=torch.float64).exp()
         # [N + 1], the last is the action; not persistent, for it follows from the number of steps
         self.register_buffer("sigma", torch.cat([levels, levels.new_zeros(1)]).float(), persistent=False)
@@ -74,9 +76,11 @@ class BesoPolicy(ChainPolicy):
         now, after = self.sigma[:-1], self.sigma[1:]
         return after * (1.0 - (after / now).square()).sqrt()
 
-    def move(self, condition: Tensor, x: Tensor, step: Tensor, *, deterministic: bool) -> Tensor:
+    def move(self, condition: Tensor, x: Tensor, step: Tensor, *, min_std: float, deterministic: bool) -> Tensor:
         """A step towards the predicted chunk: to the next level, or below it where noise will be added."""
-        now, after = self.sigma[step].to(x)[..., None], self.sigma[step + 1].to(x)[..., None]
+        # what the step before has added may be more than the level says
+        now = self.sigma[step].clamp(min=min_std).to(x)[..., None]
+        after = torch.minimum(self.sigma[step + 1].to(x)[..., None], now)
         reached = after if deterministic else after.square() / now
         clean = self.predict(condition, x, now).clamp(-1.0, 1.0)
         return clean + reached / now * (x - clean)

@@ -39,7 +39,6 @@ class ChainPolicy(PolicyHead):
         steps: N.
         width: width of the network.
         blocks: residual blocks of the network.
-        options: others, which `config` keeps.
     """
 
     def __init__(
@@ -52,10 +51,9 @@ class ChainPolicy(PolicyHead):
         steps: int = 4,
         blocks: int = 1,
         binary: Sequence[int] = (-1,),
-        **options: Any,
     ) -> None:
-        kept = {"steps": steps, "width": width, "blocks": blocks} | options
-        super().__init__(feature_size, action_size, chunk=chunk, binary=binary, **kept)
+        options = {"steps": steps, "width": width, "blocks": blocks}
+        super().__init__(feature_size, action_size, chunk=chunk, binary=binary, **options)
         self.steps = steps
         self.net = Net(feature_size, self.chunk_size, width=width, blocks=blocks)
 
@@ -66,13 +64,14 @@ class ChainPolicy(PolicyHead):
         """Where chains begin, of standard normal numbers; [..., K * A] -> [..., K * A]."""
 
     @abstractmethod
-    def move(self, condition: Tensor, x: Tensor, step: Tensor, *, deterministic: bool) -> Tensor:
+    def move(self, condition: Tensor, x: Tensor, step: Tensor, *, min_std: float, deterministic: bool) -> Tensor:
         """Where a step leads without the noise that it adds.
 
         Args:
             condition: [..., W] of `Net.condition`.
             x: [..., K * A] where the chain is.
             step: [...] int64 in [0, N), the first is the noisiest. All three broadcast against each other.
+            min_std: what every step adds at least while exploring, 0 while not.
             deterministic: the step adds no noise, whatever `own_std` says.
 
         Returns:
@@ -90,13 +89,13 @@ class ChainPolicy(PolicyHead):
         """[N + 1, K * A]: where the chain begins, then what is added in each step."""
         return self.steps + 1, self.chunk_size
 
-    def means(self, feature: Tensor, states: Tensor) -> Tensor:
+    def means(self, feature: Tensor, states: Tensor, min_std: float) -> Tensor:
         """The mean of every step of chains, with gradient; [M, F], [M, N + 1, K * A] -> [M, N, K * A].
 
         All steps of all decisions are one pass of the network.
         """
-        step = torch.arange(self.steps, device=states.device)
-        return self.move(self.net.condition(feature)[:, None], states[:, :-1], step, deterministic=False)
+        step, condition = torch.arange(self.steps, device=states.device), self.net.condition(feature)[:, None]
+        return self.move(condition, states[:, :-1], step, min_std=min_std, deterministic=False)
 
     def std(self, like: Tensor, min_std: float) -> Tensor:
         """Deviation of each step while exploring, [N]."""
@@ -108,7 +107,7 @@ class ChainPolicy(PolicyHead):
         std, states = self.std(noise, min_std), [self.begin(noise[:, 0])]
         for number in range(self.steps):
             step = torch.full((), number, device=noise.device)
-            mean = self.move(condition, states[-1], step, deterministic=deterministic)
+            mean = self.move(condition, states[-1], step, min_std=min_std, deterministic=deterministic)
             states.append(mean if deterministic else mean + std[number] * added[:, number])
         return torch.stack(states, 1)
 
@@ -126,16 +125,17 @@ class ChainPolicy(PolicyHead):
     def log_prob(self, feature: Tensor, stored: Mapping[str, Tensor], *, min_std: float) -> Tensor:
         """See `PolicyHead.log_prob`; a column for each step, the noisiest first."""
         states = stored["states"]
-        return gaussian_log_prob(states[:, 1:], self.means(feature, states), self._positive_std(states, min_std))
+        std = self._positive_std(states, min_std)
+        return gaussian_log_prob(states[:, 1:], self.means(feature, states, min_std), std)
 
     def divergence(
         self, cloned: Any, feature: Tensor, stored: Mapping[str, Tensor], log_prob: Tensor, *, min_std: float
     ) -> Tensor:
         """KL(self || cloned) of steps of equal deviation in closed form, averaged over steps and numbers."""
-        states = stored["states"]
+        states, std = stored["states"], self._positive_std(stored["states"], min_std)
         with torch.no_grad():
-            before = cloned.means(feature, states)
-        return divergence(self.means(feature, states), before, self._positive_std(states, min_std))
+            before = cloned.means(feature, states, min_std)
+        return divergence(self.means(feature, states, min_std), before, std)
 
     def _positive_std(self, like: Tensor, min_std: float) -> Tensor:
         if min_std <= 0.0:

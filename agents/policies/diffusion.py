@@ -1,4 +1,4 @@
-"""The diffusion policy: schedule, sampling, and the log-probabilities of its denoising chain.
+"""The diffusion policy (Chi et al. 2023, arXiv 2303.04137): schedule, sampling, log-probabilities of its chain.
 
 Denoising step k runs from N - 1, almost pure noise, down to 0, which yields the action. Every sampler takes its noise
 as an argument, so that it is a function.

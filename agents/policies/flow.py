@@ -6,8 +6,9 @@ ten or twenty; with one or two it lies between ways to act that exclude each oth
 certain; to explore, and to have a probability, every step adds noise.
 
 Training: flow matching (Lipman et al. 2022, arXiv 2210.02747) along straight paths (Liu et al. 2022, arXiv 2209.03003).
-The chain with added noise as a decision process: Flow-GRPO (arXiv 2505.05470) and ReinFlow (arXiv 2505.22094), the
-latter with noise that is learned, where ours is `min_std` in every step.
+Noise is added to plain Euler steps, as in ReinFlow (arXiv 2505.22094), where its size is learned; here it is `min_std`
+in every step. The drift is not corrected for it, as it is in Flow-GRPO (arXiv 2505.05470): exploring chunks are noisier
+than those of the flow.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class FlowPolicy(ChainPolicy):
         """The noise itself."""
         return noise
 
-    def move(self, condition: Tensor, x: Tensor, step: Tensor, *, deterministic: bool) -> Tensor:
+    def move(self, condition: Tensor, x: Tensor, step: Tensor, *, min_std: float, deterministic: bool) -> Tensor:
         """An Euler step of 1 / N."""
         return x + self.velocity(condition, x, step / self.steps) / self.steps
 

@@ -5,7 +5,7 @@ policy dreams, and the decisions of the dreams that succeeded are made likelier,
 jury says that a success is worth is its weight. A penalty holds the policy near the cloned one.
 
 Source: reward-weighted regression with a reward of 0 or 1 (Peters and Schaal 2007, ICML), repeated on fresh dreams; the
-likelihood of a diffusion's decision is that of its denoising chain, as in DPPO (arXiv 2409.00588).
+likelihood of a diffusion's decision is that of its denoising chain, as PPO has it.
 """
 
 from __future__ import annotations

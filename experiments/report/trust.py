@@ -1,11 +1,13 @@
 """What dreams of a task are worth: a word, and why, from held-out attempts of which it is known how they ended.
 
-The summary is that of `experiments/report/pages/run_page.py`, as plain JSON values. The words:
+The summary is that of `experiments/report/pages/run_page.py`, as plain JSON values. The first word that holds:
 
-- "go": dreams of successes succeed, those of failures do not, as often as was asked for;
-- "with care": less often than that, but the former clearly more often than the latter;
-- "not known": too few attempts of a kind to tell, or none;
-- "no-go": the former hardly more often than the latter, if at all. What is rewarded there need be no success.
+- "not known": fewer than three attempts of a kind were held out;
+- "no-go": Youden's J, the true-positive rate minus the false-positive rate, is below what is asked for, as far as these
+  attempts say: a rewarded dream may well be a failure;
+- "not known": J is not clearly above 0, its 95 % interval reaches it;
+- "with care": the rates fall short of what is asked of each;
+- "go".
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from worldaction.config import SuccessConfig
 
 Verdicts = Mapping[str, Any]
 KINDS: Final = {"succeeded": "successful", "failed": "failed"}
+FEWEST: Final = 3
+"""Attempts of a kind below which nothing is said of dreams."""
 
 
 class Trust(NamedTuple):
@@ -34,7 +38,7 @@ class Trust(NamedTuple):
 
 
 def youden(verdicts: Verdicts) -> Estimate | None:
-    """True positives minus false positives: by how much more often dreams of successes succeed than those of failures.
+    """True-positive rate minus false-positive rate: by how much more dreams of successes succeed than of failures.
 
     Args:
         verdicts: of dreams of held-out attempts, see docs/metrics.md.
@@ -58,19 +62,22 @@ def trust(verdicts: Verdicts, options: SuccessConfig) -> Trust:
     if "skipped" in verdicts:
         return Trust("not known", [str(verdicts["skipped"])])
     short, found = _shortfalls(verdicts, options), youden(verdicts)
-    if found is None:
-        missing = [outcome for outcome in KINDS if verdicts[outcome]["rate"] is None]
-        return Trust("not known", [f"no held-out attempt {' or '.join(missing)}", *short])
+    counts = {outcome: verdicts[outcome]["attempts"] for outcome in KINDS}
+    if found is None or min(counts.values()) < FEWEST:
+        few = [(outcome, count) for outcome, count in counts.items() if count < FEWEST]
+        named = [f"{count or 'no'} held-out attempt{'s' * (count > 1)} {outcome}" for outcome, count in few]
+        return Trust("not known", [f"{' and '.join(named)}, where {FEWEST} are the fewest that tell", *short])
     (low, high), (done, failed) = found.interval, (verdicts[outcome] for outcome in KINDS)
     told = (
         f"{percent(done['rate'])} of dreams of {done['attempts']} attempts that succeeded and {percent(failed['rate'])}"
-        f" of {failed['attempts']} that failed end in success ({points(found.value)} points, 95 % interval"
-        f" {points(low)} to {points(high)}"
+        f" of {failed['attempts']} that failed end in success, a difference of {100 * found.value:+.1f} points"
+        f" (95 % interval {points(low)} to {points(high)})"
     )
-    if found.value < options.min_youden:
-        return Trust("no-go", [f"{told}; at least {points(options.min_youden)} are asked for)"])
+    # differences of decimals are a hair off
+    if found.value < options.min_youden - 1e-9:
+        return Trust("no-go", [f"{told}, where {points(options.min_youden)} are asked for"])
     if low <= 0:
-        return Trust("not known", [f"{told}), and more held-out attempts of both kinds would tell"])
+        return Trust("not known", [f"{told}; more held-out attempts of both kinds would tell"])
     return Trust("with care", short) if short else Trust("go", [])
 
 

@@ -30,10 +30,10 @@ STOPS = {
     "max_divergence": "the policy had moved too far from the cloned one",
     "min_time": "dreams succeeded too fast to be believed",
     "fell": "the last iteration dreamed worse than the one before",
-    "no_go": "dreams of failures succeed about as often as those of successes",
+    "no_go": "dreams were a no-go",
 }
 """What the rules that end an update say, in words."""
-NOT_TRAINED = f"{STOPS['no_go']} (no-go), so its policy is BC's"
+NOT_TRAINED = f"{STOPS['no_go']}, so its policy is the cloned one"
 
 Summary = Mapping[str, Any]
 
@@ -274,8 +274,12 @@ def _of_held_out(summary: Summary) -> list[str]:
             if "verdicts" not in seed:
                 continue
             word, why = trust_of(seed["verdicts"])
+            stopped = seed.get("stop_reason") == "no_go"
+            if stopped and word != "no-go":
+                # by the rule of an older version, which is told as it was
+                word, why = "no-go", list(seed["verdicts"].get("no_go") or why)
             which = words(name) if len(task["per_seed"]) == 1 else f"{words(name)}, seed {seed['seed']}"
-            trained = "not trained" if seed.get("stop_reason") == "no_go" else "trained all the same"
+            trained = "not trained" if stopped else "trained all the same"
             said = {
                 "no-go": f"No-go for dreams of {which}, in which {who} was {trained}",
                 "with care": f"Dreams of {which} are to be taken with care",

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments.report.recorded.jurors import TELL_APART
 from experiments.report.statistics import success_rate
-from experiments.report.trust import Trust, trust
+from experiments.report.table import label as named
+from experiments.report.table import points
+from experiments.report.trust import Trust, trust, youden
 from experiments.stages.task_run import TaskRun, pick, without_prefix
 from experiments.study.checks import measured
 from experiments.study.run import LOGGER
@@ -74,14 +77,18 @@ def _say(task_run: TaskRun) -> None:
     """Warn of dreams from which nothing, or nothing for sure, can be learned, and say what follows."""
     (word, why), task, seed = dreams_of(task_run), task_run.task, task_run.seed
     if task_run.run.held_out:
-        if word == "no-go":
-            LOGGER.warning("juror %d hardly sees how attempts at %s ended: %s", seed, task, "; ".join(why))
+        # as the page does, which has it of all jurors together
+        apart = youden(task_run.run.task(seed, task, "success").results["verdicts"])
+        if apart is not None and apart.value < TELL_APART:
+            more = f"of successes {points(apart.value)} points more dreams succeed than of failures"
+            LOGGER.warning("juror %d hardly tells successes from failures at %s: %s", seed, task, more)
         return
-    who = task_run.study.improved.upper()
+    who = named(task_run.study.improved)
     follows = "is not trained" if task_run.study.success.stop_on_no_go else "is trained all the same"
     said = {
         "no-go": f"no-go for dreams of {task}, seed {seed}, in which {who} {follows}",
         "with care": f"dreams of {task}, seed {seed}, are to be taken with care",
+        "not known": f"how true dreams of {task}, seed {seed}, are is not known, and {who} is trained in them",
     }
     if word in said:
         LOGGER.warning("%s: %s", said[word], "; ".join(why))

@@ -15,8 +15,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from agents.policies.base import SAMPLERS, Sampler
+from agents.policies.base import SAMPLERS, PolicyHead, Sampler
+from agents.policies.beso import BesoPolicy
 from agents.policies.diffusion import DiffusionPolicy, TunedPolicy
+from agents.policies.flow import FlowPolicy
 from agents.policies.gaussian import GaussianPolicy
 from agents.policy import FRESH_NAMES, Policy, PolicyState
 from envs.benchmark import START_STATES
@@ -533,24 +535,25 @@ class Foreign(GaussianPolicy):
     name = "foreign"
 
 
-@pytest.mark.parametrize("kind", [GaussianPolicy, Foreign])
+@pytest.mark.parametrize("kind", [GaussianPolicy, Foreign, FlowPolicy, BesoPolicy])
 @pytest.mark.parametrize("improved", [False, True])
 def test_heads_of_any_kind_are_saved_and_found_again_if_they_are_imported(
-    kind: type[GaussianPolicy], improved: bool, tmp_path: Path
+    kind: type[PolicyHead], improved: bool, tmp_path: Path
 ) -> None:
     model = tiny_model(["reconstruction"]).requires_grad_(False)
     with seeded(3):
         head: Any = kind(model.feature_size, ACTION_SIZE, chunk=CHUNK, width=16)
     if improved:
         head = head.improvable()
-        torch.nn.init.normal_(head.tuned.mean.weight)
+        for weight in head.tuned.parameters():
+            torch.nn.init.normal_(weight)
     policy = Policy(model, head.requires_grad_(False), task="open_drawer")
     policy.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())["actor"]["head"]
-    assert saved == ("gaussian" if kind is GaussianPolicy else f"{__name__}:Foreign")
+    assert saved == (f"{__name__}:Foreign" if kind is Foreign else kind.name)
     again = Policy.from_pretrained(tmp_path)
     assert type(again.actor.base if improved else again.actor) is kind
-    for sampler in SAMPLERS:
+    for sampler in SAMPLERS if head.has_deterministic else SAMPLERS[:1]:
         policy.sampler = again.sampler = sampler
         assert np.array_equal(predictions(again, episodes(2)), predictions(policy, episodes(2)))
 

@@ -93,7 +93,7 @@ def cautions(summary: Json) -> list[str]:
             notes.append(f"{name} differs in {' and '.join(doubtful)} as trained; other seeds could turn it around.")
         if stopped := _stopped(arm):
             who = label(improved_of(summary))
-            notes.append(f"{name}: dreams of {', '.join(stopped)} were a no-go, so {who} is BC there.")
+            notes.append(f"{name}: dreams of {', '.join(stopped)} were a no-go, so {who} is the clone there.")
         gap = comparison_of(arm["average"], improved_of(summary), "value").gap if arm.get("average") else None
         if gap is not None and abs(gap) > WIDE_GAP:
             how = "more" if gap > 0 else "less"

@@ -95,7 +95,12 @@ def _first_test(summary: Summary) -> str:
     doubtful = max(gaps, key=lambda name: gaps[name]) if gaps else next(iter(tasks))
     gap = tasks[doubtful].gap
     told = f" (own dreams and jurors are {points(gap)} points apart there)" if gap is not None else ""
-    first = f"With one hour on the robot, test {words(doubtful)} first{told}: BC and {who} in turn from the same starts"
+    seeds = summary["tasks"][doubtful]["per_seed"]
+    which = [str(seed["seed"]) for seed in seeds if seed.get("stop_reason") != "no_go"]
+    of = f" of seed {' or '.join(which)}, the others were not trained," if len(which) < len(seeds) else ""
+    first = (
+        f"With one hour on the robot, test {words(doubtful)} first{told}: BC and {who}{of} in turn from the same starts"
+    )
     if overall(summary).difference.interval.low > 0:
         return f"{first}. Ten trials of each show a gain only if it is very large: plan for more."
     return f"{first}; no gain of {who} over BC is promised, so BC alone may be as good."

@@ -1,4 +1,4 @@
-"""Heads of few steps: flows end where demonstrations are, BESO keeps to its noise levels, and both take sides."""
+"""Heads of few steps: flows end where demonstrations are, BESO knows its noise levels, and both take sides."""
 
 from __future__ import annotations
 
@@ -81,16 +81,14 @@ def test_beso_s_chain_has_the_noise_of_its_levels_and_ends_in_the_action(
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(20_000, *head.noise_shape, generator=generator)
     states = head._chain(torch.zeros(20_000, FEATURE), noise, min_std=0.0, deterministic=deterministic)
-    found = (states - states.new_tensor(goal.tolist())) if deterministic else states - goal
-    # where it begins is noise of the largest level, around no action yet
-    expected = [*head.sigma[1:].tolist()]
+    found, expected = states - goal, head.sigma[1:].tolist()
     if deterministic:
-        # noise that began at the largest level shrinks with it, and with it how far away the chain began
+        # how far away the chain began shrinks with the level
         for step, sigma in enumerate(expected, 1):
             torch.testing.assert_close(found[:, step], found[:, 0] * sigma / SIGMA_MAX, atol=1e-6, rtol=1e-4)
     else:
         spread = found[:, 1:].std(0).mean(-1).tolist()
-        assert spread == pytest.approx(expected, rel=0.02, abs=1e-6)
+        assert spread == pytest.approx(expected, rel=0.03, abs=1e-6)
     torch.testing.assert_close(found[:, -1], torch.zeros_like(found[:, -1]), atol=1e-6, rtol=0.0)
 
 
@@ -105,7 +103,7 @@ def test_exploring_adds_noise_of_the_asked_deviation_at_least_and_nothing_else(c
     assert torch.equal(head.decide(feature, noise, min_std=0.0).actions, head.sample(feature, noise))
     states = head.decide(feature, noise, min_std=0.2).stored["states"]
     std = head.own_std().clamp(min=0.2)
-    added = states[:, 1:] - head.means(feature, states)
+    added = states[:, 1:] - head.means(feature, states, 0.2)
     torch.testing.assert_close(added, std[:, None] * noise[:, 1:], atol=1e-5, rtol=1e-3)
 
 
@@ -114,7 +112,7 @@ def test_log_probability_and_divergence_are_those_of_normal_steps(cls: Any) -> N
     head, other = made(cls).double(), made(cls).double()
     feature = torch.randn(7, FEATURE, dtype=torch.float64)
     stored = head.decide(feature, torch.randn(7, *head.noise_shape, dtype=torch.float64), min_std=0.3).stored
-    mean, before = head.means(feature, stored["states"]), other.means(feature, stored["states"])
+    mean, before = (one.means(feature, stored["states"], 0.3) for one in (head, other))
     std = head.own_std().double().clamp(min=0.3)[:, None]
     normal = Normal(mean, std)
     log_prob = head.log_prob(feature, stored, min_std=0.3)
@@ -123,6 +121,26 @@ def test_log_probability_and_divergence_are_those_of_normal_steps(cls: Any) -> N
     torch.testing.assert_close(apart, kl_divergence(normal, Normal(before, std)).mean())
     with pytest.raises(UserError, match=r"without noise has no probability; give --update\.min-std above 0"):
         head.log_prob(feature, stored, min_std=0.0)
+
+
+@pytest.mark.parametrize("cls", HEADS)
+def test_exploring_leaves_a_clone_near_what_it_learned_and_every_step_can_learn(cls: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    feature = torch.rand(2000, FEATURE, generator=generator) * 2 - 1
+    chunk = 0.8 * feature[:, :2].unsqueeze(1)
+    recipe: dict[str, Any] = {"steps": 400, "batch": 256, "lr": 3e-3, "weight_decay": 0.0, "ema": 0.99, "seed": 0}
+    head = clone(cls, feature[None], chunk, options={"width": 64}, binary=(), **recipe)
+    noise = torch.randn(2000, *head.noise_shape, generator=generator)
+    decided = head.decide(feature, noise, min_std=0.1)
+    # a step of noise more or less, and not what a network says of levels that it never saw
+    assert (decided.actions - chunk).square().mean().sqrt() < 0.12
+    score = head.requires_grad_(True).log_prob(feature, decided.stored, min_std=0.1)
+    norms = []
+    for column in score.mean(0):
+        head.zero_grad()
+        column.backward(retain_graph=True)
+        norms.append(torch.cat([p.grad.flatten() for p in head.parameters() if p.grad is not None]).norm().item())
+    assert max(norms) < 5 * min(norms), norms
 
 
 @pytest.mark.parametrize("cls", HEADS)

@@ -37,7 +37,9 @@ def test_the_folder_has_the_updates_that_the_documents_name() -> None:
 @pytest.mark.parametrize("head", [GaussianPolicy, DiffusionPolicy, FlowPolicy, BesoPolicy])
 @pytest.mark.parametrize("name", sorted(UPDATES.own()))
 def test_every_update_improves_every_head(name: str, head: Any) -> None:
-    history = [metrics["imagined/success"] for metrics in run(small(UPDATES.find(name), head, iterations=30))]
+    # heads of few steps begin from worse clones here
+    iterations = 14 if head in (GaussianPolicy, DiffusionPolicy) else 24
+    history = [metrics["imagined/success"] for metrics in run(small(UPDATES.find(name), head, iterations=iterations))]
     assert history[0] < 0.3
     assert history[-1] > 0.9
 

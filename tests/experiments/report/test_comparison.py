@@ -246,7 +246,7 @@ def test_arms_whose_policy_is_their_clone_are_told(study: Callable[..., Run]) ->
     summary = compare(study(TWO))
     assert not any("no-go" in note for note in cautions(summary))
     summary["arms"]["wam"]["tasks"]["open_drawer"]["per_seed"][0]["stop_reason"] = "no_go"
-    assert "wam: dreams of open drawer (seed 0) were a no-go, so PPO is BC there." in cautions(summary)
+    assert "wam: dreams of open drawer (seed 0) were a no-go, so PPO is the clone there." in cautions(summary)
 
 
 def test_one_seed_and_dreams_that_promise_too_much_are_told(study: Callable[..., Run]) -> None:

@@ -111,6 +111,9 @@ def test_no_hour_on_the_robot_is_spent_on_two_policies_that_are_one() -> None:
     both["jurors"] = found["jurors"] | {"tasks": dict.fromkeys(("reach", "push"), found["jurors"]["tasks"]["reach"])}
     assert "test reach first" in about_recorded(both)[-1]
     assert "BC and PPO in turn" in about_recorded(both)[-1]
+    seeds = [{"seed": 0, "stop_reason": "no_go", "kept": 0}, {"seed": 1, "stop_reason": "fell", "kept": 5}]
+    some = found | {"tasks": {"reach": dict(found["tasks"]["reach"], per_seed=seeds)}}
+    assert "BC and PPO of seed 1, the others were not trained, in turn" in about_recorded(some)[-1]
     alone = found | {"tasks": {"reach": other}}
     assert about_recorded(alone)[-1] == (
         "With one hour on the robot, test BC alone (reach): PPO was not trained, and its policies are BC's."

@@ -1,4 +1,4 @@
-"""What dreams are worth is said in a word, and too few attempts are never taken for bad dreams, or for good ones."""
+"""What dreams are worth is said in a word, with the attempts that it rests on, and fewer than three say nothing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,15 @@ ASKED = SuccessConfig()
         ((27, 0.0), (13, 0.0), "no-go"),
         ((27, 0.38), (13, 0.54), "no-go"),
         ((7, 0.95), (3, 1.0), "no-go"),
-        # right as far as it goes, which is not far
+        # better than that, but from so few attempts that it may be luck
         ((7, 1.0), (3, 0.67), "not known"),
+        # fewer than three of a kind say nothing, good or bad
         ((2, 1.0), (1, 0.0), "not known"),
+        ((1, 1.0), (1, 1.0), "not known"),
+        ((44, 1.0), (2, 0.0), "not known"),
+        # a tenth is enough, though a difference of decimals is a hair less
+        ((40, 0.6), (20, 0.5), "not known"),
+        ((4000, 0.6), (2000, 0.5), "with care"),
         ((27, 0.4), (0, None), "not known"),
         ((0, None), (13, 1.0), "not known"),
         ((7, 1.0), (3, 0.0), "go"),
@@ -64,11 +70,11 @@ def test_dreams_of_which_nothing_was_held_out_are_not_known() -> None:
             0.80,
             None,
             [
-                "no held-out attempt failed",
+                "no held-out attempt failed, where 3 are the fewest that tell",
                 "80 % of 60 dreams of 20 successful attempts end in success, at least 95 % should",
             ],
         ),
-        (None, 0.05, ["no held-out attempt succeeded"]),
+        (None, 0.05, ["no held-out attempt succeeded, where 3 are the fewest that tell"]),
     ],
 )
 def test_in_what_dreams_fall_short_is_said_in_figures(
@@ -84,8 +90,8 @@ def test_what_is_asked_of_dreams_is_an_option() -> None:
     assert trust(found, replace(ASKED, min_true_positives=0.8, max_false_positives=0.3)).word == "go"
     strict = trust(found, replace(ASKED, min_youden=0.6))
     assert strict.no_go
-    assert "(+50 points, 95 % interval" in strict.why[0]
-    assert "at least +60 are asked for)" in strict.why[0]
+    assert "a difference of +50.0 points (95 % interval" in strict.why[0]
+    assert strict.why[0].endswith(", where +60 are asked for")
 
 
 def test_summaries_of_older_versions_mean_what_they_mean_now() -> None:

@@ -109,7 +109,7 @@ def test_harm_is_named_though_dreams_had_nothing_to_teach(tmp_path: Path) -> Non
         ({"imagined_bc": 0.0, "imagined_ppo": 0.02}, "dreams stayed near 0 % (0 %, then 2 %)"),
         (
             {"kept": 0, "iterations": 0, "stop_reason": "no_go", "imagined_bc": 0.0, "imagined_ppo": 0.0},
-            "was not trained: dreams of failures succeed about as often as those of successes (no-go), so",
+            "PPO in imagination was not trained: dreams were a no-go, so its policy is the cloned one.",
         ),
         ({"unchanged": True}, "its episodes are those of the clone, step for step"),
     ],
@@ -289,6 +289,14 @@ def test_a_summary_from_before_has_its_one_table_and_no_word_of_skill(tmp_path: 
 # Dreams of held-out attempts ------------------------------------------------------------------------------------------
 
 
+def test_a_policy_that_was_not_trained_is_told_though_its_rule_was_another(tmp_path: Path) -> None:
+    summary = _summary(tmp_path, KINDS["unclear"])
+    why = "80 % of dreams of successes end in success, at least 95 % should"
+    old = {"succeeded": held_out(20, 0.8), "failed": held_out(10, 0.1), "no_go": [why]}
+    summary["tasks"]["open_drawer"]["per_seed"][0] |= {"verdicts": old, "stop_reason": "no_go", "kept": 0}
+    assert f"No-go for dreams of open drawer, in which PPO was not trained: {why}." in warnings(summary)
+
+
 def test_a_summary_warns_of_a_no_go_by_task_and_seed_and_of_what_is_not_known(tmp_path: Path) -> None:
     summary = _summary(tmp_path, KINDS["skill"], KINDS["skill"], KINDS["skill"], seeds=3)
     good = {"succeeded": held_out(20, 1.0), "failed": held_out(10, 0.0)}
@@ -311,10 +319,11 @@ def test_a_summary_warns_of_a_no_go_by_task_and_seed_and_of_what_is_not_known(tm
     )
     assert said[1].startswith(
         "No-go for dreams of open drawer, seed 2, in which PPO was trained all the same: 80 % of dreams of 20 attempts"
-        " that succeeded and 90 % of 10 that failed end in success (-10 points"
+        " that succeeded and 90 % of 10 that failed end in success, a difference of -10.0 points"
     )
     assert "No-go for dreams of turn on led, seed 0, in which PPO was not trained: ?." in said
-    assert "How true dreams of move slider left, seed 0 are is not known: no held-out attempt failed." in said
+    few = "no held-out attempt failed, where 3 are the fewest that tell"
+    assert f"How true dreams of move slider left, seed 0 are is not known: {few}." in said
     assert "How true dreams of move slider left, seed 1 are is not known: no window." in said
     assert len(said) == 5
     table = held_out_table(summary)

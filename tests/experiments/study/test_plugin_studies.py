@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from tiny_study import options, study
 
-from agents.policies.gaussian import GaussianPolicy
 from agents.policies.tools.scaffold import new_policy
 from agents.policy import Policy
 from agents.updates.tools.scaffold import new_update
@@ -68,14 +67,19 @@ def test_its_policies_are_loaded_where_the_head_is_at_hand_and_nowhere_else(
         assert policy.select_action(seen | {"robot_obs": numbers}).shape == (7,)
 
 
-def test_heads_and_updates_of_ours_run_by_name(tmp_path: Path) -> None:
-    chosen = ["--policy", "gaussian,layers=1", "--update", "grpo,group=4"]
-    result = study(*options(run_dir="run", workers=1), *chosen, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("policy", "update", "option"),
+    [("gaussian,layers=1", "grpo,group=4", "layers"), ("flow,steps=2", "filtered_bc", "steps")],
+)
+def test_heads_and_updates_of_ours_run_by_name(policy: str, update: str, option: str, tmp_path: Path) -> None:
+    result = study(*options(run_dir="run", workers=1), "--policy", policy, "--update", update, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "GRPO" in result.stdout + result.stderr
-    policy = Policy.from_pretrained(tmp_path / "run" / "policies" / f"{TASK}-seed0-grpo")
-    assert isinstance(policy.actor.base, GaussianPolicy)  # type: ignore[union-attr]
-    assert policy.actor.config["layers"] == 1
+    name = update.partition(",")[0]
+    assert name.replace("_", " ").upper() in result.stdout + result.stderr
+    found = Policy.from_pretrained(tmp_path / "run" / "policies" / f"{TASK}-seed0-{name}")
+    head, _, value = policy.partition(",")
+    assert found.actor.base.name == head  # type: ignore[union-attr]
+    assert found.actor.config[option] == int(value.partition("=")[2])
 
 
 @pytest.mark.parametrize(
