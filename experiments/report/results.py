@@ -327,7 +327,7 @@ _ABOUT_HELD_OUT = (
     "Attempts that were held out, dreamed from their first frame on under the actions that were recorded: how many of"
     " those in which the task was done, and of those in which it was not, end in success in dreams (%), several dreams"
     " of each. A no-go: failures succeed about as often as successes, so a rewarded dream may well be a failure. With"
-    " care: successes succeed clearly more often, but less well than was asked for. Not known: too few attempts to tell."
+    " care: successes succeed clearly more often, but less well than was asked for. Not known: too few attempts."
 )
 
 
