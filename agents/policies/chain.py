@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.policies.base import Decision, ImprovedPolicy, PolicyHead, copies
+from agents.policies.base import Decision, ImprovedPolicy, PolicyHead, Score, copies
 from agents.policies.denoiser import Block
 from agents.policies.diffusion import NOISE_CLIP, divergence, gaussian_log_prob
 from worldaction.errors import UserError
@@ -125,19 +124,11 @@ class ChainPolicy(PolicyHead):
     def log_prob(self, feature: Tensor, stored: Mapping[str, Tensor], *, min_std: float) -> Tensor:
         """See `PolicyHead.log_prob`; a column for each step, the noisiest first."""
         states = stored["states"]
-        std = self._positive_std(states, min_std)
+        std = self.positive_std(states, min_std)
         return gaussian_log_prob(states[:, 1:], self.means(feature, states, min_std), std)
 
-    def divergence(
-        self, cloned: Any, feature: Tensor, stored: Mapping[str, Tensor], log_prob: Tensor, *, min_std: float
-    ) -> Tensor:
-        """KL(self || cloned) of steps of equal deviation in closed form, averaged over steps and numbers."""
-        states, std = stored["states"], self._positive_std(stored["states"], min_std)
-        with torch.no_grad():
-            before = cloned.means(feature, states, min_std)
-        return divergence(self.means(feature, states, min_std), before, std)
-
-    def _positive_std(self, like: Tensor, min_std: float) -> Tensor:
+    def positive_std(self, like: Tensor, min_std: float) -> Tensor:
+        """As `std`, where every step has a probability."""
         if min_std <= 0.0:
             raise UserError("a step without noise has no probability; give --update.min-std above 0")
         return self.std(like, min_std)
@@ -150,9 +141,20 @@ class ChainPolicy(PolicyHead):
 class TunedChain(ImprovedPolicy):
     """A cloned chain and the copy of it that an update trains, in all steps."""
 
+    base: ChainPolicy
+    tuned: ChainPolicy
+
     def __init__(self, base: ChainPolicy, tuned: ChainPolicy) -> None:
         super().__init__(base, tuned)
         self.trained_steps = base.steps
+
+    def score(self, feature: Tensor, stored: Mapping[str, Tensor], *, min_std: float) -> Score:
+        """See `ImprovedPolicy.score`; one pass of the network for both, and the divergence in closed form."""
+        states, std = stored["states"], self.tuned.positive_std(stored["states"], min_std)
+        means = self.tuned.means(feature, states, min_std)
+        with torch.no_grad():
+            before = self.base.means(feature, states, min_std)
+        return Score(gaussian_log_prob(states[:, 1:], means, std), divergence(means, before, std))
 
 
 class Net(nn.Module):

@@ -88,6 +88,15 @@ def trust_of(verdicts: Verdicts) -> Trust:
     return trust(verdicts, SuccessConfig())
 
 
+def left_as_cloned(seed: Mapping[str, Any]) -> bool:
+    """Whether a seed's policy was not trained, because its dreams were a no-go.
+
+    Args:
+        seed: of a task in a summary.
+    """
+    return seed.get("stop_reason") == "no_go"
+
+
 def _shortfalls(verdicts: Verdicts, options: SuccessConfig) -> list[str]:
     """In which rates dreams fall short of what is asked of them."""
     least, most = options.min_true_positives, options.max_false_positives

@@ -13,7 +13,7 @@ from experiments.report.recorded.jurors import asked, jurors_of, weight, where_o
 from experiments.report.recorded.jurors import warnings as warnings_of_jurors
 from experiments.report.statistics import Estimate, average, estimate_of
 from experiments.report.table import label, percent, points, span, words
-from experiments.report.trust import trust_of
+from experiments.report.trust import left_as_cloned, trust_of
 
 FEW = 20
 """Episodes a task below which nothing can be concluded."""
@@ -274,7 +274,7 @@ def _of_held_out(summary: Summary) -> list[str]:
             if "verdicts" not in seed:
                 continue
             word, why = trust_of(seed["verdicts"])
-            stopped = seed.get("stop_reason") == "no_go"
+            stopped = left_as_cloned(seed)
             if stopped and word != "no-go":
                 # by the rule of an older version, which is told as it was
                 word, why = "no-go", list(seed["verdicts"].get("no_go") or why)
@@ -362,7 +362,7 @@ def _idle(summary: Summary) -> dict[str, list[str]]:
 
 def _idle_seed(seed: Mapping[str, Any], improved: str) -> str:
     """Why the update taught a seed's policy nothing; empty where it did."""
-    if seed.get("stop_reason") == "no_go":
+    if left_as_cloned(seed):
         return NOT_TRAINED
     before, after = seed.get("imagined_bc"), seed.get(f"imagined_{improved}")
     if before is not None and after is not None and max(before, after) <= NEAR_ZERO:

@@ -11,6 +11,7 @@ from experiments.report.recorded.jurors import warnings as warnings_of_jurors
 from experiments.report.results import result_cells
 from experiments.report.statistics import FEWEST_SEEDS, Estimate, Interval, estimate_of
 from experiments.report.table import ANY_UPDATE, DASH, Table, change, label, number, percent, rate, shares, words
+from experiments.report.trust import left_as_cloned
 from experiments.report.verdict import (
     FEW,
     WIDE_GAP,
@@ -110,7 +111,7 @@ def _stopped(arm: Json) -> list[str]:
         words(task) if len(told["per_seed"]) == 1 else f"{words(task)} (seed {seed['seed']})"
         for task, told in arm["tasks"].items()
         for seed in told["per_seed"]
-        if seed.get("stop_reason") == "no_go"
+        if left_as_cloned(seed)
     ]
 
 

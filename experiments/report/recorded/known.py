@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.report.recorded.jurors import FEW, jurors_of
 from experiments.report.table import label, percent, points, span, words
+from experiments.report.trust import left_as_cloned
 from experiments.report.verdict import Summary, comparisons, improved_of, overall
 
 Json = Mapping[str, Any]
@@ -78,15 +79,10 @@ def _tasks(summary: Summary) -> list[str]:
     return found
 
 
-def _all_stopped(task: Json) -> bool:
-    """Whether the improved policy is the cloned one in every seed, because dreams were a no-go."""
-    return all(seed.get("stop_reason") == "no_go" for seed in task["per_seed"])
-
-
 def _first_test(summary: Summary) -> str:
     """What an hour on the robot should test."""
     who = label(improved_of(summary))
-    trained = {name for name, told in summary["tasks"].items() if not _all_stopped(told)}
+    trained = {name for name, told in summary["tasks"].items() if not all(map(left_as_cloned, told["per_seed"]))}
     tasks = {name: task for name, task in comparisons(summary).items() if name in trained}
     if not tasks:
         named = ", ".join(map(words, summary["tasks"]))
@@ -96,7 +92,7 @@ def _first_test(summary: Summary) -> str:
     gap = tasks[doubtful].gap
     told = f" (own dreams and jurors are {points(gap)} points apart there)" if gap is not None else ""
     seeds = summary["tasks"][doubtful]["per_seed"]
-    which = [str(seed["seed"]) for seed in seeds if seed.get("stop_reason") != "no_go"]
+    which = [str(seed["seed"]) for seed in seeds if not left_as_cloned(seed)]
     of = f" of seed {' or '.join(which)}, the others were not trained," if len(which) < len(seeds) else ""
     first = (
         f"With one hour on the robot, test {words(doubtful)} first{told}: BC and {who}{of} in turn from the same starts"

@@ -11,7 +11,7 @@ from torch.distributions import Normal, kl_divergence
 
 from agents.bc import clone
 from agents.policies.beso import SIGMA_DATA, SIGMA_MAX, SIGMA_MIN, BesoPolicy
-from agents.policies.chain import ChainPolicy
+from agents.policies.chain import ChainPolicy, TunedChain
 from agents.policies.flow import FlowPolicy
 from worldaction.errors import UserError
 
@@ -117,7 +117,7 @@ def test_log_probability_and_divergence_are_those_of_normal_steps(cls: Any) -> N
     normal = Normal(mean, std)
     log_prob = head.log_prob(feature, stored, min_std=0.3)
     torch.testing.assert_close(log_prob, normal.log_prob(stored["states"][:, 1:]).mean(-1))
-    apart = head.divergence(other, feature, stored, log_prob, min_std=0.3)
+    apart = TunedChain(other, head).score(feature, stored, min_std=0.3).divergence
     torch.testing.assert_close(apart, kl_divergence(normal, Normal(before, std)).mean())
     with pytest.raises(UserError, match=r"without noise has no probability; give --update\.min-std above 0"):
         head.log_prob(feature, stored, min_std=0.0)
