@@ -15,8 +15,8 @@ block-push configuration.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,18 +51,8 @@ class BesoPolicy(ChainPolicy):
 
     sigma: Tensor
 
-    def __init__(
-        self,
-        feature_size: int,
-        action_size: int,
-        *,
-        chunk: int,
-        width: int,
-        steps: int = 3,
-        blocks: int = 1,
-        binary: Sequence[int] = (-1,),
-    ) -> None:
-        super().__init__(feature_size, action_size, chunk=chunk, width=width, steps=steps, blocks=blocks, binary=binary)
+    def __init__(self, *sizes: int, steps: int = 3, **options: Any) -> None:
+        super().__init__(*sizes, steps=steps, **options)
         levels = torch.linspace(math.log(SIGMA_MAX), math.log(SIGMA_MIN), steps, dtype=torch.float64).exp()
         # [N + 1], the last is the action; not persistent, for it follows from the number of steps
         self.register_buffer("sigma", torch.cat([levels, levels.new_zeros(1)]).float(), persistent=False)
